@@ -1,0 +1,369 @@
+"""Who calls: the kinds of credentials, each a way to obtain a grant, and the grants that let a request in."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from airflow_modelarts.api import signing
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError, ModelArtsError
+from airflow_modelarts.api.exchange import Exchange, Repeat, Retries
+from airflow_modelarts.api.transport import Flow, Pause, Request, Response, TransportError, send
+
+METADATA_SERVICE = "http://169.254.169.254"
+#: Seconds; on a machine without a metadata service nobody answers, and nobody shall wait long for it.
+METADATA_TIMEOUT = 3.0
+#: Seconds for which a token of the metadata service is asked; it is used once, at once.
+METADATA_TOKEN_TTL = 60
+#: Seconds before its end at which a grant is renewed, at most; a short-lived one is used for nine tenths of its life.
+RENEWAL_MARGIN = 300.0
+#: Seconds between two looks at whether somebody else's renewal is done.
+RENEWAL_POLL = 0.05
+
+
+class Grant(Protocol):
+    """What lets a request in."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts that must not be shown."""
+
+    def authorize(self, request: Request, *, project_id: str, now: float) -> Request:
+        """Return the request with the headers that let it in, final to the byte."""
+
+
+class Credentials(Protocol):
+    """A way to obtain a grant. Equal credentials obtain the same; they are values and hold no state."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts that must not be shown."""
+
+    def obtain(self, context: Context, *, refused: Grant | None) -> Flow[Grant]:
+        """
+        Obtain a grant.
+
+        :param refused: a grant that the service did not accept, so that one out of a cache will not do.
+        :raises ModelArtsError: it could not be obtained.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """
+    What obtaining a grant needs beside the credentials.
+
+    :param project_id: the project to which a token is scoped.
+    :param cache: shared by everything in the process.
+    :param retries: how patient each request is.
+    :param now: the clock, in seconds since the epoch.
+    :param random: draws from [0, 1).
+    """
+
+    project_id: str
+    cache: GrantCache
+    retries: Retries
+    now: Callable[[], float]
+    random: Callable[[], float]
+
+    def exchange(self, operation: str, target: str, address: str, secrets: tuple[str, ...]) -> Exchange:
+        """Return an exchange with IAM or the metadata service; asking twice does no harm there."""
+        return Exchange(operation, target, address, Repeat.ALWAYS, secrets, self.retries, self.now, self.random)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """
+    An access key pair, permanent or temporary, that signs every request. It is its own grant.
+
+    :param security_token: of a temporary key; it is signed too.
+    """
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    security_token: str | None = field(default=None, repr=False)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secret key and the security token."""
+        return tuple(filter(None, (self.secret_key, self.security_token)))
+
+    def obtain(self, context: Context, *, refused: Grant | None) -> Flow[Grant]:
+        """Return the key itself: there is nothing to ask for, and nothing to renew."""
+        yield from ()
+        return self
+
+    def authorize(self, request: Request, *, project_id: str, now: float) -> Request:
+        """Sign the request."""
+        headers = {**request.headers, "X-Project-Id": project_id}
+        if self.security_token:
+            headers["X-Security-Token"] = self.security_token
+        signed = signing.sign(
+            self.access_key,
+            self.secret_key,
+            method=request.method,
+            url=request.url,
+            headers=headers,
+            body=request.body,
+            now=now,
+        )
+        return replace(request, headers=signed)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticToken:
+    """A ready IAM token, used as it is until the service refuses it. It is its own grant."""
+
+    token: str = field(repr=False)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The token."""
+        return (self.token,)
+
+    def obtain(self, context: Context, *, refused: Grant | None) -> Flow[Grant]:
+        """Return the token itself: nobody here knows how to renew it."""
+        yield from ()
+        return self
+
+    def authorize(self, request: Request, *, project_id: str, now: float) -> Request:
+        """Add the token."""
+        return replace(request, headers={**request.headers, "X-Auth-Token": self.token})
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordToken:
+    """
+    An IAM user whose password is exchanged for a token, which is then kept until shortly before it expires.
+
+    :param iam_endpoint: URL of IAM, without a path.
+    :param user_name: the IAM user's name.
+    :param domain_name: the account to which the user belongs.
+    :param project_name: scopes the token by the project's name; by default it is scoped by project id.
+    """
+
+    iam_endpoint: str
+    user_name: str
+    password: str = field(repr=False)
+    domain_name: str
+    project_name: str | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The password."""
+        return (self.password,)
+
+    def obtain(self, context: Context, *, refused: Grant | None) -> Flow[Grant]:
+        """Take the token out of the cache, or ask IAM for one (KeystoneCreateUserTokenByPassword)."""
+        identity = _identity("password", *_fields(self), context.project_id)
+        return (yield from context.cache.obtain(identity, lambda: self._ask(context), context.now, refused))
+
+    def _ask(self, context: Context) -> Flow[tuple[Grant, float]]:
+        target = f"user '{self.user_name}' of domain '{self.domain_name}'"
+        exchange = context.exchange("KeystoneCreateUserTokenByPassword", target, self.iam_endpoint, self.secrets)
+        request = self._request(context.project_id)
+        return (yield from exchange.run(lambda: request, lambda response: _read_token(response, context.now())))
+
+    def _request(self, project_id: str) -> Request:
+        user = {"name": self.user_name, "password": self.password, "domain": {"name": self.domain_name}}
+        project = {"name": self.project_name} if self.project_name else {"id": project_id}
+        body = {
+            "auth": {
+                "identity": {"methods": ["password"], "password": {"user": user}},
+                "scope": {"project": project},
+            }
+        }
+        headers = {"Content-Type": "application/json;charset=utf8", "Accept": "application/json"}
+        return Request("POST", f"{self.iam_endpoint}/v3/auth/tokens", headers, json.dumps(body).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceAgency:
+    """
+    The identity of the Elastic Cloud Server this runs on: temporary keys from its metadata service.
+
+    :param metadata_service: URL of the service; it is link-local, and the one place where plain http is right.
+    """
+
+    metadata_service: str = METADATA_SERVICE
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """None: the machine itself is the secret."""
+        return ()
+
+    def obtain(self, context: Context, *, refused: Grant | None) -> Flow[Grant]:
+        """Take the temporary key out of the cache, or ask the metadata service for one."""
+        identity = _identity("agency", self.metadata_service)
+        return (yield from context.cache.obtain(identity, lambda: self._ask(context), context.now, refused))
+
+    def _ask(self, context: Context) -> Flow[tuple[Grant, float]]:
+        token = yield from self._session_token()
+        headers = {"X-Metadata-Token": token} if token else {}
+        url = f"{self.metadata_service}/openstack/latest/securitykey"
+        request = Request("GET", url, headers, timeout=METADATA_TIMEOUT)
+        exchange = context.exchange("GetSecurityKey", "this server's agency", self.metadata_service, (token,))
+        try:
+            return (yield from exchange.run(lambda: request, _read_security_key))
+        except ModelArtsError as error:
+            if error.temporary and error.http_status is None:
+                raise ModelArtsConfigurationError(
+                    "The metadata service does not answer: auth 'agency' works on an Elastic Cloud Server only. "
+                    "Choose another auth in the connection's extras.",
+                    operation=error.operation,
+                ) from None
+            if not error.temporary:
+                raise ModelArtsAuthenticationError(
+                    "This server has no temporary key: give it an agency that may use ModelArts, in the console of "
+                    f"the Elastic Cloud Server. ({error})",
+                    http_status=error.http_status,
+                    operation=error.operation,
+                ) from None
+            raise
+
+    def _session_token(self) -> Flow[str]:
+        """Ask for the token of the newer service; the older one works without, and says so in various ways."""
+        headers = {"X-Metadata-Token-Ttl-Seconds": str(METADATA_TOKEN_TTL)}
+        url = f"{self.metadata_service}/meta-data/latest/api/token"
+        try:
+            response = yield from send(Request("PUT", url, headers, timeout=METADATA_TIMEOUT))
+        except TransportError:
+            return ""  # the next request will meet the same fault, and report it
+        return response.body.decode("ascii", "ignore").strip() if response.status == 200 else ""
+
+
+def from_environment(environment: Mapping[str, str]) -> AccessKey:
+    """
+    Read an access key under the vendor SDK's names, ``HUAWEICLOUD_SDK_AK`` and its sisters.
+
+    :raises ModelArtsConfigurationError: one of the two is missing.
+    """
+    missing = [name for name in ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK") if not environment.get(name)]
+    if missing:
+        raise ModelArtsConfigurationError(
+            f"{' and '.join(missing)} missing: auth 'environment' reads them from the environment variables of "
+            "workers and triggerers"
+        )
+    return AccessKey(
+        environment["HUAWEICLOUD_SDK_AK"],
+        environment["HUAWEICLOUD_SDK_SK"],
+        environment.get("HUAWEICLOUD_SDK_SECURITY_TOKEN") or None,
+    )
+
+
+class _Renewal:
+    """One renewal under way, and how it ended."""
+
+    done = False
+    error: ModelArtsError | None = None
+
+
+class GrantCache:
+    """
+    Grants by identity until shortly before they expire, with one renewal of each at a time.
+
+    Safe to share between threads and event loops: a lock is held for moments only, and whoever finds a renewal under
+    way pauses until it is done, whatever drives either of them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._grants: dict[str, tuple[Grant, float]] = {}
+        self._renewals: dict[str, _Renewal] = {}
+
+    def obtain(
+        self,
+        identity: str,
+        ask: Callable[[], Flow[tuple[Grant, float]]],
+        now: Callable[[], float],
+        refused: Grant | None,
+    ) -> Flow[Grant]:
+        """
+        Return the kept grant, or a new one.
+
+        :param identity: whose grant; a hash, so that the cache holds no password.
+        :param ask: obtains a new grant and the time at which to renew it, in seconds since the epoch.
+        :param refused: a grant that will not do.
+        """
+        while True:
+            with self._lock:
+                grant, renew_at = self._grants.get(identity, (None, 0.0))
+                if grant is not None and grant != refused and now() < renew_at:
+                    return grant
+                renewal = self._renewals.get(identity)
+                is_mine = renewal is None
+                if renewal is None:
+                    renewal = self._renewals[identity] = _Renewal()
+            if is_mine:
+                return (yield from self._renew(identity, renewal, ask))
+            while not renewal.done:
+                yield Pause(RENEWAL_POLL)
+            if renewal.error is not None:
+                raise copy.copy(renewal.error)
+
+    def _renew(self, identity: str, renewal: _Renewal, ask: Callable[[], Flow[tuple[Grant, float]]]) -> Flow[Grant]:
+        try:
+            self._grants[identity] = yield from ask()
+            return self._grants[identity][0]
+        except ModelArtsError as error:
+            renewal.error = error
+            raise
+        finally:  # also when the flow is closed half way: the next one then tries for itself
+            with self._lock:
+                renewal.done = True
+                del self._renewals[identity]
+
+
+def _fields(credentials: PasswordToken) -> Iterator[str]:
+    yield from (credentials.iam_endpoint, credentials.user_name, credentials.password, credentials.domain_name)
+    yield credentials.project_name or ""
+
+
+def _identity(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _read_token(response: Response, now: float) -> tuple[Grant, float]:
+    token = response.headers.get("x-subject-token", "")
+    if not token:
+        raise ValueError("no X-Subject-Token")
+    expires_at = _json_object(response.body, "token").get("expires_at")
+    return StaticToken(token), _renewal_time(expires_at, now)
+
+
+def _read_security_key(response: Response) -> tuple[Grant, float]:
+    key = _json_object(response.body, "credential")
+    parts = [key.get(name) for name in ("access", "secret", "securitytoken")]
+    if not all(isinstance(part, str) and part for part in parts):
+        raise ValueError("incomplete credential")
+    # The margin is fixed here: the service renews the key itself, well before its end.
+    return AccessKey(*parts), _epoch(key.get("expires_at")) - RENEWAL_MARGIN  # type: ignore[arg-type]  # checked above
+
+
+def _json_object(body: bytes, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(body)[name]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"no {name}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not an object")  # to the caller it is an unreadable answer
+    return value
+
+
+def _renewal_time(expires_at: object, now: float) -> float:
+    expiry = _epoch(expires_at)
+    return expiry - min(RENEWAL_MARGIN, (expiry - now) / 10)
+
+
+def _epoch(value: object) -> float:
+    """Read IAM's ``2026-01-31T12:00:00.000000Z``."""
+    if not isinstance(value, str):
+        raise ValueError("expires_at is not a text")
+    moment = datetime.fromisoformat(value)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,133 @@
+"""From an operation to a flow: authorization, its renewal, attempts, paging. Nothing here does I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from airflow_modelarts.api.auth import Context, Credentials, Grant, GrantCache
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsNotFoundError
+from airflow_modelarts.api.exchange import Exchange, Retries
+from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.signing import encode
+from airflow_modelarts.api.transport import Flow, ReadConnection, Request, Response, Step
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """
+    Everything a call needs to know, and nothing it does.
+
+    :param endpoint: URL of ModelArts, without a path.
+    :param project_id: the project whose tasks these are.
+    :param credentials: who calls.
+    :param cache: of grants; shared by everything in the process.
+    :param now: the clock, in seconds since the epoch.
+    :param random: draws from [0, 1), for the jitter of pauses.
+    """
+
+    endpoint: str
+    project_id: str
+    credentials: Credentials
+    cache: GrantCache = field(repr=False, compare=False)
+    now: Callable[[], float] = field(repr=False, compare=False)
+    random: Callable[[], float] = field(repr=False, compare=False)
+
+
+def call(operation: Operation[T], retries: Retries) -> Flow[T]:
+    """
+    Carry out one operation.
+
+    Refused credentials are renewed once; if that does not help, the Airflow connection is read again once.
+
+    :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+    """
+    client: Client = yield ReadConnection()
+    try:
+        return (yield from _renewing(operation, client, retries))
+    except ModelArtsAuthenticationError:
+        changed: Client = yield ReadConnection(refused=client)
+        if changed == client:
+            raise
+    return (yield from _renewing(operation, changed, retries))
+
+
+def pages(operation: ListOperation[T], retries: Retries) -> Generator[Step | Page[T], Any, None]:
+    """
+    Carry out a list operation page by page; each page is yielded, with no item that an earlier one had.
+
+    The list shifts while it is read: an item can come twice, and one that is there all along can be missed.
+    """
+    seen: set[Hashable] = set()
+    previous: list[T] = []
+    for number in count():
+        page = yield from call(operation.page(number), retries)
+        if page.items == previous:
+            return  # empty, or the service repeats itself
+        previous = page.items
+        new = [item for item in page.items if _is_new(operation.identify(item), seen)]
+        yield Page(new, page.count, page.has_more)
+        if _is_last(page, operation.limit, len(seen)):
+            return
+
+
+def _is_new(identity: Hashable | None, seen: set[Hashable]) -> bool:
+    if identity is None:
+        return True
+    if identity in seen:
+        return False
+    seen.add(identity)
+    return True
+
+
+def _is_last(page: Page[T], limit: int, in_hand: int) -> bool:
+    if page.has_more is not None:
+        return not page.has_more
+    return len(page.items) < limit or (page.count is not None and in_hand >= page.count)
+
+
+def _renewing(operation: Operation[T], client: Client, retries: Retries) -> Flow[T]:
+    context = Context(client.project_id, client.cache, retries, client.now, client.random)
+    grant = yield from client.credentials.obtain(context, refused=None)
+    try:
+        return (yield from _authorized(operation, client, retries, grant))
+    except ModelArtsAuthenticationError as error:
+        if error.http_status != 401:
+            raise
+        renewed = yield from client.credentials.obtain(context, refused=grant)
+        if renewed == grant:
+            raise
+    return (yield from _authorized(operation, client, retries, renewed))
+
+
+def _authorized(operation: Operation[T], client: Client, retries: Retries, grant: Grant) -> Flow[T]:
+    def build() -> Request:
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        url = f"{client.endpoint}/v2/{encode(client.project_id)}{operation.path_and_query}"
+        request = Request(operation.method, url, headers, operation.body)
+        return grant.authorize(request, project_id=client.project_id, now=client.now())
+
+    def read(response: Response) -> T:
+        return operation.read(response.body)
+
+    exchange = Exchange(
+        operation=operation.name,
+        target=operation.target,
+        address=urlsplit(client.endpoint).geturl(),
+        repeat=operation.repeat,
+        secrets=(*client.credentials.secrets, *grant.secrets),
+        retries=retries,
+        now=client.now,
+        random=client.random,
+    )
+    try:
+        return (yield from exchange.run(build, read))
+    except ModelArtsNotFoundError as error:
+        if operation.method == "DELETE" and error.outcome_unknown:
+            return operation.read(b"")  # an earlier attempt whose answer was lost has deleted it
+        raise

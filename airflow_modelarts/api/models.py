@@ -1,0 +1,411 @@
+"""What the API's JSON means: tolerant models for what it answers, a strict one for what is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
+
+FEATURE_ANALYSIS = "sys_data_analyse"
+
+
+class ProcessorTaskStatus(IntEnum):
+    """The documented statuses of a processing task and of its versions; the service may answer others."""
+
+    INITIALIZED = 0
+    RUNNING = 1
+    COMPLETED = 2
+    FAILED = 3
+    STOPPED = 4
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing happens any more without somebody's doing."""
+        return self >= ProcessorTaskStatus.COMPLETED
+
+
+TERMINAL_STATUSES = frozenset(status for status in ProcessorTaskStatus if status.is_terminal)
+
+
+def status_name(status: int | None) -> str:
+    """Name a status in lower case; one that is not documented is ``unknown (N)``."""
+    try:
+        return ProcessorTaskStatus(status).name.lower()  # type: ignore[arg-type]  # None is refused like any other value
+    except ValueError:
+        return f"unknown ({status})"
+
+
+def parse_result(value: Any) -> Any:
+    """
+    Read a task's ``result``: declared an object, and a string in the reference's own example.
+
+    A string that is valid JSON for an object or an array becomes that; anything else stays what it is.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+        return value
+    try:
+        return _finite_json(value.encode())
+    except (ValueError, RecursionError):  # it only looked like JSON; a lone surrogate cannot be encoded either
+        return value
+
+
+class ApiModel(BaseModel):
+    """An object of the API: any field may be missing or null, unknown ones are kept."""
+
+    model_config = ConfigDict(
+        extra="allow", frozen=True, coerce_numbers_to_str=True, protected_namespaces=(), defer_build=True
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the API sent, under its own field names, without download links."""
+        kept: dict[str, Any] = without_signed_links(self.model_dump(exclude_unset=True))
+        return kept
+
+
+class ProcessorDataSource(ApiModel):
+    """
+    An input: an OBS path, another processing task, a dataset, or a tenant's data.
+
+    :param source: an OBS path, a task id, a dataset id, or for ``CUSTOM`` the real user's project id, by ``type``.
+    :param version_id: the dataset's version.
+    """
+
+    type: str | None = None
+    source: str | None = None
+    name: str | None = None
+    version_id: str | None = None
+    version_name: str | None = None
+
+
+class WorkPath(ApiModel):
+    """
+    Where a task works and writes.
+
+    :param type: ``OBS`` or ``DATASET``.
+    :param path: an OBS path or a dataset id, by ``type``.
+    :param output_path: for example ``/datasets/demo``.
+    """
+
+    type: str | None = None
+    path: str | None = None
+    output_path: str | None = None
+    name: str | None = None
+    version_id: str | None = None
+    version_name: str | None = None
+
+
+class OperatorParam(ApiModel):
+    """An operator of a template and its parameters, kept exactly as they were written."""
+
+    id: str | None = None
+    name: str | None = None
+    advanced_params_switch: bool | None = None
+    params: dict[str, Any] | None = None
+
+
+class TemplateParam(ApiModel):
+    """A processing template, for example ``sys_data_analyse``, and its operators."""
+
+    id: str | None = None
+    name: str | None = None
+    operator_params: list[OperatorParam] | None = None
+
+
+class ProcessorTask(ApiModel):
+    """
+    A processing task.
+
+    :param status: 0 to 4, see :class:`ProcessorTaskStatus`; an undocumented number is not terminal.
+    :param create_time: milliseconds since the epoch.
+    :param error_msg: only with status 3.
+    :param result: parsed; only with status 2, and only for feature analysis.
+    :param version_id: of the *dataset*, as is ``version_name``.
+    """
+
+    task_id: str
+    name: str | None = None
+    description: str | None = None
+    status: int | None = None
+    create_time: int | None = None
+    duration_seconds: int | None = None
+    error_msg: str | None = None
+    result: Annotated[Any, BeforeValidator(parse_result)] = Field(default=None, repr=False)
+    data_source: ProcessorDataSource | None = None
+    inputs: list[ProcessorDataSource] | None = None
+    template: TemplateParam | None = None
+    work_path: WorkPath | None = None
+    version_count: int | None = None
+    version_id: str | None = None
+    version_name: str | None = None
+    workspace_id: str | None = None
+    is_current: bool | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task has ended: completed, failed or stopped."""
+        return self.status in TERMINAL_STATUSES
+
+    def to_json(self) -> dict[str, Any]:
+        """
+        Return the task under the API's field names, plus ``status_name``.
+
+        The result is left out: it can be tens of megabytes, and has a place of its own wherever a task goes.
+        """
+        kept: dict[str, Any] = without_signed_links(self.model_dump(exclude_unset=True, exclude={"result"}))
+        return {**kept, "status_name": status_name(self.status)}
+
+
+class ProcessorTaskVersion(ApiModel):
+    """One run of a data-processing task; feature analysis has none."""
+
+    task_version_id: str | None = None
+    task_id: str | None = None
+    version_name: str | None = None
+    status: int | None = None
+    create_time: int | None = None
+    update_time: int | None = None
+    duration_seconds: int | None = None
+    description: str | None = None
+    inputs: list[ProcessorDataSource] | None = None
+    template: TemplateParam | None = None
+    work_path: WorkPath | None = None
+    origin_sample_count: int | None = None
+    add_sample_count: int | None = None
+    modified_sample_count: int | None = None
+    unmodified_sample_count: int | None = None
+    deleted_sample_count: int | None = None
+
+
+class ProcessorTaskItem(ApiModel):
+    """A template that the service offers, with its labels."""
+
+    template_id: str | None = None
+    label_en: str | None = None
+    label_zh: str | None = None
+
+
+class SampleResult(ApiModel):
+    """
+    What a version did to one sample.
+
+    :param result_property: 0 reserved, 1 modified, 2 deleted, 3 added.
+    :param signed_origin_source: a download link that is itself a credential; absent unless it was asked for.
+    :param signed_new_source: likewise.
+    """
+
+    sample_id: str | None = None
+    version_id: str | None = None
+    origin_source: str | None = None
+    new_source: str | None = None
+    result_property: int | None = None
+    result_description: list[list[str]] | None = None
+    signed_origin_source: str | None = Field(default=None, repr=False)
+    signed_new_source: str | None = Field(default=None, repr=False)
+
+
+class Empty(ApiModel):
+    """The answer of an operation that has nothing to say."""
+
+
+class CreatedTask(ApiModel):
+    """The answer of CreateProcessorTask."""
+
+    task_id: str
+
+
+class CreatedVersion(ApiModel):
+    """The answer of CreateProcessorTaskVersion."""
+
+    version_id: str
+
+
+class Listing(ApiModel):
+    """One page of a list operation: its items under the operation's own name, and how many there are in all."""
+
+    count: int | None = None
+    has_more: bool | None = None
+
+
+class ProcessorTaskPage(Listing):
+    """One page of ListProcessorTasks."""
+
+    tasks: list[ProcessorTask] | None = None
+
+
+class ProcessorTaskVersionPage(Listing):
+    """One page of ListProcessorTaskVersions."""
+
+    versions: list[ProcessorTaskVersion] | None = None
+
+
+class ProcessorTaskItemPage(Listing):
+    """One page of ListProcessorTaskItems, which calls its count ``total``."""
+
+    count: int | None = Field(default=None, alias="total")
+    items: list[ProcessorTaskItem] | None = None
+
+
+class SampleResultPage(Listing):
+    """One page of ListProcessorTaskVersionResults."""
+
+    results: list[SampleResult] | None = None
+
+
+Description = Annotated[str, Field(max_length=256, pattern=r"""^[^\^!<>=&"']*$""")]
+VersionName = Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z0-9_-]*$")]
+
+
+class _Sent(BaseModel):
+    """A body we send: fields we know are checked, fields we do not know pass, nothing is rewritten."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+
+class SentDataSource(_Sent):
+    """An input of a task to be created, see :class:`ProcessorDataSource`."""
+
+    type: Literal["OBS", "TASK", "DATASET", "CUSTOM"] | None = None
+    source: str | None = None
+
+
+class SentWorkPath(_Sent):
+    """Where a task to be created shall write, see :class:`WorkPath`."""
+
+    type: Literal["OBS", "DATASET"] | None = None
+    path: str | None = None
+    output_path: str | None = None
+    version_name: VersionName | None = None
+
+
+class SentTemplate(_Sent):
+    """The template of a task to be created, see :class:`TemplateParam`."""
+
+    id: Annotated[str, Field(min_length=1)]
+    operator_params: list[dict[str, Any]] | None = None
+
+
+class UpdateProcessorTaskRequest(_Sent):
+    """The body of UpdateProcessorTask."""
+
+    description: Description
+
+
+class CreateProcessorTaskVersionRequest(_Sent):
+    """
+    The body of CreateProcessorTaskVersion, and the larger part of CreateProcessorTask's.
+
+    :param data_source: the one input; exactly one of this and ``inputs`` is given.
+    :param description: at most 256 characters, none of ``^ ! < > = & " '``.
+    :param version_id: the dataset version to process.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    template: SentTemplate
+    data_source: SentDataSource | None = None
+    inputs: Annotated[list[SentDataSource], Field(min_length=1)] | None = None
+    description: Description | None = None
+    version_id: str | None = None
+    work_path: SentWorkPath | None = None
+    workspace_id: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_input(self) -> CreateProcessorTaskVersionRequest:
+        if (self.data_source is None) == (self.inputs is None):
+            raise ValueError("give either data_source or inputs, and not both")
+        return self
+
+
+class CreateProcessorTaskRequest(CreateProcessorTaskVersionRequest):
+    """
+    The body of CreateProcessorTask.
+
+    :param create_version: true only for data processing, which is any template but ``sys_data_analyse``.
+    """
+
+    create_version: bool | None = None
+
+    @model_validator(mode="after")
+    def _feature_analysis_has_no_versions(self) -> CreateProcessorTaskRequest:
+        if self.create_version and self.template.id == FEATURE_ANALYSIS:
+            raise ValueError(f"create_version must not be true for {FEATURE_ANALYSIS}: it has no versions")
+        return self
+
+
+def faults(error: ValidationError) -> str:
+    """Say in one line what is wrong with a body, every fault with the field's name, and no value."""
+    return "; ".join(_faults(error))
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        field = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        yield f"{field}: {message}" if field else message
+
+
+Parsed = TypeVar("Parsed", bound=ApiModel)
+
+
+def parse(model: type[Parsed], body: bytes) -> Parsed:
+    """
+    Read an answer.
+
+    :raises ValueError: the answer is not JSON, or not of that shape.
+    """
+    try:
+        if _has_non_finite_numbers(body):
+            parsed = model.model_validate(_finite_json(body))
+        else:
+            parsed = model.model_validate_json(body)
+        if isinstance(parsed, ProcessorTask) and parsed.result is not None and _might_hold_a_signed_link(body):
+            return parsed.model_copy(update={"result": without_signed_links(parsed.result)})
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return parsed
+
+
+def parse_sample_results(body: bytes, *, signed_links: bool) -> SampleResultPage:
+    """Read a page of sample results, with their download links only when they are wanted."""
+    page = parse(SampleResultPage, body)
+    if signed_links or not page.results:
+        return page
+    return page.model_copy(update={"results": [_without_links(result) for result in page.results]})
+
+
+def _without_links(result: SampleResult) -> SampleResult:
+    return SampleResult.model_validate(result.to_json())
+
+
+def _has_non_finite_numbers(body: bytes) -> bool:
+    return b"NaN" in body or b"Infinity" in body
+
+
+def _finite_json(body: bytes) -> Any:
+    """Read JSON with null for NaN and infinities: services in Python write them, XComs and PostgreSQL refuse them."""
+    return json.loads(body, parse_constant=lambda _: None) if _has_non_finite_numbers(body) else from_json(body)
+
+
+# A link signed for OBS or S3: whoever has the query has the file.
+_SIGNED_LINK = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s\"'<>?]+)\?[^\s\"'<>]*\b(?:x-[a-z]+-)?signature=[^\s\"'<>]*")
+
+
+def _might_hold_a_signed_link(body: bytes) -> bool:
+    return any(mark in body for mark in (b"ignature=", b"IGNATURE=", b"signed_"))
+
+
+def without_signed_links(value: Any) -> Any:
+    """Return JSON without the ``signed_…`` fields, and with the query cut off each signed link in its strings."""
+    if isinstance(value, dict):
+        return {key: without_signed_links(item) for key, item in value.items() if not _names_a_signed_link(key)}
+    if isinstance(value, list):
+        return [without_signed_links(item) for item in value]
+    return _SIGNED_LINK.sub(r"\1", value) if isinstance(value, str) else value
+
+
+def _names_a_signed_link(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith("signed_")

@@ -1,0 +1,462 @@
+"""One function per API operation: from arguments to an :class:`Operation`, which says all that a call needs to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from airflow_modelarts.api import models
+from airflow_modelarts.api.errors import ModelArtsRequestError
+from airflow_modelarts.api.exchange import Repeat
+from airflow_modelarts.api.models import (
+    CreatedTask,
+    CreatedVersion,
+    Empty,
+    ProcessorTask,
+    ProcessorTaskItem,
+    ProcessorTaskVersion,
+    SampleResult,
+)
+from airflow_modelarts.api.signing import encode
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+#: Items a page, the most that the service gives; items (templates) come by the thousand.
+MAX_PAGE_SIZE = 100
+MAX_ITEMS_PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[T_co]):
+    """
+    One operation with its arguments.
+
+    :param name: the API's name of it.
+    :param target: what it is about, for messages.
+    :param path: below ``/v2/{project_id}``, percent-encoded.
+    :param query: names and values, not yet encoded.
+    :param body: JSON.
+    :param read: reads a successful answer, or raises ValueError.
+    :param repeat: when the request may be sent again.
+    """
+
+    name: str
+    target: str
+    method: str
+    path: str
+    read: Callable[[bytes], T_co]
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    repeat: Repeat = Repeat.ALWAYS
+
+    @property
+    def path_and_query(self) -> str:
+        """The path, with the encoded query where there is one."""
+        query = "&".join(f"{encode(name)}={encode(value)}" for name, value in self.query.items())
+        return f"{self.path}?{query}" if query else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """
+    A page as paging sees it.
+
+    :param count: how many there are in all; None when the answer does not say.
+    :param has_more: whether more follow; None when the answer does not say, as most operations don't.
+    """
+
+    items: list[T]
+    count: int | None = None
+    has_more: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOperation(Operation[Page[T]]):
+    """
+    An operation that answers page by page.
+
+    :param identify: what makes two items the same one; None for an item that does not say.
+    :param limit: items a page.
+    """
+
+    identify: Callable[[T], Hashable | None]
+    limit: int
+
+    def page(self, number: int) -> ListOperation[T]:
+        """Return the operation for one page; ``offset`` is a page number, counted from 0."""
+        return replace(self, query={**self.query, "limit": str(self.limit), "offset": str(number)})
+
+
+def create_processor_task(
+    *,
+    name: str,
+    template: Mapping[str, Any],
+    data_source: Mapping[str, Any] | None = None,
+    inputs: Iterable[Mapping[str, Any]] | None = None,
+    work_path: Mapping[str, Any] | None = None,
+    version_id: str | None = None,
+    description: str | None = None,
+    create_version: bool | None = None,
+    workspace_id: str | None = None,
+) -> Operation[CreatedTask]:
+    """
+    Create a processing task and start it (CreateProcessorTask).
+
+    It is sent once: only where the service certainly did not act on it is it sent again.
+
+    :param name: unique in the project.
+    :param template: ``{"id": "sys_data_analyse", "operator_params": [...]}``.
+    :param data_source: the one input; exactly one of this and ``inputs`` is given.
+    :param inputs: the list of inputs.
+    :param work_path: where the task writes.
+    :param version_id: the dataset version to process.
+    :param description: at most 256 characters, none of ``^ ! < > = & " '``.
+    :param create_version: true only for data processing, which is any template but ``sys_data_analyse``.
+    :param workspace_id: default "0".
+    :raises ModelArtsRequestError: the arguments are not valid; nothing was sent, and every fault is named.
+    """
+    body = _given(
+        name=name,
+        template=template,
+        data_source=data_source,
+        inputs=inputs,
+        work_path=work_path,
+        version_id=version_id,
+        description=description,
+        create_version=create_version,
+        workspace_id=workspace_id,
+    )
+    return Operation(
+        name="CreateProcessorTask",
+        target=f"processing task named '{name}'",
+        method="POST",
+        path="/processor-tasks",
+        body=_body("CreateProcessorTask", models.CreateProcessorTaskRequest, body),
+        read=partial(models.parse, CreatedTask),
+        repeat=Repeat.IF_NOT_DONE,
+    )
+
+
+def list_processor_tasks(
+    *,
+    status: int | None = None,
+    task_type: str | None = None,
+    task_name: str | None = None,
+    source_type: str | None = None,
+    source: str | None = None,
+    version_id: str | Iterable[str] | None = None,
+    workspace_id: str | None = None,
+    query_current: bool | None = None,
+    return_result: bool = False,
+    sort_by: str | None = None,
+    order: str | None = None,
+    limit: int = MAX_PAGE_SIZE,
+) -> ListOperation[ProcessorTask]:
+    """
+    List processing tasks (ListProcessorTasks).
+
+    :param status: 0 to 4.
+    :param task_type: a template id, for example ``sys_data_analyse``.
+    :param task_name: fuzzy, so a shorter text finds longer names.
+    :param source_type: type of the data source.
+    :param source: the data source, for example a dataset id.
+    :param version_id: one or several dataset version ids.
+    :param query_current: only the newest task of each dataset version; by default all.
+    :param return_result: whether the results come too. They can be large: off here, while the service's default is on.
+    :param sort_by: ``create_time`` (the service's default), ``name`` or ``duration_seconds``.
+    :param order: ``desc`` (the service's default) or ``asc``.
+    :param limit: tasks a page, 1 to 100.
+    """
+    versions = version_id if version_id is None or isinstance(version_id, str) else ",".join(version_id)
+    query = _query(
+        status=None if status is None else int(status),
+        task_type=task_type,
+        task_name=task_name,
+        source_type=source_type,
+        source=source,
+        version_id=versions,
+        workspace_id=workspace_id,
+        query_current=query_current,
+        return_result=return_result,
+        sort_by=sort_by,
+        order=order,
+    )
+    return ListOperation(
+        name="ListProcessorTasks",
+        target="processing tasks",
+        method="GET",
+        path="/processor-tasks",
+        query=query,
+        limit=limit,
+        read=lambda body: _page(page := models.parse(models.ProcessorTaskPage, body), page.tasks),
+        identify=lambda task: task.task_id,
+    )
+
+
+def list_processor_task_items(*, limit: int = MAX_ITEMS_PAGE_SIZE) -> ListOperation[ProcessorTaskItem]:
+    """
+    List the processing templates that the service offers (ListProcessorTaskItems).
+
+    :param limit: templates a page, 1 to 1000.
+    """
+    return ListOperation(
+        name="ListProcessorTaskItems",
+        target="processing templates",
+        method="GET",
+        path="/processor-tasks/items",
+        limit=limit,
+        read=lambda body: _page(page := models.parse(models.ProcessorTaskItemPage, body), page.items),
+        identify=lambda item: item.template_id,
+    )
+
+
+def describe_processor_task(task_id: str) -> Operation[ProcessorTask]:
+    """
+    Read a processing task, its parsed result included (DescribeProcessorTask).
+
+    :param task_id: the processing task's id.
+    :raises ModelArtsRequestError: the id is empty or not a path segment.
+    """
+    return Operation(
+        name="DescribeProcessorTask",
+        target=_task(task_id),
+        method="GET",
+        path=_path(task_id),
+        read=partial(models.parse, ProcessorTask),
+    )
+
+
+def update_processor_task(task_id: str, *, description: str) -> Operation[Empty]:
+    """
+    Change a processing task's description (UpdateProcessorTask).
+
+    :param task_id: the processing task's id.
+    :param description: at most 256 characters, none of ``^ ! < > = & " '``.
+    :raises ModelArtsRequestError: an argument is not valid; nothing was sent.
+    """
+    return Operation(
+        name="UpdateProcessorTask",
+        target=_task(task_id),
+        method="PUT",
+        path=_path(task_id),
+        body=_body("UpdateProcessorTask", models.UpdateProcessorTaskRequest, {"description": description}),
+        read=_nothing,
+    )
+
+
+def delete_processor_task(task_id: str) -> Operation[Empty]:
+    """
+    Delete a processing task (DeleteProcessorTask); one that is still initializing is refused as busy.
+
+    :param task_id: the processing task's id.
+    """
+    return Operation(
+        name="DeleteProcessorTask", target=_task(task_id), method="DELETE", path=_path(task_id), read=_nothing
+    )
+
+
+def create_processor_task_version(
+    task_id: str,
+    *,
+    name: str,
+    template: Mapping[str, Any],
+    data_source: Mapping[str, Any] | None = None,
+    inputs: Iterable[Mapping[str, Any]] | None = None,
+    work_path: Mapping[str, Any] | None = None,
+    version_id: str | None = None,
+    description: str | None = None,
+    workspace_id: str | None = None,
+) -> Operation[CreatedVersion]:
+    """
+    Run a processing task again, as a new version of it (CreateProcessorTaskVersion).
+
+    The arguments are those of :func:`create_processor_task`. It is sent once, like that.
+
+    :param task_id: the processing task's id.
+    :raises ModelArtsRequestError: the arguments are not valid; nothing was sent, and every fault is named.
+    """
+    body = _given(
+        name=name,
+        template=template,
+        data_source=data_source,
+        inputs=inputs,
+        work_path=work_path,
+        version_id=version_id,
+        description=description,
+        workspace_id=workspace_id,
+    )
+    return Operation(
+        name="CreateProcessorTaskVersion",
+        target=_task(task_id),
+        method="POST",
+        path=_path(task_id, "versions"),
+        body=_body("CreateProcessorTaskVersion", models.CreateProcessorTaskVersionRequest, body),
+        read=partial(models.parse, CreatedVersion),
+        repeat=Repeat.IF_NOT_DONE,
+    )
+
+
+def list_processor_task_versions(
+    task_id: str, *, sort_by: str | None = None, order: str | None = None, limit: int = MAX_PAGE_SIZE
+) -> ListOperation[ProcessorTaskVersion]:
+    """
+    List the versions of a processing task (ListProcessorTaskVersions).
+
+    :param task_id: the processing task's id.
+    :param sort_by: ``create_time`` or ``version_name``.
+    :param order: ``asc`` or ``desc``.
+    :param limit: versions a page, 1 to 100.
+    """
+    return ListOperation(
+        name="ListProcessorTaskVersions",
+        target=f"versions of {_task(task_id)}",
+        method="GET",
+        path=_path(task_id, "versions"),
+        query=_query(sort_by=sort_by, order=order),
+        limit=limit,
+        read=lambda body: _page(page := models.parse(models.ProcessorTaskVersionPage, body), page.versions),
+        identify=lambda version: version.task_version_id,
+    )
+
+
+def describe_processor_task_version(task_id: str, version_id: str) -> Operation[ProcessorTaskVersion]:
+    """
+    Read one version of a processing task (DescribeProcessorTaskVersion).
+
+    :param task_id: the processing task's id.
+    :param version_id: the version's id (``task_version_id``).
+    """
+    return Operation(
+        name="DescribeProcessorTaskVersion",
+        target=_version(task_id, version_id),
+        method="GET",
+        path=_path(task_id, "versions", version_id),
+        read=partial(models.parse, ProcessorTaskVersion),
+    )
+
+
+def delete_processor_task_version(task_id: str, version_id: str) -> Operation[Empty]:
+    """
+    Delete one version of a processing task (DeleteProcessorTaskVersion).
+
+    :param task_id: the processing task's id.
+    :param version_id: the version's id (``task_version_id``).
+    """
+    return Operation(
+        name="DeleteProcessorTaskVersion",
+        target=_version(task_id, version_id),
+        method="DELETE",
+        path=_path(task_id, "versions", version_id),
+        read=_nothing,
+    )
+
+
+def stop_processor_task_version(task_id: str, version_id: str) -> Operation[Empty]:
+    """
+    Stop a running version of a processing task (StopProcessorTaskVersion). Feature analysis cannot be stopped.
+
+    :param task_id: the processing task's id.
+    :param version_id: the version's id (``task_version_id``).
+    """
+    return Operation(
+        name="StopProcessorTaskVersion",
+        target=_version(task_id, version_id),
+        method="POST",
+        path=_path(task_id, "versions", version_id, "stop"),
+        read=_nothing,
+    )
+
+
+def list_processor_task_version_results(
+    task_id: str,
+    version_id: str,
+    *,
+    result_property: int | None = None,
+    process_parameter: str | None = None,
+    signed_links: bool = False,
+    limit: int = MAX_PAGE_SIZE,
+) -> ListOperation[SampleResult]:
+    """
+    List what a version did to each sample (ListProcessorTaskVersionResults).
+
+    :param task_id: the processing task's id.
+    :param version_id: the version's id (``task_version_id``).
+    :param result_property: -1 all, 0 reserved, 1 modified, 2 deleted, 3 added.
+    :param process_parameter: an OBS image operation, for example a resize, that the download links shall carry.
+    :param signed_links: keep the download links. They are credentials: whoever reads one has the file.
+    :param limit: samples a page, 1 to 100.
+    """
+    return ListOperation(
+        name="ListProcessorTaskVersionResults",
+        target=f"results of {_version(task_id, version_id)}",
+        method="GET",
+        path=_path(task_id, "versions", version_id, "results"),
+        query=_query(result_property=result_property, process_parameter=process_parameter),
+        limit=limit,
+        read=lambda body: _page(page := models.parse_sample_results(body, signed_links=signed_links), page.results),
+        identify=lambda result: (result.sample_id, result.origin_source, result.new_source),
+    )
+
+
+def _nothing(body: bytes) -> Empty:
+    """Read an answer that says no more than that it was done; the service may even leave the ``{}`` out."""
+    return models.parse(Empty, body) if body.strip() else Empty()
+
+
+def _page(page: models.Listing, items: list[T] | None) -> Page[T]:
+    return Page(items or [], page.count, page.has_more)
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _body(operation: str, model: type[BaseModel], fields: dict[str, Any]) -> bytes:
+    """Check a body and return it as it was written: validation must not rewrite what the user meant."""
+    if "inputs" in fields:
+        fields = {**fields, "inputs": list(fields["inputs"])}
+    try:
+        model.model_validate(fields)
+        return json.dumps(fields, ensure_ascii=False).encode()
+    except ValidationError as error:
+        reason = models.faults(error)
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+    raise ModelArtsRequestError(
+        f"{operation} was not sent, since its arguments are not valid: {reason}", operation=operation
+    )
+
+
+def _query(**parameters: Any) -> dict[str, str]:
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in parameters.items()
+        if value is not None
+    }
+
+
+def _path(*segments: str) -> str:
+    return "/".join(["/processor-tasks", *(_segment(segment) for segment in segments)])
+
+
+def _segment(value: object) -> str:
+    # It can be anything: users pass what another task pushed. A dot segment would change the path.
+    if isinstance(value, str) and value.strip() and value not in (".", ".."):
+        return encode(value)
+    raise ModelArtsRequestError(
+        f"{value!r} is not the id of a processing task or version: if another task gives it, check what that pushed"
+    )
+
+
+def _task(task_id: str) -> str:
+    return f"processing task '{task_id}'"
+
+
+def _version(task_id: str, version_id: str) -> str:
+    return f"version '{version_id}' of processing task '{task_id}'"
