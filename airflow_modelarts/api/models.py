@@ -5,39 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
+
 FEATURE_ANALYSIS = "sys_data_analyse"
-
-
-class ProcessorTaskStatus(IntEnum):
-    """The documented statuses of a processing task and of its versions; the service may answer others."""
-
-    INITIALIZED = 0
-    RUNNING = 1
-    COMPLETED = 2
-    FAILED = 3
-    STOPPED = 4
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing happens any more without somebody's doing."""
-        return self >= ProcessorTaskStatus.COMPLETED
-
-
-TERMINAL_STATUSES = frozenset(status for status in ProcessorTaskStatus if status.is_terminal)
-
-
-def status_name(status: int | None) -> str:
-    """Name a status in lower case; one that is not documented is ``unknown (N)``."""
-    try:
-        return ProcessorTaskStatus(status).name.lower()  # type: ignore[arg-type]  # None is refused like any other value
-    except ValueError:
-        return f"unknown ({status})"
 
 
 def parse_result(value: Any) -> Any:
@@ -120,7 +95,7 @@ class ProcessorTask(ApiModel):
     """
     A processing task.
 
-    :param status: 0 to 4, see :class:`ProcessorTaskStatus`; an undocumented number is not terminal.
+    :param status: see :class:`~airflow_modelarts.api.statuses.ProcessorTaskStatus`; others are not terminal.
     :param create_time: milliseconds since the epoch.
     :param error_msg: only with status 3.
     :param result: parsed; only with status 2, and only for feature analysis.
@@ -150,6 +125,11 @@ class ProcessorTask(ApiModel):
         """Whether the task has ended: completed, failed or stopped."""
         return self.status in TERMINAL_STATUSES
 
+    @property
+    def status_name(self) -> str:
+        """The status in words, for example ``completed``."""
+        return status_name(self.status)
+
     def to_json(self) -> dict[str, Any]:
         """
         Return the task under the API's field names, plus ``status_name``.
@@ -157,7 +137,7 @@ class ProcessorTask(ApiModel):
         The result is left out: it can be tens of megabytes, and has a place of its own wherever a task goes.
         """
         kept: dict[str, Any] = without_signed_links(self.model_dump(exclude_unset=True, exclude={"result"}))
-        return {**kept, "status_name": status_name(self.status)}
+        return {**kept, "status_name": self.status_name}
 
 
 class ProcessorTaskVersion(ApiModel):

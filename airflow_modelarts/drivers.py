@@ -1,0 +1,351 @@
+"""
+The two ways to carry out a flow: requests and sleeping on a worker, aiohttp and asyncio in a triggerer.
+
+Nothing is decided here. What a driver learns goes back into the flow, as an answer or as a :class:`TransportError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+
+import certifi
+import requests
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3 import exceptions as urllib3_errors
+
+from airflow_modelarts import __version__
+from airflow_modelarts.api.call import Client, call, pages
+from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.transport import (
+    MAX_ANSWER_BYTES,
+    Pause,
+    ReadConnection,
+    Request,
+    Response,
+    Step,
+    TransportError,
+)
+from airflow_modelarts.connection import Settings
+
+if TYPE_CHECKING:
+    import aiohttp
+
+T = TypeVar("T")
+AnyFlow: TypeAlias = Generator[Step | Page[Any], Any, Any]
+
+CHUNK_BYTES = 64 * 1024
+#: Seconds for one exchange as a whole: an answer that trickles resets the read timeout with every byte.
+LONGEST_EXCHANGE = 300.0
+USER_AGENT = f"airflow-provider-modelarts/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Returned(Generic[T]):
+    """The end of a flow."""
+
+    value: T
+
+
+class Driver:
+    """
+    Carries out calls on the current thread.
+
+    :param read_settings: reads the Airflow connection.
+    """
+
+    def __init__(self, read_settings: Callable[[], Settings]) -> None:
+        self._read_settings = read_settings
+        self._settings: Settings | None = None
+        self._session: requests.Session | None = None
+
+    def call(self, operation: Operation[T], retries: Retries) -> T:
+        """Carry out one operation, see :func:`airflow_modelarts.api.call.call`."""
+        end = cast("Returned[T]", self._advance(call(operation, retries)))  # a call makes no pages
+        return end.value
+
+    def iterate(self, operation: ListOperation[T], retries: Retries) -> Iterator[T]:
+        """Carry out a list operation; a page is asked for when the one before it is used up."""
+        flow = pages(operation, retries)
+        while isinstance(page := self._advance(flow), Page):
+            yield from page.items
+
+    def settings(self, refused: Client | None = None) -> Settings:
+        """Return what the connection says, read again if it was refused."""
+        if self._settings is None or self._settings.client == refused:
+            self._settings = self._read_settings()
+        return self._settings
+
+    def close(self) -> None:
+        """Close the sockets. A later call opens new ones."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _advance(self, flow: AnyFlow) -> Page[Any] | Returned[Any]:
+        """Carry out a flow up to its next page or its end."""
+        proceed: Callable[[Any], Step | Page[Any]] = flow.send
+        value: Any = None
+        try:
+            while True:
+                step = proceed(value)
+                proceed, value = flow.send, None
+                match step:
+                    case Request():
+                        try:
+                            value = self._exchange(step)
+                        except TransportError as error:
+                            proceed, value = flow.throw, error
+                    case Pause(seconds):
+                        time.sleep(seconds)
+                    case ReadConnection(refused):
+                        value = self.settings(refused).client
+                    case Page():
+                        return step
+        except StopIteration as end:
+            return Returned(end.value)
+        except BaseException:
+            flow.close()  # so that it gives back at once whatever it holds
+            raise
+
+    def _exchange(self, request: Request) -> Response:
+        settings = self.settings()
+        try:
+            with self._open_session().request(
+                request.method,
+                request.url,
+                headers=dict(request.headers),
+                data=request.body or None,
+                timeout=(request.timeout or settings.connect_timeout, request.timeout or settings.read_timeout),
+                verify=settings.verify,
+                proxies=get_environ_proxies(request.url),
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                return Response(answer.status_code, headers, _read(answer))
+        except (requests.RequestException, urllib3_errors.HTTPError, OSError) as error:
+            raise _requests_fault(error) from error
+
+    def _open_session(self) -> requests.Session:
+        if self._session is None:
+            self._session = requests.Session()
+            self._session.headers["User-Agent"] = USER_AGENT
+            # Otherwise a ~/.netrc would replace the Authorization header. Proxies are given with each request.
+            self._session.trust_env = False
+            self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        return self._session
+
+
+class AsyncDriver:
+    """
+    Carries out calls on the running event loop, which it never blocks.
+
+    :param read_settings: reads the Airflow connection.
+    """
+
+    def __init__(self, read_settings: Callable[[], Awaitable[Settings]]) -> None:
+        self._read_settings = read_settings
+        self._settings: Settings | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+
+    async def call(self, operation: Operation[T], retries: Retries) -> T:
+        """Carry out one operation, see :func:`airflow_modelarts.api.call.call`."""
+        end = cast("Returned[T]", await self._advance(call(operation, retries)))  # a call makes no pages
+        return end.value
+
+    async def iterate(self, operation: ListOperation[T], retries: Retries) -> AsyncGenerator[T, None]:
+        """Carry out a list operation; a page is asked for when the one before it is used up."""
+        flow = pages(operation, retries)
+        while isinstance(page := await self._advance(flow), Page):
+            for item in page.items:
+                yield item
+
+    async def settings(self, refused: Client | None = None) -> Settings:
+        """Return what the connection says, read again if it was refused."""
+        if self._settings is None or self._settings.client == refused:
+            self._settings = await self._read_settings()
+        return self._settings
+
+    async def close(self) -> None:
+        """Close the sockets. A later call opens new ones."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def _advance(self, flow: AnyFlow) -> Page[Any] | Returned[Any]:
+        """Carry out a flow up to its next page or its end."""
+        proceed: Callable[[Any], Step | Page[Any]] = flow.send
+        value: Any = None
+        try:
+            while True:
+                step = proceed(value)
+                proceed, value = flow.send, None
+                match step:
+                    case Request():
+                        try:
+                            value = await self._exchange(step)
+                        except TransportError as error:
+                            proceed, value = flow.throw, error
+                    case Pause(seconds):
+                        await asyncio.sleep(seconds)
+                    case ReadConnection(refused):
+                        value = (await self.settings(refused)).client
+                    case Page():
+                        return step
+        except StopIteration as end:
+            return Returned(end.value)
+        except BaseException:
+            flow.close()  # so that it gives back at once whatever it holds
+            raise
+
+    async def _exchange(self, request: Request) -> Response:
+        import aiohttp
+        from yarl import URL
+
+        settings = await self.settings()
+        timeout = aiohttp.ClientTimeout(
+            total=LONGEST_EXCHANGE,
+            connect=request.timeout or settings.connect_timeout,
+            sock_read=request.timeout or settings.read_timeout,
+        )
+        try:
+            session = await self._open_session(settings)
+            async with session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                data=request.body or None,
+                timeout=timeout,
+                proxy=select_proxy(request.url, get_environ_proxies(request.url)),
+                allow_redirects=False,
+            ) as answer:
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                return Response(answer.status, headers, await _read_async(answer.content))
+        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
+            raise _aiohttp_fault(error) from error
+
+    async def _open_session(self, settings: Settings) -> aiohttp.ClientSession:
+        import aiohttp
+
+        async with self._opening:
+            if self._session is None:
+                # Reading the certificate authorities takes tens of milliseconds.
+                context = await asyncio.to_thread(_tls_context, settings.verify)
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=context),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    headers={"User-Agent": USER_AGENT},
+                )
+        return self._session
+
+
+def _read(answer: requests.Response) -> bytes:
+    body = bytearray()
+    give_up_at = time.monotonic() + LONGEST_EXCHANGE
+    # read1 returns what has arrived, where read would wait for the whole chunk and never see the time pass.
+    while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=True):
+        _add(body, chunk)
+        if time.monotonic() > give_up_at:
+            raise TransportError(f"no end after {LONGEST_EXCHANGE:.0f} seconds", kind="timeout", sent=True)
+    return bytes(body)
+
+
+async def _read_async(content: aiohttp.StreamReader) -> bytes:
+    body = bytearray()
+    async for chunk in content.iter_any():
+        _add(body, chunk)
+    return bytes(body)
+
+
+def _add(body: bytearray, chunk: bytes) -> None:
+    body += chunk
+    if len(body) > MAX_ANSWER_BYTES:
+        raise TransportError(f"more than {MAX_ANSWER_BYTES} bytes", kind="too_large", sent=True)
+
+
+def _tls_context(verify: bool | str) -> ssl.SSLContext | bool:
+    if verify is False:
+        return False
+    authorities = certifi.where() if verify is True else verify
+    if os.path.isdir(authorities):
+        return ssl.create_default_context(capath=authorities)
+    return ssl.create_default_context(cafile=authorities)
+
+
+def _requests_fault(error: Exception) -> TransportError:
+    reason = _reason(error)
+    if isinstance(error, requests.exceptions.InvalidURL):
+        return TransportError("the host name is not valid", kind="name", sent=False)
+    if _find(error, ssl.SSLCertVerificationError):
+        return TransportError(reason, kind="certificate", sent=False)
+    if _find(error, urllib3_errors.NewConnectionError, urllib3_errors.ConnectTimeoutError, urllib3_errors.ProxyError):
+        return TransportError(reason, kind="name" if _is_unknown_name(error) else "connect", sent=False)
+    if _find(error, requests.Timeout, urllib3_errors.TimeoutError, TimeoutError):
+        return TransportError(reason, kind="timeout", sent=True)
+    return TransportError(reason, kind="broken", sent=True)
+
+
+def _aiohttp_fault(error: Exception) -> TransportError:
+    import aiohttp
+
+    reason = _reason(error)
+    if isinstance(error, aiohttp.InvalidURL):
+        return TransportError("the host name is not valid", kind="name", sent=False)
+    if _find(error, ssl.SSLCertVerificationError):
+        return TransportError(reason, kind="certificate", sent=False)
+    if isinstance(
+        error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientProxyConnectionError
+    ):
+        return TransportError(reason, kind="name" if _is_unknown_name(error) else "connect", sent=False)
+    if isinstance(error, TimeoutError):
+        return TransportError(reason, kind="timeout", sent=True)
+    return TransportError(reason, kind="broken", sent=True)
+
+
+def _is_unknown_name(error: Exception) -> bool:
+    """Tell a name that does not exist from a resolver that does not answer."""
+    found = _find(error, socket.gaierror)
+    return found is not None and found.args[:1] == (socket.EAI_NONAME,)
+
+
+def _find(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:
+    """Find an exception of one of these kinds among those that this one wraps."""
+    for inner in _chain(error):
+        if isinstance(inner, kinds):
+            return inner
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[Any] = [error]
+    while waiting:
+        inner = waiting.pop(0)
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        yield inner
+        # requests and urllib3 wrap in the arguments and in ``reason``, aiohttp in ``os_error``.
+        attributes = (getattr(inner, name, None) for name in ("reason", "os_error", "__cause__", "__context__"))
+        waiting += [*inner.args, *attributes]
+
+
+def _reason(error: BaseException) -> str:
+    """Say in the system's own words what happened; the libraries' texts quote URLs."""
+    for inner in _chain(error):
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return str(inner.verify_message)
+        if isinstance(inner, OSError) and inner.strerror and not isinstance(inner, requests.RequestException):
+            return str(inner.strerror)
+    kinds = {type(inner).__name__ for inner in _chain(error)}
+    return "timed out" if any("Timeout" in kind for kind in kinds) else f"connection broken: {type(error).__name__}"
