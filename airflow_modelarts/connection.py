@@ -120,7 +120,8 @@ class _Reader:
         return ModelArtsConfigurationError(f"{what} is missing: {way_out}")
 
     def wrong(self, what: str, value: object, way_out: str) -> ModelArtsConfigurationError:
-        return ModelArtsConfigurationError(f"{what} of {self.name} is {value!r}: {way_out}")
+        shown = re.sub(r"//[^/]*@", "//", str(value))  # a URL can carry a password
+        return ModelArtsConfigurationError(f"{what} of {self.name} is {shown!r}: {way_out}")
 
     def project_id(self) -> str:
         project_id = (
@@ -146,11 +147,11 @@ class _Reader:
         )
 
     def host_and_port(self) -> str:
-        """Put together what a connection's URI may have taken apart: ``modelarts://key:secret@host:port/http``."""
-        host = str(self.connection.host)
-        if self.connection.port and not urlsplit(_with_scheme(host, "https")).port:
-            host = f"{host.rstrip('/')}:{self.connection.port}"
-        return _with_scheme(host, self.connection.schema or "https")
+        """Put together what a connection's URI takes apart: ``modelarts://key:secret@host:port/http``."""
+        host = _with_scheme(str(self.connection.host).strip(), self.connection.schema or "https")
+        if not self.connection.port or re.search(r":\d+/?$", host):
+            return host
+        return f"{host.rstrip('/')}:{self.connection.port}"
 
     def iam_endpoint(self) -> str:
         if given := self.text("iam_endpoint"):
@@ -176,7 +177,7 @@ class _Reader:
         if parts.scheme not in ("https", "http"):
             raise self.wrong(name, value, "it must be a host or an https URL")
         if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
-            raise self.wrong(name, _without_user(parts), "it must be a host or a URL without path, query and user")
+            raise self.wrong(name, value, "it must be a host or a URL without path, query and user")
         if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
             raise self.wrong(name, value, "plain http is allowed to this machine alone; use https")
         return f"{parts.scheme}://{parts.netloc}"
@@ -248,10 +249,6 @@ class _Reader:
 
 def _with_scheme(value: str, scheme: str) -> str:
     return value if "://" in value else f"{scheme}://{value}"
-
-
-def _without_user(parts: SplitResult) -> str:
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _is_loopback(host: str) -> bool:

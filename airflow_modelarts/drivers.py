@@ -246,6 +246,9 @@ class AsyncDriver:
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"User-Agent": USER_AGENT},
                 )
+                # aiohttp would send a PUT or DELETE again by itself, and a lost answer would look like a task that
+                # never was. There is no public switch; the drivers' tests fail should this one go.
+                self._session._retry_connection = False
         return self._session
 
 
@@ -343,8 +346,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _reason(error: BaseException) -> str:
     """Say in the system's own words what happened; the libraries' texts quote URLs."""
     for inner in _chain(error):
-        if isinstance(inner, ssl.SSLCertVerificationError):
-            return str(inner.verify_message)
+        if message := getattr(inner, "verify_message", None):  # a certificate's
+            return str(message)
         if isinstance(inner, OSError) and inner.strerror and not isinstance(inner, requests.RequestException):
             return str(inner.strerror)
     kinds = {type(inner).__name__ for inner in _chain(error)}

@@ -1,0 +1,369 @@
+"""Both drivers against the same small servers on loopback: what one makes of a fault, the other makes of it too."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_modelarts import drivers
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.errors import (
+    ModelArtsConfigurationError,
+    ModelArtsError,
+    ModelArtsRequestError,
+    ModelArtsTransientError,
+)
+from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+
+ONCE = Retries(attempts=1)
+TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
+
+
+class Server:
+    """Accepts connections on loopback and hands each to a behaviour, with the request that came."""
+
+    def __init__(self, behave: Callable[[socket.socket, bytes], None], *, tls: ssl.SSLContext | None = None) -> None:
+        self.requests: list[bytes] = []
+        self._behave = behave
+        self._tls = tls
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(5)
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept
+        self._thread.join(5)
+        self._socket.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            try:
+                with connection:
+                    connection.settimeout(5)
+                    if self._tls:
+                        connection = self._tls.wrap_socket(connection, server_side=True)
+                    with connection:
+                        request = connection.recv(65536)
+                        self.requests.append(request)
+                        self._behave(connection, request)
+            except OSError:  # the client has gone, as some of the tests want it to
+                continue
+
+
+def http(status: str, body: bytes = b"", **headers: str) -> Callable[[socket.socket, bytes], None]:
+    named = {"Content-Length": str(len(body)), "Connection": "close"}
+    named |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+    answer = f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
+    return lambda connection, _: connection.sendall(answer)
+
+
+def reset(connection: socket.socket, _: bytes) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+
+
+def hang(connection: socket.socket, _: bytes) -> None:
+    connection.recv(1)  # returns when the client gives up
+
+
+def trickle(connection: socket.socket, _: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    for _number in range(100):
+        connection.sendall(b" ")
+        threading.Event().wait(0.02)
+
+
+def cut_chunked(connection: socket.socket, _: bytes) -> None:
+    connection.sendall(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"task_id": "abc"')
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(behave: Callable[[socket.socket, bytes], None], **options: Any) -> Server:
+        servers.append(Server(behave, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def call_synchronously(operation: operations.Operation[Any], retries: Retries) -> Any:
+    with ModelArtsHook(retries=retries) as hook:
+        return hook.call(operation)
+
+
+def call_asynchronously(operation: operations.Operation[Any], retries: Retries) -> Any:
+    async def run() -> Any:
+        async with ModelArtsAsyncHook(retries=retries) as hook:
+            return await hook.call(operation)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
+def carry_out(request: pytest.FixtureRequest) -> Callable[[operations.Operation[Any], Retries], Any]:
+    carry: Callable[[operations.Operation[Any], Retries], Any] = request.param
+    return carry
+
+
+Carry = Callable[[operations.Operation[Any], Retries], Any]
+Serve = Callable[..., Server]
+DESCRIBE = operations.describe_processor_task("abc")
+
+
+def test_an_answer_arrives_whole(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+    server = serve(http("200 OK", json.dumps(TASK).encode()))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    task = carry_out(DESCRIBE, ONCE)
+    assert isinstance(task, ProcessorTask)
+    assert task.result == {"ü": 1}
+
+
+def test_a_compressed_answer_is_decompressed(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
+) -> None:
+    server = serve(http("200 OK", gzip.compress(json.dumps(TASK).encode()), Content_Encoding="gzip"))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    assert carry_out(DESCRIBE, ONCE).status == 2
+
+
+FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsError], str]] = {
+    "reset": (reset, ModelArtsTransientError, "no answer from http://127.0.0.1"),
+    "closed without an answer": (lambda *_: None, ModelArtsTransientError, "no answer from"),
+    "hangs": (hang, ModelArtsTransientError, "timed out|Timeout"),
+    "cut": (http("200 OK", b'{"task_id"', Content_Length="400"), ModelArtsTransientError, "no answer from"),
+    "cut in a chunk": (cut_chunked, ModelArtsTransientError, "no answer from"),
+    "not http": (lambda c, _: c.sendall(b"SSH-2.0-OpenSSH\r\n"), ModelArtsTransientError, "no answer from"),
+    "html": (http("200 OK", b"<html>", Content_Type="text/html"), ModelArtsTransientError, "text/html"),
+    "false gzip": (http("200 OK", b"{}", Content_Encoding="gzip"), ModelArtsTransientError, "no answer from"),
+    "redirect": (http("302 Found", Location="http://127.0.0.1:1/"), ModelArtsConfigurationError, "redirect"),
+    "503": (http("503 Busy", b"<html>"), ModelArtsTransientError, "HTTP 503"),
+}
+
+
+@pytest.mark.parametrize(("behave", "kind", "text"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_the_same_error_in_both(
+    serve: Serve,
+    set_connection: Callable[..., None],
+    carry_out: Carry,
+    behave: Callable[[socket.socket, bytes], None],
+    kind: type[ModelArtsError],
+    text: str,
+) -> None:
+    server = serve(behave)
+    set_connection(host=f"http://127.0.0.1:{server.port}", extra={"read_timeout": "0.3"})
+    with pytest.raises(kind, match=text) as caught:
+        carry_out(DESCRIBE, ONCE)
+    assert len(server.requests) == 1, "the driver repeats nothing by itself, and follows no redirect"
+    assert caught.value.outcome_unknown == (kind is ModelArtsTransientError)
+
+
+def test_a_refused_connection_is_known_not_to_have_reached_the_service(
+    set_connection: Callable[..., None], carry_out: Carry
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    set_connection(host=f"http://127.0.0.1:{port}")
+    with pytest.raises(ModelArtsTransientError, match="Connect") as caught:
+        carry_out(DESCRIBE, ONCE)
+    assert not caught.value.outcome_unknown
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(socket.EAI_NONAME, ModelArtsConfigurationError), (socket.EAI_AGAIN, ModelArtsTransientError)],
+    ids=["no such host", "resolver out of order"],
+)
+def test_a_host_name_that_does_not_exist_is_told_from_a_resolver_that_fails(
+    monkeypatch: pytest.MonkeyPatch, carry_out: Carry, code: int, kind: type[ModelArtsError]
+) -> None:
+    def resolve(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(code, "no luck with that name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(kind, match="no luck with that name") as caught:
+        carry_out(DESCRIBE, ONCE)
+    assert not caught.value.outcome_unknown
+
+
+def test_an_answer_without_end_is_cut_off_by_its_size(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "MAX_ANSWER_BYTES", 1_000_000)
+    bomb = gzip.compress(b" " * 20_000_000)
+    server = serve(http("200 OK", bomb, Content_Encoding="gzip"))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    with pytest.raises(ModelArtsRequestError, match="more than this client takes"):
+        carry_out(DESCRIBE, ONCE)
+
+
+def test_an_answer_that_trickles_is_cut_off_by_its_time(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "LONGEST_EXCHANGE", 0.3)
+    server = serve(trickle)
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    with pytest.raises(ModelArtsTransientError):
+        carry_out(DESCRIBE, ONCE)
+
+
+def test_what_is_signed_is_what_is_sent(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A ~/.netrc would replace the Authorization header, and both libraries like to rewrite URLs."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server = serve(http("200 OK", json.dumps(TASK).encode()))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    carry_out(operations.describe_processor_task("a b/ü~%41'\"<"), ONCE)
+    head = server.requests[0].decode()
+    assert "/processor-tasks/a%20b%2F%C3%BC~%2541%27%22%3C HTTP/1.1" in head
+    assert "Authorization: SDK-HMAC-SHA256 Access=FAKEACCESSKEY" in head
+    assert f"Host: 127.0.0.1:{server.port}\r\n" in head
+
+
+def test_cookies_are_not_kept(serve: Serve, set_connection: Callable[..., None]) -> None:
+    server = serve(http("200 OK", json.dumps(TASK).encode(), Set_Cookie="session=1; Path=/"))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    with ModelArtsHook() as hook:
+        hook.describe_processor_task("abc")
+        hook.describe_processor_task("abc")
+    assert b"session" not in server.requests[1]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's TLS context with a self-signed certificate for 127.0.0.1, and the file that vouches for it."""
+    from datetime import UTC, datetime, timedelta
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "authority.pem"
+    file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    key_file = tmp_path / "key.pem"
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key_file)
+    return context, file
+
+
+def test_an_unknown_certificate_is_refused_with_the_way_out(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
+) -> None:
+    server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
+    set_connection(host=f"https://127.0.0.1:{server.port}")
+    with pytest.raises(ModelArtsConfigurationError, match="verify extra"):
+        carry_out(DESCRIBE, ONCE)
+
+
+def test_an_authority_named_in_the_connection_is_trusted(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
+) -> None:
+    server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
+    set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
+    assert carry_out(DESCRIBE, ONCE).status == 2
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_verification_can_be_turned_off(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
+) -> None:
+    server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
+    set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": False})
+    assert carry_out(DESCRIBE, ONCE).status == 2
+
+
+def test_pauses_between_attempts_are_slept(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+    answers = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
+    server = serve(lambda connection, request: next(answers)(connection, request))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    assert carry_out(DESCRIBE, Retries(attempts=2)).status == 2
+
+
+def test_a_listing_asks_for_a_page_when_it_is_needed(serve: Serve, set_connection: Callable[..., None]) -> None:
+    def answer(connection: socket.socket, request: bytes) -> None:
+        page = int(request.split(b"offset=")[1].split(b" ")[0])
+        tasks = [{"task_id": f"task-{page}-{number}"} for number in range(2)]
+        http("200 OK", json.dumps({"count": 4, "tasks": tasks}).encode())(connection, request)
+
+    server = serve(answer)
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    with ModelArtsHook() as hook:
+        tasks = hook.list_processor_tasks(limit=2)
+        assert [next(tasks).task_id, next(tasks).task_id] == ["task-0-0", "task-0-1"]
+        assert len(server.requests) == 1
+        assert [task.task_id for task in tasks] == ["task-1-0", "task-1-1"]
+
+    async def run() -> list[str]:
+        async with ModelArtsAsyncHook() as hook:
+            return [task.task_id async for task in hook.list_processor_tasks(limit=2)]
+
+    assert asyncio.run(run()) == ["task-0-0", "task-0-1", "task-1-0", "task-1-1"]
+
+
+def test_a_connection_that_airflow_does_not_have_is_airflows_own_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(AirflowNotFoundException):
+        ModelArtsHook("not_there").describe_processor_task("abc")
+
+
+def test_a_call_that_is_cancelled_gives_back_what_it_holds(
+    serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise nobody in the process could renew that token again."""
+    server = serve(hang)
+    extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{server.port}"}
+    set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)
+
+    async def run() -> None:
+        async with ModelArtsAsyncHook(retries=ONCE) as hook:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(hook.call(DESCRIBE), 0.2)
+            set_connection(host=f"http://127.0.0.1:{server.port}", extra={**extra, "read_timeout": "0.1"})
+            with pytest.raises(ModelArtsTransientError, match="KeystoneCreateUserTokenByPassword"):
+                async with ModelArtsAsyncHook(retries=ONCE) as another:
+                    await another.call(DESCRIBE)
+
+    asyncio.run(run())

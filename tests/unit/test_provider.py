@@ -1,0 +1,81 @@
+"""What Airflow reads about the package, against Airflow's own schemas and its providers manager."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import airflow
+import jsonschema
+import pytest
+
+from airflow_modelarts import __version__, provider
+
+AIRFLOW = Path(airflow.__file__).parent
+ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
+
+
+def test_the_provider_info_is_valid_against_airflows_schema() -> None:
+    schema = json.loads((AIRFLOW / "provider_info.schema.json").read_text())
+    jsonschema.validate(provider.get_provider_info(), schema)
+
+
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="the schema of Airflow 2 does not know form fields")
+def test_the_connection_type_is_valid_against_the_stricter_schema_of_provider_yaml() -> None:
+    schema = json.loads((AIRFLOW / "provider.yaml.schema.json").read_text())["properties"]["connection-types"]
+    jsonschema.validate(provider.get_provider_info()["connection-types"], schema)
+
+
+def test_the_entry_point_leads_to_it() -> None:
+    (entry_point,) = [
+        found
+        for found in entry_points(group="apache_airflow_provider")
+        if found.value == "airflow_modelarts.provider:get_provider_info"
+    ]
+    assert entry_point.load()() == provider.get_provider_info()
+    assert entry_point.dist is not None
+    assert (entry_point.dist.name, entry_point.dist.version) == ("airflow-provider-modelarts", __version__)
+
+
+def test_every_module_and_class_that_it_names_is_there() -> None:
+    info = provider.get_provider_info()
+    for kind in ("hooks", "sensors", "operators"):
+        for entry in info[kind]:
+            for module in entry["python-modules"]:
+                importlib.import_module(module)
+    for connection_type in info["connection-types"]:
+        module, _, name = connection_type["hook-class-name"].rpartition(".")
+        hook = getattr(importlib.import_module(module), name)
+        assert hook.conn_type == connection_type["connection-type"]
+        assert hook.hook_name == connection_type["hook-name"]
+
+
+@pytest.fixture(scope="module")
+def manager() -> object:
+    from airflow.providers_manager import ProvidersManager
+
+    return ProvidersManager()
+
+
+def test_the_form_has_a_field_for_every_extra_with_secrets_as_passwords(manager: object) -> None:
+    widgets = {
+        name.removeprefix("extra__modelarts__"): widget
+        for name, widget in manager.connection_form_widgets.items()  # type: ignore[attr-defined]
+        if name.startswith("extra__modelarts__")
+    }
+    assert set(widgets) == set(provider.CONN_FIELDS)
+    assert {name for name, widget in widgets.items() if widget.is_sensitive} == {"security_token"}
+
+
+def test_the_standard_fields_carry_our_names(manager: object) -> None:
+    behaviour = manager.field_behaviours["modelarts"]  # type: ignore[attr-defined]
+    assert set(behaviour["hidden_fields"]) == {"schema", "port", "extra"}
+    assert behaviour["relabeling"]["login"] == "Access key or user"
+
+
+def test_every_field_that_is_read_has_a_place_in_the_form() -> None:
+    source = (Path(provider.__file__).parent / "connection.py").read_text()
+    for name in provider.CONN_FIELDS:
+        assert f'"{name}"' in source, f"the form asks for {name}, and nothing reads it"

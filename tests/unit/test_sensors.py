@@ -1,0 +1,281 @@
+"""The sensor in its modes poke and reschedule, against answers given by requests-mock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import airflow
+import pytest
+import requests
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    PokeReturnValue,
+)
+from requests_mock import Mocker
+
+from airflow_modelarts.api.errors import (
+    ModelArtsAuthenticationError,
+    ModelArtsConfigurationError,
+    ModelArtsError,
+    ModelArtsNotFoundError,
+)
+from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
+
+TASK_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks/abc"
+
+OUTAGES: dict[str, dict[str, Any]] = {
+    "refused": {"exc": requests.exceptions.ConnectionError},
+    "timed out": {"exc": requests.exceptions.ReadTimeout},
+    "throttled": {"status_code": 429, "json": {"error_code": "APIGW.0308", "error_msg": "slow down"}},
+    "busy": {"status_code": 400, "json": {"error_code": "ModelArts.4616", "error_msg": "later"}},
+    "gateway": {"status_code": 503, "text": "<html>bad gateway</html>", "headers": {"Content-Type": "text/html"}},
+    "html": {"status_code": 200, "text": "<html>maintenance</html>", "headers": {"Content-Type": "text/html"}},
+    "cut": {"status_code": 200, "text": '{"task_id": "abc", "sta'},
+    "not a task": {"status_code": 200, "json": {"hello": "world"}},
+}
+
+REFUSALS: dict[str, tuple[dict[str, Any], type[ModelArtsError], str]] = {
+    "wrong key": (
+        {"status_code": 401, "json": {"error_code": "APIGW.0301", "error_msg": "Incorrect IAM authentication"}},
+        ModelArtsAuthenticationError,
+        "Check the credentials of the connection",
+    ),
+    "unknown task": (
+        {"status_code": 400, "json": {"error_code": "ModelArts.4700", "error_msg": "no such task"}},
+        ModelArtsNotFoundError,
+        "Check the id",
+    ),
+    "unknown task, the other shape": ({"status_code": 404}, ModelArtsNotFoundError, "Check the id"),
+    "wrong project": (
+        {"status_code": 400, "json": {"error_code": "ModelArts.0210", "error_msg": "invalid project"}},
+        ModelArtsConfigurationError,
+        "project_id",
+    ),
+    "wrong endpoint": (
+        {"status_code": 404, "json": {"error_code": "APIGW.0101", "error_msg": "no such API"}},
+        ModelArtsConfigurationError,
+        "host must be the ModelArts endpoint",
+    ),
+}
+
+
+class TaskInstance:
+    """As much of a task instance as a sensor in mode reschedule looks at, on Airflow 3 and on Airflow 2."""
+
+    dag_id, task_id, run_id, map_index, max_tries = "dag", "wait", "run", -1, 0
+
+    def get_first_reschedule_date(self, context: Any) -> None:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_reschedule_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Airflow 2 the sensor asks the database, not the task instance."""
+    if airflow.__version__.startswith("2."):
+        monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda *_, **__: None)
+
+
+def sensor(**arguments: Any) -> ModelArtsProcessorTaskSensor:
+    return ModelArtsProcessorTaskSensor(
+        **{"task_id": "wait", "processor_task_id": "abc", "poke_interval": 5, "timeout": 3600, **arguments}
+    )
+
+
+def task(status: int | None, **fields: Any) -> dict[str, Any]:
+    return {"json": {"task_id": "abc", "status": status, **fields}}
+
+
+@pytest.mark.parametrize("status", [0, 1, 5, -1, 99, None])
+def test_a_status_that_is_no_end_keeps_it_waiting(requests_mock: Mocker, status: int | None) -> None:
+    requests_mock.get(TASK_URL, **task(status))
+    assert not sensor().poke({})
+
+
+def test_a_completed_task_ends_the_wait_with_its_status_as_xcom(requests_mock: Mocker) -> None:
+    requests_mock.get(TASK_URL, **task(2, result={"big": "thing"}))
+    outcome = sensor().poke({})
+    assert isinstance(outcome, PokeReturnValue)
+    assert outcome.is_done
+    assert outcome.xcom_value == {"task_id": "abc", "status": 2, "status_name": "completed"}
+
+
+@pytest.mark.parametrize(("status", "name"), [(3, "failed"), (4, "stopped")])
+def test_a_bad_end_fails_with_the_services_message(requests_mock: Mocker, status: int, name: str) -> None:
+    requests_mock.get(TASK_URL, **task(status, error_msg="no labeled samples"))
+    with pytest.raises(ModelArtsProcessorTaskFailed, match=f"'abc' {name}: no labeled samples"):
+        sensor().poke({})
+
+
+@pytest.mark.parametrize(("status", "name"), [(2, "completed"), (3, "failed"), (4, "stopped")])
+def test_without_failed_statuses_any_end_succeeds_and_is_told(requests_mock: Mocker, status: int, name: str) -> None:
+    requests_mock.get(TASK_URL, **task(status))
+    outcome = sensor(failed_statuses=()).execute({})
+    assert outcome == {"task_id": "abc", "status": status, "status_name": name}
+
+
+def test_only_the_listed_statuses_fail(requests_mock: Mocker) -> None:
+    requests_mock.get(TASK_URL, **task(4))
+    assert sensor(failed_statuses=[3]).poke({})
+
+
+def test_a_failed_status_that_is_no_end_is_refused_when_the_dag_is_read() -> None:
+    with pytest.raises(ValueError, match="only 2, 3 and 4"):
+        sensor(failed_statuses=[1])
+
+
+def test_soft_fail_skips_after_a_bad_end(requests_mock: Mocker) -> None:
+    requests_mock.get(TASK_URL, **task(3, error_msg="broken"))
+    with pytest.raises(AirflowSkipException, match="broken"):
+        sensor(soft_fail=True).execute({})
+
+
+def test_never_fail_skips_after_a_bad_end(requests_mock: Mocker) -> None:
+    requests_mock.get(TASK_URL, **task(3))
+    with pytest.raises(AirflowSkipException):
+        sensor(never_fail=True).execute({})
+
+
+def test_soft_fail_does_not_hide_a_broken_connection(requests_mock: Mocker) -> None:
+    answer, error, _ = REFUSALS["wrong key"]
+    requests_mock.get(TASK_URL, **answer)
+    with pytest.raises(error):
+        sensor(soft_fail=True).execute({})
+
+
+def test_silent_fail_does_not_keep_asking_after_a_task_that_has_ended(requests_mock: Mocker) -> None:
+    requests_mock.get(TASK_URL, **task(3, error_msg="broken"))
+    with pytest.raises(AirflowFailException, match="broken"):
+        sensor(silent_fail=True).execute({})
+
+
+def test_poke_mode_polls_until_the_end(requests_mock: Mocker, pauses: list[float]) -> None:
+    requests_mock.get(TASK_URL, [task(0), task(1), task(1), task(2)])
+    assert sensor().execute({})["status"] == 2
+    assert pauses == [5, 5, 5]
+
+
+def test_reschedule_mode_gives_the_worker_back_between_pokes(requests_mock: Mocker) -> None:
+    requests_mock.get(TASK_URL, **task(1))
+    waiting = sensor(mode="reschedule")
+    before = datetime.now(UTC)
+    with pytest.raises(AirflowRescheduleException) as caught:
+        waiting.execute({"ti": TaskInstance()})
+    assert caught.value.reschedule_date - before >= timedelta(seconds=5)
+
+
+def test_reschedule_mode_ends_like_poke_mode(requests_mock: Mocker) -> None:
+    requests_mock.get(TASK_URL, **task(2))
+    assert sensor(mode="reschedule").execute({"ti": TaskInstance()}) == sensor().execute({})
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+def test_poke_mode_waits_an_outage_out(requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]) -> None:
+    requests_mock.get(TASK_URL, [*[outage] * 6, task(2)])
+    assert sensor().execute({})["status"] == 2
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+def test_reschedule_mode_waits_an_outage_out(
+    requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]
+) -> None:
+    requests_mock.get(TASK_URL, **outage)
+    with pytest.raises(AirflowRescheduleException):
+        sensor(mode="reschedule").execute({"ti": TaskInstance()})
+
+
+def test_an_outage_that_lasts_ends_with_the_sensors_own_timeout(
+    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    requests_mock.get(TASK_URL, exc=requests.exceptions.ConnectionError)
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(timeout=1000).execute({})
+    assert 1000 <= now[0] < 1030, "neither before its timeout nor long after it"
+
+
+def test_the_pauses_of_an_outage_grow_and_shrink_back(requests_mock: Mocker, pauses: list[float]) -> None:
+    outage = {"status_code": 503, "headers": {"Retry-After": "0"}}
+    requests_mock.get(TASK_URL, [*[outage] * 20, task(1), task(2)])
+    sensor().execute({})
+    assert [pause for pause in pauses if pause] == [5, 10, 20, 40, 80, 160, 300, 300, 300, 300, 5]
+
+
+def test_a_service_that_says_when_to_come_back_is_heard(requests_mock: Mocker, pauses: list[float]) -> None:
+    outage = {"status_code": 429, "headers": {"Retry-After": "90"}}
+    requests_mock.get(TASK_URL, [outage, outage, task(2)])
+    sensor().execute({})
+    assert pauses == [5, 90], "at most 5 seconds within a poke, all of it between two"
+
+
+@pytest.mark.parametrize(("answer", "error", "advice"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_what_waiting_cannot_mend_ends_it_at_once_and_says_what_to_change(
+    requests_mock: Mocker,
+    pauses: list[float],
+    answer: dict[str, Any],
+    error: type[ModelArtsError],
+    advice: str,
+    mode: str,
+) -> None:
+    requests_mock.get(TASK_URL, **answer)
+    with pytest.raises(error, match=advice):
+        sensor(mode=mode).execute({"ti": TaskInstance()})
+    assert pauses == []
+
+
+def test_a_key_rotated_in_the_connection_is_picked_up_within_the_poke(
+    requests_mock: Mocker, set_connection: Callable[..., None]
+) -> None:
+    def answer(request: Any, context: Any) -> dict[str, Any]:
+        if "Access=NEWKEY" in request.headers["Authorization"]:
+            return {"task_id": "abc", "status": 2}
+        set_connection(login="NEWKEY")  # the key is rotated while the request is under way
+        context.status_code = 401
+        return {"error_code": "APIGW.0301", "error_msg": "bad key"}
+
+    requests_mock.get(TASK_URL, json=answer)
+    assert sensor().poke({})
+
+
+def test_only_changes_are_logged(requests_mock: Mocker, pauses: list[float]) -> None:
+    requests_mock.get(TASK_URL, [task(0), *[task(1)] * 50, *[{"status_code": 503}] * 40, *[task(1)] * 50, task(2)])
+    waiting = sensor()
+    lines: list[str] = []
+    waiting.log.info = lambda text, *values: lines.append(text % values)  # type: ignore[method-assign]
+    waiting.log.warning = waiting.log.info  # type: ignore[method-assign]
+    waiting.execute({})
+    ours = [line for line in lines if ("rocess" in line and "execute" not in line) or "ModelArts answers" in line]
+    assert [line.split(" failed: ")[0] for line in ours] == [
+        "Processing task 'abc' is initialized.",
+        "Processing task 'abc' is running.",
+        "DescribeProcessorTask of processing task 'abc'",
+        "ModelArts answers again.",
+        "Processing task 'abc' is completed.",
+    ]
+
+
+def test_the_fields_that_users_compute_are_templated() -> None:
+    assert set(ModelArtsProcessorTaskSensor.template_fields) == {
+        "processor_task_id",
+        "modelarts_conn_id",
+        "project_id",
+    }
+
+
+def test_an_argument_that_it_does_not_know_is_refused() -> None:
+    with pytest.raises((TypeError, AirflowException), match="nonsense"):
+        sensor(nonsense=True)
+
+
+def test_the_project_can_be_another_than_the_connections(requests_mock: Mocker) -> None:
+    requests_mock.get("https://modelarts.example.com/v2/other/processor-tasks/abc", **task(2))
+    assert sensor(project_id="other").poke({})
