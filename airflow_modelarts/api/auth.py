@@ -12,7 +12,13 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from airflow_modelarts.api import signing
-from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError, ModelArtsError
+from airflow_modelarts.api.errors import (
+    ModelArtsAuthenticationError,
+    ModelArtsConfigurationError,
+    ModelArtsError,
+    ModelArtsNotFoundError,
+    ModelArtsRequestError,
+)
 from airflow_modelarts.api.exchange import Exchange, Repeat, Retries
 from airflow_modelarts.api.transport import Flow, Pause, Request, Response, TransportError, send
 
@@ -168,7 +174,17 @@ class PasswordToken:
         target = f"user '{self.user_name}' of domain '{self.domain_name}'"
         exchange = context.exchange("KeystoneCreateUserTokenByPassword", target, self.iam_endpoint, self.secrets)
         request = self._request(context.project_id)
-        return (yield from exchange.run(lambda: request, lambda response: _read_token(response, context.now())))
+        try:
+            return (yield from exchange.run(lambda: request, lambda response: _read_token(response, context.now())))
+        except (ModelArtsConfigurationError, ModelArtsNotFoundError, ModelArtsRequestError) as error:
+            raise ModelArtsConfigurationError(
+                f"{error} This was IAM at {self.iam_endpoint}: check iam_endpoint, domain_name, project_id and "
+                "project_name in the connection's extras.",
+                error_code=error.error_code,
+                http_status=error.http_status,
+                request_id=error.request_id,
+                operation=error.operation,
+            ) from None
 
     def _request(self, project_id: str) -> Request:
         user = {"name": self.user_name, "password": self.password, "domain": {"name": self.domain_name}}
@@ -312,6 +328,7 @@ class GrantCache:
             self._grants[identity] = yield from ask()
             return self._grants[identity][0]
         except ModelArtsError as error:
+            error.outcome_unknown = False  # of the operation for which the grant was wanted
             renewal.error = error
             raise
         finally:  # also when the flow is closed half way: the next one then tries for itself

@@ -49,12 +49,13 @@ def call(operation: Operation[T], retries: Retries) -> Flow[T]:
     """
     client: Client = yield ReadConnection()
     try:
-        return (yield from _renewing(operation, client, retries))
-    except ModelArtsAuthenticationError:
+        return (yield from _renewing(operation, client, retries, may_have_happened=False))
+    except ModelArtsAuthenticationError as error:
         changed: Client = yield ReadConnection(refused=client)
         if changed == client:
             raise
-    return (yield from _renewing(operation, changed, retries))
+        may_have_happened = error.outcome_unknown
+    return (yield from _renewing(operation, changed, retries, may_have_happened=may_have_happened))
 
 
 def pages(operation: ListOperation[T], retries: Retries) -> Generator[Step | Page[T], Any, None]:
@@ -67,10 +68,10 @@ def pages(operation: ListOperation[T], retries: Retries) -> Generator[Step | Pag
     previous: list[T] = []
     for number in count():
         page = yield from call(operation.page(number), retries)
-        if page.items == previous:
-            return  # empty, or the service repeats itself
-        previous = page.items
         new = [item for item in page.items if _is_new(operation.identify(item), seen)]
+        if not new or page.items == previous:
+            return  # past the end, or the service repeats itself
+        previous = page.items
         yield Page(new, page.count, page.has_more)
         if _is_last(page, operation.limit, len(seen)):
             return
@@ -91,21 +92,24 @@ def _is_last(page: Page[T], limit: int, in_hand: int) -> bool:
     return len(page.items) < limit or (page.count is not None and in_hand >= page.count)
 
 
-def _renewing(operation: Operation[T], client: Client, retries: Retries) -> Flow[T]:
+def _renewing(operation: Operation[T], client: Client, retries: Retries, *, may_have_happened: bool) -> Flow[T]:
     context = Context(client.project_id, client.cache, retries, client.now, client.random)
     grant = yield from client.credentials.obtain(context, refused=None)
     try:
-        return (yield from _authorized(operation, client, retries, grant))
+        return (yield from _authorized(operation, client, retries, grant, may_have_happened=may_have_happened))
     except ModelArtsAuthenticationError as error:
         if error.http_status != 401:
             raise
         renewed = yield from client.credentials.obtain(context, refused=grant)
         if renewed == grant:
             raise
-    return (yield from _authorized(operation, client, retries, renewed))
+        may_have_happened = error.outcome_unknown
+    return (yield from _authorized(operation, client, retries, renewed, may_have_happened=may_have_happened))
 
 
-def _authorized(operation: Operation[T], client: Client, retries: Retries, grant: Grant) -> Flow[T]:
+def _authorized(
+    operation: Operation[T], client: Client, retries: Retries, grant: Grant, *, may_have_happened: bool
+) -> Flow[T]:
     def build() -> Request:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         url = f"{client.endpoint}/v2/{encode(client.project_id)}{operation.path_and_query}"
@@ -124,6 +128,7 @@ def _authorized(operation: Operation[T], client: Client, retries: Retries, grant
         retries=retries,
         now=client.now,
         random=client.random,
+        may_have_happened=may_have_happened,
     )
     try:
         return (yield from exchange.run(build, read))

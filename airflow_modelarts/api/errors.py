@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import ClassVar
@@ -128,6 +128,11 @@ CODES: dict[str, tuple[type[ModelArtsError], str]] = {
     "ModelArts.4850": (_BUSY, "the task is initializing, and the operation is forbidden until it is not"),
 }
 
+#: How much of the service's own words an error quotes, in characters.
+QUOTED_LENGTH = 500
+# What follows a link's scheme, up to where it must end. No part can match in two ways, so it takes linear time.
+_LINK = re.compile(r"://[^\s\"'<>]*")
+
 #: What a user changes, by the kind of error.
 ADVICE: dict[type[ModelArtsError], str] = {
     _AUTH: "Check the credentials of the connection (login, password, and the auth extra), that they are valid for "
@@ -144,7 +149,7 @@ ADVICE: dict[type[ModelArtsError], str] = {
 
 
 def from_response(
-    response: Response, *, operation: str, target: str, secrets: Iterable[str], now: float
+    response: Response, *, operation: str, target: str, secrets: Sequence[str], now: float
 ) -> ModelArtsError:
     """
     Read the error off a failed answer: by its code first, by its HTTP status second.
@@ -154,12 +159,12 @@ def from_response(
     :param secrets: texts that must not appear in the message.
     :param now: seconds since the epoch, to notice a clock that is off and to read a ``Retry-After`` date.
     """
-    code, said, request_id = _read_error(response)
+    code, said, request_id = (text and redact(text, secrets) for text in _read_error(response))
     kind, meaning = CODES.get(code or "", (None, None))
     kind = kind or _kind_by_status(response)
     facts = ", ".join(filter(None, [code, f"HTTP {response.status}", request_id and f"request {request_id}"]))
     what = meaning or f"the service answered {_describe_status(response.status)}"
-    quoted = f' The service said: "{_shorten(redact(said, secrets))}".' if said else ""
+    quoted = f' The service said: "{said}".' if said else ""
     message = f"{operation} of {target} failed: {what} ({facts}).{quoted} {_advice(kind, response, now)}."
     return kind(
         message,
@@ -216,12 +221,17 @@ def retry_after(response: Response, now: float) -> float | None:
         return None
 
 
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """Take known secrets and the queries of links out of a text that the service wrote."""
-    text = re.sub(r"(\w+://[^\s?\"'<>]+)\?[^\s\"'<>]+", r"\1?…", text)
-    for secret in filter(None, secrets):
+def redact(text: str, secrets: Sequence[str]) -> str:
+    """Take known secrets and the queries of links out of a text that the service wrote, and shorten it."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one can hold another
         text = text.replace(secret, "***")
-    return text
+    text = _LINK.sub(_without_query, text)
+    return text if len(text) <= QUOTED_LENGTH else text[:QUOTED_LENGTH] + "…"
+
+
+def _without_query(link: re.Match[str]) -> str:
+    address, mark, query = link.group().partition("?")
+    return f"{address}?…" if mark and query else link.group()
 
 
 def _read_error(response: Response) -> tuple[str | None, str, str | None]:
@@ -238,18 +248,14 @@ def _read_error(response: Response) -> tuple[str | None, str, str | None]:
     if isinstance(keystone, dict):
         return None, _text(keystone.get("message")) or _text(keystone.get("title")), request_id
     return (
-        _text(body.get("error_code"))[:64] or None,
+        _text(body.get("error_code")) or None,
         _text(body.get("error_msg")),
-        _text(body.get("request_id"))[:128] or request_id,
+        _text(body.get("request_id")) or request_id,
     )
 
 
 def _text(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
-
-
-def _shorten(text: str, length: int = 500) -> str:
-    return text if len(text) <= length else text[:length] + "…"
 
 
 def _kind_by_status(response: Response) -> type[ModelArtsError]:

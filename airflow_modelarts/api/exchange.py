@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -60,16 +60,18 @@ class Exchange:
     :param retries: how patient to be.
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1).
+    :param may_have_happened: whether an earlier exchange for the same operation may have taken effect.
     """
 
     operation: str
     target: str
     address: str
     repeat: Repeat
-    secrets: Iterable[str]
+    secrets: Sequence[str]
     retries: Retries
     now: Callable[[], float]
     random: Callable[[], float]
+    may_have_happened: bool = False
 
     def run(self, build: Callable[[], Request], parse: Callable[[Response], T]) -> Flow[T]:
         """
@@ -79,7 +81,7 @@ class Exchange:
         :param parse: reads a successful answer; a ValueError says that it is not what it claims to be.
         :raises ModelArtsError: it was refused, or no attempt got a usable answer.
         """
-        may_have_happened = False
+        may_have_happened = self.may_have_happened
         for attempt in range(1, self.retries.attempts + 1):
             try:
                 return (yield from self._attempt(build(), parse))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
@@ -293,10 +293,17 @@ class CreateProcessorTaskVersionRequest(_Sent):
     work_path: SentWorkPath | None = None
     workspace_id: str | None = None
 
+    @classmethod
+    def faults_between_fields(cls, body: Mapping[str, Any]) -> list[str]:
+        """Say what is wrong with a body beyond its single fields, as far as those can be read."""
+        if (body.get("data_source") is None) == (body.get("inputs") is None):
+            return ["give either data_source or inputs, and not both"]
+        return []
+
     @model_validator(mode="after")
-    def _one_kind_of_input(self) -> CreateProcessorTaskVersionRequest:
-        if (self.data_source is None) == (self.inputs is None):
-            raise ValueError("give either data_source or inputs, and not both")
+    def _fields_fit_together(self) -> Self:
+        if found := self.faults_between_fields(self.model_dump()):
+            raise ValueError("; ".join(found))
         return self
 
 
@@ -309,19 +316,30 @@ class CreateProcessorTaskRequest(CreateProcessorTaskVersionRequest):
 
     create_version: bool | None = None
 
-    @model_validator(mode="after")
-    def _feature_analysis_has_no_versions(self) -> CreateProcessorTaskRequest:
-        if self.create_version and self.template.id == FEATURE_ANALYSIS:
-            raise ValueError(f"create_version must not be true for {FEATURE_ANALYSIS}: it has no versions")
-        return self
+    @classmethod
+    def faults_between_fields(cls, body: Mapping[str, Any]) -> list[str]:
+        """Say what is wrong with a body beyond its single fields, as far as those can be read."""
+        found = super().faults_between_fields(body)
+        template = body.get("template")
+        if body.get("create_version") and isinstance(template, Mapping) and template.get("id") == FEATURE_ANALYSIS:
+            found.append(f"create_version must not be true for {FEATURE_ANALYSIS}: it has no versions")
+        return found
 
 
-def faults(error: ValidationError) -> str:
-    """Say in one line what is wrong with a body, every fault with the field's name, and no value."""
-    return "; ".join(_faults(error))
+def faults(model: type[BaseModel], body: Mapping[str, Any]) -> str:
+    """Say in one line what is wrong with a body: every fault with its field's name, and no value; "" if it is right."""
+    try:
+        model.model_validate(body)
+        return ""
+    except ValidationError as error:
+        found = list(_faults_of_fields(error))
+    if issubclass(model, CreateProcessorTaskVersionRequest):
+        # Pydantic looks at the body as a whole only when every field is right.
+        found += [fault for fault in model.faults_between_fields(body) if fault not in found]
+    return "; ".join(found)
 
 
-def _faults(error: ValidationError) -> Iterator[str]:
+def _faults_of_fields(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         field = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
@@ -367,15 +385,27 @@ def _has_non_finite_numbers(body: bytes) -> bool:
 
 def _finite_json(body: bytes) -> Any:
     """Read JSON with null for NaN and infinities: services in Python write them, XComs and PostgreSQL refuse them."""
-    return json.loads(body, parse_constant=lambda _: None) if _has_non_finite_numbers(body) else from_json(body)
+    value = from_json(body)
+    return _with_null_for_non_finite(value) if _has_non_finite_numbers(body) else value
 
 
-# A link signed for OBS or S3: whoever has the query has the file.
-_SIGNED_LINK = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s\"'<>?]+)\?[^\s\"'<>]*\b(?:x-[a-z]+-)?signature=[^\s\"'<>]*")
+def _with_null_for_non_finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_null_for_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_null_for_non_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# What follows a link's scheme, up to where it must end. No part can match in two ways, so it takes linear time.
+_LINK = re.compile(r"://[^\s\"'<>]*")
+# Signed for OBS or S3: whoever has the query has the file.
+_SIGNATURE = re.compile(r"(?i)[?&;](?:x-[a-z]{1,9}-)?signature=")
 
 
 def _might_hold_a_signed_link(body: bytes) -> bool:
-    return any(mark in body for mark in (b"ignature=", b"IGNATURE=", b"signed_"))
+    # Without the "=", which some encoders write as an escape.
+    return any(mark in body for mark in (b"ignature", b"IGNATURE", b"signed_"))
 
 
 def without_signed_links(value: Any) -> Any:
@@ -384,7 +414,12 @@ def without_signed_links(value: Any) -> Any:
         return {key: without_signed_links(item) for key, item in value.items() if not _names_a_signed_link(key)}
     if isinstance(value, list):
         return [without_signed_links(item) for item in value]
-    return _SIGNED_LINK.sub(r"\1", value) if isinstance(value, str) else value
+    return _LINK.sub(_without_signature, value) if isinstance(value, str) else value
+
+
+def _without_signature(link: re.Match[str]) -> str:
+    text = link.group()
+    return text.partition("?")[0] if _SIGNATURE.search(text) else text
 
 
 def _names_a_signed_link(key: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from airflow_modelarts.api import models
 from airflow_modelarts.api.errors import ModelArtsRequestError
@@ -421,13 +421,12 @@ def _body(operation: str, model: type[BaseModel], fields: dict[str, Any]) -> byt
     """Check a body and return it as it was written: validation must not rewrite what the user meant."""
     if "inputs" in fields:
         fields = {**fields, "inputs": list(fields["inputs"])}
-    try:
-        model.model_validate(fields)
-        return json.dumps(fields, ensure_ascii=False).encode()
-    except ValidationError as error:
-        reason = models.faults(error)
-    except (TypeError, ValueError) as error:
-        reason = str(error)
+    reason = models.faults(model, fields)
+    if not reason:
+        try:
+            return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            reason = str(error)
     raise ModelArtsRequestError(
         f"{operation} was not sent, since its arguments are not valid: {reason}", operation=operation
     )
