@@ -328,7 +328,6 @@ class GrantCache:
             self._grants[identity] = yield from ask()
             return self._grants[identity][0]
         except ModelArtsError as error:
-            error.outcome_unknown = False  # of the operation for which the grant was wanted
             renewal.error = error
             raise
         finally:  # also when the flow is closed half way: the next one then tries for itself

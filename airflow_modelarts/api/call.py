@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_modelarts.api.auth import Context, Credentials, Grant, GrantCache
-from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsNotFoundError
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsError, ModelArtsNotFoundError
 from airflow_modelarts.api.exchange import Exchange, Retries
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.signing import encode
@@ -93,18 +93,26 @@ def _is_last(page: Page[T], limit: int, in_hand: int) -> bool:
 
 
 def _renewing(operation: Operation[T], client: Client, retries: Retries, *, may_have_happened: bool) -> Flow[T]:
-    context = Context(client.project_id, client.cache, retries, client.now, client.random)
-    grant = yield from client.credentials.obtain(context, refused=None)
+    grant = yield from _grant(client, retries, refused=None, may_have_happened=may_have_happened)
     try:
         return (yield from _authorized(operation, client, retries, grant, may_have_happened=may_have_happened))
     except ModelArtsAuthenticationError as error:
         if error.http_status != 401:
             raise
-        renewed = yield from client.credentials.obtain(context, refused=grant)
+        may_have_happened = error.outcome_unknown
+        renewed = yield from _grant(client, retries, refused=grant, may_have_happened=may_have_happened)
         if renewed == grant:
             raise
-        may_have_happened = error.outcome_unknown
     return (yield from _authorized(operation, client, retries, renewed, may_have_happened=may_have_happened))
+
+
+def _grant(client: Client, retries: Retries, *, refused: Grant | None, may_have_happened: bool) -> Flow[Grant]:
+    context = Context(client.project_id, client.cache, retries, client.now, client.random)
+    try:
+        return (yield from client.credentials.obtain(context, refused=refused))
+    except ModelArtsError as error:
+        error.outcome_unknown = may_have_happened  # what counts is the operation, not the request for a grant
+        raise
 
 
 def _authorized(

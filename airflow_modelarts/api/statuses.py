@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 
 class ProcessorTaskStatus(IntEnum):
@@ -29,3 +30,8 @@ def status_name(status: int | None) -> str:
         return ProcessorTaskStatus(status).name.lower()  # type: ignore[arg-type]  # None is refused like any other value
     except ValueError:
         return f"unknown ({status})"
+
+
+def outcome(task_id: str, status: int | None) -> dict[str, Any]:
+    """Return what a wait that has ended tells: the XCom of every mode."""
+    return {"task_id": task_id, "status": status, "status_name": status_name(status)}

@@ -449,7 +449,7 @@ def test_the_instances_identity_is_asked_for_as_the_contract_says(process: Proce
 
 @pytest.mark.parametrize("status", [404, 405, 503, 400, 500])
 def test_a_metadata_service_without_tokens_is_asked_without_one(process: Process, status: int) -> None:
-    played = process.obtain(AGENCY, refuse(status), security_key())
+    played = process.obtain(AGENCY, refuse(status, "X", "no such thing"), security_key())
     assert played.value == AccessKey("AK1", "S3CRET", "T0KEN")
     assert played.requests[1].headers == {}
 

@@ -318,6 +318,17 @@ def test_not_found_counts_as_done_though_the_key_was_rotated_after_the_ambiguous
     assert played.value == Empty()
 
 
+def test_not_found_counts_as_done_though_the_password_was_rotated_after_the_ambiguous_deletion() -> None:
+    answers: list[Answer] = [token("T1"), TIMEOUT, refuse(401), refuse(401), token("T2"), refuse(404)]
+    changed = client(replace(USER, password="new"))
+    assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER), changed]).value == Empty()
+
+
+def test_an_ambiguous_deletion_may_have_happened_though_it_ended_for_want_of_a_token() -> None:
+    answers: list[Answer] = [token("T1"), TIMEOUT, refuse(401), *[refuse(503)] * 5]
+    assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER)]).refusal.outcome_unknown
+
+
 def test_a_creation_whose_answer_was_lost_may_have_happened() -> None:
     assert play(call(CREATE, FIVE_TIMES), [TIMEOUT], clients=[client()]).refusal.outcome_unknown
 
