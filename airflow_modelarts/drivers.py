@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
@@ -163,12 +164,18 @@ class AsyncDriver:
         end = cast("Returned[T]", await self._advance(call(operation, retries)))  # a call makes no pages
         return end.value
 
-    async def iterate(self, operation: ListOperation[T], retries: Retries) -> AsyncGenerator[T, None]:
-        """Carry out a list operation; a page is asked for when the one before it is used up."""
+    async def pages(self, operation: ListOperation[T], retries: Retries) -> AsyncGenerator[Page[T], None]:
+        """Carry out a list operation page by page."""
         flow = pages(operation, retries)
         while isinstance(page := await self._advance(flow), Page):
-            for item in page.items:
-                yield item
+            yield page
+
+    async def iterate(self, operation: ListOperation[T], retries: Retries) -> AsyncGenerator[T, None]:
+        """Carry out a list operation; a page is asked for when the one before it is used up."""
+        async with aclosing(self.pages(operation, retries)) as found:
+            async for page in found:
+                for item in page.items:
+                    yield item
 
     async def settings(self, refused: Client | None = None) -> Settings:
         """Return what the connection says, read again if it was refused."""

@@ -16,7 +16,7 @@ from airflow_modelarts.connection import Overrides, Settings
 from airflow_modelarts.drivers import AsyncDriver, Driver
 
 if TYPE_CHECKING:
-    from airflow_modelarts.api.operations import ListOperation, Operation
+    from airflow_modelarts.api.operations import ListOperation, Operation, Page
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -212,6 +212,14 @@ class ModelArtsAsyncHook(_BaseHook):
         :raises ModelArtsError: the service refused, or no attempt got a usable answer.
         """
         return self._driver.iterate(operation, self.retries)
+
+    def pages(self, operation: ListOperation[T]) -> AsyncGenerator[Page[T], None]:
+        """
+        Carry out a list operation page by page, each with the service's count of all items.
+
+        :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+        """
+        return self._driver.pages(operation, self.retries)
 
     async def close(self) -> None:
         """Close the hook's sockets. A later call opens new ones."""

@@ -1,0 +1,364 @@
+"""The command `airflow-modelarts`: run a DAG in a scratch Airflow against a local ModelArts, or serve that ModelArts.
+
+What happens is in `sandbox` and `emulator`; here are the arguments, the words and the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from airflow_modelarts import __version__
+
+if TYPE_CHECKING:
+    from airflow_modelarts._metadata import TaskInstance, XCom
+    from airflow_modelarts.emulator import EmulatorServer
+    from airflow_modelarts.sandbox import Sandbox
+
+SUCCESS, FAILURE, USAGE = 0, 1, 2
+XCOM_CHARACTERS = 400
+LINE_CHARACTERS = 80
+LOG_LINES = 20
+CONNECTION_ID = "modelarts_default"
+FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+_FOLDING_MARK = re.compile(r"::(end)?group::")
+_AIRFLOW_FRAME = re.compile(r'\s*File ".*[/\\]site-packages[/\\]airflow[/\\]')
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; the message says what to do instead."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to end."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    0 for success, 1 when the run failed or Airflow did, 2 when the arguments or the DAG file are to blame,
+    128 + n when signal n ended it.
+    """
+    arguments = build_parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        with _signals_interrupt():
+            return command(arguments)
+    except UsageError as error:
+        print(f"airflow-modelarts: {error}", file=sys.stderr)
+        return USAGE
+    except Interrupted as interrupted:
+        print("Interrupted; everything it started has been ended.", file=sys.stderr)
+        return 128 + interrupted.signal_number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; each subcommand's function is in ``command``."""
+    parser = argparse.ArgumentParser(
+        prog="airflow-modelarts", description="Try DAGs that use ModelArts, without an account and without a cloud."
+    )
+    parser.add_argument("--version", action="version", version=f"airflow-provider-modelarts {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser(
+        "run",
+        help="run a DAG once, in a scratch Airflow against a local ModelArts",
+        description="Run a DAG once, in real Airflow processes over a temporary home, against a local ModelArts that "
+        f"the connection {CONNECTION_ID} points to. Nothing is left behind, and your own Airflow is not touched.",
+        epilog="Exit status: 0 the run succeeded, 1 it failed, 2 it could not be started. Files beside the DAG file "
+        "can be imported; add other folders with PYTHONPATH.",
+    )
+    run.add_argument("dag_file", type=Path, metavar="DAG_FILE", help="the Python file that defines the DAG")
+    run.add_argument("dag_id", nargs="?", metavar="DAG_ID", help="which DAG, when the file defines several")
+    _add_task_duration(run, 5.0)
+    run.add_argument("--conf", type=_json_object, default={}, metavar="JSON", help="the run's configuration or params")
+    run.add_argument(
+        "--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="give up on the run after this (%(default)g)"
+    )
+    run.add_argument("--keep", action="store_true", help="keep the scratch Airflow home and say where it is")
+    run.set_defaults(command=run_command)
+
+    emulator = commands.add_parser(
+        "emulator",
+        help="serve a local ModelArts until Ctrl-C",
+        description="Serve a local ModelArts and IAM until Ctrl-C, and print the Airflow connection to it.",
+    )
+    emulator.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
+    emulator.add_argument(
+        "--port", type=int, default=5080, help="the port to listen on (%(default)s), 0 for a free one"
+    )
+    _add_task_duration(emulator, 10.0)
+    emulator.set_defaults(command=emulator_command)
+    return parser
+
+
+def _add_task_duration(parser: argparse.ArgumentParser, default: float) -> None:
+    parser.add_argument(
+        "--task-duration",
+        type=_seconds,
+        default=default,
+        metavar="SECONDS",
+        help="how long a processing task takes in the local ModelArts (%(default)g)",
+    )
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError('a JSON object is needed, such as {"processor_task_id": "…"}')
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+    return value
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Make Ctrl-C, SIGTERM and SIGHUP raise Interrupted once; what follows is clean-up, which nothing may interrupt."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(signal_number: int, frame: FrameType | None) -> None:
+        for other in signals:
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(signal_number)
+
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _emulator_class() -> type[EmulatorServer]:
+    try:
+        from airflow_modelarts.emulator import EmulatorServer
+    except ModuleNotFoundError as error:
+        if error.name not in {"fastapi", "starlette", "uvicorn"}:
+            raise
+        raise UsageError(
+            f"the local ModelArts needs {error.name}: pip install 'airflow-provider-modelarts[emulator]'"
+        ) from None
+    return EmulatorServer
+
+
+# airflow-modelarts emulator
+
+
+def emulator_command(arguments: argparse.Namespace) -> int:
+    """Serve the emulator until a signal ends it."""
+    server_class = _emulator_class()
+    try:
+        emulator = server_class(host=arguments.host, port=arguments.port, task_duration=arguments.task_duration)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    try:
+        with emulator as server:
+            print(f"ModelArts and IAM:  {server.url}")
+            print(f"OpenAPI page:       {server.url}/docs")
+            print("For Airflow, in the shell that starts it:\n")
+            print(f"export AIRFLOW_CONN_{CONNECTION_ID.upper()}={shlex.quote(server.airflow_connection())}\n")
+            print("Ctrl-C ends it.", flush=True)
+            threading.Event().wait()
+    except Interrupted:
+        print("Ended.")
+    except OSError as error:
+        raise UsageError(f"cannot listen on {arguments.host}:{arguments.port}: {error.strerror or error}") from error
+    return SUCCESS
+
+
+# airflow-modelarts run
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Run one DAG of a file once; see `main` for the exit status."""
+    dag_file: Path = arguments.dag_file
+    if not dag_file.is_file():
+        raise UsageError(f"there is no file {dag_file}")
+    if dag_file.suffix != ".py":
+        raise UsageError(f"{dag_file} is not a Python file; Airflow reads DAGs from files that end in .py")
+    server_class = _emulator_class()
+    from airflow_modelarts.sandbox import Sandbox, SandboxError
+
+    with server_class(task_duration=arguments.task_duration) as server:
+        sandbox = Sandbox(
+            dag_file.resolve().parent,
+            only_file=dag_file,
+            connections={CONNECTION_ID: server.airflow_connection()},
+            keep=arguments.keep,
+        )
+        print(f"Local ModelArts at {server.url}; a processing task takes {arguments.task_duration:g} s.")
+        try:
+            return _run_in(sandbox, arguments)
+        except SandboxError as error:
+            print(f"airflow-modelarts: {error}", file=sys.stderr)
+            return FAILURE
+        finally:
+            if arguments.keep:
+                _say_where(sandbox)
+
+
+def _run_in(sandbox: Sandbox, arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    processes = ", ".join(sandbox.flavour.components)
+    print(f"Starting a scratch Airflow {version('apache-airflow')} ({processes}) …", flush=True)
+    with sandbox:
+        print(f"Airflow is up after {time.monotonic() - started:.0f} s. Reading {arguments.dag_file} …", flush=True)
+        dag_id = choose_dag(sandbox, arguments.dag_file, arguments.dag_id)
+        print(f"Running {dag_id}.\n", flush=True)
+        progress = Progress()
+        run_id = sandbox.trigger(dag_id, arguments.conf)
+        try:
+            state = sandbox.wait(dag_id, run_id, arguments.timeout - progress.elapsed(), progress.show)
+        except TimeoutError:
+            print(f"\nThe run has not ended within {arguments.timeout:g} s.", end=" ")
+            print(unfinished(sandbox.task_instances(dag_id, run_id)), flush=True)
+            state = "timed out"
+        print(f"\nRun of {dag_id}: {state} after {progress.elapsed():.1f} s.", flush=True)
+        _summarize(sandbox, dag_id, run_id)
+    return SUCCESS if state == "success" else FAILURE
+
+
+def choose_dag(sandbox: Sandbox, dag_file: Path, dag_id: str | None) -> str:
+    """Return the DAG to run: the one that was named, or the only one there is."""
+    from airflow_modelarts.sandbox import DagImportError, DagNotFoundError
+
+    try:
+        known = sandbox.wait_for_dags()
+    except (DagImportError, DagNotFoundError) as error:
+        raise UsageError(str(error)) from None
+    if dag_id is None and len(known) == 1:
+        return known[0]
+    if dag_id in known:
+        return str(dag_id)
+    listed = "".join(f"\n  {name}" for name in known)
+    if dag_id is None:
+        raise UsageError(f"{dag_file} defines several DAGs; name one after the file:{listed}")
+    raise UsageError(f"{dag_file} defines no DAG {dag_id!r}, but:{listed}")
+
+
+class Progress:
+    """Prints a line for each change of a task's state, with the seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._seen: dict[str, tuple[str, int]] = {}
+
+    def elapsed(self) -> float:
+        """Return the seconds since this object was made."""
+        return time.monotonic() - self._start
+
+    def show(self, task_instances: Iterable[TaskInstance]) -> None:
+        """Print what has changed since the last call."""
+        for instance in task_instances:
+            if instance.state is None:
+                continue
+            now = (instance.state, instance.try_number)
+            if self._seen.get(instance.label) != now:
+                self._seen[instance.label] = now
+                tries = f" (try {instance.try_number})" if instance.try_number > 1 else ""
+                print(f"{self.elapsed():7.1f} s  {instance.label:32} {instance.state}{tries}", flush=True)
+
+
+def unfinished(task_instances: Iterable[TaskInstance]) -> str:
+    """Return a sentence on the tasks that have not ended."""
+    waiting = [f"{i.label} ({i.state or 'not started'})" for i in task_instances if i.state not in FINISHED]
+    return f"Not done: {', '.join(waiting)}." if waiting else "No task was running."
+
+
+def _summarize(sandbox: Sandbox, dag_id: str, run_id: str) -> None:
+    instances = sandbox.task_instances(dag_id, run_id)
+    print(f"\n{task_table(instances)}")
+    if listing := xcom_listing(sandbox.xcoms(dag_id, run_id)):
+        print(f"\nXComs\n{listing}")
+    for instance in instances:
+        if instance.state == "failed":
+            log = sandbox.task_log(dag_id, run_id, instance.task_id, instance.map_index, instance.try_number)
+            print(f"\nThe end of the log of {instance.label}, try {instance.try_number}\n{log_end(log)}")
+
+
+def task_table(task_instances: Iterable[TaskInstance]) -> str:
+    """Return a table of tasks with their state, tries and the duration of the last try."""
+    rows = [("Task", "State", "Tries", "Duration")]
+    for instance in task_instances:
+        duration = "" if instance.duration is None else f"{instance.duration:.1f} s"
+        rows.append((instance.label, instance.state or "not started", str(instance.try_number), duration))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def xcom_listing(xcoms: Iterable[XCom]) -> str:
+    """Return what the tasks pushed, a paragraph a task, without the XComs that Airflow keeps for itself."""
+    lines: list[str] = []
+    label = None
+    for xcom in xcoms:
+        if xcom.key.startswith("_link_") or xcom.key == "skipmixin_key":
+            continue
+        if xcom.label != label:
+            label = xcom.label
+            lines.append(f"  {label}")
+        lines.append(_indented(f"{xcom.key}: {shortened(xcom.value)}", 4))
+    return "\n".join(lines)
+
+
+def shortened(value: object) -> str:
+    """Return a value as JSON, on one line if it is short, cut after XCOM_CHARACTERS with its size said."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) > LINE_CHARACTERS:
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+    return text if len(text) <= XCOM_CHARACTERS else f"{text[:XCOM_CHARACTERS]}… ({len(text):,} characters in all)"
+
+
+def log_end(log: str) -> str:
+    """Return the last LOG_LINES of a task's log, without Airflow's own stack frames and the folding marks of its UI."""
+    lines = [line for line in _without_airflow_frames(log.splitlines()) if not _FOLDING_MARK.search(line)]
+    return _indented("\n".join(lines[-LOG_LINES:]) or "(the task wrote no log)", 2)
+
+
+def _without_airflow_frames(lines: Iterable[str]) -> Iterator[str]:
+    frame_indentation: int | None = None
+    for line in lines:
+        indentation = len(line) - len(line.lstrip())
+        if _AIRFLOW_FRAME.match(line):
+            frame_indentation = indentation
+        elif frame_indentation is None or indentation <= frame_indentation:
+            frame_indentation = None
+            yield line
+
+
+def _indented(text: str, spaces: int) -> str:
+    return "\n".join(" " * spaces + line for line in text.splitlines())
+
+
+def _say_where(sandbox: Sandbox) -> None:
+    print(f"\nThe scratch Airflow is kept in {sandbox.home}")
+    print("  logs:         logs/ (tasks), components/ (Airflow's processes)")
+    print(f"  in a browser: . {sandbox.environment_file} && airflow {sandbox.flavour.viewer}")
+    print(f"                then http://127.0.0.1:{sandbox.port}; the local ModelArts is gone")

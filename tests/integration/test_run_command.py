@@ -1,0 +1,208 @@
+"""`airflow-modelarts run` and the sandbox under it, in real Airflow processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+
+from airflow_modelarts.cli import UsageError, choose_dag, main
+from airflow_modelarts.sandbox import DagNotFoundError, Sandbox, SandboxError
+
+HEAD = """\
+from datetime import datetime, timedelta
+from airflow.providers.common.compat.sdk import dag, task
+"""
+
+
+def write_dag(folder: Path, text: str) -> Path:
+    file = folder / "my_dag.py"
+    file.write_text(HEAD + dedent(text))
+    return file
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Return the processes that have to do with a folder, by what they were started with and what they hold open."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            traces = [*process.cmdline(), *process.environ().values(), *(file.path for file in process.open_files())]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(folder) in trace for trace in traces):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+def test_a_run_that_succeeds_shows_its_xcoms_and_leaves_nothing_behind(
+    tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "helper.py").write_text("GREETING = 'hello from beside the DAG'\n")
+    (tmp_path / "broken.py").write_text("from airflow import dag_that_does_not_exist\n")
+    dag_file = write_dag(
+        tmp_path,
+        """
+        from helper import GREETING
+
+        @dag(schedule="@daily", start_date=datetime(2024, 1, 1), catchup=True)
+        def greet():
+            @task
+            def greeting(params=None, ds=None):
+                return {"greeting": GREETING, "name": params["name"], "date": ds}
+
+            greeting()
+
+        greet()
+        """,
+    )
+    before = sorted(tmp_path.iterdir())
+
+    status = main(["run", str(dag_file), "--conf", '{"name": "Ada"}', "--task-duration", "1"])
+
+    output = capsys.readouterr().out
+    assert status == 0, output
+    assert "hello from beside the DAG" in output
+    assert '"name": "Ada"' in output
+    assert re.search(r"^ +[\d.]+ s  greeting +success$", output, re.MULTILINE)
+    assert re.search(r"^greeting +success +1 +[\d.]+ s$", output, re.MULTILINE)
+    assert "Run of greet: success" in output
+    assert sorted(tmp_path.iterdir()) == before
+    assert list(scratch.iterdir()) == []
+    assert processes_of(scratch) == []
+
+
+def test_a_run_that_fails_ends_with_the_log_of_the_last_try(
+    tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dag_file = write_dag(
+        tmp_path,
+        """
+        @dag(schedule=None, start_date=datetime(2024, 1, 1))
+        def fail():
+            @task(retries=1, retry_delay=timedelta(seconds=1))
+            def boom():
+                raise RuntimeError("the roof fell in")
+
+            @task
+            def after():
+                return "never"
+
+            boom() >> after()
+
+        fail()
+        """,
+    )
+
+    assert main(["run", str(dag_file)]) == 1
+
+    output = capsys.readouterr().out
+    assert "Run of fail: failed" in output
+    assert re.search(r"boom +failed \(try 2\)", output)
+    assert re.search(r"^after +upstream_failed", output, re.MULTILINE)
+    _, log = output.split("The end of the log of boom, try 2\n")
+    assert "RuntimeError: the roof fell in" in log
+    assert "my_dag.py" in log
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_imported_is_a_usage_error_with_its_trace(
+    tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dag_file = write_dag(tmp_path, "import no_such_module  # for the dag\n")
+
+    assert main(["run", str(dag_file)]) == 2
+
+    assert "No module named 'no_such_module'" in capsys.readouterr().err
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_run_that_takes_too_long_is_given_up_and_says_what_was_not_done(
+    scratch: Path, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dag_file = sandbox.dags_folder / "sandbox_dags.py"
+
+    assert main(["run", str(dag_file), "sandbox_slow", "--timeout", "1"]) == 1
+
+    output = capsys.readouterr().out
+    assert "The run has not ended within 1 s. Not done: sleep (" in output
+    assert processes_of(scratch) == []
+
+
+def test_a_signal_ends_everything_and_keep_keeps_the_home(scratch: Path, sandbox: Sandbox) -> None:
+    dag_file = sandbox.dags_folder / "sandbox_dags.py"
+    command = [sys.executable, "-m", "airflow_modelarts", "run", str(dag_file), "sandbox_slow", "--keep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if re.search(r" s  sleep +running", line):
+                break
+        assert processes_of(scratch)
+        run.send_signal(signal.SIGTERM)
+        output, errors = run.communicate(timeout=60)
+
+    assert run.returncode == 128 + signal.SIGTERM
+    assert "Interrupted" in errors
+    (home,) = scratch.iterdir()
+    assert f"The scratch Airflow is kept in {home}" in output
+    assert (home / "environment.sh").stat().st_mode & 0o077 == 0
+    assert (home / "airflow.db").exists()
+    assert processes_of(scratch) == []
+
+
+def test_the_sandbox_runs_mapped_tasks_and_reads_what_they_leave(sandbox: Sandbox) -> None:
+    sandbox.wait_for_dags("sandbox_mapped")
+    run_id = sandbox.trigger("sandbox_mapped", {"why": "test"})
+
+    assert sandbox.wait("sandbox_mapped", run_id) == "success"
+
+    instances = sandbox.task_instances("sandbox_mapped", run_id)
+    assert [instance.label for instance in instances] == ["numbers", "double[0]", "double[1]", "total"]
+    assert {instance.state for instance in instances} == {"success"}
+    assert all(i.start_date and i.end_date and i.start_date <= i.end_date for i in instances)
+    values = {xcom.label: xcom.value for xcom in sandbox.xcoms("sandbox_mapped", run_id) if xcom.key == "return_value"}
+    assert values["double[1]"] == 4
+    assert values["total"]["total"] == 6
+    assert "doubling 2" in sandbox.task_log("sandbox_mapped", run_id, "double", 1)
+
+
+def test_one_dag_must_be_named_where_a_file_has_several(sandbox: Sandbox) -> None:
+    sandbox.wait_for_dags("sandbox_mapped", "sandbox_slow")
+    with pytest.raises(UsageError, match=r"name one after the file:(?s:.*)\n  sandbox_mapped\n"):
+        choose_dag(sandbox, Path("many.py"), None)
+    with pytest.raises(UsageError, match="defines no DAG 'nope'"):
+        choose_dag(sandbox, Path("many.py"), "nope")
+    assert choose_dag(sandbox, Path("many.py"), "sandbox_slow") == "sandbox_slow"
+
+
+def test_the_sandbox_says_which_dag_never_appeared_and_why_a_command_failed(sandbox: Sandbox) -> None:
+    with pytest.raises(DagNotFoundError, match="no DAG nope in"):
+        sandbox.wait_for_dags("nope", timeout=0)
+    with pytest.raises(SandboxError, match=r"`airflow dags trigger` failed with exit status 1(?s:.*)nope"):
+        sandbox.trigger("nope")
+    with pytest.raises(SandboxError, match="`airflow version` did not end within 0 s"):
+        sandbox.airflow("version", timeout=0)
+
+
+def test_a_dead_component_is_named_and_can_be_restarted(sandbox: Sandbox) -> None:
+    triggerer = sandbox.component("triggerer")
+    assert triggerer.pid is not None
+    os.kill(triggerer.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while triggerer.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(SandboxError, match="Airflow's triggerer ended by itself, with exit status -9"):
+        sandbox.check()
+
+    sandbox.restart("triggerer")
+
+    sandbox.check()
+    with pytest.raises(SandboxError, match="triggerer did not come up within 0 s"):
+        sandbox.wait_until_up("triggerer", newer_than=10**9, timeout=0)
