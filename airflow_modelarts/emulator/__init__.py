@@ -1,0 +1,30 @@
+"""A local ModelArts and IAM that behave and refuse like the real ones; for tests, examples and trying DAGs out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_modelarts.emulator.app import create_app
+    from airflow_modelarts.emulator.server import EmulatorServer
+    from airflow_modelarts.emulator.state import EmulatorState
+
+__all__ = ["EmulatorServer", "EmulatorState", "create_app"]
+
+_MODULES = {"EmulatorServer": "server", "EmulatorState": "state", "create_app": "app"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that the pure parts work without FastAPI and uvicorn."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in {"fastapi", "starlette", "uvicorn"}:
+            raise
+        raise ModuleNotFoundError(
+            f"The emulator needs {error.name}: install 'airflow-provider-modelarts[emulator]'", name=error.name
+        ) from error

@@ -1,0 +1,487 @@
+"""
+One poll for all the waits that share a connection and a project. It lives in the triggerer, on its event loop.
+
+A round lists the active tasks and asks by id for those it did not find; only an answer by id ends a wait, since a list
+shifts while it is read. Where fewer requests do, it asks by id at once. It keeps no history: a wait that joins again
+after a restart goes on as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+import math
+import random
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias, TypeVar, cast
+
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.errors import (
+    ModelArtsAuthenticationError,
+    ModelArtsConfigurationError,
+    ModelArtsError,
+    ModelArtsNotFoundError,
+    ModelArtsRequestError,
+    ModelArtsThrottledError,
+)
+from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.api.operations import MAX_PAGE_SIZE, ListOperation, Operation, Page
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
+
+T = TypeVar("T")
+
+#: Seconds; where the pauses of an outage stop growing, unless the interval is longer.
+LONGEST_OUTAGE_PAUSE = 300.0
+#: Seconds; a sensor's poke_interval can be 0, and the service must not be asked without a pause.
+SHORTEST_INTERVAL = 0.1
+#: Seconds for which the first round waits for others to join: after a restart they come one by one, in no time.
+GATHERING = 0.2
+#: Requests under way at once.
+CONCURRENCY = 8
+#: Seconds after which a list that was refused gets another look: permissions are granted now and then.
+LIST_AGAIN_AFTER = 3600.0
+#: Running first: a task that starts between the two lists is in neither, and is then asked for by id.
+ACTIVE = (ProcessorTaskStatus.RUNNING, ProcessorTaskStatus.INITIALIZED)
+DEFAULT_WORKSPACE = "0"
+
+
+class Api(Protocol):
+    """As much of the asynchronous hook as a watcher uses."""
+
+    async def call(self, operation: Operation[T]) -> T:
+        """Carry out one operation."""
+
+    def pages(self, operation: ListOperation[T]) -> AsyncGenerator[Page[T], None]:
+        """Carry out a list operation page by page."""
+
+    async def close(self) -> None:
+        """Close the sockets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The task has another status than before."""
+
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The task has ended. The last news of a wait."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutageBegan:
+    """Nobody can tell how the task is; the wait goes on."""
+
+    error: ModelArtsError
+
+
+@dataclass(frozen=True, slots=True)
+class OutageEnded:
+    """The service answers again."""
+
+
+News: TypeAlias = Changed | Ended | OutageBegan | OutageEnded
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """
+    One wait for one task.
+
+    :param interval: seconds between two looks at the task, at most.
+    :param workspace_id: in whose list the task is looked for; learned from the first answer by id.
+    :param due: when to look next, by the event loop's clock.
+    """
+
+    processor_task_id: str
+    interval: float
+    workspace_id: str
+    due: float
+    status: int | None = None
+    failures: int = 0
+    _in_outage: bool = False
+    _news: list[News] = field(default_factory=list)
+    _error: BaseException | None = None
+    _waker: asyncio.Future[None] | None = None
+
+    async def news(self) -> AsyncGenerator[News, None]:
+        """
+        Yield what happens, until the task has ended.
+
+        :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
+        """
+        while True:
+            while self._news:
+                latest = self._news.pop(0)
+                yield latest
+                if isinstance(latest, Ended):
+                    return
+            if self._error is not None:
+                raise self._error
+            self._waker = asyncio.get_running_loop().create_future()
+            await self._waker
+
+    def tell(self, news: News) -> None:
+        """Add to the news."""
+        self._news.append(news)
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """End the wait with an error, once the news before it are read."""
+        self._error = self._error or _copy(error)
+        self._wake()
+
+    def begin_outage(self, error: ModelArtsError) -> None:
+        """Tell that the task cannot be read, unless that is known."""
+        if not self._in_outage:
+            self._in_outage = True
+            self.tell(OutageBegan(error))
+
+    def end_outage(self) -> None:
+        """Tell that it can be read again, if it could not, and if it is not this very task that is out of order."""
+        if self._in_outage and not self.failures:
+            self._in_outage = False
+            self.tell(OutageEnded())
+
+    def observe(self, status: int | None, now: float) -> None:
+        """Take in what an answer said of the task."""
+        self.due = now + self.interval
+        self.failures = 0
+        self.end_outage()
+        if status in TERMINAL_STATUSES:
+            self.tell(Ended(int(status)))
+        elif status != self.status:
+            self.tell(Changed(status))
+        self.status = status
+
+    def postpone(self, error: ModelArtsError, now: float) -> None:
+        """Take in that the task could not be read."""
+        self.failures += 1
+        self.begin_outage(error)
+        self.due = now + stretched(self.interval, self.failures, error)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to look for."""
+        return self._error is not None or self.status in TERMINAL_STATUSES
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+
+def _copy(error: BaseException) -> BaseException:
+    """Return an exception for one wait alone, since each raise adds to its traceback."""
+    try:
+        return copy.copy(error).with_traceback(error.__traceback__)
+    except Exception:  # its class cannot be made from its ``args``
+        return error
+
+
+def stretched(interval: float, failures: int, error: ModelArtsError) -> float:
+    """Return the pause after some failures in a row: growing, with jitter, and as long as the service asks for."""
+    longest = max(interval, LONGEST_OUTAGE_PAUSE)
+    grown = min(longest, interval * 2.0 ** min(failures - 1, 60))
+    return max(grown * random.uniform(0.8, 1.2), min(error.retry_after or 0.0, longest))  # noqa: S311  # jitter
+
+
+class Watcher:
+    """
+    Looks after waits as long as there are any.
+
+    :param api: calls ModelArts, without repeating a call by itself.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._waits: dict[str, list[Wait]] = {}
+        self._pages: dict[tuple[str, ProcessorTaskStatus], int] = {}
+        self._list_again_at: dict[str, float] = {}
+        self._failures = 0
+        self._outage: ModelArtsError | None = None
+        self._rest_until = -math.inf
+        self._wakes_at = math.inf
+        self._loop = asyncio.get_running_loop()
+        self._joined = asyncio.Event()
+        # In a context of its own: it works for all triggers, so its log lines are not those of the first one's task.
+        self._task = self._loop.create_task(self._run(), context=contextvars.Context())
+
+    def join(self, wait: Wait) -> None:
+        """Look after another wait."""
+        self._waits.setdefault(wait.processor_task_id, []).append(wait)
+        if self._outage is not None:
+            wait.begin_outage(self._outage)
+        # Thousands join one after the other; each would cost a look at all the others.
+        if max(wait.due, self._rest_until) < self._wakes_at:
+            self._joined.set()
+
+    def leave(self, wait: Wait) -> None:
+        """Look after a wait no longer."""
+        waits = self._waits[wait.processor_task_id]
+        waits.remove(wait)
+        if not waits:
+            del self._waits[wait.processor_task_id]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waits
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has given up. Who comes now needs another one, since the connection may be mended by now."""
+        return self._task.done()
+
+    async def close(self) -> None:
+        """Stop, and close the sockets."""
+        self._task.cancel()
+        try:
+            await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            await self._api.close()
+
+    async def _run(self) -> None:
+        while True:
+            await self._sleep()
+            try:
+                await self._round()
+            except ModelArtsError as error:
+                if not error.temporary:
+                    return self._give_up(error)
+                self._rest(error)
+            except Exception as error:  # a defect of ours: those who wait must hear of it rather than wait for ever
+                return self._give_up(error)
+            else:
+                self._end_outage()
+
+    async def _sleep(self) -> None:
+        """Sleep until a wait is due, and not before the pause of an outage is over."""
+        while True:
+            self._joined.clear()
+            due = min((wait.due for wait in self._open_waits()), default=math.inf)
+            self._wakes_at = max(due, self._rest_until)
+            seconds = self._wakes_at - self._loop.time()
+            if seconds <= 0:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._joined.wait(), seconds if seconds < math.inf else None)
+
+    def _open_waits(self) -> Iterator[Wait]:
+        return (wait for waits in self._waits.values() for wait in waits if not wait.over)
+
+    def _rest(self, error: ModelArtsError) -> None:
+        self._failures += 1
+        interval = min((wait.interval for wait in self._open_waits()), default=0.0)
+        self._rest_until = self._loop.time() + stretched(interval, self._failures, error)
+        if self._outage is None:
+            for wait in self._open_waits():
+                wait.begin_outage(error)
+        self._outage = error
+
+    def _end_outage(self) -> None:
+        if self._outage is not None:
+            for wait in self._open_waits():
+                wait.end_outage()
+        self._failures, self._outage = 0, None
+
+    def _give_up(self, error: Exception) -> None:
+        for wait in self._open_waits():
+            wait.fail(error)
+
+    async def _round(self) -> None:
+        """Look after the waits that are due, and after those that soon would be, so that they keep together."""
+        now = self._loop.time()
+        wanted: dict[str, set[str]] = defaultdict(set)
+        for wait in self._open_waits():
+            if wait.due <= now + wait.interval / 2:
+                wanted[wait.workspace_id].add(wait.processor_task_id)
+        found = 0
+        for workspace_id, task_ids in wanted.items():
+            found += await self._take_out_active(workspace_id, task_ids)
+        await self._ask(list(set().union(*wanted.values())), listed=found > 0)
+
+    async def _take_out_active(self, workspace_id: str, wanted: set[str]) -> int:
+        """Look for wanted tasks in the lists of active ones, and take out those that are there; return how many."""
+        before = len(wanted)
+        if self._loop.time() < self._list_again_at.get(workspace_id, -math.inf):
+            return 0
+        try:
+            for status in ACTIVE:
+                if not await self._read_list(workspace_id, status, wanted):
+                    break
+        except ModelArtsThrottledError:
+            raise  # asking by id would make it worse
+        except ModelArtsError as error:
+            # It may be the list alone that these credentials may not read, or that is out of order. Asking by id tells.
+            if not error.temporary:
+                self._list_again_at[workspace_id] = self._loop.time() + LIST_AGAIN_AFTER
+        return before - len(wanted)
+
+    async def _read_list(self, workspace_id: str, status: ProcessorTaskStatus, wanted: set[str]) -> bool:
+        """Read a list, as long as that takes fewer requests than asking one by one; return whether it did."""
+        if len(wanted) <= self._pages_to_come(workspace_id, status, read=0):
+            # The estimates may be of a busier time: let them fade, so that the lists get another look some day.
+            for later in ACTIVE[ACTIVE.index(status) :]:
+                self._pages[workspace_id, later] = self._pages.get((workspace_id, later), 1) * 9 // 10
+            return False
+        listing = operations.list_processor_tasks(status=status, workspace_id=workspace_id, return_result=False)
+        async with aclosing(self._api.pages(listing)) as pages:
+            read = 0
+            async for page in pages:
+                read += 1
+                self._pages[workspace_id, status] = read if page.count is None else -(-page.count // MAX_PAGE_SIZE)
+                for task in page.items:
+                    if task.status not in TERMINAL_STATUSES:  # only an answer by id may end a wait
+                        wanted.discard(task.task_id)
+                        self._observe(task.task_id, status if task.status is None else task.status)
+                if len(wanted) <= self._pages_to_come(workspace_id, status, read):
+                    break
+        return True
+
+    def _pages_to_come(self, workspace_id: str, status: ProcessorTaskStatus, read: int) -> int:
+        """Estimate how many pages of the lists are still to be read, by how many there were."""
+        rest = self._pages.get((workspace_id, status), 1) - read
+        later = [max(1, self._pages.get((workspace_id, other), 1)) for other in ACTIVE[ACTIVE.index(status) + 1 :]]
+        return max(rest, 0 if read else 1) + sum(later)
+
+    async def _ask(self, task_ids: Sequence[str], *, listed: bool) -> None:
+        """
+        Ask for tasks by id. If nobody is answered at all, that is an outage of the service, not of one task.
+
+        :param listed: whether the lists had some of the tasks, so that the service is known to answer.
+        """
+        errors: dict[str, Exception] = {}
+        answered = listed
+        limit = asyncio.Semaphore(CONCURRENCY)
+
+        async def ask(task_id: str) -> None:
+            nonlocal answered
+            try:
+                task = await self._api.call(_describe_status(task_id))
+            except Exception as error:
+                errors[task_id] = error
+                answered = answered or _concerns_one(error)
+            else:
+                answered = True
+                self._take_in(task_id, task)
+
+        async def ask_unless_in_vain(task_id: str) -> None:
+            async with limit:
+                if not any(map(_concerns_all, errors.values())) and (answered or len(errors) < CONCURRENCY):
+                    await ask(task_id)
+
+        for first in task_ids[:1]:
+            await ask(first)  # alone: if the credentials are refused, that need not happen a thousand times
+        await asyncio.gather(*map(ask_unless_in_vain, task_ids[1:]))
+        if errors and not answered and not any(map(_concerns_all, errors.values())):
+            for healthy in self._healthy(task_ids):
+                await ask(healthy)  # it tells an outage of the service from one of these tasks
+        self._take_in_errors(errors, somebody_is_answered=answered)
+
+    def _healthy(self, asked: Sequence[str]) -> list[str]:
+        """Return one task that was not asked for, and that could be read so far; none if there is none."""
+        but_not = set(asked)
+        others = (wait.processor_task_id for wait in self._open_waits() if not wait.failures)
+        return [task_id for task_id in others if task_id not in but_not][:1]
+
+    def _take_in_errors(self, errors: dict[str, Exception], *, somebody_is_answered: bool) -> None:
+        for error in errors.values():
+            if _concerns_all(error):
+                raise error
+        for task_id, error in errors.items():
+            if somebody_is_answered or _concerns_one(error):
+                self._take_in_error(task_id, cast("ModelArtsError", error))
+            else:
+                raise error
+
+    def _take_in(self, task_id: str, task: ProcessorTask) -> None:
+        for wait in self._waits.get(task_id, ()):
+            wait.workspace_id = task.workspace_id or DEFAULT_WORKSPACE
+        self._observe(task_id, task.status)
+
+    def _take_in_error(self, task_id: str, error: ModelArtsError) -> None:
+        for wait in self._waits.get(task_id, ()):
+            if error.temporary:
+                wait.postpone(error, self._loop.time())
+            else:
+                wait.fail(error)
+
+    def _observe(self, task_id: str, status: int | None) -> None:
+        for wait in self._waits.get(task_id, ()):
+            if not wait.over:
+                wait.observe(status, self._loop.time())
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Tell an error of the connection, of too many calls, or of ours from one that may be of a single task."""
+    if isinstance(error, ModelArtsAuthenticationError):
+        return error.http_status != 403  # that can be the permissions in one workspace
+    return not isinstance(error, ModelArtsError) or isinstance(
+        error, ModelArtsConfigurationError | ModelArtsThrottledError
+    )
+
+
+def _concerns_one(error: Exception) -> bool:
+    """Tell an error that is certainly of a single task, such as an unknown id."""
+    return isinstance(error, ModelArtsNotFoundError | ModelArtsRequestError)
+
+
+def _describe_status(task_id: str) -> Operation[ProcessorTask]:
+    """Describe a task without keeping its result, which nobody in a triggerer needs."""
+    describe = operations.describe_processor_task(task_id)
+    return replace(describe, read=lambda body: describe.read(body).model_copy(update={"result": None}))
+
+
+_WATCHERS: dict[Hashable, Watcher] = {}
+
+
+async def watch(
+    key: Hashable,
+    open_api: Callable[[], Api],
+    *,
+    processor_task_id: str,
+    interval: float,
+    workspace_id: str | None = None,
+    look_at_once: bool = False,
+) -> AsyncGenerator[News, None]:
+    """
+    Wait for a task together with all who wait under the same key on this event loop.
+
+    Close the generator when you stop listening early; the last one out closes the sockets.
+
+    :param key: connection and project.
+    :param open_api: makes what the watcher calls with; used by the first one in.
+    :param processor_task_id: the processing task's id.
+    :param interval: seconds between two looks at the task, at most.
+    :param workspace_id: the task's workspace, if it is known.
+    :param look_at_once: whether nobody has looked at the task yet; otherwise the first look is after one interval.
+    :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
+    """
+    loop = asyncio.get_running_loop()
+    shared = (loop, key)
+    _describe_status(processor_task_id)  # refuses what is no id, before anything is opened
+    watcher = _WATCHERS.get(shared)
+    if watcher is None or watcher.is_over:
+        watcher = _WATCHERS[shared] = Watcher(open_api())
+    interval = max(interval, SHORTEST_INTERVAL)
+    due = loop.time() + (GATHERING if look_at_once else interval)
+    wait = Wait(processor_task_id, interval, workspace_id or DEFAULT_WORKSPACE, due)
+    watcher.join(wait)
+    try:
+        async with aclosing(wait.news()) as news:
+            async for latest in news:
+                yield latest
+    finally:
+        watcher.leave(wait)
+        if watcher.is_idle:
+            if _WATCHERS.get(shared) is watcher:
+                del _WATCHERS[shared]
+            await watcher.close()

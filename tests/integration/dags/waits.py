@@ -1,0 +1,81 @@
+"""Waits in every mode and with every option, for processing tasks whose ids the run's conf tells."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Param, task
+
+from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
+from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke", "deferrable": False},
+    "reschedule": {"mode": "reschedule", "deferrable": False},
+    "deferrable": {"deferrable": True},
+    "triggerer": {"start_from_trigger": True, "end_from_trigger": True},
+}
+PATIENCE: dict[str, Any] = {"poke_interval": 1, "timeout": 120, "retry_delay": timedelta(seconds=1)}
+
+
+def sensor(task_id: str, **arguments: Any) -> ModelArtsProcessorTaskSensor:
+    return ModelArtsProcessorTaskSensor(task_id=task_id, **{**PATIENCE, **arguments})
+
+
+with DAG(
+    "waits",
+    schedule=None,
+    params={name: Param("", type="string") for name in ("running", "completed", "failed", "stopped")},
+):
+    for mode, options in MODES.items():
+        for name in ("running", "failed", "stopped"):
+            sensor(f"{mode}_{name}", processor_task_id=f"{{{{ params.{name} }}}}", **options)
+        sensor(f"{mode}_any_end", processor_task_id="{{ params.failed }}", failed_statuses=(), **options)
+        sensor(f"{mode}_soft_fail", processor_task_id="{{ params.failed }}", soft_fail=True, **options)
+        sensor(f"{mode}_retries", processor_task_id="{{ params.failed }}", retries=1, **options)
+        sensor(f"{mode}_unknown", processor_task_id="no-such-task", **options)
+
+with DAG("inputs", schedule=None, params={"ids": Param([], type="array")}):
+
+    @task
+    def ids(params: dict[str, Any]) -> list[str]:
+        return list(params["ids"])
+
+    @task
+    def first(params: dict[str, Any]) -> str:
+        return str(params["ids"][0])
+
+    @task
+    def nested(params: dict[str, Any]) -> dict[str, str]:
+        return {"id": params["ids"][0]}
+
+    for mode, options in MODES.items():
+        ModelArtsProcessorTaskSensor.partial(task_id=f"{mode}_mapped", **PATIENCE, **options).expand(
+            processor_task_id=ids()
+        )
+        one = first()
+        wait = sensor(f"{mode}_xcom", processor_task_id=one, **options)
+        pulled = sensor(
+            f"{mode}_pulled",
+            processor_task_id=f"{{{{ ti.xcom_pull(task_ids='{one.operator.task_id}') }}}}",
+            **options,
+        )
+        one >> pulled
+    read = ModelArtsDescribeProcessorTaskOperator(task_id="read", processor_task_id=one)
+    read_all = ModelArtsDescribeProcessorTaskOperator.partial(task_id="read_all").expand(processor_task_id=ids())
+
+    @task
+    def use(result: Any, work_path: Any) -> dict[str, Any]:
+        return {"result": result, "work_path": work_path}
+
+    wait >> read
+    use(read.output["result"], read.output["work_path"])
+
+with DAG("patience", schedule=None, params={"id": Param("", type="string")}):
+    for mode, options in MODES.items():
+        sensor(f"{mode}_patient", processor_task_id="{{ params.id }}", **options)
+
+with DAG("timeouts", schedule=None, params={"id": Param("", type="string")}):
+    for mode, options in MODES.items():
+        sensor(f"{mode}_timeout", processor_task_id="{{ params.id }}", **{**options, "timeout": 4, "retries": 1})

@@ -1,0 +1,163 @@
+"""Sensor and operator in real Airflow against the emulator, in every mode: outcomes, XComs, inputs, outages."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.emulator.accounts import SECRET_KEY
+from airflow_modelarts.sandbox import Sandbox
+
+MODES = ("poke", "reschedule", "deferrable", "triggerer")
+
+
+def states(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[str, str]:
+    """Return the state of each task instance; mapped ones as ``task[0]``."""
+    return {
+        instance.task_id if instance.map_index < 0 else f"{instance.task_id}[{instance.map_index}]": str(instance.state)
+        for instance in sandbox.task_instances(dag_id, run_id)
+    }
+
+
+def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, int, str], Any]:
+    return {(xcom.task_id, xcom.map_index, xcom.key): xcom.value for xcom in sandbox.xcoms(dag_id, run_id)}
+
+
+def outcome(task_id: str, status: int) -> dict[str, Any]:
+    names = {2: "completed", 3: "failed", 4: "stopped"}
+    return {"task_id": task_id, "status": status, "status_name": names[status]}
+
+
+@pytest.fixture(scope="module")
+def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[str, str]]:
+    """One run of the DAG ``waits``, over before the tests look at it."""
+    add = emulator.state.add_task
+    ids = {
+        "running": add(duration=3).task_id,
+        "failed": add(status=3, error_msg="the bucket is full").task_id,
+        "stopped": add(status=4).task_id,
+    }
+    run_id = sandbox.trigger("waits", conf=ids)
+    sandbox.wait("waits", run_id, timeout=240)
+    return run_id, ids
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_end_has_its_outcome(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str) -> None:
+    run_id, ids = run_of_waits
+    found = states(sandbox, "waits", run_id)
+    assert {name: found[f"{mode}_{name}"] for name in ("running", "failed", "stopped", "any_end", "soft_fail")} == {
+        "running": "success",
+        "failed": "failed",
+        "stopped": "failed",
+        "any_end": "success",
+        "soft_fail": "skipped",
+    }
+    xcoms = pushed(sandbox, "waits", run_id)
+    assert xcoms[f"{mode}_running", -1, "return_value"] == outcome(ids["running"], 2)
+    assert xcoms[f"{mode}_any_end", -1, "return_value"] == outcome(ids["failed"], 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_failure_says_why_and_honours_retries(
+    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
+) -> None:
+    run_id, ids = run_of_waits
+    tries = {i.task_id: i.try_number for i in sandbox.task_instances("waits", run_id)}
+    assert tries[f"{mode}_retries"] == 2
+    assert tries[f"{mode}_failed"] == 1
+    log = sandbox.task_log("waits", run_id, f"{mode}_failed")
+    assert f"Processing task '{ids['failed']}' failed: the bucket is full" in log
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_unknown_task_fails_at_once_and_says_what_to_change(
+    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
+) -> None:
+    run_id, _ = run_of_waits
+    (instance,) = [i for i in sandbox.task_instances("waits", run_id) if i.task_id == f"{mode}_unknown"]
+    assert instance.state == "failed"
+    log = sandbox.task_log("waits", run_id, f"{mode}_unknown")
+    assert "ModelArtsNotFoundError" in log
+    assert "Check the id" in log
+
+
+def test_inputs_can_be_mapped_xcoms_and_templates(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+    result = {"classes": ["cat", "dog"]}
+    tasks = [
+        emulator.state.add_task(duration=1, result=result, body={"work_path": {"type": "OBS", "path": "obs://b/w/"}})
+        for _ in range(3)
+    ]
+    ids = [task.task_id for task in tasks]
+    run_id = sandbox.trigger("inputs", conf={"ids": ids})
+    assert sandbox.wait("inputs", run_id, timeout=240) == "success", states(sandbox, "inputs", run_id)
+    xcoms = pushed(sandbox, "inputs", run_id)
+    for mode in MODES:
+        for index, task_id in enumerate(ids):
+            assert xcoms[f"{mode}_mapped", index, "return_value"] == outcome(task_id, 2)
+        assert xcoms[f"{mode}_xcom", -1, "return_value"] == outcome(ids[0], 2)
+        assert xcoms[f"{mode}_pulled", -1, "return_value"] == outcome(ids[0], 2)
+    assert xcoms["use", -1, "return_value"] == {"result": result, "work_path": {"type": "OBS", "path": "obs://b/w/"}}
+    assert xcoms["read_all", 2, "return_value"]["task_id"] == ids[2]
+    assert "result" not in xcoms["read_all", 2, "return_value"]
+
+
+def test_no_outage_fails_a_wait_before_its_timeout(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+    """Throttled, out of order, cut off, HTML, and in the end altogether down and up again."""
+    task = emulator.state.add_task(duration=10_000)
+    faults = emulator.faults
+    run_id = sandbox.trigger("patience", conf={"id": task.task_id})
+    spoil = [
+        lambda: faults.throttle(None, retry_after=1),
+        lambda: faults.answer(503, "<html>bad gateway</html>", times=None),
+        lambda: faults.cut_off(times=None),
+        lambda: faults.malformed("html", times=None),
+    ]
+    for spoil_it in spoil:
+        fault = spoil_it()
+        deadline = time.monotonic() + 30
+        while fault.met < 2:
+            assert time.monotonic() < deadline, f"nobody met {fault}"
+            time.sleep(0.1)
+        faults.remove(fault)
+    emulator.stop()
+    time.sleep(4)
+    emulator.start()
+    emulator.state.finish(task.task_id)
+    assert sandbox.wait("patience", run_id, timeout=120) == "success", states(sandbox, "patience", run_id)
+    tries = {i.task_id: i.try_number for i in sandbox.task_instances("patience", run_id)}
+    assert set(tries.values()) == {1}
+
+
+def test_the_timeout_is_the_same_in_every_mode_and_is_not_retried(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+    task = emulator.state.add_task(duration=10_000)
+    run_id = sandbox.trigger("timeouts", conf={"id": task.task_id})
+    sandbox.wait("timeouts", run_id, timeout=180)
+    assert set(states(sandbox, "timeouts", run_id).values()) == {"failed"}
+    for mode in MODES:
+        log = sandbox.task_log("timeouts", run_id, f"{mode}_timeout")
+        assert "AirflowSensorTimeout" in log, log
+
+
+def test_nothing_that_a_run_leaves_behind_holds_a_secret(
+    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]
+) -> None:
+    """Logs, XComs, rendered fields, serialized triggers, the whole scratch database and every component's output."""
+    forbidden = re.compile(rb"Signature=[0-9a-f]{8}|SDK-HMAC-SHA256 Access|X-Auth-Token|X-Subject-Token")
+    seen = 0
+    for folder, _, names in os.walk(sandbox.home):
+        for name in names:
+            file = Path(folder, name)
+            if not file.is_file():
+                continue
+            content = file.read_bytes()
+            seen += len(content)
+            assert SECRET_KEY.encode() not in content, f"the secret key is in {file.name}"
+            assert not forbidden.search(content), f"credentials are in {file.name}"
+    assert seen > 100_000, "the logs and the database are there"
