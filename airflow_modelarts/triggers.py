@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import hashlib
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.exchange import Retries
-from airflow_modelarts.api.statuses import ProcessorTaskStatus, outcome, status_name
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, status_name
+from airflow_modelarts.completions import Ledger, Picture, pictures
 from airflow_modelarts.hooks import ModelArtsAsyncHook
-from airflow_modelarts.watcher import Changed, Ended, News, OutageBegan, OutageEnded, watch
+from airflow_modelarts.watcher import DEFAULT_WORKSPACE, Changed, Ended, News, OutageBegan, OutageEnded, watch
+
+if TYPE_CHECKING or AIRFLOW_V_3_0_PLUS:
+    from airflow.triggers.base import BaseEventTrigger
+else:  # Airflow 2 has no asset watchers
+    BaseEventTrigger = BaseTrigger
+
+if TYPE_CHECKING:
+    from airflow_modelarts.api.models import ProcessorTask
 
 
 class ProcessorTaskTrigger(BaseTrigger):
@@ -106,9 +119,14 @@ class ProcessorTaskTrigger(BaseTrigger):
         )
 
     async def _event(self, status: int) -> TriggerEvent:
+        for_the_worker = TriggerEvent({"task_id": self.processor_task_id, "status": status})
         if not self.end_from_trigger or status in self.failed_statuses:
-            return TriggerEvent({"task_id": self.processor_task_id, "status": status})
-        await self._push_return_value(outcome(self.processor_task_id, status))
+            return for_the_worker
+        try:
+            await self._push_return_value(outcome(self.processor_task_id, status))
+        except Exception as error:  # whatever an XCom backend raises; the wait itself has succeeded
+            self.log.warning("The XCom could not be pushed here, so a worker will: %s", error)
+            return for_the_worker
         return TaskSuccessEvent()
 
     async def _push_return_value(self, value: dict[str, Any]) -> None:
@@ -171,3 +189,136 @@ class ProcessorTaskTrigger(BaseTrigger):
                         version.task_version_id,
                         self.processor_task_id,
                     )
+
+
+class ProcessorTaskEventTrigger(BaseEventTrigger):
+    """
+    Fires whenever a processing task of a project ends, for an ``AssetWatcher`` (Airflow 3).
+
+    All watchers on the same connection, project, workspace and interval share one poll where Airflow can do that (3.3).
+    What was told is kept in the asset state store where Airflow has one (3.3), so that a triggerer may be restarted: it
+    reaches back a day for tasks created meanwhile, and without a limit for those that were active. Without a store, the
+    ends that happen while no triggerer runs are not told.
+
+    The event is the task under the API's field names, plus ``status_name``, without its result.
+
+    :param modelarts_conn_id: the Airflow connection, default ``modelarts_default``.
+    :param project_id: instead of the connection's.
+    :param workspace_id: whose tasks are watched, default "0".
+    :param template_ids: only tasks of these templates, for example ``["sys_data_analyse"]``; default all.
+    :param sources: only tasks with one of these as an input, for example dataset ids; default all.
+    :param name_prefix: only tasks whose name begins so.
+    :param statuses: only these ends; default completed (2), failed (3) and stopped (4).
+    :param poll_interval: seconds between two looks, default 60.
+    :param forgotten: what another version of this package stored.
+    :raises ValueError: ``statuses`` has one that is no end.
+    """
+
+    def __init__(
+        self,
+        modelarts_conn_id: str = "modelarts_default",
+        project_id: str | None = None,
+        workspace_id: str = DEFAULT_WORKSPACE,
+        template_ids: Iterable[str] = (),
+        sources: Iterable[str] = (),
+        name_prefix: str = "",
+        statuses: Iterable[int] = tuple(sorted(TERMINAL_STATUSES)),
+        poll_interval: float = 60.0,
+        **forgotten: Any,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no annotations
+        self.modelarts_conn_id = modelarts_conn_id
+        self.project_id = project_id
+        self.workspace_id = workspace_id
+        self.template_ids = list(template_ids)
+        self.sources = list(sources)
+        self.name_prefix = name_prefix
+        self.statuses = [int(status) for status in statuses]
+        self.poll_interval = float(poll_interval)
+        if not TERMINAL_STATUSES.issuperset(self.statuses):
+            raise ValueError(f"statuses is {self.statuses}: only 2, 3 and 4 are ends of a task")
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what makes this trigger again: no secret, and nothing but JSON."""
+        return (
+            "airflow_modelarts.triggers.ProcessorTaskEventTrigger",
+            {
+                "modelarts_conn_id": self.modelarts_conn_id,
+                "project_id": self.project_id,
+                "workspace_id": self.workspace_id,
+                "template_ids": self.template_ids,
+                "sources": self.sources,
+                "name_prefix": self.name_prefix,
+                "statuses": self.statuses,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    def shared_stream_key(self) -> Hashable:
+        """Return what triggers must have in common to share a poll."""
+        return ("modelarts", self.modelarts_conn_id, self.project_id, self.workspace_id, self.poll_interval)
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Picture]:
+        """Poll for all the triggers that share a stream."""
+        async with aclosing(cls(**kwargs)._pictures()) as stream:
+            async for picture in stream:
+                yield picture
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Picture]) -> AsyncIterator[TriggerEvent]:
+        """Pick out the ends that this trigger is for."""
+        async with aclosing(self._events(shared_stream)) as events:
+            async for event in events:
+                yield event
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll for this trigger alone, where Airflow cannot share."""
+        async with aclosing(self._pictures()) as stream, aclosing(self._events(stream)) as events:
+            async for event in events:
+                yield event
+
+    def _hook(self) -> ModelArtsAsyncHook:
+        return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=Retries(attempts=1))
+
+    async def _pictures(self) -> AsyncGenerator[Picture, None]:
+        async with self._hook() as hook, aclosing(pictures(hook, self.poll_interval, self.workspace_id)) as stream:
+            async for picture in stream:
+                yield picture
+
+    async def _events(self, stream: AsyncIterator[Picture]) -> AsyncGenerator[TriggerEvent, None]:
+        stored = await self._load()
+        ledger = Ledger.restore(stored) or Ledger(watermark=int(time.time() * 1000))
+        async with self._hook() as hook:
+            async for picture in stream:
+                ended, lost = ledger.compare(picture)
+                for task in [*ended, *await ledger.ask_for(hook, lost)]:
+                    if self._is_wanted(task):
+                        self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
+                        yield TriggerEvent(task.to_json())
+                # After the events: a crash in between tells an end twice rather than not at all.
+                if (known := ledger.store()) != stored:
+                    stored = known
+                    await self._save(known)
+
+    def _is_wanted(self, task: ProcessorTask) -> bool:
+        inputs = [*(task.inputs or []), *([task.data_source] if task.data_source else [])]
+        return (
+            task.status in self.statuses
+            and (not self.template_ids or (task.template is not None and task.template.id in self.template_ids))
+            and (not self.sources or any(given.source in self.sources for given in inputs))
+            and (task.name or "").startswith(self.name_prefix)
+        )
+
+    def _ledger_key(self) -> str:
+        """Under which name the asset state store keeps what this trigger knows: an asset can have several."""
+        settings = json.dumps(self.serialize()[1], sort_keys=True)
+        return f"modelarts_processor_tasks_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
+    async def _load(self) -> Any:
+        store = getattr(self, "asset_state_store", None)
+        return None if store is None else await store.aget(self._ledger_key())
+
+    async def _save(self, known: dict[str, Any]) -> None:
+        store = getattr(self, "asset_state_store", None)
+        if store is not None:
+            await store.aset(self._ledger_key(), known)

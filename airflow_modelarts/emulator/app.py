@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import FastAPI, Path, Query, Request, Response
-from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 
@@ -249,7 +248,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
     """Say what is wrong with a query as the service does; the control API says it as FastAPI does."""
     invalid = cast(RequestValidationError, error)
     if request.url.path.startswith("/emulator"):
-        return await request_validation_exception_handler(request, invalid)
+        # Without the input that FastAPI's own handler repeats: not all of it can be written as JSON.
+        kept = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in invalid.errors()]
+        return _response(json_answer({"detail": kept}, 422))
     faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in invalid.errors())
     return _response(Refusal("ModelArts.0107", faults).answer(request.scope["request_id"]))
 

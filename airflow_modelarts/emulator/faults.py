@@ -75,6 +75,11 @@ class Fault:
             and self.operation in (None, operation)
         )
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it does nothing any more, whatever calls come."""
+        return False
+
     async def apply(self, call: Call) -> None:
         """Do to a call what it does."""
         raise NotImplementedError
@@ -162,6 +167,11 @@ class Hold(Fault):
         self._someone_is_held = threading.Event()
         self._go_on: Future[bool] = Future()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has been released or dropped."""
+        return self._go_on.done()
+
     async def apply(self, call: Call) -> None:
         """Hold the call."""
         answer = await call.proceed() if self.when == "after" else None
@@ -177,12 +187,12 @@ class Hold(Fault):
         return self._someone_is_held.wait(timeout)
 
     def release(self) -> None:
-        """Let the calls go on, those held and those still to come; one held before acting is acted upon now."""
+        """Let the calls go on that it holds, and hold no more; one held before acting is acted upon now."""
         if not self._go_on.done():
             self._go_on.set_result(True)
 
     def drop(self) -> None:
-        """End the connections of the calls held; one held before acting is never acted upon."""
+        """End the connections of the calls held, and hold no more; one held before acting is never acted upon."""
         if not self._go_on.done():
             self._go_on.set_result(False)
 
@@ -253,12 +263,10 @@ class Faults:
 
     def remove(self, fault: Fault) -> None:
         """Take a fault back, and let go of what it holds."""
-        with self._lock:
-            if fault in self._waiting:
-                self._waiting.remove(fault)
-            if fault in self._holding:
-                self._holding.remove(fault)
         fault.cancel()
+        with self._lock:
+            self._waiting = [other for other in self._waiting if other is not fault]
+            self._holding = [other for other in self._holding if other is not fault]
 
     def clear(self) -> None:
         """Take all faults back, and drop what they hold."""
@@ -275,13 +283,14 @@ class Faults:
     def all(self) -> list[Fault]:
         """Return the faults that wait for calls, and those that hold some."""
         with self._lock:
-            return [*self._waiting, *(hold for hold in self._holding if hold not in self._waiting)]
+            known = [*self._waiting, *(hold for hold in self._holding if hold not in self._waiting)]
+        return [fault for fault in known if not fault.is_over]
 
     def take(self, method: str, path: str, operation: str | None) -> Fault | None:
         """Return the fault that a call meets, None for none."""
         with self._lock:
             for fault in self._waiting:
-                if not fault.matches(method, path, operation):
+                if fault.is_over or not fault.matches(method, path, operation):
                     continue
                 if fault.skip > 0:
                     fault.skip -= 1

@@ -37,6 +37,12 @@ class TaskQuery:
     workspace_id: str = WORKSPACE_ID
     query_current: bool = False
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it filters by more than workspace and status, as waits for thousands of tasks do not."""
+        filters = (self.task_type, self.task_name, self.source_type, self.source, self.version_ids)
+        return self.query_current or any(wanted is not None for wanted in filters)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VersionQuery:
@@ -87,11 +93,10 @@ class Project:
 
     def select(self, query: TaskQuery, now: float) -> tuple[int, list[Task]]:
         """Return how many tasks there are that match, and one page of them."""
-        found = [
-            task
-            for task in self.tasks.values()
-            if (query.status is None or task.run.status(now) == query.status) and self._matches(task, query)
-        ]
+        found = [task for task in self.tasks.values() if task.workspace_id == query.workspace_id]
+        if query.status is not None:
+            found = [task for task in found if task.run.status(now) == query.status]
+        found = [task for task in found if self._matches(task, query)] if query.is_narrow else found
         descending = query.order == "desc"
         if query.sort_by == "name":
             found.sort(key=lambda task: (task.name, task.serial), reverse=descending)
@@ -103,8 +108,7 @@ class Project:
 
     def _matches(self, task: Task, query: TaskQuery) -> bool:
         return (
-            task.workspace_id == query.workspace_id
-            and (query.task_type is None or task.template_id == query.task_type)
+            (query.task_type is None or task.template_id == query.task_type)
             and (query.task_name is None or query.task_name.casefold() in task.name.casefold())
             and (query.version_ids is None or task.dataset_version_id in query.version_ids)
             and (query.source_type is None or any(s.get("type") == query.source_type for s in task.sources))

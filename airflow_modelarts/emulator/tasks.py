@@ -187,6 +187,11 @@ class Task:
     versions_created: int = 0
     result: Any = None
     result_form: ResultForm | None = None
+    #: The workspace it lives in; read off the body once, since every list looks at that of every task.
+    workspace_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.workspace_id = str(self.body.get("workspace_id") or "0")
 
     @property
     def name(self) -> str:
@@ -202,11 +207,6 @@ class Task:
     def is_feature_analysis(self) -> bool:
         """Whether it is a feature analysis, which has a result and no versions."""
         return self.template_id == FEATURE_ANALYSIS
-
-    @property
-    def workspace_id(self) -> str:
-        """The workspace it lives in."""
-        return str(self.body.get("workspace_id") or "0")
 
     @property
     def run(self) -> Run:

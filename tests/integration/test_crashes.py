@@ -53,4 +53,3 @@ def test_a_killed_triggerer_loses_no_wait_repeats_no_end_and_restarts_no_clock(
         assert instance.end_date is not None
         lasted = instance.end_date - instance.start_date
         assert timedelta(seconds=TIMEOUT) <= lasted < timedelta(seconds=2 * TIMEOUT - 5), "its clock did not start over"
-

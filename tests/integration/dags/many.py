@@ -1,4 +1,4 @@
-"""Many waits at once, to be interrupted. On Airflow 3.3 they start in the triggerer, so that two hundred take seconds."""
+"""Many waits at once, to be interrupted. On Airflow 3.3 they start in the triggerer: two hundred take seconds."""
 
 from __future__ import annotations
 

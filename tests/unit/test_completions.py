@@ -1,0 +1,243 @@
+"""The ledger: over any history of a project's tasks, each end is told once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_modelarts import completions
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsNotFoundError, ModelArtsTransientError
+from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.api.operations import Operation, Page
+from airflow_modelarts.completions import Ledger, Picture, pictures
+
+
+def task(task_id: str, status: int, created: int = 1000) -> ProcessorTask:
+    return ProcessorTask(task_id=task_id, status=status, create_time=created)
+
+
+def picture(*tasks: ProcessorTask, since: int = 0, unlisted: tuple[str, ...] = ()) -> Picture:
+    """Show tasks as the lists would: the recent ones, and the active ones whenever they were created."""
+    shown = [one for one in tasks if one.task_id not in unlisted]
+    active = {one.task_id: one for one in shown if not one.is_terminal}
+    recent = {one.task_id: one for one in shown if (one.create_time or 0) >= since}
+    return Picture(active, recent, since)
+
+
+def told(ledger: Ledger, seen: Picture) -> list[str]:
+    return sorted(one.task_id for one in ledger.compare(seen)[0])
+
+
+def test_what_had_ended_before_the_first_look_is_no_news() -> None:
+    ledger = Ledger(watermark=2000)
+    assert told(ledger, picture(task("old", 2), task("running", 1))) == []
+
+
+def test_a_task_that_was_active_is_told_when_it_ends_and_once() -> None:
+    ledger = Ledger(watermark=2000)
+    told(ledger, picture(task("a", 1)))
+    assert told(ledger, picture(task("a", 3))) == ["a"]
+    assert told(ledger, picture(task("a", 3))) == []
+
+
+def test_a_task_that_came_and_went_between_two_looks_is_told() -> None:
+    ledger = Ledger(watermark=2000)
+    told(ledger, picture())
+    assert told(ledger, picture(task("quick", 2, created=2500))) == ["quick"]
+
+
+def test_a_task_without_a_time_is_told_if_it_was_seen_active() -> None:
+    ledger = Ledger(watermark=2000)
+    untimed = ProcessorTask(task_id="a", status=2)
+    assert told(ledger, Picture({}, {"a": untimed}, 0)) == []
+    told(ledger, picture(task("a", 1)))
+    assert told(ledger, Picture({}, {"a": untimed}, 0)) == ["a"]
+
+
+def test_a_task_that_runs_again_is_told_again() -> None:
+    ledger = Ledger(watermark=0)
+    told(ledger, picture(task("a", 1)))
+    told(ledger, picture(task("a", 2)))
+    told(ledger, picture(task("a", 1)))
+    assert told(ledger, picture(task("a", 4))) == ["a"]
+
+
+def test_an_old_task_that_is_in_no_list_any_more_is_to_be_asked_for() -> None:
+    ledger = Ledger(watermark=0)
+    told(ledger, picture(task("old", 1, created=1), since=5000))
+    assert ledger.compare(picture(since=5000)) == ([], ["old"])
+
+
+def test_what_is_stored_is_json_and_restores_to_the_same() -> None:
+    ledger = Ledger(5, {"b", "a"}, {"c"})
+    assert ledger.store() == {"watermark": 5, "active": ["a", "b"], "ended": ["c"]}
+    assert Ledger.restore(ledger.store()) == ledger
+
+
+@pytest.mark.parametrize("stored", [None, {}, {"watermark": "x", "active": [], "ended": []}, [1], "text"])
+def test_what_is_not_a_ledger_restores_to_nothing(stored: Any) -> None:
+    assert Ledger.restore(stored) is None
+
+
+class Service:
+    """Answers for single tasks by id: a task, or an error."""
+
+    def __init__(self, answers: dict[str, ProcessorTask | Exception]) -> None:
+        self.answers = answers
+
+    async def call(self, operation: Operation[Any]) -> Any:
+        answer = self.answers[operation.path.rpartition("/")[2]]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_a_lost_task_is_asked_for_until_somebody_can_tell() -> None:
+    ledger = Ledger(0)
+    answers: dict[str, ProcessorTask | Exception] = {
+        "ended": task("ended", 2),
+        "active": task("active", 1),
+        "deleted": ModelArtsNotFoundError("gone"),
+        "unclear": ModelArtsTransientError("out of order"),
+    }
+    found = await ledger.ask_for(Service(answers), list(answers))  # type: ignore[arg-type]  # it only calls
+    assert [one.task_id for one in found] == ["ended"]
+    assert ledger.active == {"active", "unclear"}
+    assert ledger.ended == {"ended"}
+
+
+Histories = st.lists(
+    st.tuples(
+        st.integers(0, 30), st.integers(1, 12), st.lists(st.integers(1, 12), max_size=2), st.sampled_from([2, 3, 4])
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    histories=Histories,
+    looks=st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=5, max_size=25),
+    first_reach=st.integers(0, 40),
+    shy=st.sets(st.integers(0, 11)),
+)
+def test_every_end_is_told_once_whatever_the_history_and_the_restarts(
+    histories: list[tuple[int, int, list[int], int]],
+    looks: list[tuple[int, bool]],
+    first_reach: int,
+    shy: set[int],
+) -> None:
+    """
+    Tasks are created, end, and run again for a while; looks come at odd times; a restart restores what was stored.
+
+    A shy task is missing from the lists while it is active, as one is that moves from one list to another.
+    """
+
+    def status(history: tuple[int, int, list[int], int], now: int) -> int | None:
+        created, runs, pauses, end = history
+        if now < created:
+            return None
+        moment = created + runs
+        if now < moment:
+            return 1
+        for pause in pauses:  # it ends, rests, and runs again for as long as before
+            if moment + pause <= now < moment + pause + runs:
+                return 1
+            moment += pause + runs if now >= moment + pause else 0
+        return end
+
+    ledger, now, previous = Ledger(watermark=0), 0, -100
+    first = True
+    counts: dict[str, int] = {}
+    expected: dict[str, int] = {}
+    last: dict[str, int | None] = {}
+    for step, restarts in looks:
+        now += step
+        since = -100 if first else previous - 2
+        tasks = {f"t{n}": task(f"t{n}", s, h[0]) for n, h in enumerate(histories) if (s := status(h, now)) is not None}
+        for task_id, one in tasks.items():
+            was_active_or_new = last.get(task_id) in (None, 1)
+            if one.is_terminal and was_active_or_new:
+                expected[task_id] = expected.get(task_id, 0) + 1
+            last[task_id] = one.status
+        hidden = tuple(task_id for task_id, one in tasks.items() if int(task_id[1:]) in shy and one.status == 1)
+        news, lost = ledger.compare(picture(*tasks.values(), since=since, unlisted=hidden))
+        found = asyncio.run(ledger.ask_for(Service(dict(tasks)), lost))  # type: ignore[arg-type]  # it only calls
+        for one in [*news, *found]:
+            counts[one.task_id] = counts.get(one.task_id, 0) + 1
+        previous, first = now, restarts
+        if restarts:
+            restored = Ledger.restore(ledger.store())
+            assert restored is not None
+            ledger = restored
+    shown = {task_id: count for task_id, count in expected.items() if int(task_id[1:]) not in shy}
+    assert {task_id: counts.get(task_id, 0) for task_id in shown} == shown
+    assert all(count <= expected[task_id] for task_id, count in counts.items()), "none is told more often than it ended"
+
+
+class Lists:
+    """Answers list operations from a script of lists by page, and then fails or repeats."""
+
+    def __init__(self, *rounds: Exception | list[ProcessorTask]) -> None:
+        self.rounds = list(rounds)
+        self.current: list[ProcessorTask] = []
+        self.asked: list[str] = []
+
+    async def pages(self, operation: Operation[Any]) -> AsyncGenerator[Page[ProcessorTask], None]:
+        self.asked.append(operation.query.get("status", "recent"))
+        if operation.query.get("status") == "1":
+            answer = self.rounds.pop(0) if self.rounds else self.current
+            if isinstance(answer, Exception):
+                raise answer
+            self.current = answer
+        wanted = operation.query.get("status")
+        shown = [one for one in self.current if wanted in (None, str(one.status))]
+        for start in range(0, len(shown), 2):
+            yield Page(shown[start : start + 2])
+
+
+async def test_pictures_go_on_through_outages_and_mistakes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(completions.asyncio, "sleep", sleep)
+    caplog.set_level("INFO", logger=completions.log.name)
+    api = Lists(
+        [task("a", 1)],
+        ModelArtsTransientError("out of order"),
+        ModelArtsAuthenticationError("refused"),
+        [task("a", 2)],
+    )
+    stream = pictures(api, 5.0)  # type: ignore[arg-type]  # it only lists
+    first = await anext(stream)
+    second = await anext(stream)
+    await stream.aclose()
+    assert set(first.active) == {"a"}
+    assert set(second.active) == set()
+    assert slept[0] == 5.0
+    assert slept[1] < slept[2]
+    assert second.since < first.since + 86_400_000
+    assert [record.message for record in caplog.records] == [
+        "out of order Watching for processing tasks that end goes on.",
+        "ModelArts answers again.",
+    ]
+
+
+async def test_the_recent_tasks_are_read_no_further_back_than_needed() -> None:
+    now = 10_000_000_000_000
+    tasks = [task(f"new{n}", 2, created=now) for n in range(3)] + [task(f"old{n}", 2, created=1) for n in range(50)]
+    api = Lists(tasks)
+    stream = pictures(api, 5.0)  # type: ignore[arg-type]  # it only lists
+    seen = await anext(stream)
+    await stream.aclose()
+    assert set(seen.recent) == {"new0", "new1", "new2"}
+    assert api.asked == ["1", "0", "recent"]
