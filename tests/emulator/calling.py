@@ -1,0 +1,84 @@
+"""How the tests call the emulator: over HTTP, signed by us, without our hook."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from airflow_modelarts.api import signing
+from airflow_modelarts.emulator import EmulatorServer, accounts
+
+CONTRACT = Path(__file__).parent.parent / "data" / "contract"
+FEATURE_ANALYSIS: dict[str, Any] = json.loads(
+    (CONTRACT / "examples" / "create-feature-analysis.json").read_text(encoding="utf-8")
+)
+DATA_VALIDATION: dict[str, Any] = json.loads(
+    (CONTRACT / "examples" / "create-data-validation.json").read_text(encoding="utf-8")
+)
+SECONDS = 10.0
+
+
+@dataclass
+class Caller:
+    """Calls the emulator with the usual key, or with what a test says."""
+
+    server: EmulatorServer
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def url(self, path: str, project_id: str = accounts.PROJECT_ID) -> str:
+        return f"{self.server.url}/v2/{project_id}/processor-tasks{path}"
+
+    def signed(self, method: str, url: str, body: bytes = b"", **changes: Any) -> dict[str, str]:
+        """Return the headers of a signed request; ``changes`` are ``headers`` and the arguments of ``sign``."""
+        headers = {"X-Project-Id": accounts.PROJECT_ID, "Content-Type": "application/json"}
+        wishes: dict[str, Any] = {
+            "access_key": accounts.ACCESS_KEY,
+            "secret_key": accounts.SECRET_KEY,
+            "now": time.time(),
+            **changes,
+        }
+        headers |= wishes.pop("headers", {})
+        return signing.sign(method=method, url=url, headers=headers, body=body, **wishes)
+
+    def __call__(self, method: str, path: str = "", body: Any = None, **changes: Any) -> requests.Response:
+        """Send a signed request; ``path`` is below ``/processor-tasks``, and a body is encoded as JSON."""
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        url = self.url(path, changes.pop("project_id", accounts.PROJECT_ID))
+        return self.send(method, url, data, self.signed(method, url, data, **changes))
+
+    def send(
+        self, method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> requests.Response:
+        """Send a request as it is."""
+        return self.session.request(method, url, data=body, headers=headers, timeout=SECONDS, allow_redirects=False)
+
+    def ask_for_token(self, **changes: Any) -> requests.Response:
+        return self.send("POST", f"{self.server.url}/v3/auth/tokens", json.dumps(token_request(**changes)).encode())
+
+    def control(self, method: str, path: str, body: Any = None) -> requests.Response:
+        return self.session.request(method, f"{self.server.url}/emulator{path}", json=body, timeout=SECONDS)
+
+
+def token_request(
+    name: str | None = accounts.USER_NAME,
+    password: str = accounts.PASSWORD,
+    domain: str = accounts.DOMAIN_NAME,
+    scope: Any = None,
+) -> dict[str, Any]:
+    user = {"name": name, "password": password, "domain": {"name": domain}}
+    return {
+        "auth": {
+            "identity": {"methods": ["password"], "password": {"user": user}},
+            "scope": {"project": {"id": accounts.PROJECT_ID}} if scope is None else scope,
+        }
+    }
+
+
+def refusal(response: requests.Response) -> tuple[int, str]:
+    """Return an answer's status and error code."""
+    return response.status_code, response.json()["error_code"]
