@@ -66,6 +66,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [_modules("hooks")],
         "sensors": [_modules("sensors")],
         "operators": [_modules("operators")],
+        "triggers": [_modules("triggers")],
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,

@@ -154,10 +154,11 @@ class ModelArtsProcessorTaskSensor(BaseSensorOperator):
         timed_out = "timeout" in str((next_kwargs or {}).get("error", "")).lower()
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowSkipException:
-            raise
-        except ModelArtsError as error:
-            if self.never_fail:
+        except AirflowSkipException as skip:
+            # Airflow 3 puts a skip of its own around ours, which says more.
+            raise skip.__cause__ if isinstance(skip.__cause__, AirflowSkipException) else skip  # noqa: B904
+        except (ModelArtsError, ModelArtsProcessorTaskFailed) as error:
+            if self.never_fail:  # Airflow 2 looks at soft_fail alone
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
         except Exception as error:
@@ -209,6 +210,7 @@ class ModelArtsProcessorTaskSensor(BaseSensorOperator):
             "project_id": self.project_id,
             "poll_interval": self.poke_interval,
             "end_from_trigger": self.end_from_trigger,
+            "push_return_value": self.do_xcom_push,
             "failed_statuses": list(self.failed_statuses),
         }
 
@@ -217,8 +219,8 @@ class ModelArtsProcessorTaskSensor(BaseSensorOperator):
         from airflow_modelarts.triggers import ProcessorTaskTrigger
 
         seconds = deadline - time.time()
-        if self.execution_timeout:
-            seconds = min(seconds, self.execution_timeout.total_seconds())
+        if self.execution_timeout:  # counted from the same start
+            seconds = min(seconds, seconds - self.timeout + self.execution_timeout.total_seconds())
         workspace_id = task.workspace_id if task else None
         return TaskDeferred(
             trigger=ProcessorTaskTrigger(**self._trigger_arguments(), workspace_id=workspace_id),

@@ -44,6 +44,7 @@ class ProcessorTaskTrigger(BaseTrigger):
     :param look_at_once: whether no worker has looked at the task before.
     :param upstream: ``{"task_id": …, "key": …}`` of the XCom that holds the id, where the wait starts in the triggerer.
     :param end_from_trigger: whether the wait may succeed here, without a worker.
+    :param push_return_value: whether it pushes the XCom when it does so.
     :param failed_statuses: ends that are for the worker to judge even then.
     :param stop_on_kill: whether the running versions of the task are stopped when a user kills the Airflow task.
     :param forgotten: what another version of this package stored; a row that cannot be read would be lost silently.
@@ -59,6 +60,7 @@ class ProcessorTaskTrigger(BaseTrigger):
         look_at_once: bool = False,
         upstream: dict[str, str] | None = None,
         end_from_trigger: bool = False,
+        push_return_value: bool = True,
         failed_statuses: Iterable[int] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
         stop_on_kill: bool = False,
         **forgotten: Any,
@@ -72,6 +74,7 @@ class ProcessorTaskTrigger(BaseTrigger):
         self.look_at_once = look_at_once
         self.upstream = upstream
         self.end_from_trigger = end_from_trigger
+        self.push_return_value = push_return_value
         self.failed_statuses = [int(status) for status in failed_statuses]
         self.stop_on_kill = stop_on_kill
 
@@ -88,6 +91,7 @@ class ProcessorTaskTrigger(BaseTrigger):
                 "look_at_once": self.look_at_once,
                 "upstream": self.upstream,
                 "end_from_trigger": self.end_from_trigger,
+                "push_return_value": self.push_return_value,
                 "failed_statuses": self.failed_statuses,
                 "stop_on_kill": self.stop_on_kill,
             },
@@ -123,13 +127,14 @@ class ProcessorTaskTrigger(BaseTrigger):
         if not self.end_from_trigger or status in self.failed_statuses:
             return for_the_worker
         try:
-            await self._push_return_value(outcome(self.processor_task_id, status))
+            if self.push_return_value:
+                await self._push(outcome(self.processor_task_id, status))
         except Exception as error:  # whatever an XCom backend raises; the wait itself has succeeded
             self.log.warning("The XCom could not be pushed here, so a worker will: %s", error)
             return for_the_worker
         return TaskSuccessEvent()
 
-    async def _push_return_value(self, value: dict[str, Any]) -> None:
+    async def _push(self, value: dict[str, Any]) -> None:
         """Push the XCom as a worker does: those of an event arrive downstream as text (Airflow 3.3)."""
         from airflow.providers.common.compat.sdk import XCom
 
@@ -177,18 +182,20 @@ class ProcessorTaskTrigger(BaseTrigger):
         """Stop the running versions of the task, if it is the operator's own (StopProcessorTaskVersion)."""
         if not self.stop_on_kill:
             return
-        async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id) as hook:
+        # Airflow grants half a minute for it.
+        retries = Retries(attempts=3, longest_pause=2.0, longest_retry_after=2.0)
+        async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
             async for version in hook.list_processor_task_versions(self.processor_task_id):
-                if version.task_version_id and version.status in (
-                    ProcessorTaskStatus.INITIALIZED,
-                    ProcessorTaskStatus.RUNNING,
-                ):
-                    await hook.stop_processor_task_version(self.processor_task_id, version.task_version_id)
-                    self.log.info(
-                        "Stopped version '%s' of processing task '%s'.",
-                        version.task_version_id,
-                        self.processor_task_id,
-                    )
+                if version.status in (ProcessorTaskStatus.INITIALIZED, ProcessorTaskStatus.RUNNING):
+                    await self._stop_version(hook, version.task_version_id)
+
+    async def _stop_version(self, hook: ModelArtsAsyncHook, version_id: str | None) -> None:
+        try:
+            await hook.stop_processor_task_version(self.processor_task_id, version_id or "")
+        except ModelArtsError as error:  # the others are to be stopped all the same
+            self.log.warning("%s", error)
+        else:
+            self.log.info("Stopped version '%s' of processing task '%s'.", version_id, self.processor_task_id)
 
 
 class ProcessorTaskEventTrigger(BaseEventTrigger):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.emulator import EmulatorServer, accounts
 from airflow_modelarts.sandbox import Sandbox
 
 HERE = Path(__file__).parent
@@ -30,11 +31,16 @@ def emulator() -> Iterator[EmulatorServer]:
 
 @pytest.fixture(scope="session")
 def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
-    """A running Airflow with every DAG of `dags/` and the connection `modelarts_default` to the emulator.
+    """A running Airflow with every DAG of `dags/` and two connections to the emulator.
 
-    It is shared: a test that kills a component restarts it.
+    `modelarts_default` has an access key, `modelarts_password` an IAM user's password. The sandbox is shared: a test
+    that kills a component restarts it.
     """
-    with Sandbox(DAGS, connections={"modelarts_default": emulator.airflow_connection()}) as running:
+    by_key = json.loads(emulator.airflow_connection())
+    extra = {**by_key["extra"], "auth": "password", "domain_name": accounts.DOMAIN_NAME}
+    by_password = {**by_key, "login": accounts.USER_NAME, "password": accounts.PASSWORD, "extra": extra}
+    connections = {"modelarts_default": json.dumps(by_key), "modelarts_password": json.dumps(by_password)}
+    with Sandbox(DAGS, connections=connections) as running:
         yield running
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.accounts import SECRET_KEY
+from airflow_modelarts.emulator.accounts import PASSWORD, SECRET_KEY
 from airflow_modelarts.sandbox import Sandbox
 
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
@@ -42,6 +42,7 @@ def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[
         "running": add(duration=3).task_id,
         "failed": add(status=3, error_msg="the bucket is full").task_id,
         "stopped": add(status=4).task_id,
+        "versioned": add(template="sys_data_cleaning", duration=0).task_id,
     }
     run_id = sandbox.trigger("waits", conf=ids)
     sandbox.wait("waits", run_id, timeout=240)
@@ -52,8 +53,10 @@ def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[
 def test_each_end_has_its_outcome(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str) -> None:
     run_id, ids = run_of_waits
     found = states(sandbox, "waits", run_id)
-    assert {name: found[f"{mode}_{name}"] for name in ("running", "failed", "stopped", "any_end", "soft_fail")} == {
+    names = ("running", "password", "failed", "stopped", "any_end", "soft_fail")
+    assert {name: found[f"{mode}_{name}"] for name in names} == {
         "running": "success",
+        "password": "success",
         "failed": "failed",
         "stopped": "failed",
         "any_end": "success",
@@ -130,7 +133,8 @@ def test_no_outage_fails_a_wait_before_its_timeout(sandbox: Sandbox, emulator: E
     time.sleep(4)
     emulator.start()
     emulator.state.finish(task.task_id)
-    assert sandbox.wait("patience", run_id, timeout=120) == "success", states(sandbox, "patience", run_id)
+    ended = sandbox.wait("patience", run_id, timeout=120)
+    assert ended == "success", states(sandbox, "patience", run_id)
     tries = {i.task_id: i.try_number for i in sandbox.task_instances("patience", run_id)}
     assert set(tries.values()) == {1}
 
@@ -146,10 +150,15 @@ def test_the_timeout_is_the_same_in_every_mode_and_is_not_retried(sandbox: Sandb
 
 
 def test_nothing_that_a_run_leaves_behind_holds_a_secret(
-    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]
+    sandbox: Sandbox, emulator: EmulatorServer, run_of_waits: tuple[str, dict[str, str]]
 ) -> None:
     """Logs, XComs, rendered fields, serialized triggers, the whole scratch database and every component's output."""
-    forbidden = re.compile(rb"Signature=[0-9a-f]{8}|SDK-HMAC-SHA256 Access|X-Auth-Token|X-Subject-Token")
+    run_id, _ = run_of_waits
+    assert len(pushed(sandbox, "waits", run_id)["samples", -1, "return_value"]) > 0
+    tokens = list(emulator.state.accounts._tokens)
+    assert tokens, "a token was in use"
+    secrets = [text.encode() for text in (SECRET_KEY, PASSWORD, *tokens)]
+    signed = re.compile(rb"[?&](?:Signature|x-obs-security-token)=|SDK-HMAC-SHA256 Access")
     seen = 0
     for folder, _, names in os.walk(sandbox.home):
         for name in names:
@@ -158,6 +167,6 @@ def test_nothing_that_a_run_leaves_behind_holds_a_secret(
                 continue
             content = file.read_bytes()
             seen += len(content)
-            assert SECRET_KEY.encode() not in content, f"the secret key is in {file.name}"
-            assert not forbidden.search(content), f"credentials are in {file.name}"
+            assert not any(secret in content for secret in secrets), f"a secret is in {file.name}"
+            assert not signed.search(content), f"a signed link or a signature is in {file.name}"
     assert seen > 100_000, "the logs and the database are there"

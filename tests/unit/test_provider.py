@@ -41,7 +41,7 @@ def test_the_entry_point_leads_to_it() -> None:
 
 def test_every_module_and_class_that_it_names_is_there() -> None:
     info = provider.get_provider_info()
-    for kind in ("hooks", "sensors", "operators"):
+    for kind in ("hooks", "sensors", "operators", "triggers"):
         for entry in info[kind]:
             for module in entry["python-modules"]:
                 importlib.import_module(module)

@@ -12,7 +12,8 @@ from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke", "deferrable": False},
-    "reschedule": {"mode": "reschedule", "deferrable": False},
+    # Airflow takes a task that is back within a second or two for a lost one, and fails it.
+    "reschedule": {"mode": "reschedule", "deferrable": False, "poke_interval": 5},
     "deferrable": {"deferrable": True},
     "triggerer": {"start_from_trigger": True, "end_from_trigger": True},
 }
@@ -26,7 +27,7 @@ def sensor(task_id: str, **arguments: Any) -> ModelArtsProcessorTaskSensor:
 with DAG(
     "waits",
     schedule=None,
-    params={name: Param("", type="string") for name in ("running", "completed", "failed", "stopped")},
+    params={name: Param("", type="string") for name in ("running", "failed", "stopped", "versioned")},
 ):
     for mode, options in MODES.items():
         for name in ("running", "failed", "stopped"):
@@ -35,6 +36,26 @@ with DAG(
         sensor(f"{mode}_soft_fail", processor_task_id="{{ params.failed }}", soft_fail=True, **options)
         sensor(f"{mode}_retries", processor_task_id="{{ params.failed }}", retries=1, **options)
         sensor(f"{mode}_unknown", processor_task_id="no-such-task", **options)
+        sensor(
+            f"{mode}_password",
+            processor_task_id="{{ params.running }}",
+            modelarts_conn_id="modelarts_password",
+            **options,
+        )
+
+    @task
+    def samples(params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Read the results of a version; their signed links must go nowhere."""
+        from airflow_modelarts.hooks import ModelArtsHook
+
+        with ModelArtsHook("modelarts_password") as hook:
+            (version,) = hook.list_processor_task_versions(params["versioned"])
+            assert version.task_version_id
+            results = list(hook.list_processor_task_version_results(params["versioned"], version.task_version_id))
+        print(results)
+        return [result.to_json() for result in results]
+
+    samples()
 
 with DAG("inputs", schedule=None, params={"ids": Param([], type="array")}):
 
@@ -51,7 +72,7 @@ with DAG("inputs", schedule=None, params={"ids": Param([], type="array")}):
         return {"id": params["ids"][0]}
 
     for mode, options in MODES.items():
-        ModelArtsProcessorTaskSensor.partial(task_id=f"{mode}_mapped", **PATIENCE, **options).expand(
+        ModelArtsProcessorTaskSensor.partial(task_id=f"{mode}_mapped", **{**PATIENCE, **options}).expand(
             processor_task_id=ids()
         )
         one = first()
