@@ -1,0 +1,54 @@
+"""The README's Python runs, and its two commands are there for the gate to find."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import airflow
+import pytest
+from requests_mock import Mocker
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
+ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
+TASKS = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
+
+
+def run(name: str) -> dict[str, Any]:
+    code = EXAMPLES[name]
+    if ON_AIRFLOW_2:
+        code = code.replace("from airflow.sdk import DAG", "from airflow import DAG")
+    variables: dict[str, Any] = {}
+    exec(compile(code, f"README.md, example {name}", "exec"), variables)
+    return variables
+
+
+def test_every_block_of_python_is_an_example_that_is_run_here() -> None:
+    assert README.count("```python") == len(EXAMPLES)
+    assert set(EXAMPLES) == {"first", "many", "event", "hook"}
+
+
+@pytest.mark.parametrize("name", ["first", "many"])
+def test_the_dags_are_built(name: str) -> None:
+    run(name)
+
+
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="asset watchers came with Airflow 3")
+def test_the_dag_that_an_event_starts_is_built() -> None:
+    run("event")
+
+
+def test_the_hooks_example_creates_and_lists(requests_mock: Mocker, capsys: pytest.CaptureFixture[str]) -> None:
+    requests_mock.post(TASKS, json={"task_id": "abc"})
+    requests_mock.get(TASKS, json={"count": 1, "tasks": [{"task_id": "abc", "name": "clean", "status": 1}]})
+    run("hook")
+    assert capsys.readouterr().out.endswith("abc clean running\n"), "Airflow 2 logs to the same place"
+
+
+@pytest.mark.parametrize("name", ["run", "test"])
+def test_the_two_commands_are_one_line_each(name: str) -> None:
+    (command,) = re.findall(rf"<!-- command: {name} -->\n```bash\n(.*?)\n```", README, re.DOTALL)
+    assert "\n" not in command
+    assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -c tests/constraints-airflow-3.3.txt -e ")
