@@ -356,10 +356,8 @@ def parse(model: type[Parsed], body: bytes) -> Parsed:
     :raises ValueError: the answer is not JSON, or not of that shape.
     """
     try:
-        if _has_non_finite_numbers(body):
-            parsed = model.model_validate(_finite_json(body))
-        else:
-            parsed = model.model_validate_json(body)
+        # Not model_validate_json, which holds the answer twice, as JSON and as Python, while it validates.
+        parsed = model.model_validate(_finite_json(body))
         if isinstance(parsed, ProcessorTask) and parsed.result is not None and _might_hold_a_signed_link(body):
             return parsed.model_copy(update={"result": without_signed_links(parsed.result)})
     except RecursionError as error:
@@ -379,14 +377,10 @@ def _without_links(result: SampleResult) -> SampleResult:
     return SampleResult.model_validate(result.to_json())
 
 
-def _has_non_finite_numbers(body: bytes) -> bool:
-    return b"NaN" in body or b"Infinity" in body
-
-
 def _finite_json(body: bytes) -> Any:
     """Read JSON with null for NaN and infinities: services in Python write them, XComs and PostgreSQL refuse them."""
     value = from_json(body)
-    return _with_null_for_non_finite(value) if _has_non_finite_numbers(body) else value
+    return _with_null_for_non_finite(value) if b"NaN" in body or b"Infinity" in body else value
 
 
 def _with_null_for_non_finite(value: Any) -> Any:

@@ -1,0 +1,39 @@
+"""What a DAG file pays for importing a provider's sensors and operators, on top of the Airflow SDK."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+from tests.benchmarks.tables import show
+
+PROVIDERS = {
+    "this package": "airflow_modelarts.sensors, airflow_modelarts.operators",
+    "http": "airflow.providers.http.sensors.http, airflow.providers.http.operators.http",
+    "dbt Cloud": "airflow.providers.dbt.cloud.sensors.dbt, airflow.providers.dbt.cloud.operators.dbt",
+}
+BUDGET_MS = 10.0
+ROUNDS = 7
+PROGRAM = """
+import time
+from airflow.sdk import BaseSensorOperator
+started = time.perf_counter()
+import {modules}
+print((time.perf_counter() - started) * 1000)
+"""
+
+
+def run() -> None:
+    """Import each in fresh interpreters, in turn, and print the medians."""
+    times: dict[str, list[float]] = {name: [] for name in PROVIDERS}
+    for _ in range(ROUNDS):
+        for name, modules in PROVIDERS.items():
+            program = [sys.executable, "-c", PROGRAM.format(modules=modules)]
+            finished = subprocess.run(program, capture_output=True, text=True, check=False)
+            if finished.returncode == 0:
+                times[name].append(float(finished.stdout.split()[-1]))
+    medians = {name: statistics.median(found) for name, found in times.items() if found}
+    ours = medians["this package"]
+    rows = [(name, median, median / ours) for name, median in medians.items()]
+    show(f"Import, ms on top of the Airflow SDK (budget {BUDGET_MS:.0f} ms)", ("provider", "ms", "ratio"), rows)
