@@ -209,6 +209,7 @@ class Watcher:
         self._outage: ModelArtsError | None = None
         self._rest_until = -math.inf
         self._wakes_at = math.inf
+        self._round_began = -math.inf
         self._loop = asyncio.get_running_loop()
         self._joined = asyncio.Event()
         # In a context of its own: it works for all triggers, so its log lines are not those of the first one's task.
@@ -298,7 +299,7 @@ class Watcher:
 
     async def _round(self) -> None:
         """Look after the waits that are due, and after those that soon would be, so that they keep together."""
-        now = self._loop.time()
+        now = self._round_began = self._loop.time()
         wanted: dict[str, set[str]] = defaultdict(set)
         for wait in self._open_waits():
             if wait.due <= now + wait.interval / 2:
@@ -417,7 +418,8 @@ class Watcher:
     def _observe(self, task_id: str, status: int | None) -> None:
         for wait in self._waits.get(task_id, ()):
             if not wait.over:
-                wait.observe(status, self._loop.time())
+                # As of the round's beginning: those of a long round would be due at odd times, and drift apart.
+                wait.observe(status, self._round_began)
 
 
 def _concerns_all(error: Exception) -> bool:
