@@ -1,18 +1,18 @@
-"""Print the tables that are named, by default all: ``python -m tests.benchmarks [imports] [results] [waits]``."""
+"""Print the tables that are named, by default all: ``python -m tests.benchmarks [imports|results|waits|workers …]``."""
 
 from __future__ import annotations
 
 import argparse
 
-from tests.benchmarks import imports, results, waits
+from tests.benchmarks import imports, results, waits, workers
 
-TABLES = {"imports": imports, "results": results, "waits": waits}
+TABLES = {"imports": imports, "results": results, "waits": waits, "workers": workers}
 
 
 def main() -> None:
     """Read the arguments, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("tables", nargs="*", choices=[*TABLES, []], help="imports, results or waits; default all")
+    parser.add_argument("tables", nargs="*", choices=[*TABLES, []], help="default all")
     parser.add_argument("--waits", default="10,100,500,1000", help="how many waits at once, default %(default)s")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each measurement of waits")
     arguments = parser.parse_args()
