@@ -13,7 +13,7 @@ def main() -> None:
     """Read the arguments, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("tables", nargs="*", choices=[*TABLES, []], help="default all")
-    parser.add_argument("--waits", default="10,100,500,1000", help="how many waits at once, default %(default)s")
+    parser.add_argument("--waits", default="10,100,500,1000,10000", help="how many waits at once, default %(default)s")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each measurement of waits")
     arguments = parser.parse_args()
     for name in arguments.tables or TABLES:

@@ -1,8 +1,9 @@
 """
-What waits cost a triggerer: this package's trigger, the http provider's, a bare aiohttp loop a wait, and sleeping.
+What waits cost a triggerer: this package's trigger, other providers', a bare aiohttp loop a wait, and sleeping.
 
-Each kind runs in a process of its own, as many asyncio tasks as there are waits, as in a triggerer; the service runs in
-this process, so its work is not counted. The http provider's trigger waits for an address that answers 404.
+Each kind runs in a process of its own, as many asyncio tasks as there are waits, as in a triggerer; the services run in
+this process, so their work is not counted. The http provider's trigger waits for an address that answers 404. dbt
+Cloud's speaks TLS only, as ours does too with a real service, so compare its requests rather than its CPU.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any
 import psutil
 
 from airflow_modelarts.emulator import EmulatorServer, accounts
+from tests.benchmarks.dbt import dbt_cloud
 from tests.benchmarks.tables import show
 
 INTERVAL = 5.0
-KINDS = ("this package", "http", "aiohttp", "sleep")
+KINDS = ("this package", "http", "dbt Cloud", "aiohttp", "sleep")
 TARGETS = "targets at 500 waits: 0.2 requests, 0.5 ms, 8 KB a wait and minute"
 #: Above this, the kinds that ask for each wait would measure the service.
 MOST_FOR_OTHERS = 1000
@@ -42,7 +44,7 @@ def run(counts: list[int], seconds: float) -> None:
 
 
 def _measure(kind: str, count: int, seconds: float) -> tuple[object, ...]:
-    with EmulatorServer(task_duration=1e6) as server:
+    with EmulatorServer(task_duration=1e6) as server, dbt_cloud() as dbt:
         ids = [task.task_id for task in server.state.add_tasks(count, status=1)]
         token = server.state.accounts.issue_token(accounts.PROJECT_ID, now=time.time(), lifetime=86400).value
         order = {"kind": kind, "ids": ids, "seconds": seconds, "url": server.url, "token": token}
@@ -50,6 +52,10 @@ def _measure(kind: str, count: int, seconds: float) -> tuple[object, ...]:
             **os.environ,
             "AIRFLOW_CONN_MODELARTS_DEFAULT": server.airflow_connection(),
             "AIRFLOW_CONN_HTTP_DEFAULT": json.dumps({"conn_type": "http", "host": server.url}),
+            "AIRFLOW_CONN_DBT_CLOUD_DEFAULT": json.dumps(
+                {"conn_type": "dbt_cloud", "host": f"127.0.0.1:{dbt.port}", "login": "1", "password": "fake"}
+            ),
+            "SSL_CERT_FILE": dbt.certificate,
         }
         program = [sys.executable, "-m", "tests.benchmarks.waits"]
         with subprocess.Popen(
@@ -67,9 +73,9 @@ def _measure(kind: str, count: int, seconds: float) -> tuple[object, ...]:
                 raise RuntimeError(f"{kind} ended before {word}")
 
             hear("steady")
-            before = server.state.log.count()
+            before = server.state.log.count() + dbt.requests
             cpu_ms, kilobytes = map(float, hear("measured"))
-            requests = server.state.log.count() - before
+            requests = server.state.log.count() + dbt.requests - before
             per_minute = 60 / seconds / count
             figures: tuple[object, ...] = (requests * per_minute, cpu_ms * per_minute, kilobytes / (count - 5))
             if kind != "this package":
@@ -100,6 +106,16 @@ async def _http(task_id: str, order: dict[str, Any]) -> None:
         return
 
 
+async def _dbt_cloud(task_id: str, order: dict[str, Any]) -> None:
+    from airflow.providers.dbt.cloud.triggers.dbt import DbtCloudRunJobTrigger
+
+    trigger = DbtCloudRunJobTrigger(
+        conn_id="dbt_cloud_default", run_id=1, end_time=time.time() + 86400, poll_interval=INTERVAL, account_id=1
+    )
+    async for _ in trigger.run():
+        return
+
+
 async def _aiohttp(task_id: str, order: dict[str, Any]) -> None:
     url = f"{order['url']}/v2/{accounts.PROJECT_ID}/processor-tasks/{task_id}"
     while True:
@@ -117,6 +133,7 @@ async def _sleep(task_id: str, order: dict[str, Any]) -> None:
 WAYS: dict[str, Callable[[str, dict[str, Any]], Awaitable[None]]] = {
     "this package": _ours,
     "http": _http,
+    "dbt Cloud": _dbt_cloud,
     "aiohttp": _aiohttp,
     "sleep": _sleep,
 }

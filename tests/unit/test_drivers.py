@@ -27,6 +27,8 @@ from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 
+from ..certificates import write_certificate
+
 ONCE = Retries(attempts=1)
 TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
 
@@ -256,33 +258,7 @@ def test_cookies_are_not_kept(serve: Serve, set_connection: Callable[..., None])
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     """A server's TLS context with a self-signed certificate for 127.0.0.1, and the file that vouches for it."""
-    from datetime import UTC, datetime, timedelta
-    from ipaddress import ip_address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
-        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path / "authority.pem"
-    file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key_file = tmp_path / "key.pem"
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    file, key_file = write_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file, key_file)
     return context, file
