@@ -1,0 +1,25 @@
+"""The example DAGs import, each without what only a run needs."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import airflow
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "dags_examples").glob("*.py"))
+NEEDS_AIRFLOW_3 = {"downstream_on_completion"}
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_it_imports(file: Path) -> None:
+    if file.stem in NEEDS_AIRFLOW_3 and airflow.__version__.startswith("2."):
+        with pytest.raises(ImportError):
+            runpy.run_path(str(file))
+    else:
+        runpy.run_path(str(file))
+
+
+def test_there_are_examples() -> None:
+    assert {file.stem for file in EXAMPLES} >= {"feature_analysis", "wait_for_console_task", *NEEDS_AIRFLOW_3}
