@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_modelarts import connection, provider
 from airflow_modelarts.api import operations
@@ -173,7 +174,9 @@ class ModelArtsHook(_BaseHook):
 
     def _read_connection(self) -> Settings:
         found = self.get_connection(self.modelarts_conn_id)
-        return connection.read(found, found.extra_dejson, self.overrides)
+        settings = connection.read(found, found.extra_dejson, self.overrides)
+        _mask(settings)
+        return settings
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -233,4 +236,12 @@ class ModelArtsAsyncHook(_BaseHook):
 
     async def _read_connection(self) -> Settings:
         found = await get_async_connection(self.modelarts_conn_id, self)
-        return connection.read(found, await get_async_extra_dejson(found), self.overrides)
+        settings = connection.read(found, await get_async_extra_dejson(found), self.overrides)
+        await asyncio.to_thread(_mask, settings)  # it tells the supervisor, and blocks for that
+        return settings
+
+
+def _mask(settings: Settings) -> None:
+    """Have Airflow mask what it did not read itself, such as a key of the environment."""
+    for secret in settings.client.credentials.secrets:
+        mask_secret(secret)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import redact
 from requests_mock import Mocker
 
 from airflow_modelarts.api import operations
@@ -156,3 +157,21 @@ def test_neither_the_logs_nor_the_errors_of_a_call_show_a_secret(
     with pytest.raises(Exception, match="the task failed") as caught:
         ModelArtsHook().describe_processor_task("abc")
     assert "fake-secret-key" not in str(caught.value) + caplog.text
+
+
+@pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
+def test_a_key_of_the_environment_is_masked_in_logs(
+    set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, hook: type
+) -> None:
+    secret = f"environment-secret-of-{hook.__name__}"
+    monkeypatch.setenv("HUAWEICLOUD_SDK_AK", "ENVKEY")
+    monkeypatch.setenv("HUAWEICLOUD_SDK_SK", secret)
+    set_connection(extra={"auth": "environment"})
+    reading = hook()._driver.settings()
+    if inspect.isawaitable(reading):
+        asyncio.run(_wait_for(reading))
+    assert secret not in str(redact(f"the key is {secret}"))
+
+
+async def _wait_for(reading: Any) -> None:
+    await reading
