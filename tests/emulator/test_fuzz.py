@@ -49,8 +49,14 @@ def check(caller: Caller, response: Any) -> None:
     assert response.status_code == 200 or answer["error_code"]
 
 
+# requests takes dot segments out of a path after it was signed, so that the gateway rightly refuses it.
+SEGMENTS = TEXTS.filter(lambda text: text not in (".", "..")) | st.sampled_from(
+    ["versions", "results", "stop", "items"]
+)
+
+
 @BOUNDED
-@given(method=METHODS, segments=st.lists(TEXTS | st.sampled_from(["versions", "results", "stop", "items"]), max_size=4))
+@given(method=METHODS, segments=st.lists(SEGMENTS, max_size=4))
 def test_no_path_makes_it_stumble(caller: Caller, method: str, segments: list[str]) -> None:
     path = "".join("/" + quote(segment, safe="", errors="replace") for segment in segments)
     check(caller, caller(method, path))

@@ -161,24 +161,14 @@ def test_many_connections_at_once_are_served(server: EmulatorServer) -> None:
             connection.close()
 
 
-def test_an_answer_takes_milliseconds(call: Caller) -> None:
-    def measure() -> float:
-        start = time.perf_counter()
-        call("GET")
-        return time.perf_counter() - start
-
-    assert min(measure() for _ in range(10)) < 0.03
-
-
 # Importing
 
 
-def test_without_fastapi_an_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("airflow_modelarts.emulator.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "fastapi", None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs fastapi: install 'airflow-provider-modelarts\[emulator\]'"):
-        emulator.create_app  # noqa: B018  # looking it up imports it
+def test_without_fastapi_an_import_says_what_to_install() -> None:
+    # In a process of its own, since modules that are taken away and come back are not the same to those who have them.
+    code = "import sys; sys.modules['fastapi'] = None; from airflow_modelarts.emulator import create_app"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "needs fastapi: install 'airflow-provider-modelarts[emulator]'" in finished.stderr
 
 
 def test_a_defect_is_not_taken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
