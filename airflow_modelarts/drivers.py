@@ -249,7 +249,9 @@ class AsyncDriver:
                 # Reading the certificate authorities takes tens of milliseconds.
                 context = await asyncio.to_thread(_tls_context, settings.verify)
                 self._session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=context),
+                    # Not longer: a server closes idle connections too (uvicorn after 5 s), and a request that meets
+                    # the closing is lost.
+                    connector=aiohttp.TCPConnector(ssl=context, keepalive_timeout=2.0),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"User-Agent": USER_AGENT},
                 )
