@@ -1,0 +1,129 @@
+"""The link to the console: which URL, and the way to it on both Airflows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_modelarts.connection import Settings
+from airflow_modelarts.hooks import ModelArtsHook
+from airflow_modelarts.links import ModelArtsConsoleLink, console_url
+from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
+
+PROJECT_ID = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def settings(set_connection: Callable[..., None]) -> Callable[..., Settings]:
+    def read(host: str = "modelarts.example.com", **extra: Any) -> Settings:
+        set_connection(host=host, extra=extra)
+        with ModelArtsHook() as hook:
+            return hook.get_conn()
+
+    return read
+
+
+class TaskInstance:
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """What an operator logged, which Airflow 3 prints outside of a task."""
+    caplog.set_level(logging.INFO)
+    return lambda: caplog.text + capsys.readouterr().out
+
+
+def persist(settings: Settings) -> dict[str, Any]:
+    task_instance = TaskInstance()
+    operator = ModelArtsDescribeProcessorTaskOperator(task_id="read", processor_task_id="abc")
+    ModelArtsConsoleLink.persist({"ti": task_instance}, operator, "abc", settings)  # type: ignore[typeddict-item]
+    return task_instance.xcoms
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("modelarts.cn-north-4.myhuaweicloud.com", "https://console.huaweicloud.com/modelarts/?region=cn-north-4"),
+        (
+            "modelarts.ap-southeast-1.myhuaweicloud.com",
+            "https://console-intl.huaweicloud.com/modelarts/?region=ap-southeast-1",
+        ),
+        (
+            "modelarts.eu-west-101.myhuaweicloud.eu",
+            "https://console.eu.huaweicloud.com/modelarts/?region=eu-west-101",
+        ),
+        ("modelarts.eu-de.otc.t-systems.com", "https://console.otc.t-systems.com/console/?region=eu-de"),
+    ],
+)
+def test_a_public_region_has_its_public_console(settings: Callable[..., Settings], host: str, url: str) -> None:
+    assert console_url(settings(host), "abc") == url
+
+
+@pytest.mark.parametrize(
+    "host", ["modelarts.region-1.cloud.example.com", "gateway.cn-north-4.myhuaweicloud.com", "127.0.0.1:8080"]
+)
+def test_a_private_installation_has_none_unless_told(settings: Callable[..., Settings], host: str) -> None:
+    assert console_url(settings(host), "abc") is None
+    told = settings(host, console_url="https://console.example.com/modelarts")
+    assert console_url(told, "abc") == "https://console.example.com/modelarts"
+
+
+def test_a_told_console_comes_before_the_public_one(settings: Callable[..., Settings]) -> None:
+    told = settings("modelarts.eu-de.otc.t-systems.com", console_url="https://console.example.com/")
+    assert console_url(told, "abc") == "https://console.example.com/"
+
+
+def test_placeholders_are_filled_in_and_escaped(settings: Callable[..., Settings]) -> None:
+    told = settings(
+        "modelarts.region-1.cloud.example.com",
+        console_url="https://console.example.com/{region}/{project_id}/?x={other}#/task/{processor_task_id}",
+    )
+    assert console_url(told, "a/b c&d") == (
+        f"https://console.example.com/region-1/{PROJECT_ID}/?x={{other}}#/task/a%2Fb%20c%26d"
+    )
+
+
+def test_an_id_that_looks_like_a_placeholder_stays_itself(settings: Callable[..., Settings]) -> None:
+    told = settings(console_url="https://console.example.com/{processor_task_id}")
+    assert console_url(told, "{region}") == "https://console.example.com/%7Bregion%7D"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "console.example.com",
+        "https://",
+        "https://user:pass-word@console.example.com/",
+        "https://[console/",
+        "https://console.example.com/?region={region}",  # which the endpoint 127.0.0.1 does not tell
+    ],
+)
+def test_a_console_that_cannot_be_linked_is_told_without_its_secret(
+    settings: Callable[..., Settings], url: str, said: Callable[[], str]
+) -> None:
+    told = settings("127.0.0.1", console_url=url)
+    assert persist(told) == {}
+    text = said()
+    assert "console_url of the connection must be" in text
+    assert "pass-word" not in text
+
+
+def test_without_a_known_console_nothing_is_pushed_and_nothing_said(
+    settings: Callable[..., Settings], said: Callable[[], str]
+) -> None:
+    assert persist(settings()) == {}
+    assert "console" not in said()
+
+
+def test_the_url_is_pushed_where_airflow_looks_for_it(settings: Callable[..., Settings]) -> None:
+    told = settings(console_url="https://console.example.com/{processor_task_id}")
+    assert persist(told) == {ModelArtsConsoleLink().xcom_key: "https://console.example.com/abc"}
