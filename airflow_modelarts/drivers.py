@@ -85,6 +85,12 @@ class Driver:
             self._settings = self._read_settings()
         return self._settings
 
+    def twin(self) -> Driver:
+        """Return a driver that knows what this one has read, and shares no sockets with it."""
+        twin = Driver(self._read_settings)
+        twin._settings = self._settings
+        return twin
+
     def close(self) -> None:
         """Close the sockets. A later call opens new ones."""
         if self._session is not None:

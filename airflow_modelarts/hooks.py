@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -144,6 +145,19 @@ class ModelArtsHook(_BaseHook):
         :raises ModelArtsError: the service refused, or no attempt got a usable answer.
         """
         return self._driver.iterate(operation, self.retries)
+
+    def twin(self, retries: Retries) -> ModelArtsHook:
+        """
+        Return a hook with sockets of its own that does not read the Airflow connection, if this one has read it.
+
+        So it is fit for a signal handler, which interrupts whatever this one is doing.
+
+        :param retries: how patient each of its calls is.
+        """
+        twin = copy.copy(self)
+        twin.retries = retries
+        twin._driver = self._driver.twin()
+        return twin
 
     def get_conn(self) -> Settings:
         """

@@ -23,18 +23,15 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, status_name
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.waiting import Lookout
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_modelarts.api.errors import ModelArtsError
     from airflow_modelarts.api.models import ProcessorTask
-    from airflow_modelarts.hooks import ModelArtsHook
 
-#: Seconds; where the pauses of an outage stop growing, unless the poke interval is longer.
-LONGEST_OUTAGE_PAUSE = 300.0
 TRIGGER = "airflow_modelarts.triggers.ProcessorTaskTrigger"
 #: What a template may use that is rendered in a triggerer; anything else may need a worker, ``ti`` certainly does.
 RENDERED_IN_TRIGGERER = frozenset(
@@ -104,10 +101,8 @@ class ModelArtsProcessorTaskSensor(BaseSensorOperator):
             self._worker_because.append("end_from_trigger needs Airflow 3.3")
         if start_from_trigger:
             self._start_from_trigger_if_possible()
-        self._last_status: int | None = -1  # unlike anything that was seen
-        self._outage: ModelArtsError | None = None
-        self._failed_pokes = 0
         self._executing = False
+        self._lookout: Lookout[ProcessorTask] | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait, in the mode that was asked for."""
@@ -257,49 +252,25 @@ class ModelArtsProcessorTaskSensor(BaseSensorOperator):
 
     def _read(self) -> ProcessorTask | None:
         """Read the task; None while nobody can tell how it is."""
-        from airflow_modelarts.api.errors import ModelArtsError
+        if self._lookout is None:
+            self._lookout = Lookout(f"Processing task '{self.processor_task_id}'", self._describe, self.log)
+        return self._lookout.look()
 
-        try:
-            with self._open_hook() as hook:
-                task = hook.describe_processor_task(self.processor_task_id)
-        except ModelArtsError as error:
-            if not error.temporary:
-                raise
-            if self._outage is None:
-                self.log.warning("%s The sensor goes on waiting.", error)
-            self._outage = error
-            self._failed_pokes += 1
-            return None
-        if self._outage is not None:
-            self.log.info("ModelArts answers again.")
-            self._outage, self._failed_pokes = None, 0
-        self._log_change(task)
-        return task
-
-    def _open_hook(self) -> ModelArtsHook:
+    def _describe(self) -> ProcessorTask:
         from airflow_modelarts.api.exchange import Retries
         from airflow_modelarts.hooks import ModelArtsHook
 
         # The wait itself is the retry; one repetition spares a mere blip the whole poke interval.
         retries = Retries(attempts=2, longest_retry_after=5.0)
-        return ModelArtsHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries)
-
-    def _log_change(self, task: ProcessorTask) -> None:
-        if task.status == self._last_status:
-            return
-        self._last_status = task.status
-        self.log.info("Processing task '%s' is %s.", task.task_id, status_name(task.status))
+        with ModelArtsHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
+            return hook.describe_processor_task(self.processor_task_id)
 
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
         """Stretch the pause during an outage, and let the service say how long; otherwise it is Airflow's own."""
         usual: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)
-        if self._outage is None:
-            return usual
-        longest = max(usual, LONGEST_OUTAGE_PAUSE)
-        grown = usual * 2.0 ** min(self._failed_pokes - 1, 60)
-        wanted = min(longest, max(grown, self._outage.retry_after or 0.0))
+        wanted = usual if self._lookout is None else self._lookout.pause(usual)
         # The wait must not sleep past its own timeout.
         return max(min(wanted, self.timeout - run_duration()), 0.0) if wanted > usual else usual
 

@@ -160,6 +160,20 @@ class ProcessorTaskVersion(ApiModel):
     unmodified_sample_count: int | None = None
     deleted_sample_count: int | None = None
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the version has ended: completed, failed or stopped."""
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def status_name(self) -> str:
+        """The status in words, for example ``completed``."""
+        return status_name(self.status)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the version under the API's field names, plus ``status_name``."""
+        return {**super().to_json(), "status_name": self.status_name}
+
 
 class ProcessorTaskItem(ApiModel):
     """A template that the service offers, with its labels."""
