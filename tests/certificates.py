@@ -10,9 +10,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+LOOPBACK = x509.IPAddress(ip_address("127.0.0.1"))
 
-def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a self-signed certificate for 127.0.0.1 and its key, valid for a day; return the two files."""
+
+def write_certificate(
+    folder: Path, *, subject: x509.GeneralName = LOOPBACK, valid_for: timedelta = timedelta(days=1)
+) -> tuple[Path, Path]:
+    """
+    Write a self-signed certificate and its key; return the two files.
+
+    :param subject: whose certificate, by default that of 127.0.0.1.
+    :param valid_for: how long from now; negative for one that has expired.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = datetime.now(UTC)
@@ -22,9 +31,9 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .not_valid_before(now - timedelta(days=30))
+        .not_valid_after(now + valid_for)
+        .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
