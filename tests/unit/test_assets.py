@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
+import airflow
 import pytest
+from airflow.providers.common.compat.sdk import Asset, AssetAlias
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_modelarts.assets import obs_uri
+from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+from airflow_modelarts.assets import emit, input_uris, obs_uri, output_uri
+
+ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 
 
 @pytest.mark.parametrize(
@@ -87,3 +96,220 @@ def test_a_uri_is_its_own_uri(key: str) -> None:
     uri = obs_uri(f"/bucket/{key}")
     assert obs_uri(uri) == uri
     assert uri is None or (uri.isascii() and "?" not in uri and "#" not in uri)
+
+
+@pytest.mark.parametrize(
+    ("written", "uri"),
+    [
+        ("obs://bucket/out/", "obs://bucket/out"),
+        ("OBS://bucket/out", "obs://bucket/out"),
+        ("obs://bucket/a%c3%bc#part", "obs://bucket/a%C3%BC"),
+        ("obs://bucket", "obs://bucket"),
+        ("obs://bucket/", "obs://bucket"),
+    ],
+)
+def test_airflow_normalizes_an_assets_uri_as_we_do(written: str, uri: str) -> None:
+    assert Asset(uri=written).uri == uri
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("obs:///key", "bucket name"),
+        ("obs://bucket/in/../secret", "between slashes"),
+        ("obs://bucket:443/key", "without user and port"),
+        ("obs://bucket/key?Signature=a-secret", "must not contain a query"),
+    ],
+)
+def test_airflow_refuses_an_asset_that_is_no_place(written: str, complaint: str) -> None:
+    if ON_AIRFLOW_2:  # where this is a warning
+        with pytest.warns(UserWarning, match=complaint):
+            Asset(uri=written)
+    else:
+        with pytest.raises(ValueError, match=complaint) as caught:
+            Asset(uri=written)
+        assert "a-secret" not in str(caught.value)
+
+
+def task(**fields: Any) -> ProcessorTask:
+    return ProcessorTask.model_validate({"task_id": "abc", "status": 2, **fields})
+
+
+def obs(path: str) -> dict[str, Any]:
+    return {"type": "OBS", "path": path}
+
+
+@pytest.mark.parametrize(
+    ("work_path", "uri"),
+    [
+        (obs("/bucket/out/"), "obs://bucket/out"),
+        ({"path": "s3://bucket/out"}, "obs://bucket/out"),
+        ({"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK"}, None),
+        ({"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK", "output_path": "/datasets/demo"}, None),
+        ({"type": "DATASET", "path": "PYc9", "output_path": "obs://bucket/dataset/"}, "obs://bucket/dataset"),
+        ({**obs("/bucket/out"), "output_path": "/datasets/demo"}, "obs://bucket/out"),
+        ({**obs("/bucket/out"), "output_path": "ftp://host/out"}, "obs://bucket/out"),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_output_is_the_work_path_in_obs(work_path: Any, uri: str | None) -> None:
+    assert output_uri(task(work_path=work_path)) == uri
+    assert output_uri(ProcessorTaskVersion.model_validate({"work_path": work_path})) == uri
+
+
+@pytest.mark.parametrize(
+    ("fields", "uris"),
+    [
+        ({}, []),
+        ({"data_source": {"type": "OBS", "source": "/bucket/in/"}}, ["obs://bucket/in"]),
+        (
+            {
+                "data_source": {"type": "OBS", "source": "/bucket/in/"},
+                "inputs": [
+                    {"type": "OBS", "source": "obs://bucket/in"},
+                    {"type": "OBS", "source": "s3://bucket/more?Signature=abc"},
+                    {"source": "/bucket/in/"},
+                    {"type": "DATASET", "source": "X6c3N3eztX7cr3Arvqu"},
+                    {"type": "TASK", "source": "abc"},
+                    {"type": "CUSTOM", "source": "0123456789abcdef0123456789abcdef"},
+                    {"type": "OBS"},
+                ],
+            },
+            ["obs://bucket/in", "obs://bucket/more"],
+        ),
+    ],
+)
+def test_the_inputs_are_the_places_in_obs_each_once(fields: dict[str, Any], uris: list[str]) -> None:
+    assert input_uris(task(**fields)) == uris
+
+
+def test_a_version_has_inputs_too() -> None:
+    version = ProcessorTaskVersion.model_validate({"inputs": [{"type": "OBS", "source": "/bucket/in"}]})
+    assert input_uris(version) == ["obs://bucket/in"]
+
+
+def outlet_events() -> Any:
+    if ON_AIRFLOW_2:
+        from airflow.utils.context import OutletEventAccessors
+    else:
+        from airflow.sdk.execution_time.context import OutletEventAccessors
+    return OutletEventAccessors()
+
+
+def emitted(*outlets: Any, version: ProcessorTaskVersion | None = None, **fields: Any) -> Any:
+    events = outlet_events()
+    emit({"outlet_events": events}, outlets, task(**fields), version)  # type: ignore[typeddict-item]
+    return events
+
+
+def alias_events(events: Any, alias: Any) -> list[tuple[str, dict[str, Any]]]:
+    if ON_AIRFLOW_2:
+        return [(event["dest_dataset_uri"], event["extra"]) for event in events[alias].dataset_alias_events]
+    return [(event.dest_asset_key.uri, event.extra) for event in events[alias].asset_alias_events]
+
+
+EXTRA = {
+    "task_id": "abc",
+    "task_version_id": None,
+    "status": 2,
+    "status_name": "completed",
+    "uri": "obs://bucket/out/images",
+}
+
+
+def test_an_alias_gets_an_asset_at_the_output() -> None:
+    alias = AssetAlias("outputs")
+    events = emitted(alias, work_path=obs("/bucket/out/images/"))
+    assert alias_events(events, alias) == [("obs://bucket/out/images", EXTRA)]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "obs://bucket/out/images",
+        "obs://bucket/out/images/",
+        "obs://bucket/out",
+        "obs://bucket",
+        "obs://bucket/out/images/manifest.json",
+        "training-images",
+        "x-images://of/training",
+    ],
+)
+def test_an_asset_that_stands_for_the_output_gets_the_extra(uri: str) -> None:
+    asset = Asset(uri=uri)
+    assert emitted(asset, work_path=obs("/bucket/out/images/"))[asset].extra == EXTRA
+
+
+@pytest.mark.parametrize("uri", ["obs://other/out/images", "obs://bucket/out/image", "obs://bucket/out/images2"])
+def test_an_asset_elsewhere_gets_none(uri: str) -> None:
+    asset = Asset(uri=uri)
+    assert emitted(asset, work_path=obs("/bucket/out/images/"))[asset].extra == {}
+
+
+def test_an_output_in_a_dataset_has_no_asset_of_its_own() -> None:
+    alias, dataset, place = AssetAlias("outputs"), Asset("training-images"), Asset(uri="obs://bucket/out")
+    events = emitted(alias, dataset, place, work_path={"type": "DATASET", "path": "PYc9"})
+    assert alias_events(events, alias) == []
+    assert events[place].extra == {}
+    assert events[dataset].extra == {**EXTRA, "uri": None}
+
+
+def test_the_version_tells_its_own_status_and_place() -> None:
+    version = ProcessorTaskVersion.model_validate(
+        {"task_version_id": "v1", "status": 4, "work_path": obs("/bucket/v1")}
+    )
+    alias = AssetAlias("outputs")
+    events = emitted(alias, version=version, work_path=obs("/bucket/out"))
+    told = {"task_version_id": "v1", "status": 4, "status_name": "stopped", "uri": "obs://bucket/v1"}
+    assert alias_events(events, alias) == [("obs://bucket/v1", {**EXTRA, **told})]
+
+
+def test_a_version_that_tells_nothing_leaves_it_to_the_task() -> None:
+    alias = AssetAlias("outputs")
+    events = emitted(alias, version=ProcessorTaskVersion(), work_path=obs("/bucket/out/images"))
+    assert alias_events(events, alias) == [("obs://bucket/out/images", EXTRA)]
+
+
+def test_what_a_user_said_in_an_event_stays() -> None:
+    asset, events = Asset(uri="obs://bucket/out"), outlet_events()
+    events[asset].extra["mine"] = 1
+    emit({"outlet_events": events}, [asset], task(work_path=obs("/bucket/out")))  # type: ignore[typeddict-item]
+    assert events[asset].extra == {**EXTRA, "uri": "obs://bucket/out", "mine": 1}
+
+
+def test_a_place_too_long_for_airflow_is_told_and_fails_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    alias = AssetAlias("outputs")
+    events = emitted(alias, work_path=obs("/bucket/" + "图" * 1000))
+    assert alias_events(events, alias) == []
+    assert "There is no asset event for obs://bucket/%E5%9B%BE" in caplog.text
+
+
+def test_outlets_of_another_kind_are_left_alone() -> None:
+    assert len(emitted("a text", object(), work_path=obs("/bucket/out"))) == 0
+
+
+def test_importing_it_loads_neither_airflow_nor_models() -> None:
+    code = "import airflow_modelarts.assets, sys; print([m for m in ('airflow.sdk', 'pydantic') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="references came with Airflow 3")
+def test_a_reference_to_an_asset_by_its_uri_counts_as_the_asset(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    asset = Asset(uri="obs://bucket/out")
+    # Airflow asks its API server which asset is meant, and there is none here.
+    monkeypatch.setattr(OutletEventAccessors, "_resolve_asset_ref", lambda self, ref: (key_of(asset), {}))
+    events = emitted(
+        Asset.ref(uri="obs://bucket/out"),  # type: ignore[attr-defined]
+        Asset.ref(uri="obs://elsewhere/out"),  # type: ignore[attr-defined]
+        work_path=obs("/bucket/out"),
+    )
+    assert events[asset].extra == {**EXTRA, "uri": "obs://bucket/out"}
+
+
+def key_of(asset: Any) -> Any:
+    from airflow.sdk.definitions.asset import AssetUniqueKey
+
+    return AssetUniqueKey.from_asset(asset)
