@@ -1,14 +1,22 @@
-"""Operators that make one call about a processing task."""
+"""Operators that read, list, stop and delete processing tasks, whoever has created them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
+from airflow_modelarts.api.errors import ModelArtsNotFoundError
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
 from airflow_modelarts.operators.base import ModelArtsOperator
+from airflow_modelarts.operators.stopping import say_ended, stop_active_versions, stop_version
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_modelarts.api.models import ProcessorTask
+    from airflow_modelarts.hooks import ModelArtsHook
 
 
 class ModelArtsDescribeProcessorTaskOperator(ModelArtsOperator):
@@ -37,3 +45,247 @@ class ModelArtsDescribeProcessorTaskOperator(ModelArtsOperator):
             task = hook.describe_processor_task(self.processor_task_id)
         self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
         return self._push(context, task)
+
+
+class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
+    """
+    Stops what runs of a processing task: one version, or all that have not ended (StopProcessorTaskVersion).
+
+    What has ended already needs no stop: the operator says so and succeeds. It does not wait for anything. A task
+    without versions, which is every feature analysis, cannot be stopped.
+
+    Its XCom is ``{"task_id": …, "stopped_version_ids": [...]}``, with the versions that ended by this.
+
+    :param processor_task_id: the processing task's id (templated).
+    :param version_id: the version's id, ``task_version_id`` in the API (templated); default all that have not ended.
+    :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
+    :param project_id: instead of the connection's (templated).
+    :raises ModelArtsRequestError: the task has no versions.
+    :raises ModelArtsBusyError: a version was initializing all the while; a retry may find it running.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
+    """
+
+    template_fields: Sequence[str] = ("processor_task_id", "version_id", *ModelArtsOperator.template_fields)
+
+    def __init__(self, *, processor_task_id: str, version_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.processor_task_id = processor_task_id
+        self.version_id = version_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Stop the version or the versions, and return what was stopped."""
+        with self._open_hook() as hook:
+            if self.version_id is None:
+                stopped = stop_active_versions(hook, self.processor_task_id)
+            else:
+                stopped = self._stop_one(hook, self.version_id)
+        return {"task_id": self.processor_task_id, "stopped_version_ids": stopped}
+
+    def _stop_one(self, hook: ModelArtsHook, version_id: str) -> list[str]:
+        status = hook.describe_processor_task_version(self.processor_task_id, version_id).status
+        if status in TERMINAL_STATUSES:
+            say_ended(hook, self.processor_task_id, version_id, status)
+            return []
+        return [version_id] if stop_version(hook, self.processor_task_id, version_id) else []
+
+
+class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
+    """
+    Deletes a processing task (DeleteProcessorTask) or one version of it (DeleteProcessorTaskVersion).
+
+    While it is initializing the service forbids that: the call is repeated for about half a minute, and what is left
+    is for the operator's own ``retries``.
+
+    Its XCom is ``{"task_id": …, "version_id": …, "deleted": true}``; ``deleted`` is false when there was nothing.
+
+    :param processor_task_id: the processing task's id (templated).
+    :param version_id: the id of the one version to delete, ``task_version_id`` in the API (templated); default the
+        task as a whole.
+    :param ignore_if_missing: succeed when it does not exist. By default that fails, as a wrong id would otherwise go
+        unnoticed. Set it where the operator has ``retries``: the try before may have died after it deleted.
+    :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
+    :param project_id: instead of the connection's (templated).
+    :raises ModelArtsNotFoundError: there is no such task or version.
+    :raises ModelArtsBusyError: it was initializing all the while.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
+    """
+
+    template_fields: Sequence[str] = ("processor_task_id", "version_id", *ModelArtsOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        processor_task_id: str,
+        version_id: str | None = None,
+        ignore_if_missing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.processor_task_id = processor_task_id
+        self.version_id = version_id
+        self.ignore_if_missing = ignore_if_missing
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Delete the task or the version."""
+        what = f"Processing task '{self.processor_task_id}'"
+        if self.version_id is not None:
+            what = f"Version '{self.version_id}' of processing task '{self.processor_task_id}'"
+        deleted = self._delete()
+        self.log.info("%s is deleted." if deleted else "%s does not exist: there is nothing to delete.", what)
+        return {"task_id": self.processor_task_id, "version_id": self.version_id, "deleted": deleted}
+
+    def _delete(self) -> bool:
+        try:
+            with self._open_hook() as hook:
+                if self.version_id is None:
+                    hook.delete_processor_task(self.processor_task_id)
+                else:
+                    hook.delete_processor_task_version(self.processor_task_id, self.version_id)
+        except ModelArtsNotFoundError as error:
+            # An earlier attempt of this call, whose answer was lost, has deleted it.
+            if error.outcome_unknown:
+                return True
+            if not self.ignore_if_missing:
+                raise
+            return False
+        return True
+
+
+class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
+    """
+    Lists processing tasks, all pages (ListProcessorTasks), without their results.
+
+    Its XCom is the list of tasks under the API's field names plus ``status_name``, made for mapping::
+
+        running = ModelArtsListProcessorTasksOperator(task_id="running", status="running")
+        ModelArtsProcessorTaskSensor.partial(task_id="wait").expand(
+            processor_task_id=running.output.map(lambda task: task["task_id"])
+        )
+
+    The list shifts while it is read: a task that is created or deleted meanwhile may or may not be in it.
+
+    :param status: a status or several, each as a number or a name, for example ``"failed"`` or ``[0, 1]`` (templated).
+        One is filtered by the service, several are picked out of all here.
+    :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated); the API calls the
+        filter ``task_type``, which Airflow's operators have for themselves.
+    :param task_name: fuzzy, so a shorter text finds longer names (templated).
+    :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
+    :param source: the data source, for example a dataset id (templated).
+    :param version_id: one or several *dataset* version ids (templated).
+    :param workspace_id: whose tasks (templated); the service's default is "0".
+    :param query_current: only the newest task of each dataset version; default all.
+    :param created_after: only tasks created at this moment or later: a datetime or its ISO 8601 text, without an
+        offset in UTC (templated). Newest first, which is the default, no more is read than that takes.
+    :param created_before: only tasks created earlier than this, likewise (templated). With ``data_interval_start`` and
+        ``data_interval_end`` each task is in one run's list.
+    :param sort_by: ``create_time`` (the service's default), ``name`` or ``duration_seconds``.
+    :param order: ``desc`` (the service's default) or ``asc``.
+    :param max_tasks: how many tasks at most, default 1000: an XCom is a row in Airflow's database, at some kilobyte a
+        task, and Airflow maps over 1024 items unless ``core.max_map_length`` says otherwise. A list that is cut off is
+        a warning in the log. None for no limit.
+    :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
+    :param project_id: instead of the connection's (templated).
+    :raises ValueError: a status or a moment is none.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
+    """
+
+    template_fields: Sequence[str] = (
+        *("status", "template_id", "task_name", "source_type", "source", "version_id", "workspace_id"),
+        *("created_after", "created_before"),
+        *ModelArtsOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        status: int | str | Iterable[int | str] | None = None,
+        template_id: str | None = None,
+        task_name: str | None = None,
+        source_type: str | None = None,
+        source: str | None = None,
+        version_id: str | Iterable[str] | None = None,
+        workspace_id: str | None = None,
+        query_current: bool | None = None,
+        created_after: datetime | str | None = None,
+        created_before: datetime | str | None = None,
+        sort_by: str | None = None,
+        order: str | None = None,
+        max_tasks: int | None = 1000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.status = status
+        self.template_id = template_id
+        self.task_name = task_name
+        self.source_type = source_type
+        self.source = source
+        self.version_id = version_id
+        self.workspace_id = workspace_id
+        self.query_current = query_current
+        self.created_after = created_after
+        self.created_before = created_before
+        self.sort_by = sort_by
+        self.order = order
+        self.max_tasks = max_tasks
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Read the pages and return the tasks."""
+        one_more = None if self.max_tasks is None else self.max_tasks + 1
+        with self._open_hook() as hook:
+            found = list(islice(self._select(hook), one_more))
+        if self.max_tasks is not None and len(found) > self.max_tasks:
+            del found[self.max_tasks :]
+            self.log.warning("There are more than these %s tasks: the list is cut off, see max_tasks.", self.max_tasks)
+        self.log.info("Found %s processing tasks.", len(found))
+        return [task.to_json() for task in found]
+
+    def _select(self, hook: ModelArtsHook) -> Iterator[ProcessorTask]:
+        statuses = _statuses(self.status)
+        after, before = _milliseconds(self.created_after), _milliseconds(self.created_before)
+        tasks = hook.list_processor_tasks(
+            status=min(statuses) if len(statuses) == 1 else None,
+            task_type=self.template_id,
+            task_name=self.task_name,
+            source_type=self.source_type,
+            source=self.source,
+            version_id=self.version_id,
+            workspace_id=self.workspace_id,
+            query_current=self.query_current,
+            sort_by=self.sort_by,
+            order=self.order,
+        )
+        if after is not None and self.sort_by in (None, "create_time") and self.order in (None, "desc"):
+            tasks = takewhile(lambda task: _is_within(task, after, None), tasks)
+        for task in tasks:
+            if (not statuses or task.status in statuses) and _is_within(task, after, before):
+                yield task
+
+
+def _statuses(given: int | str | Iterable[int | str] | None) -> set[int]:
+    """Read statuses given in any way; none are all."""
+    if given is None:
+        return set()
+    return {_status(one) for one in ([given] if isinstance(given, int | str) else given)}
+
+
+def _status(given: int | str) -> int:
+    try:
+        return ProcessorTaskStatus[given.upper()] if isinstance(given, str) and not given.isdigit() else int(given)
+    except (KeyError, TypeError, ValueError):
+        names = ", ".join(status.name.lower() for status in ProcessorTaskStatus)
+        raise ValueError(f"status has {given!r}: give numbers from 0 to 4, or some of {names}") from None
+
+
+def _milliseconds(moment: datetime | str | None) -> int | None:
+    """Return a moment as the API counts it, since the epoch."""
+    if moment is None:
+        return None
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+
+
+def _is_within(task: ProcessorTask, after: int | None, before: int | None) -> bool:
+    """Tell whether a task was created in a window; one that does not say when is in every one."""
+    created = task.create_time
+    return created is None or ((after is None or created >= after) and (before is None or created < before))

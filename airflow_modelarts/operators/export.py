@@ -1,0 +1,210 @@
+"""The operator that writes what a version did to each sample to a file, wherever Airflow can write one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from hashlib import blake2b
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_modelarts.api.errors import ModelArtsRequestError
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
+from airflow_modelarts.operators.base import ModelArtsOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_modelarts.api.models import ProcessorTaskVersion, SampleResult
+    from airflow_modelarts.api.operations import ListOperation
+    from airflow_modelarts.hooks import ModelArtsHook
+
+#: What the numbers of ``result_property`` mean.
+PROPERTIES = ("reserved", "modified", "deleted", "added")
+#: How much of the file waits in memory on its way to an object store: S3 takes at most 10,000 parts of at least 5 MiB.
+BLOCK_BYTES = 8 * 1024 * 1024
+
+
+class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
+    """
+    Writes what a version of a processing task did to each sample to a file (ListProcessorTaskVersionResults).
+
+    The file is JSON Lines in UTF-8, one line a sample under the API's field names, compressed when its name ends in
+    ``.gz``. It holds no download links unless they are asked for. Memory does not grow with what is written, but for
+    some hundred bytes a sample, by which repeated ones are recognized.
+
+    The file appears under its name when it is complete, and replaces the one before it at once. Until then it is a
+    hidden file beside it, ``.name.part-…``: renamed where there are files, copied and deleted in object stores, for
+    which the connection needs the rights. What a killed try leaves of that is removed by the next one.
+
+    Its XCom is ``{"task_id": …, "version_id": …, "path": …, "count": 3, "by_property": {"reserved": 2, "added": 1}}``;
+    ``ObjectStoragePath`` opens the path, connection included.
+
+    :param processor_task_id: the processing task's id (templated).
+    :param path: the file, for example ``s3://bucket/{{ ds }}.jsonl.gz`` or ``/data/{{ run_id }}.jsonl`` (templated);
+        the provider of the object store must be installed.
+    :param version_id: the version's id, ``task_version_id`` in the API (templated); default the newest one.
+    :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
+    :param result_property: only samples that were reserved (0), modified (1), deleted (2) or added (3); default all.
+    :param signed_links: write the download links too. They are credentials: for as long as they are valid, whoever
+        reads the file has the samples.
+    :param process_parameter: an OBS image operation, for example a resize, that the download links shall carry.
+    :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
+    :param project_id: instead of the connection's (templated).
+    :raises ValueError: the path names no file.
+    :raises ModelArtsRequestError: the task has no versions, like every feature analysis, or the version has not ended.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
+    """
+
+    template_fields: Sequence[str] = (
+        *("processor_task_id", "version_id", "path", "object_storage_conn_id"),
+        *ModelArtsOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        processor_task_id: str,
+        path: str | ObjectStoragePath,
+        version_id: str | None = None,
+        object_storage_conn_id: str | None = None,
+        result_property: int | None = None,
+        signed_links: bool = False,
+        process_parameter: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.processor_task_id = processor_task_id
+        self.path = path
+        self.version_id = version_id
+        self.object_storage_conn_id = object_storage_conn_id
+        self.result_property = result_property
+        self.signed_links = signed_links
+        self.process_parameter = process_parameter
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the file and return what is in it."""
+        path = self._open_path()
+        with self._open_hook() as hook:
+            version = self._find_version(hook)
+            results = self._results(version)
+            part = remove_parts(path, context["ti"])
+            with written_at_once(path, part) as raw, _compressed(raw, path) as file:
+                counted = self._write(file, hook.iterate(results))
+            expected = hook.call(replace(results, limit=1).page(0)).count
+        count = counted.total()
+        if expected not in (None, count):
+            self.log.warning("The service counts %s samples and has listed %s.", expected, count)
+        self.log.info("Wrote %s samples of version '%s' to %s.", count, version.task_version_id, path)
+        return {
+            "task_id": self.processor_task_id,
+            "version_id": version.task_version_id,
+            "path": str(path),
+            "count": count,
+            "by_property": dict(counted),
+        }
+
+    def _open_path(self) -> ObjectStoragePath:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        # None would take the place of a connection that the path names (Airflow 2).
+        given = {"conn_id": self.object_storage_conn_id} if self.object_storage_conn_id else {}
+        path = ObjectStoragePath(self.path, **given)
+        if str(self.path).endswith("/") or not path.name or path.fs.isdir(path.path):
+            raise ValueError(f"path is {str(self.path)!r}: that is a directory; name a file in it")
+        return path
+
+    def _find_version(self, hook: ModelArtsHook) -> ProcessorTaskVersion:
+        if self.version_id is not None:
+            version = hook.describe_processor_task_version(self.processor_task_id, self.version_id)
+        else:
+            versions = hook.list_processor_task_versions(self.processor_task_id, order="desc")
+            newest = max(versions, key=lambda version: version.create_time or 0, default=None)
+            if newest is None:
+                raise ModelArtsRequestError(
+                    f"Processing task '{self.processor_task_id}' has no versions, as every feature analysis, and so no "
+                    "results of samples: read its result with ModelArtsDescribeProcessorTaskOperator"
+                )
+            version = newest
+        if version.status not in TERMINAL_STATUSES:
+            raise ModelArtsRequestError(
+                f"Version '{version.task_version_id}' of processing task '{self.processor_task_id}' has not ended, and "
+                f"its results are not complete: it is {status_name(version.status)}. Wait for it first"
+            )
+        return version
+
+    def _results(self, version: ProcessorTaskVersion) -> ListOperation[SampleResult]:
+        from airflow_modelarts.api import operations
+
+        results = operations.list_processor_task_version_results(
+            self.processor_task_id,
+            self.version_id or version.task_version_id or "",
+            result_property=self.result_property,
+            process_parameter=self.process_parameter,
+            signed_links=self.signed_links,
+        )
+        return replace(results, identify=lambda result: _digest(results.identify(result)))
+
+    def _write(self, file: IO[bytes], results: Iterator[SampleResult]) -> Counter[str]:
+        counted: Counter[str] = Counter()
+        for result in results:
+            sample = result.model_dump(exclude_unset=True) if self.signed_links else result.to_json()
+            file.write(json.dumps(sample, ensure_ascii=False).encode() + b"\n")
+            counted[_property_name(result.result_property)] += 1
+        return counted
+
+
+def remove_parts(path: ObjectStoragePath, task_instance: Any) -> str:
+    """
+    Remove the unfinished files of this task instance's earlier tries, and return the name for this try's.
+
+    Each try has its own: one that Airflow has given up, and that still runs, must not write into the file of the next.
+    """
+    ti = task_instance
+    folder, slash, name = path.path.rpartition("/")
+    identity = _digest((ti.dag_id, ti.run_id, ti.task_id, ti.map_index)).hex()
+    *earlier, part = [f"{folder}{slash}.{name}.part-{identity}-{number}" for number in range(1, ti.try_number + 1)]
+    for leftover in earlier:
+        if path.fs.exists(leftover):
+            path.fs.rm(leftover)
+    return part
+
+
+@contextmanager
+def written_at_once(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
+    """
+    Open a file for writing that gets its name when it is complete, and is gone if it never is.
+
+    :param part: where it is until then, in the same file system.
+    """
+    fs = path.fs
+    if path.protocol in ("", "file", "local"):  # in an object store it would be the bucket that is created
+        fs.makedirs(path.path.rpartition("/")[0], exist_ok=True)
+    try:
+        # An exception does not keep fsspec from completing a file when it is closed: hence the other name.
+        with fs.open(part, "wb", block_size=BLOCK_BYTES) as file:
+            yield file
+        fs.mv(part, path.path)
+    except BaseException:
+        with suppress(Exception):  # the next try does it too
+            fs.rm(part)
+        raise
+
+
+def _compressed(file: IO[bytes], path: ObjectStoragePath) -> AbstractContextManager[IO[bytes]]:
+    if not path.name.endswith(".gz"):
+        return nullcontext(file)
+    # Without a name and a time in it, equal results make equal files.
+    return gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0)  # type: ignore[return-value]  # binary as well
+
+
+def _digest(identity: Hashable) -> bytes:
+    """Shorten an identity: those of all samples are in memory until the end, and a sample's names two places."""
+    return blake2b(repr(identity).encode(), digest_size=16).digest()
+
+
+def _property_name(number: int | None) -> str:
+    return PROPERTIES[number] if number is not None and 0 <= number < len(PROPERTIES) else f"unknown ({number})"
