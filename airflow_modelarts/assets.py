@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -117,15 +117,16 @@ def emit(
 
     uri = (output_uri(version) if version else None) or output_uri(task)
     extra = _extra(task, version, uri)
+    assets: Any = (Asset, *_references())
     for outlet in outlets:
         if isinstance(outlet, AssetAlias):
             if uri and (asset := _asset(uri)):
                 context["outlet_events"][outlet].add(asset, extra=extra)
-        elif isinstance(outlet, (Asset, *_references())) and _stands_for(outlet, uri):
+        elif isinstance(outlet, assets) and _stands_for(outlet, uri):
             context["outlet_events"][outlet].extra.update(extra)
 
 
-def _extra(task: ProcessorTask, version: ProcessorTaskVersion | None, uri: str | None) -> Mapping[str, Any]:
+def _extra(task: ProcessorTask, version: ProcessorTaskVersion | None, uri: str | None) -> dict[str, Any]:
     from airflow_modelarts.api.statuses import status_name
 
     status = version.status if version and version.status is not None else task.status

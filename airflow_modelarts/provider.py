@@ -1,4 +1,4 @@
-"""What Airflow reads about this package: its modules, and the connection type with its form."""
+"""What Airflow reads about this package: its modules, its connection type with the form, its links and its assets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     ),
     "connect_timeout": _field("Connect timeout", "Seconds, default 10."),
     "read_timeout": _field("Read timeout", "Seconds without a byte of an answer, default 60."),
-    "console_url": _field("Console URL", "URL of the web console, for links; by default the region's public console."),
+    "console_url": _field(
+        "Console URL",
+        "URL of the web console, for the link in the UI; {region}, {project_id} and {processor_task_id} in it are "
+        "filled in. By default the region's public console, if there is one.",
+    ),
 }
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
@@ -51,6 +55,13 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 
 def get_provider_info() -> dict[str, Any]:
     """Return what Airflow's providers manager asks for, valid against its ``provider_info.schema.json``."""
+    asset_uris = [
+        {
+            "schemes": ["obs"],
+            "handler": "airflow_modelarts.assets.sanitize_uri",
+            "to_openlineage_converter": "airflow_modelarts.lineage.convert_asset_to_openlineage",
+        }
+    ]
     return {
         "package-name": "airflow-provider-modelarts",
         "name": "ModelArts",
@@ -76,6 +87,9 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
             }
         ],
+        "extra-links": ["airflow_modelarts.links.ModelArtsConsoleLink"],
+        "asset-uris": asset_uris,
+        "dataset-uris": asset_uris,  # as Airflow 2 calls them
     }
 
 

@@ -6,10 +6,12 @@ import importlib
 import json
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import airflow
 import jsonschema
 import pytest
+from airflow.providers.common.compat.sdk import Asset, BaseOperatorLink
 
 from airflow_modelarts import __version__, provider
 
@@ -23,9 +25,10 @@ def test_the_provider_info_is_valid_against_airflows_schema() -> None:
 
 
 @pytest.mark.skipif(ON_AIRFLOW_2, reason="the schema of Airflow 2 does not know form fields")
-def test_the_connection_type_is_valid_against_the_stricter_schema_of_provider_yaml() -> None:
-    schema = json.loads((AIRFLOW / "provider.yaml.schema.json").read_text())["properties"]["connection-types"]
-    jsonschema.validate(provider.get_provider_info()["connection-types"], schema)
+@pytest.mark.parametrize("key", ["connection-types", "extra-links", "asset-uris", "dataset-uris"])
+def test_what_it_says_is_valid_against_the_stricter_schema_of_provider_yaml(key: str) -> None:
+    schema = json.loads((AIRFLOW / "provider.yaml.schema.json").read_text())["properties"][key]
+    jsonschema.validate(provider.get_provider_info()[key], schema)
 
 
 def test_the_entry_point_leads_to_it() -> None:
@@ -46,10 +49,19 @@ def test_every_module_and_class_that_it_names_is_there() -> None:
             for module in entry["python-modules"]:
                 importlib.import_module(module)
     for connection_type in info["connection-types"]:
-        module, _, name = connection_type["hook-class-name"].rpartition(".")
-        hook = getattr(importlib.import_module(module), name)
+        hook = load(connection_type["hook-class-name"])
         assert hook.conn_type == connection_type["connection-type"]
         assert hook.hook_name == connection_type["hook-name"]
+    for name in info["extra-links"]:
+        assert issubclass(load(name), BaseOperatorLink)
+    for entry in [*info["asset-uris"], *info["dataset-uris"]]:
+        assert callable(load(entry["handler"]))
+        assert callable(load(entry["to_openlineage_converter"]))
+
+
+def load(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +85,18 @@ def test_the_standard_fields_carry_our_names(manager: object) -> None:
     behaviour = manager.field_behaviours["modelarts"]  # type: ignore[attr-defined]
     assert set(behaviour["hidden_fields"]) == {"schema", "port", "extra"}
     assert behaviour["relabeling"]["login"] == "Access key or user"
+
+
+def test_airflow_has_the_link(manager: object) -> None:
+    assert "airflow_modelarts.links.ModelArtsConsoleLink" in manager.extra_links_class_names  # type: ignore[attr-defined]
+
+
+def test_openlineage_names_an_asset_in_obs() -> None:
+    from airflow.providers.common.compat.openlineage.utils.utils import translate_airflow_asset
+
+    dataset = translate_airflow_asset(Asset(uri="obs://bucket/out/"), None)
+    assert dataset is not None
+    assert (dataset.namespace, dataset.name) == ("obs://bucket", "out")
 
 
 def test_every_field_that_is_read_has_a_place_in_the_form() -> None:

@@ -1,0 +1,232 @@
+"""What OpenLineage is told about a processing task, in its own classes and through its own serializer."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import Asset
+from airflow.providers.openlineage.extractors import OperatorLineage
+from airflow.providers.openlineage.extractors.base import DefaultExtractor
+from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
+from openlineage.client.serde import Serde
+
+from airflow_modelarts import lineage
+from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+from airflow_modelarts.lineage import ProcessorTaskLineage, convert_asset_to_openlineage
+
+BODY = {
+    "name": "V001",
+    "template": {"id": "sys_data_cleaning"},
+    "inputs": [{"type": "OBS", "source": "/bucket/in/图/"}, {"type": "TASK", "source": "before"}],
+    "work_path": {"type": "OBS", "path": "s3://bucket/out/"},
+}
+INPUTS = [("obs://bucket", "in/图"), ("modelarts", "processor-task/before")]
+OUTPUTS = [("obs://bucket", "out")]
+
+
+class Operator(ProcessorTaskLineage):
+    """Stands where an operator of Airflow does, as far as OpenLineage asks it."""
+
+    task_type = "Operator"
+
+    def __init__(
+        self, body: Any = None, task: dict[str, Any] | None = None, version: dict[str, Any] | None = None
+    ) -> None:
+        self.body = body
+        if task is not None:
+            self._processor_task = ProcessorTask.model_validate({"task_id": "abc", **task})
+        if version is not None:
+            self._task_version = ProcessorTaskVersion.model_validate(version)
+
+    def _lineage_body(self) -> Any:
+        return self.body
+
+
+def told(when: str, **known: Any) -> OperatorLineage[Any, Any]:
+    """Ask as OpenLineage's extractor does."""
+    extractor = DefaultExtractor(Operator(**known))
+    found = extractor.extract() if when == "start" else getattr(extractor, f"extract_on_{when}")(None)
+    assert found is not None
+    return found
+
+
+def names(datasets: list[Any]) -> list[tuple[str, str]]:
+    return [(dataset.namespace, dataset.name) for dataset in datasets]
+
+
+def serialized(found: OperatorLineage[Any, Any]) -> dict[str, Any]:
+    """Put it into an event and return its JSON, which is what leaves for OpenLineage."""
+    event = RunEvent(
+        eventType=RunState.COMPLETE,
+        eventTime="2026-01-01T00:00:00Z",
+        run=Run(runId="0176a8c2-fe01-7439-87e6-56a1a1b4029f", facets=found.run_facets),
+        job=Job(namespace="default", name="job", facets=found.job_facets),
+        inputs=found.inputs,
+        outputs=found.outputs,
+    )
+    parsed: dict[str, Any] = json.loads(Serde.to_json(event))
+    return parsed
+
+
+def facets(of: dict[str, Any]) -> dict[str, Any]:
+    """Return facets without the two fields that every facet has."""
+    return {
+        name: {key: value for key, value in facet.items() if key not in ("_producer", "_schemaURL")}
+        for name, facet in of.items()
+    }
+
+
+def test_before_the_start_the_body_tells_inputs_and_output() -> None:
+    found = told("start", body=BODY)
+    assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
+    assert found.run_facets == {}
+
+
+def test_in_the_end_the_task_tells_them() -> None:
+    found = told("complete", task={"status": 2, **BODY})
+    assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
+
+
+def test_what_the_task_does_not_tell_the_body_does() -> None:
+    found = told("complete", body=BODY, task={"status": 2})
+    assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
+
+
+def test_the_version_knows_best() -> None:
+    version = {"inputs": [{"type": "OBS", "source": "/bucket/v"}], "work_path": {"type": "OBS", "path": "/bucket/w"}}
+    found = told("complete", body=BODY, task=BODY, version=version)
+    assert (names(found.inputs), names(found.outputs)) == ([("obs://bucket", "v")], [("obs://bucket", "w")])
+
+
+def test_datasets_have_names_of_their_own_and_their_versions() -> None:
+    found = told(
+        "complete",
+        task={
+            "inputs": [
+                {"type": "DATASET", "source": "images", "version_id": "v7"},
+                {"type": "DATASET", "source": "labels", "version_name": "V0010"},
+                {"type": "DATASET", "source": "texts"},
+            ],
+            "work_path": {"type": "DATASET", "path": "images", "version_name": "V0011"},
+        },
+    )
+    event = serialized(found)
+    assert [(each["namespace"], each["name"], facets(each["facets"])) for each in event["inputs"]] == [
+        ("modelarts", "dataset/images", {"version": {"datasetVersion": "v7"}}),
+        ("modelarts", "dataset/labels", {"version": {"datasetVersion": "V0010"}}),
+        ("modelarts", "dataset/texts", {}),
+    ]
+    (output,) = event["outputs"]
+    assert (output["namespace"], output["name"]) == ("modelarts", "dataset/images")
+    assert facets(output["facets"])["version"] == {"datasetVersion": "V0011"}
+
+
+def test_the_version_beside_a_single_dataset_is_its_version() -> None:
+    found = told("start", body={"data_source": {"type": "DATASET", "source": "images"}, "version_id": "v7"})
+    assert found.inputs[0].facets["version"].datasetVersion == "v7"
+
+
+def test_the_version_beside_several_datasets_is_nobodys() -> None:
+    sources = [{"type": "DATASET", "source": "images"}, {"type": "DATASET", "source": "labels"}]
+    found = told("start", body={"inputs": sources, "version_id": "v7"})
+    assert [each.facets for each in found.inputs] == [{}, {}]
+
+
+@pytest.mark.parametrize("body", [{"inputs": 7}, {"work_path": "{{ not yet }}"}, {}, None])
+def test_a_body_that_tells_nothing_is_no_fault(body: Any) -> None:
+    found = told("start", body=body)
+    assert (found.inputs, found.outputs) == ([], [])
+
+
+def test_what_is_no_dataset_is_left_out_and_nothing_comes_twice() -> None:
+    found = told(
+        "start",
+        body={
+            "inputs": [
+                {"type": "CUSTOM", "source": "0123456789abcdef0123456789abcdef"},
+                {"type": "OBS", "source": "nowhere"},
+                {"type": "DATASET"},
+                {"type": "TASK"},
+                {"type": "OBS", "source": "/bucket"},
+                {"type": "OBS", "source": "obs://bucket/"},
+            ],
+            "work_path": {"type": "DATASET"},
+        },
+    )
+    assert (names(found.inputs), names(found.outputs)) == ([("obs://bucket", "/")], [])
+
+
+def test_the_run_is_linked_to_the_processing_task() -> None:
+    run = serialized(told("complete", task={}))["run"]
+    assert facets(run["facets"]) == {"externalQuery": {"externalQueryId": "abc", "source": "modelarts"}}
+
+
+def test_the_run_is_linked_to_the_version_if_there_is_one() -> None:
+    run = serialized(told("complete", task={}, version={"task_version_id": "v1"}))["run"]
+    assert facets(run["facets"])["externalQuery"]["externalQueryId"] == "abc/v1"
+    assert told("complete", task={}, version={}).run_facets["externalQuery"].externalQueryId == "abc"
+
+
+def test_an_output_is_also_known_by_the_task_that_made_it() -> None:
+    (output,) = serialized(told("complete", task=BODY))["outputs"]
+    assert facets(output["facets"]) == {
+        "symlinks": {
+            "identifiers": [{"namespace": "modelarts", "name": "processor-task/abc", "type": "PROCESSOR_TASK"}]
+        }
+    }
+    assert names(told("start", body={"data_source": {"type": "TASK", "source": "abc"}}).inputs) == [
+        ("modelarts", "processor-task/abc")
+    ]
+
+
+def test_a_failure_has_the_services_message_without_its_signed_links() -> None:
+    message = "cannot read https://bucket.obs.example.com/a?AccessKeyId=AK&Signature=SIG"
+    found = told("failure", body=BODY, task={"status": 3, "error_msg": message})
+    event = serialized(found)
+    assert facets(event["run"]["facets"])["errorMessage"] == {
+        "message": "cannot read https://bucket.obs.example.com/a",
+        "programmingLanguage": "python",
+    }
+    assert names(found.inputs) == INPUTS
+    assert "SIG" not in json.dumps(event)
+
+
+@pytest.mark.parametrize("task", [None, {}, {"status": 4}])
+def test_a_failure_of_which_the_service_says_nothing_has_no_message(task: dict[str, Any] | None) -> None:
+    assert "errorMessage" not in told("failure", task=task).run_facets
+
+
+def test_no_signed_link_leaves_in_a_name() -> None:
+    link = "obs://bucket/key?AccessKeyId=AK&Signature=SIG"
+    body = {"inputs": [{"type": "OBS", "source": link}], "work_path": {"type": "OBS", "path": link}}
+    assert "SIG" not in json.dumps(serialized(told("complete", body=body, task=body)))
+
+
+def test_an_asset_has_the_name_of_the_place() -> None:
+    asset = Asset(uri="obs://bucket/out/%E5%9B%BE/")
+    assert names([convert_asset_to_openlineage(asset, None)]) == [("obs://bucket", "out/图")]
+
+
+def test_without_its_provider_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    importing = builtins.__import__
+
+    def without_openlineage(name: str, *arguments: Any) -> Any:
+        if "openlineage" in name:
+            raise ImportError(name)
+        return importing(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without_openlineage)
+    operator = Operator(body=BODY, task={"status": 3, "error_msg": "full"})
+    assert operator.get_openlineage_facets_on_start() is None
+    assert operator.get_openlineage_facets_on_complete(None) is None
+    assert operator.get_openlineage_facets_on_failure(None) is None
+
+
+def test_importing_it_loads_neither_openlineage_nor_models() -> None:
+    code = f"import {lineage.__name__}, sys; print([m for m in ('openlineage', 'pydantic') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
