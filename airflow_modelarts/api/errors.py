@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import ClassVar
+from urllib.parse import quote
 
 from airflow_modelarts.api.transport import Response, TransportError
 
@@ -132,6 +133,10 @@ CODES: dict[str, tuple[type[ModelArtsError], str]] = {
 QUOTED_LENGTH = 500
 # What follows a link's scheme, up to where it must end. No part can match in two ways, so it takes linear time.
 _LINK = re.compile(r"://[^\s\"'<>]*")
+# A signature, or a hash that is as long; a gateway can quote the header that it refused.
+_SIGNATURE = re.compile(r"[0-9A-Fa-f]{64,}")
+# What moves a terminal's cursor or begins another line of a log, and halves of characters, which no log can encode.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 #: What a user changes, by the kind of error.
 ADVICE: dict[type[ModelArtsError], str] = {
@@ -198,11 +203,14 @@ def from_transport(error: TransportError, *, operation: str, target: str, addres
     return kind(about + text, operation=operation, outcome_unknown=error.sent)
 
 
-def unreadable(response: Response, *, operation: str, target: str) -> ModelArtsTransientError:
+def unreadable(
+    response: Response, *, operation: str, target: str, secrets: Sequence[str] = ()
+) -> ModelArtsTransientError:
     """Say that an answer was not what it claimed to be; its text is not quoted, since nobody knows what it holds."""
+    content_type = redact(response.headers.get("content-type") or "no content type", secrets)
     return ModelArtsTransientError(
         f"{operation} of {target} got an answer that is not the JSON of this operation "
-        f"(HTTP {response.status}, {response.headers.get('content-type') or 'no content type'}, "
+        f"(HTTP {response.status}, {content_type}, "
         f"{len(response.body)} bytes). {ADVICE[ModelArtsTransientError]}; if it lasts, check the connection's host.",
         http_status=response.status,
         operation=operation,
@@ -222,16 +230,26 @@ def retry_after(response: Response, now: float) -> float | None:
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:
-    """Take known secrets and the queries of links out of a text that the service wrote, and shorten it."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one can hold another
-        text = text.replace(secret, "***")
-    text = _LINK.sub(_without_query, text)
+    """Take secrets, signatures, the queries of links and what no log can hold out of a service's text; shorten it."""
+    spellings = {spelling for secret in filter(None, secrets) for spelling in _spellings(secret)}
+    for spelling in sorted(spellings, key=len, reverse=True):  # one can hold another
+        text = text.replace(spelling, "***")
+    text = _LINK.sub(_without_query, _SIGNATURE.sub("***", text))
+    text = _UNPRINTABLE.sub(" ", text)
     return text if len(text) <= QUOTED_LENGTH else text[:QUOTED_LENGTH] + "…"
 
 
+def _spellings(secret: str) -> Iterator[str]:
+    """Return a secret as a service may quote it: as it is, and as JSON, JSON within JSON, and URLs write it."""
+    yield from (secret, quote(secret, safe="", errors="replace"), quote(secret, errors="replace"))
+    for ensure_ascii in (True, False):
+        once = json.dumps(secret, ensure_ascii=ensure_ascii)[1:-1]
+        yield from (once, json.dumps(once, ensure_ascii=ensure_ascii)[1:-1])
+
+
 def _without_query(link: re.Match[str]) -> str:
-    address, mark, query = link.group().partition("?")
-    return f"{address}?…" if mark and query else link.group()
+    address, *query = re.split("[?&;]", link.group(), maxsplit=1)  # some write a query without its mark
+    return f"{address}?…" if any(query) else link.group()
 
 
 def _read_error(response: Response) -> tuple[str | None, str, str | None]:

@@ -105,7 +105,9 @@ class Exchange:
         try:
             return parse(response)
         except ValueError:  # its text quotes the answer, so it goes no further than here
-            raise errors.unreadable(response, operation=self.operation, target=self.target) from None
+            raise errors.unreadable(
+                response, operation=self.operation, target=self.target, secrets=self.secrets
+            ) from None
 
     def _unanswered(self, fault: TransportError) -> ModelArtsError:
         return errors.from_transport(fault, operation=self.operation, target=self.target, address=self.address)
