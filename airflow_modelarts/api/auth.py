@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,11 @@ METADATA_TOKEN_TTL = 60
 RENEWAL_MARGIN = 300.0
 #: Seconds between two looks at whether somebody else's renewal is done.
 RENEWAL_POLL = 0.05
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text can be part of a header: ASCII that can be seen, and not nothing."""
+    return re.fullmatch(r"[\x21-\x7e]+", text) is not None
 
 
 class Grant(Protocol):
@@ -251,7 +257,8 @@ class InstanceAgency:
             response = yield from send(Request("PUT", url, headers, timeout=METADATA_TIMEOUT))
         except TransportError:
             return ""  # the next request will meet the same fault, and report it
-        return response.body.decode("ascii", "ignore").strip() if response.status == 200 else ""
+        token = response.body.decode("ascii", "ignore").strip()
+        return token if response.status == 200 and is_visible(token) else ""
 
 
 def from_environment(environment: Mapping[str, str]) -> AccessKey:
@@ -347,8 +354,8 @@ def _identity(*parts: str) -> str:
 
 def _read_token(response: Response, now: float) -> tuple[Grant, float]:
     token = response.headers.get("x-subject-token", "")
-    if not token:
-        raise ValueError("no X-Subject-Token")
+    if not is_visible(token):
+        raise ValueError("no X-Subject-Token, or not one that can be sent")
     expires_at = _json_object(response.body, "token").get("expires_at")
     return StaticToken(token), _renewal_time(expires_at, now)
 
@@ -356,8 +363,8 @@ def _read_token(response: Response, now: float) -> tuple[Grant, float]:
 def _read_security_key(response: Response) -> tuple[Grant, float]:
     key = _json_object(response.body, "credential")
     parts = [key.get(name) for name in ("access", "secret", "securitytoken")]
-    if not all(isinstance(part, str) and part for part in parts):
-        raise ValueError("incomplete credential")
+    if not all(isinstance(part, str) and is_visible(part) for part in parts):
+        raise ValueError("an incomplete credential, or not one that can be sent")
     # The margin is fixed here: the service renews the key itself, well before its end.
     return AccessKey(*parts), _epoch(key.get("expires_at")) - RENEWAL_MARGIN  # type: ignore[arg-type]  # checked above
 

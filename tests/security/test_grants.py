@@ -1,0 +1,45 @@
+"""What IAM and the metadata service give us is sent on only if it can stand in a header."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.auth import InstanceAgency, PasswordToken
+from airflow_modelarts.api.call import call
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsTransientError
+from airflow_modelarts.api.transport import Response
+
+from ..api.playing import ONCE, answer, client, play
+
+DESCRIBE = operations.describe_processor_task("abc")
+AGENCY = InstanceAgency()
+EXPIRES_AT = "2026-02-01T12:00:00.000000Z"
+TASK = answer({"task_id": "abc"})
+UNSENDABLE = ["a\r\nX-Evil: 1", "a b", "é", "漢", "\x00", "\ud800"]
+
+
+@pytest.mark.parametrize("token", UNSENDABLE)
+def test_a_token_that_cannot_be_sent_is_an_unreadable_answer(token: str) -> None:
+    given = answer({"token": {"expires_at": EXPIRES_AT}}, 201, x_subject_token=token)
+    user = PasswordToken("https://iam.example", "user", "the-password", "domain")
+    played = play(call(DESCRIBE, ONCE), [given], clients=[client(user)])
+    assert isinstance(played.refusal, ModelArtsTransientError)
+
+
+@pytest.mark.parametrize("field", ["access", "secret", "securitytoken"])
+@pytest.mark.parametrize("value", UNSENDABLE)
+def test_a_temporary_key_that_cannot_be_sent_is_an_unreadable_answer(field: str, value: str) -> None:
+    credential = {"access": "AK", "secret": "SK", "securitytoken": "T", "expires_at": EXPIRES_AT, field: value}
+    played = play(call(DESCRIBE, ONCE), [Response(404), answer({"credential": credential})], clients=[client(AGENCY)])
+    assert isinstance(played.refusal, ModelArtsTransientError | ModelArtsAuthenticationError)
+    assert len(played.requests) == 2
+
+
+@pytest.mark.parametrize("token", [b"a\r\nX-Evil: 1", b"a b", b"\x00", b"<html> </html>"])
+def test_a_metadata_token_that_cannot_be_sent_is_none(token: bytes) -> None:
+    credential = {"access": "AK", "secret": "SK", "securitytoken": "T", "expires_at": EXPIRES_AT}
+    answers = [Response(200, {}, token), answer({"credential": credential}), TASK]
+    played = play(call(DESCRIBE, ONCE), answers, clients=[client(AGENCY)])
+    assert played.value is not None
+    assert "X-Metadata-Token" not in played.requests[1].headers
