@@ -361,6 +361,7 @@ def _faults_of_fields(error: ValidationError) -> Iterator[str]:
 
 
 Parsed = TypeVar("Parsed", bound=ApiModel)
+TaskT = TypeVar("TaskT", bound=ProcessorTask)
 
 
 def parse(model: type[Parsed], body: bytes) -> Parsed:
@@ -372,11 +373,18 @@ def parse(model: type[Parsed], body: bytes) -> Parsed:
     try:
         # Not model_validate_json, which holds the answer twice, as JSON and as Python, while it validates.
         parsed = model.model_validate(_finite_json(body))
-        if isinstance(parsed, ProcessorTask) and parsed.result is not None and _might_hold_a_signed_link(body):
-            return parsed.model_copy(update={"result": without_signed_links(parsed.result)})
+        if _might_hold_a_signed_link(body):
+            if isinstance(parsed, ProcessorTask):
+                return _with_a_safe_result(parsed)
+            if isinstance(parsed, ProcessorTaskPage) and parsed.tasks:
+                return parsed.model_copy(update={"tasks": [_with_a_safe_result(task) for task in parsed.tasks]})
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return parsed
+
+
+def _with_a_safe_result(task: TaskT) -> TaskT:
+    return task if task.result is None else task.model_copy(update={"result": without_signed_links(task.result)})
 
 
 def parse_sample_results(body: bytes, *, signed_links: bool) -> SampleResultPage:
@@ -391,10 +399,15 @@ def _without_links(result: SampleResult) -> SampleResult:
     return SampleResult.model_validate(result.to_json())
 
 
+# An exponent with so many digits that the number may be too large for a float, and is then read as infinite.
+_LARGE_EXPONENT = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
+
+
 def _finite_json(body: bytes) -> Any:
     """Read JSON with null for NaN and infinities: services in Python write them, XComs and PostgreSQL refuse them."""
     value = from_json(body)
-    return _with_null_for_non_finite(value) if b"NaN" in body or b"Infinity" in body else value
+    might_not_be_finite = b"NaN" in body or b"Infinity" in body or _LARGE_EXPONENT.search(body)
+    return _with_null_for_non_finite(value) if might_not_be_finite else value
 
 
 def _with_null_for_non_finite(value: Any) -> Any:
@@ -412,8 +425,8 @@ _SIGNATURE = re.compile(r"(?i)[?&;](?:x-[a-z]{1,9}-)?signature=")
 
 
 def _might_hold_a_signed_link(body: bytes) -> bool:
-    # Without the "=", which some encoders write as an escape.
-    return any(mark in body for mark in (b"ignature", b"IGNATURE", b"signed_"))
+    # Without the "=", which some encoders write as an escape; any letter can be written as one too.
+    return any(mark in body for mark in (b"ignature", b"IGNATURE", b"signed_", b"\\u00"))
 
 
 def without_signed_links(value: Any) -> Any:
@@ -427,7 +440,7 @@ def without_signed_links(value: Any) -> Any:
 
 def _without_signature(link: re.Match[str]) -> str:
     text = link.group()
-    return text.partition("?")[0] if _SIGNATURE.search(text) else text
+    return re.split("[?&;]", text, maxsplit=1)[0] if _SIGNATURE.search(text) else text
 
 
 def _names_a_signed_link(key: Any) -> bool:
