@@ -77,19 +77,22 @@ class ProcessorTaskLineage:
     def _lineage_outputs(self) -> list[Dataset]:
         outputs = (_output(told) for told in self._lineage_sources())
         output = next((each for each in outputs if each), None)
-        if output and self._processor_task:
-            output.facets = {**(output.facets or {}), "symlinks": _other_name(self._processor_task.task_id)}
+        if output and (task_id := self._lineage_task_id()):
+            output.facets = {**(output.facets or {}), "symlinks": _other_name(task_id)}
         return [output] if output else []
 
     def _lineage_run_facets(self) -> dict[str, RunFacet]:
         from openlineage.client.facet_v2 import external_query_run
 
-        if not self._processor_task:
+        ids = [self._lineage_task_id(), self._task_version.task_version_id if self._task_version else None]
+        if not ids[0]:
             return {}
-        path = [self._processor_task.task_id]
-        if self._task_version and self._task_version.task_version_id:
-            path.append(self._task_version.task_version_id)
-        return {"externalQuery": external_query_run.ExternalQueryRunFacet("/".join(path), source=NAMESPACE)}
+        linked = "/".join(name for name in ids if name)
+        return {"externalQuery": external_query_run.ExternalQueryRunFacet(linked, source=NAMESPACE)}
+
+    def _lineage_task_id(self) -> str | None:
+        task = self._processor_task or self._task_version
+        return task.task_id if task else None
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:

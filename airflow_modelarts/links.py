@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -51,6 +51,8 @@ class ModelArtsConsoleLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Return the URL that the operator left, or "" for a button that cannot be pressed."""
+        from airflow.providers.common.compat.sdk import XCom
+
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
     @classmethod

@@ -172,6 +172,11 @@ def test_the_run_is_linked_to_the_version_if_there_is_one() -> None:
     assert told("complete", task={}, version={}).run_facets["externalQuery"].externalQueryId == "abc"
 
 
+def test_a_version_that_is_known_before_its_task_links_to_both() -> None:
+    found = told("failure", version={"task_id": "abc", "task_version_id": "v1"})
+    assert found.run_facets["externalQuery"].externalQueryId == "abc/v1"
+
+
 def test_an_output_is_also_known_by_the_task_that_made_it() -> None:
     (output,) = serialized(told("complete", task=BODY))["outputs"]
     assert facets(output["facets"]) == {
