@@ -116,11 +116,19 @@ class _Reader:
             raise self.missing(f"{name} ({meaning})", f"set it in {self.name}, whose auth is '{self.kind}'")
         return value
 
+    def sendable(self, name: str, value: str) -> str:
+        """Return what will stand in a header, or say which field cannot, without its value."""
+        if auth.is_visible(value):
+            return value
+        raise ModelArtsConfigurationError(
+            f"{name} of {self.name} holds a space, a line break or a character that is not ASCII: copy it anew"
+        )
+
     def missing(self, what: str, way_out: str) -> ModelArtsConfigurationError:
         return ModelArtsConfigurationError(f"{what} is missing: {way_out}")
 
     def wrong(self, what: str, value: object, way_out: str) -> ModelArtsConfigurationError:
-        shown = re.sub(r"//[^/]*@", "//", str(value))  # a URL can carry a password
+        shown = re.sub(r"(?s)(^|//).*@", r"\1", str(value))  # a URL can carry a password, without its scheme too
         return ModelArtsConfigurationError(f"{what} of {self.name} is {shown!r}: {way_out}")
 
     def project_id(self) -> str:
@@ -131,7 +139,7 @@ class _Reader:
         )
         if not project_id:
             raise self.missing("project_id", f"set it in the extras of {self.name}, or pass project_id=")
-        return project_id
+        return self.sendable("project_id", project_id)
 
     def endpoint(self) -> str:
         if self.overrides.endpoint:
@@ -185,30 +193,41 @@ class _Reader:
     def split(self, name: str, value: str) -> SplitResult:
         try:
             parts = urlsplit(_with_scheme(value.strip(), "https"))
-            if parts.hostname and (parts.port is None or parts.port > 0) and not re.search(r"[\s\\]", value.strip()):
+            is_port = parts.port is None or parts.port > 0
+            if parts.hostname and is_port and not re.search(r"[\s\\\x00-\x1f\x7f]", value.strip()):
+                parts.hostname.encode("idna")  # as those do who look it up, and not all of them say what fails
                 return parts
-        except ValueError:  # a port or an address that is none
+        except ValueError:  # a port, an address or a name that is none
             pass
         raise self.wrong(name, value, "it must be a host or a URL")
 
     def credentials(self) -> Credentials:
         match self.kind:
             case "access_key":
-                return AccessKey(
-                    self.field("login", "the access key"),
-                    self.field("password", "the secret key"),
-                    self.text("security_token"),
-                )
+                return self.access_key()
             case "password":
                 return self.password_token()
             case "token":
-                return StaticToken(self.field("password", "the token"))
+                return StaticToken(self.sendable("password", self.field("password", "the token").strip()))
             case "agency":
                 return InstanceAgency()
             case "environment":
-                return auth.from_environment(self.environment)
+                return self.checked(auth.from_environment(self.environment))
         kinds = "access_key, password, token, agency or environment"
         raise self.wrong("auth", self.kind, f"it must be {kinds}")
+
+    def access_key(self) -> AccessKey:
+        # A key that was read from a file tends to end with a line feed.
+        access_key = self.field("login", "the access key").strip()
+        secret_key = self.field("password", "the secret key").strip()
+        return self.checked(AccessKey(access_key, secret_key, self.text("security_token")))
+
+    def checked(self, key: AccessKey) -> AccessKey:
+        self.sendable("the access key", key.access_key)
+        self.sendable("the secret key", key.secret_key)
+        if key.security_token is not None:
+            self.sendable("security_token", key.security_token)
+        return key
 
     def password_token(self) -> PasswordToken:
         domain_name = self.text("domain_name")

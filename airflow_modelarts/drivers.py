@@ -139,7 +139,7 @@ class Driver:
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 return Response(answer.status_code, headers, _read(answer))
-        except (requests.RequestException, urllib3_errors.HTTPError, OSError) as error:
+        except (requests.RequestException, urllib3_errors.HTTPError, OSError, UnicodeError) as error:
             raise _requests_fault(error) from error
 
     def _open_session(self) -> requests.Session:
@@ -244,7 +244,7 @@ class AsyncDriver:
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 return Response(answer.status, headers, await _read_async(answer.content))
-        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # a timeout is an OSError too
             raise _aiohttp_fault(error) from error
 
     async def _open_session(self, settings: Settings) -> aiohttp.ClientSession:
@@ -302,7 +302,8 @@ def _tls_context(verify: bool | str) -> ssl.SSLContext | bool:
 
 def _requests_fault(error: Exception) -> TransportError:
     reason = _reason(error)
-    if isinstance(error, requests.exceptions.InvalidURL):
+    # Of a proxy too: an empty label is a UnicodeError, when the name is looked up.
+    if isinstance(error, requests.exceptions.InvalidURL | urllib3_errors.LocationParseError | UnicodeError):
         return TransportError("the host name is not valid", kind="name", sent=False)
     if _find(error, ssl.SSLCertVerificationError):
         return TransportError(reason, kind="certificate", sent=False)
@@ -317,7 +318,7 @@ def _aiohttp_fault(error: Exception) -> TransportError:
     import aiohttp
 
     reason = _reason(error)
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return TransportError("the host name is not valid", kind="name", sent=False)
     if _find(error, ssl.SSLCertVerificationError):
         return TransportError(reason, kind="certificate", sent=False)

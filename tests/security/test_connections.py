@@ -1,0 +1,159 @@
+"""Whatever stands in a connection: settings that can be used, or an error that names the field and no secret."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_modelarts import connection
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.auth import AccessKey, StaticToken
+from airflow_modelarts.api.call import call
+from airflow_modelarts.api.errors import ModelArtsConfigurationError
+from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.connection import Overrides
+from airflow_modelarts.drivers import AsyncDriver, Driver
+
+from ..api.playing import ONCE, answer, play
+
+SECRET = "the-s3cret/key"
+TEXTS = st.text(st.sampled_from("aZ09.-_~/:@?#%[]\\ \t\r\n\x00é漢"), max_size=12) | st.text(max_size=8)
+PLACES = st.one_of(
+    TEXTS,
+    st.builds(
+        "{}{}:{}@{}{}".format, st.sampled_from(["", "https://", "http://"]), TEXTS, st.just(SECRET), TEXTS, TEXTS
+    ),
+    st.builds("{}{}:{}".format, st.sampled_from(["https://", "http://", ""]), TEXTS, st.integers(-1, 99999)),
+    st.sampled_from(["modelarts.example", "http://127.0.0.1:1", "https://[::1]", "https://[::1", "modelarts.eu-de.x"]),
+)
+KINDS = st.sampled_from(["access_key", "password", "token", "agency", "environment", "", "x"])
+EXTRAS = st.fixed_dictionaries(
+    {"auth": KINDS},
+    optional={
+        "project_id": TEXTS | st.just("p"),
+        "region": TEXTS | st.sampled_from(["eu-de", "cn-north-4"]),
+        "iam_endpoint": PLACES,
+        "domain_name": TEXTS,
+        "security_token": TEXTS | st.just(SECRET),
+        "verify": TEXTS | st.booleans() | st.none(),
+        "read_timeout": TEXTS | st.floats() | st.integers(),
+        "console_url": PLACES,
+    },
+)
+
+
+def read(extra: dict[str, Any], **fields: Any) -> connection.Settings:
+    usual = {"host": "modelarts.example", "login": "AK", "password": SECRET, "schema": None, "port": None}
+    found = SimpleNamespace(**{"conn_id": "mine", **usual, **fields})
+    return connection.read(found, {"project_id": "p", **extra}, Overrides())
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    EXTRAS,
+    st.fixed_dictionaries(
+        {},
+        optional={"host": PLACES, "login": TEXTS, "schema": TEXTS, "port": st.integers(), "password": st.just(SECRET)},
+    ),
+)
+def test_a_connection_is_read_or_refused_without_a_secret_in_any_text(
+    extra: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    found, refusal = None, ""
+    try:
+        found = read(extra, **fields)
+    except ModelArtsConfigurationError as error:
+        refusal = str(error)
+    assert SECRET not in refusal
+    if found is None:
+        return
+    assert SECRET not in repr(found.client)
+    assert re.fullmatch(r"https?://[^\s/?#@\\]+", found.client.endpoint)
+    if found.client.credentials.__class__ in (AccessKey, StaticToken):
+        played = play(
+            call(operations.describe_processor_task("a"), ONCE), [answer({"task_id": "a"})], clients=found.client
+        )
+        (request,) = played.requests
+        sent = {name: value for name, value in request.headers.items() if name != "Host"}
+        assert all(re.fullmatch(r"[\x20-\x7e]*", value) for value in sent.values())
+
+
+@pytest.mark.parametrize(
+    ("extra", "fields", "field"),
+    [
+        ({}, {"login": "A\nK"}, "the access key"),
+        ({}, {"password": "sec rét"}, "the secret key"),
+        ({"security_token": "a\nb"}, {}, "security_token"),
+        ({"auth": "token"}, {"password": "a\r\nX-Evil: 1"}, "password"),
+        ({"project_id": "漢"}, {}, "project_id"),
+    ],
+)
+def test_a_field_that_cannot_stand_in_a_header_is_named_and_not_shown(
+    extra: dict[str, Any], fields: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{field} of connection 'mine' holds a space") as caught:
+        read(extra, **fields)
+    assert not [value for value in fields.values() if value in str(caught.value)]
+
+
+def test_a_line_feed_at_the_end_of_a_key_is_not_part_of_it() -> None:
+    assert read({}, login="AK\n", password="SK\n").client.credentials == AccessKey("AK", "SK")
+
+
+def test_a_line_feed_at_the_end_of_a_token_is_not_part_of_it() -> None:
+    assert read({"auth": "token"}, password="T\n").client.credentials == StaticToken("T")
+
+
+@pytest.mark.parametrize(
+    "place", ["user:pass/word@iam.example/x", "https://user:pass/word@iam.example/x", "u:pass@x@y/z"]
+)
+def test_a_password_in_an_address_is_not_shown(place: str) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match="iam_endpoint of connection 'mine' is") as caught:
+        read({"auth": "password", "domain_name": "d", "iam_endpoint": place})
+    assert "pass" not in str(caught.value).removesuffix(" path, query and user").split(":")[0]
+
+
+@pytest.mark.parametrize(
+    "host", ["modelarts..example", "https://a..b", f"{'a' * 64}.example", "a\x00b", "a\x7fb", "\u202e.x"]
+)
+def test_a_host_that_cannot_be_looked_up_is_refused_when_it_is_read(host: str) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match="it must be a host or a URL"):
+        read({}, host=host)
+
+
+PROXY = "http://proxy..example:3128"
+RETRIES = Retries(attempts=1)
+
+
+@pytest.fixture
+def unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> connection.Settings:
+    for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    return read({})
+
+
+def test_a_proxy_whose_name_is_none_is_a_configuration_error_on_a_worker(unusable_proxy: connection.Settings) -> None:
+    driver = Driver(lambda: unusable_proxy)
+    with pytest.raises(ModelArtsConfigurationError), closing(driver):
+        driver.call(operations.describe_processor_task("a"), RETRIES)
+
+
+async def test_a_proxy_whose_name_is_none_is_a_configuration_error_in_a_triggerer(
+    unusable_proxy: connection.Settings,
+) -> None:
+    async def read_settings() -> connection.Settings:
+        return unusable_proxy
+
+    driver = AsyncDriver(read_settings)
+    try:
+        with pytest.raises(ModelArtsConfigurationError):
+            await driver.call(operations.describe_processor_task("a"), RETRIES)
+    finally:
+        await driver.close()
