@@ -27,6 +27,7 @@ from airflow_modelarts.api.errors import (
     ModelArtsNotFoundError,
     ModelArtsRequestError,
     ModelArtsThrottledError,
+    ModelArtsTransientError,
 )
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.operations import MAX_PAGE_SIZE, ListOperation, Operation, Page
@@ -44,6 +45,8 @@ GATHERING = 0.2
 CONCURRENCY = 8
 #: Seconds after which a list that was refused gets another look: permissions are granted now and then.
 LIST_AGAIN_AFTER = 3600.0
+#: Seconds, at most, before the second try of lists that could not be read; a fifth of a shorter interval.
+SECOND_TRY_AFTER = 1.0
 #: Running first: a task that starts between the two lists is in neither, and is then asked for by id.
 ACTIVE = (ProcessorTaskStatus.RUNNING, ProcessorTaskStatus.INITIALIZED)
 DEFAULT_WORKSPACE = "0"
@@ -205,6 +208,7 @@ class Watcher:
         self._waits: dict[str, list[Wait]] = {}
         self._pages: dict[tuple[str, ProcessorTaskStatus], int] = {}
         self._list_again_at: dict[str, float] = {}
+        self._list_failures: dict[str, int] = {}
         self._failures = 0
         self._outage: ModelArtsError | None = None
         self._rest_until = -math.inf
@@ -278,10 +282,13 @@ class Watcher:
     def _open_waits(self) -> Iterator[Wait]:
         return (wait for waits in self._waits.values() for wait in waits if not wait.over)
 
+    def _shortest_interval(self) -> float:
+        return min((wait.interval for wait in self._open_waits()), default=0.0)
+
     def _rest(self, error: ModelArtsError) -> None:
         self._failures += 1
-        interval = min((wait.interval for wait in self._open_waits()), default=0.0)
-        self._rest_until = self._loop.time() + stretched(interval, self._failures, error)
+        self._rest_until = self._loop.time() + stretched(self._shortest_interval(), self._failures, error)
+        self._list_again_at.clear()  # it was not the lists alone
         if self._outage is None:
             for wait in self._open_waits():
                 wait.begin_outage(error)
@@ -310,21 +317,46 @@ class Watcher:
         await self._ask(list(set().union(*wanted.values())), listed=found > 0)
 
     async def _take_out_active(self, workspace_id: str, wanted: set[str]) -> int:
-        """Look for wanted tasks in the lists of active ones, and take out those that are there; return how many."""
+        """Take out those wanted tasks that the lists of active ones have; return how many, if all went well."""
         before = len(wanted)
         if self._loop.time() < self._list_again_at.get(workspace_id, -math.inf):
             return 0
+        failed_before = workspace_id in self._list_failures
         try:
-            for status in ACTIVE:
-                if not await self._read_list(workspace_id, status, wanted):
-                    break
+            await self._read_lists(workspace_id, wanted)
         except ModelArtsThrottledError:
             raise  # asking by id would make it worse
         except ModelArtsError as error:
-            # It may be the list alone that these credentials may not read, or that is out of order. Asking by id tells.
-            if not error.temporary:
-                self._list_again_at[workspace_id] = self._loop.time() + LIST_AGAIN_AFTER
+            self._put_off_lists(workspace_id, error)
+            if error.temporary and error.retry_after and not failed_before:
+                raise  # but not a second time: nothing but the lists may be out of order
+            return 0  # it may be these lists alone that cannot or may not be read; asking by id tells
         return before - len(wanted)
+
+    def _put_off_lists(self, workspace_id: str, error: ModelArtsError) -> None:
+        """Let some rounds do without the lists."""
+        pause = LIST_AGAIN_AFTER
+        if error.temporary:
+            failures = self._list_failures[workspace_id] = self._list_failures.get(workspace_id, 0) + 1
+            # Half the interval, so that after the first failure the next round reads them again.
+            pause = stretched(self._shortest_interval() / 2, failures, error)
+        self._list_again_at[workspace_id] = self._loop.time() + pause
+
+    async def _read_lists(self, workspace_id: str, wanted: set[str]) -> None:
+        """Read the lists, and try a second time soon if they fail for once: by id it takes a request a wait."""
+        try:
+            await self._read_active(workspace_id, wanted)
+        except ModelArtsTransientError as error:
+            if error.retry_after or workspace_id in self._list_failures:
+                raise
+            longest = min(SECOND_TRY_AFTER, self._shortest_interval() / 5)
+            await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+            await self._read_active(workspace_id, wanted)
+
+    async def _read_active(self, workspace_id: str, wanted: set[str]) -> None:
+        for status in ACTIVE:
+            if not await self._read_list(workspace_id, status, wanted):
+                break
 
     async def _read_list(self, workspace_id: str, status: ProcessorTaskStatus, wanted: set[str]) -> bool:
         """Read a list, as long as that takes fewer requests than asking one by one; return whether it did."""
@@ -345,6 +377,7 @@ class Watcher:
                         self._observe(task.task_id, status if task.status is None else task.status)
                 if len(wanted) <= self._pages_to_come(workspace_id, status, read):
                     break
+        self._list_failures.pop(workspace_id, None)
         return True
 
     def _pages_to_come(self, workspace_id: str, status: ProcessorTaskStatus, read: int) -> int:

@@ -135,6 +135,7 @@ histories = st.builds(
     latency=st.sampled_from([0.0, 0.05, 0.5]),
     disorder=st.none() | st.randoms(use_true_random=False),
     tells_ended=st.sampled_from([0, 30]),
+    faults=st.none() | st.randoms(use_true_random=False),
 )
 def test_each_wait_ends_once_with_the_true_status_neither_early_nor_late(
     lives: list[tuple[tuple[int, int, bool, int, bool, str], float, int]],
@@ -143,8 +144,11 @@ def test_each_wait_ends_once_with_the_true_status_neither_early_nor_late(
     latency: float,
     disorder: random.Random | None,
     tells_ended: int,
+    faults: random.Random | None,
 ) -> None:
     service = Service(latency=latency, disorder=disorder, tells_ended=tells_ended)
+    if faults:
+        service.fault = lambda operation: unavailable() if is_list(operation) and faults.random() < 0.3 else None
     service.add([f"foreign {number}" for number in range(foreign // 2)], (0, 1))
     waits = []
     for number in range(len(lives) * copies):
@@ -161,7 +165,7 @@ def test_each_wait_ends_once_with_the_true_status_neither_early_nor_late(
             *(collect(waiting(service, task_id, interval), after=joins) for task_id, interval, joins in waits)
         )
 
-    requests_a_round = len(waits) / watcher.CONCURRENCY + 2 * (foreign + len(waits)) / PAGE + 8
+    requests_a_round = len(waits) / watcher.CONCURRENCY + 4 * (foreign + len(waits)) / PAGE + 16
     for (task_id, interval, joins), heard in zip(waits, run(all_of_them()), strict=True):
         true_end, status = service.tasks[task_id].end(joins)
         ends = [(time, latest) for time, latest in heard if isinstance(latest, Ended)]
@@ -341,6 +345,8 @@ def test_the_pauses_of_an_outage_grow_with_jitter_up_to_a_limit(waits: int) -> N
     run(for_a_while(5 * HOUR, *(waiting(service, name) for name in names)))
     times = service.times()
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    if waits > 2:
+        assert pauses.pop(0) <= watcher.SECOND_TRY_AFTER, "before anybody knows that it is an outage"
     for pause, expected in zip(pauses, [5, 10, 20, 40, 80, 160] + [300] * 60, strict=False):
         assert 0.8 * expected <= pause <= 1.2 * expected
     assert len(set(pauses)) == len(pauses), "no jitter"
@@ -444,6 +450,32 @@ def test_a_service_outage_and_one_of_a_single_task_are_each_told_once() -> None:
         assert [kind for kind in kinds(heard) if kind is not Changed] == [OutageBegan, OutageEnded, Ended]
 
 
+@pytest.mark.parametrize("blip", [unavailable, unreachable])
+@pytest.mark.parametrize("met_by", [0, 3, 5])
+def test_a_list_that_cannot_be_read_for_once_is_no_news_and_costs_a_handful_of_requests(
+    blip: Callable[[], ModelArtsError], met_by: int
+) -> None:
+    """The call that fails is the first, one in the middle, or the first of the second list."""
+    lists = itertools.count()
+    service = Service(fault=lambda operation: blip() if now() >= 60 and next(lists) == met_by else None)
+    names = [f"task {number}" for number in range(500)]
+    service.add(names[:450], *FOREVER)
+    service.add(names[450:], (0, 0))
+    for heard in run(for_a_while(64, *(waiting(service, name) for name in names))):
+        assert kinds(heard) == [Changed]
+    assert service.count("DescribeProcessorTask") == 0
+    assert service.count(since=60) <= 2 * 6
+
+
+def test_a_list_that_cannot_be_read_for_once_delays_an_end_by_no_more_than_the_second_try() -> None:
+    service = Service(fault=lambda operation: unavailable() if is_list(operation) and now() == 60 else None)
+    names = [f"task {number}" for number in range(30)]
+    service.add(names, (0, 1), (58, 2))
+    for heard in run(for_a_while(70, *(waiting(service, name) for name in names))):
+        assert kinds(heard) == [Changed, Ended]
+        assert 60 < heard[-1][0] <= 60 + watcher.SECOND_TRY_AFTER
+
+
 def test_lists_that_are_out_of_order_do_not_hide_an_end() -> None:
     service = Service(fault=lambda operation: unavailable() if is_list(operation) else None)
     names = [f"task {number}" for number in range(30)]
@@ -451,6 +483,62 @@ def test_lists_that_are_out_of_order_do_not_hide_an_end() -> None:
     for heard in run(for_a_while(HOUR, *(waiting(service, name) for name in names))):
         assert kinds(heard) == [Changed, Ended], "poke mode would not notice either"
         assert heard[-1][0] <= 610
+    assert service.count("ListProcessorTasks") <= 10, "its pauses grow"
+
+
+def test_lists_that_were_out_of_order_are_read_again() -> None:
+    service = Service(fault=lambda operation: unavailable() if is_list(operation) and now() < HOUR else None)
+    names = [f"task {number}" for number in range(30)]
+    service.add(names, *FOREVER)
+    run(for_a_while(2 * HOUR, *(waiting(service, name) for name in names)))
+    asked = [time for time, operation in service.calls if not is_list(operation)]
+    assert HOUR - 10 < max(asked) < HOUR + 1.2 * watcher.LONGEST_OUTAGE_PAUSE
+
+
+def test_one_of_the_lists_that_is_out_of_order_leaves_the_other_one_of_use() -> None:
+    service = Service(fault=lambda operation: unavailable() if operation.query.get("status") == "0" else None)
+    names = [f"task {number}" for number in range(30)]
+    service.add(names[:20], *FOREVER)
+    service.add(names[20:], (0, 0))
+    run(for_a_while(600, *(waiting(service, name) for name in names)))
+    assert set(service.asked()) == set(names[20:])
+
+
+def test_lists_are_read_at_once_when_an_outage_of_everything_ends() -> None:
+    service = Service(fault=lambda _: unavailable() if 60 < now() < HOUR else None)
+    names = [f"task {number}" for number in range(30)]
+    service.add(names, *FOREVER)
+    run(for_a_while(2 * HOUR, *(waiting(service, name) for name in names)))
+    assert service.count("DescribeProcessorTask", since=HOUR) == 0
+
+
+def test_an_outage_that_begins_amid_the_lists_costs_few_questions() -> None:
+    lists = itertools.count()
+    service = Service(fault=lambda _: unavailable() if now() >= 60 and next(lists) else None)
+    names = [f"task {number}" for number in range(500)]
+    service.add(names, *FOREVER)
+    for heard in run(for_a_while(64, *(waiting(service, name) for name in names))):
+        assert kinds(heard) == [Changed, OutageBegan]
+    assert service.count(since=60) <= 5 + watcher.CONCURRENCY
+
+
+def test_a_second_try_that_is_throttled_is_the_last_one() -> None:
+    faults = iter([unavailable(), refusal("APIGW.0308", 429)])
+    service = Service(fault=lambda _: next(faults, None) if now() >= 60 else None)
+    names = [f"task {number}" for number in range(30)]
+    service.add(names, *FOREVER)
+    run(for_a_while(64, *(waiting(service, name) for name in names)))
+    assert service.count(since=60) == 2
+
+
+def test_lists_that_ask_for_a_pause_get_it_once_and_hide_no_end() -> None:
+    service = Service(fault=lambda operation: refusal(None, 503, retry_after=20) if is_list(operation) else None)
+    names = [f"task {number}" for number in range(30)]
+    service.add(names, (0, 1), (600, 2))
+    for heard in run(for_a_while(HOUR, *(waiting(service, name) for name in names))):
+        assert [kind for kind in kinds(heard) if kind is not Changed] == [OutageBegan, OutageEnded, Ended]
+        assert heard[-1][0] <= 610
+    assert service.times()[:2] == [5, 25]
 
 
 # What waiting cannot mend
