@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -199,7 +200,7 @@ def _add_tasks(router: APIRouter, state: EmulatorState) -> None:
             project_id=task.project_id,
             name=task.name,
             status=task.run.status(state.clock.now()),
-            body=task.body,
+            body=_encodable(task.body),
             version_ids=[version.version_id for version in task.versions],
         )
 
@@ -350,6 +351,12 @@ def _add_accounts(router: APIRouter, state: EmulatorState) -> None:
     async def expire_tokens() -> dict[str, int]:
         """Make every token that has been issued invalid at once."""
         return {"expired": state.accounts.expire_tokens()}
+
+
+def _encodable(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body with a question mark for each half of a character: FastAPI encodes its answers in UTF-8."""
+    encodable: dict[str, Any] = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+    return encodable
 
 
 def _refuse_deep(result: Any) -> None:

@@ -1,0 +1,23 @@
+"""What arbitrary requests have found in the emulator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .emulated import Emulated, Sent, check
+
+
+@pytest.fixture
+def emulated() -> Any:
+    with Emulated() as emulated:
+        yield emulated
+
+
+def test_the_control_api_shows_a_task_whose_body_holds_half_a_character(emulated: Emulated) -> None:
+    emulated.task.body["unknown"] = {"x": ["\ud800", "漢"]}
+    sent = Sent("GET", f"/emulator/tasks/{emulated.task.task_id}", [])
+    emulated.send(sent)
+    check(sent)
+    assert '"unknown":{"x":["?","漢"]}'.encode() in sent.answer
