@@ -46,6 +46,7 @@ class ProcessorTaskTrigger(BaseTrigger):
     :param end_from_trigger: whether the wait may succeed here, without a worker.
     :param push_return_value: whether it pushes the XCom when it does so.
     :param failed_statuses: ends that are for the worker to judge even then.
+    :param version_id: the version to wait for, if it is one of the task's versions that counts.
     :param stop_on_kill: whether the running versions of the task are stopped when a user kills the Airflow task.
     :param forgotten: what another version of this package stored; a row that cannot be read would be lost silently.
     """
@@ -62,6 +63,7 @@ class ProcessorTaskTrigger(BaseTrigger):
         end_from_trigger: bool = False,
         push_return_value: bool = True,
         failed_statuses: Iterable[int] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
+        version_id: str | None = None,
         stop_on_kill: bool = False,
         **forgotten: Any,
     ) -> None:
@@ -76,6 +78,7 @@ class ProcessorTaskTrigger(BaseTrigger):
         self.end_from_trigger = end_from_trigger
         self.push_return_value = push_return_value
         self.failed_statuses = [int(status) for status in failed_statuses]
+        self.version_id = version_id
         self.stop_on_kill = stop_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -93,6 +96,7 @@ class ProcessorTaskTrigger(BaseTrigger):
                 "end_from_trigger": self.end_from_trigger,
                 "push_return_value": self.push_return_value,
                 "failed_statuses": self.failed_statuses,
+                "version_id": self.version_id,
                 "stop_on_kill": self.stop_on_kill,
             },
         )
@@ -109,7 +113,11 @@ class ProcessorTaskTrigger(BaseTrigger):
                         yield await self._event(latest.status)
         except ModelArtsError as error:
             self.log.warning("%s", error)
-            yield TriggerEvent({"task_id": self.processor_task_id, "error": str(error)})
+            yield TriggerEvent({**self._ids(), "error": str(error)})
+
+    def _ids(self) -> dict[str, str]:
+        ids = {"task_id": self.processor_task_id}
+        return ids if self.version_id is None else {**ids, "version_id": self.version_id}
 
     def _watch(self) -> Any:
         return watch(
@@ -117,13 +125,14 @@ class ProcessorTaskTrigger(BaseTrigger):
             # The wait itself is the retry.
             lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=Retries(attempts=1)),
             processor_task_id=self.processor_task_id,
+            version_id=self.version_id,
             interval=self.poll_interval,
             workspace_id=self.workspace_id,
             look_at_once=self.look_at_once,
         )
 
     async def _event(self, status: int) -> TriggerEvent:
-        for_the_worker = TriggerEvent({"task_id": self.processor_task_id, "status": status})
+        for_the_worker = TriggerEvent({**self._ids(), "status": status})
         if not self.end_from_trigger or status in self.failed_statuses:
             return for_the_worker
         try:
@@ -152,7 +161,7 @@ class ProcessorTaskTrigger(BaseTrigger):
     def _say(self, news: News) -> None:
         match news:
             case Changed(status) | Ended(status):
-                self.log.info("Processing task '%s' is %s.", self.processor_task_id, status_name(status))
+                self.log.info("%s is %s.", self._what(), status_name(status))
             case OutageBegan(error):
                 self.log.warning("%s The wait goes on.", error)
             case OutageEnded():
@@ -178,15 +187,22 @@ class ProcessorTaskTrigger(BaseTrigger):
                 break
         return value  # if it is no id, describing it says so
 
+    def _what(self) -> str:
+        task = f"rocessing task '{self.processor_task_id}'"
+        return f"P{task}" if self.version_id is None else f"Version '{self.version_id}' of p{task}"
+
     async def on_kill(self) -> None:
         """Stop the running versions of the task, if it is the operator's own (StopProcessorTaskVersion)."""
         if not self.stop_on_kill:
             return
-        # Airflow grants half a minute for it.
-        retries = Retries(attempts=3, longest_pause=2.0, longest_retry_after=2.0)
+        # Airflow grants half a minute for it. A version that is still initializing cannot be stopped yet.
+        retries = Retries(attempts=12, longest_pause=2.0, longest_retry_after=2.0)
         async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
-            async for version in hook.list_processor_task_versions(self.processor_task_id):
-                if version.status in (ProcessorTaskStatus.INITIALIZED, ProcessorTaskStatus.RUNNING):
+            versions = [version async for version in hook.list_processor_task_versions(self.processor_task_id)]
+            if not versions:
+                self.log.warning("%s goes on: it has no versions, and the service stops nothing else.", self._what())
+            for version in versions:
+                if not version.is_terminal and self.version_id in (None, version.task_version_id):
                     await self._stop_version(hook, version.task_version_id)
 
     async def _stop_version(self, hook: ModelArtsAsyncHook, version_id: str | None) -> None:

@@ -50,6 +50,8 @@ SECOND_TRY_AFTER = 1.0
 #: Running first: a task that starts between the two lists is in neither, and is then asked for by id.
 ACTIVE = (ProcessorTaskStatus.RUNNING, ProcessorTaskStatus.INITIALIZED)
 DEFAULT_WORKSPACE = "0"
+#: Between the ids of a task and of a version, for a wait that is for a version: the lists of tasks tell nothing of it.
+OF_VERSION = "/versions/"
 
 
 class Api(Protocol):
@@ -193,7 +195,7 @@ def stretched(interval: float, failures: int, error: ModelArtsError) -> float:
     """Return the pause after some failures in a row: growing, with jitter, and as long as the service asks for."""
     longest = max(interval, LONGEST_OUTAGE_PAUSE)
     grown = min(longest, interval * 2.0 ** min(failures - 1, 60))
-    return max(grown * random.uniform(0.8, 1.2), min(error.retry_after or 0.0, longest))  # noqa: S311  # jitter
+    return max(grown * random.uniform(0.8, 1.2), min(error.retry_after or 0.0, longest))  # noqa: S311  # nosec B311 - jitter
 
 
 class Watcher:
@@ -308,13 +310,16 @@ class Watcher:
         """Look after the waits that are due, and after those that soon would be, so that they keep together."""
         now = self._round_began = self._loop.time()
         wanted: dict[str, set[str]] = defaultdict(set)
+        versions: set[str] = set()
         for wait in self._open_waits():
             if wait.due <= now + wait.interval / 2:
-                wanted[wait.workspace_id].add(wait.processor_task_id)
+                (versions if OF_VERSION in wait.processor_task_id else wanted[wait.workspace_id]).add(
+                    wait.processor_task_id
+                )
         found = 0
         for workspace_id, task_ids in wanted.items():
             found += await self._take_out_active(workspace_id, task_ids)
-        await self._ask(list(set().union(*wanted.values())), listed=found > 0)
+        await self._ask(list(versions.union(*wanted.values())), listed=found > 0)
 
     async def _take_out_active(self, workspace_id: str, wanted: set[str]) -> int:
         """Take out those wanted tasks that the lists of active ones have; return how many, if all went well."""
@@ -350,7 +355,7 @@ class Watcher:
             if error.retry_after or workspace_id in self._list_failures:
                 raise
             longest = min(SECOND_TRY_AFTER, self._shortest_interval() / 5)
-            await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+            await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311  # nosec B311 - jitter
             await self._read_active(workspace_id, wanted)
 
     async def _read_active(self, workspace_id: str, wanted: set[str]) -> None:
@@ -469,8 +474,19 @@ def _concerns_one(error: Exception) -> bool:
     return isinstance(error, ModelArtsNotFoundError | ModelArtsRequestError)
 
 
-def _describe_status(task_id: str) -> Operation[ProcessorTask]:
-    """Describe a task without keeping its result, which nobody in a triggerer needs."""
+def _describe_status(waited_for: str) -> Operation[ProcessorTask]:
+    """Describe a task without keeping its result, which nobody in a triggerer needs; or a version as if it were one."""
+    is_id = isinstance(waited_for, str)  # users pass what another task pushed
+    task_id, of_version, version_id = waited_for.partition(OF_VERSION) if is_id else (waited_for, "", "")
+    if of_version:
+        version = operations.describe_processor_task_version(task_id, version_id)
+
+        def as_task(body: bytes) -> ProcessorTask:
+            return ProcessorTask(task_id=waited_for, status=version.read(body).status)
+
+        return Operation(
+            name=version.name, target=version.target, method=version.method, path=version.path, read=as_task
+        )
     describe = operations.describe_processor_task(task_id)
     return replace(describe, read=lambda body: describe.read(body).model_copy(update={"result": None}))
 
@@ -483,6 +499,7 @@ async def watch(
     open_api: Callable[[], Api],
     *,
     processor_task_id: str,
+    version_id: str | None = None,
     interval: float,
     workspace_id: str | None = None,
     look_at_once: bool = False,
@@ -495,6 +512,7 @@ async def watch(
     :param key: connection and project.
     :param open_api: makes what the watcher calls with; used by the first one in.
     :param processor_task_id: the processing task's id.
+    :param version_id: the version to wait for, if it is one of the task's versions that counts.
     :param interval: seconds between two looks at the task, at most.
     :param workspace_id: the task's workspace, if it is known.
     :param look_at_once: whether nobody has looked at the task yet; otherwise the first look is after one interval.
@@ -502,13 +520,14 @@ async def watch(
     """
     loop = asyncio.get_running_loop()
     shared = (loop, key)
-    _describe_status(processor_task_id)  # refuses what is no id, before anything is opened
+    waited_for = processor_task_id if version_id is None else f"{processor_task_id}{OF_VERSION}{version_id}"
+    _describe_status(waited_for)  # refuses what is no id, before anything is opened
     watcher = _WATCHERS.get(shared)
     if watcher is None or watcher.is_over:
         watcher = _WATCHERS[shared] = Watcher(open_api())
     interval = max(interval, SHORTEST_INTERVAL)
     due = loop.time() + (GATHERING if look_at_once else interval)
-    wait = Wait(processor_task_id, interval, workspace_id or DEFAULT_WORKSPACE, due)
+    wait = Wait(waited_for, interval, workspace_id or DEFAULT_WORKSPACE, due)
     watcher.join(wait)
     try:
         async with aclosing(wait.news()) as news:

@@ -1,5 +1,5 @@
 """
-Analyse the features of a dataset, wait for the end, and use what was found.
+Analyse the features of a dataset, and use what was found.
 
 Run it as it stands, with no cloud account: ``airflow-modelarts run dags_examples/feature_analysis.py``
 """
@@ -10,8 +10,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import Param, dag, task
 
-from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
-from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 
 
 @dag(
@@ -23,22 +22,17 @@ from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
     },
 )
 def feature_analysis() -> None:
-    @task
-    def create(params: dict[str, Any], ts_nodash: str) -> str:
-        """Start the processing task and return its id. The name is the run's own, since names are unique."""
-        from airflow_modelarts.hooks import ModelArtsHook
-
-        created = ModelArtsHook().create_processor_task(
-            name=f"analysis-{ts_nodash}",
-            data_source={"type": "DATASET", "source": params["dataset_id"]},
-            template={
-                "id": "sys_data_analyse",
-                "operator_params": [{"id": "sys_data_analyse", "params": {"op_list": []}}],
-            },
-            version_id=params["dataset_version_id"],
-            work_path={"type": "OBS", "path": f"obs://my-bucket/analysis/{ts_nodash}/"},
-        )
-        return created.task_id
+    analyse = ModelArtsCreateProcessorTaskOperator(
+        task_id="analyse",
+        name="analysis-{{ ts_nodash }}",
+        template={"id": "sys_data_analyse", "operator_params": [{"id": "sys_data_analyse", "params": {"op_list": []}}]},
+        data_source={"type": "DATASET", "source": "{{ params.dataset_id }}"},
+        version_id="{{ params.dataset_version_id }}",
+        work_path={"type": "OBS", "path": "obs://my-bucket/analysis/{{ ts_nodash }}/"},
+        poll_interval=2,
+        deferrable=True,
+        retries=2,  # a retry adopts what an earlier try has started
+    )
 
     @task
     def report(result: Any, work_path: dict[str, Any]) -> str:
@@ -47,13 +41,7 @@ def feature_analysis() -> None:
         print(sentence)
         return sentence
 
-    processor_task_id = create()
-    wait = ModelArtsProcessorTaskSensor(
-        task_id="wait", processor_task_id=processor_task_id, poke_interval=2, timeout=6 * 60 * 60
-    )
-    describe = ModelArtsDescribeProcessorTaskOperator(task_id="describe", processor_task_id=processor_task_id)
-    wait >> describe
-    report(describe.output["result"], describe.output["work_path"])
+    report(analyse.output["result"], analyse.output["work_path"])
 
 
 feature_analysis()

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from airflow_modelarts.operators.tasks import ModelArtsDescribeProcessorTaskOperator
+from airflow_modelarts.operators.create import (
+    ModelArtsCreateProcessorTaskOperator,
+    ModelArtsCreateProcessorTaskVersionOperator,
+)
+from airflow_modelarts.operators.export import ModelArtsExportProcessorTaskResultsOperator
+from airflow_modelarts.operators.tasks import (
+    ModelArtsDeleteProcessorTaskOperator,
+    ModelArtsDescribeProcessorTaskOperator,
+    ModelArtsListProcessorTasksOperator,
+    ModelArtsStopProcessorTaskOperator,
+)
 
-__all__ = ["ModelArtsDescribeProcessorTaskOperator"]
+__all__ = [
+    "ModelArtsCreateProcessorTaskOperator",
+    "ModelArtsCreateProcessorTaskVersionOperator",
+    "ModelArtsDeleteProcessorTaskOperator",
+    "ModelArtsDescribeProcessorTaskOperator",
+    "ModelArtsExportProcessorTaskResultsOperator",
+    "ModelArtsListProcessorTasksOperator",
+    "ModelArtsStopProcessorTaskOperator",
+]

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_modelarts import assets
+from airflow_modelarts.lineage import ProcessorTaskLineage
+from airflow_modelarts.links import ModelArtsConsoleLink
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_modelarts.api.models import ProcessorTask
+    from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.hooks import ModelArtsHook
 
 
@@ -41,10 +45,32 @@ class ModelArtsOperator(BaseOperator):
 
         return ModelArtsHook(self.modelarts_conn_id, project_id=self.project_id)
 
-    def _push(self, context: Context, task: ProcessorTask) -> dict[str, Any]:
-        """Push ``result`` and ``work_path``, and return what is to be ``return_value``."""
+
+class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
+    """An operator that hands a processing task on: its XComs, a link to the console, asset events and lineage."""
+
+    operator_extra_links = (ModelArtsConsoleLink(),)
+
+    def _link(self, context: Context, hook: ModelArtsHook, task_id: str) -> None:
+        """Leave the link to the console, as soon as the processing task's id is known."""
+        ModelArtsConsoleLink.persist(context, self, task_id, hook.get_conn())
+
+    def _hand_on(
+        self, context: Context, task: ProcessorTask, version: ProcessorTaskVersion | None = None
+    ) -> dict[str, Any]:
+        """
+        Tell everybody: push ``result``, ``work_path`` and, if there is one, ``version``.
+
+        :param version: the run that it is about, for a task that has versions.
+        :return: what is to be ``return_value``.
+        """
+        self._processor_task, self._task_version = task, version
         description = task.to_json()
         if self.do_xcom_push:
             context["ti"].xcom_push(key="result", value=task.result)
             context["ti"].xcom_push(key="work_path", value=description.get("work_path"))
+            if version is not None:
+                context["ti"].xcom_push(key="version", value=version.to_json())
+        if self.outlets:
+            assets.emit(context, self.outlets, task, version)
         return description

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.api.errors import ModelArtsNotFoundError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
-from airflow_modelarts.operators.base import ModelArtsOperator
+from airflow_modelarts.operators.base import HandsOnTask, ModelArtsOperator
 from airflow_modelarts.operators.stopping import say_ended, stop_active_versions, stop_version
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.hooks import ModelArtsHook
 
 
-class ModelArtsDescribeProcessorTaskOperator(ModelArtsOperator):
+class ModelArtsDescribeProcessorTaskOperator(HandsOnTask):
     """
     Reads a processing task (DescribeProcessorTask) and hands it on.
 
@@ -43,8 +43,9 @@ class ModelArtsDescribeProcessorTaskOperator(ModelArtsOperator):
         """Read the task and push what it says."""
         with self._open_hook() as hook:
             task = hook.describe_processor_task(self.processor_task_id)
+            self._link(context, hook, task.task_id)
         self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
-        return self._push(context, task)
+        return self._hand_on(context, task)
 
 
 class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):

@@ -319,6 +319,7 @@ def test_it_defers_with_what_the_trigger_needs(world: World) -> None:
         "end_from_trigger": False,
         "push_return_value": True,
         "failed_statuses": [3],
+        "version_id": None,
         "stop_on_kill": False,
     }
     assert deferred.method_name == "execute_complete"

@@ -86,6 +86,7 @@ ARGUMENTS: dict[str, Any] = {
     "end_from_trigger": True,
     "push_return_value": True,
     "failed_statuses": [3],
+    "version_id": "def",
     "stop_on_kill": True,
 }
 
@@ -400,3 +401,30 @@ def test_on_kill_leaves_versions_alone_that_have_ended(state: EmulatorState) -> 
     task = state.add_task(template="sys_data_cleaning", status=3)
     run(trigger(task.task_id, stop_on_kill=True).on_kill())
     assert state.log.counts() == {"ListProcessorTaskVersions": 1}
+
+
+def test_on_kill_stops_one_version_where_the_wait_is_for_one(state: EmulatorState) -> None:
+    task = state.add_task(template="sys_data_cleaning", status=1)
+    body = {**task.body, "name": task.name}
+    later = state.create_version(task.project_id, task.task_id, body)
+    later.run.set_status(1, state.clock.now())
+    run(trigger(task.task_id, stop_on_kill=True, version_id=task.versions[0].version_id).on_kill())
+    now = state.clock.now()
+    assert [version.run.status(now) for version in task.versions] == [4, 1]
+
+
+def test_on_kill_says_that_what_has_no_versions_goes_on(state: EmulatorState, lines: list[str]) -> None:
+    task = state.add_task(status=1)
+    run(trigger(task.task_id, stop_on_kill=True).on_kill())
+    assert state.status(task.task_id) == 1
+    assert "has no versions, and the service stops nothing else" in lines[0]
+
+
+def test_a_version_is_waited_for_whatever_the_task_does(state: EmulatorState, lines: list[str]) -> None:
+    task = state.add_task(template="sys_data_cleaning", status=2)
+    first = task.versions[0].version_id
+    state.create_version(task.project_id, task.task_id, {**task.body, "name": task.name})
+    (event,) = run(events(trigger(task.task_id, version_id=first)))
+    assert event.payload == {"task_id": task.task_id, "version_id": first, "status": 2}
+    assert state.log.counts() == {"DescribeProcessorTaskVersion": 1}
+    assert lines == [f"Version '{first}' of processing task '{task.task_id}' is completed."]

@@ -1,0 +1,272 @@
+"""Operators that make the service run a processing task: a new one, or one that is there, again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_modelarts.operators.base import ModelArtsOperator
+from airflow_modelarts.operators.running import RunOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion, TemplateParam
+    from airflow_modelarts.api.operations import Operation
+
+#: What a body is made of, beside its name.
+BODY_FIELDS = ("template", "data_source", "inputs", "work_path", "version_id", "description", "workspace_id")
+
+
+class ModelArtsCreateProcessorTaskOperator(RunOperator):
+    """
+    Creates a processing task (CreateProcessorTask), exactly once, waits for its end, and hands it on.
+
+    Before it posts, it writes the name that the task will have to Airflow's task state store (Airflow 3.3). A retry
+    after a crash finds that name: a task that has it is adopted, active or completed; if there is none, it is posted
+    again under the same name, which the service refuses twice. After a task that failed, a retry starts a new one, and
+    so does clearing the Airflow task after a success. On an older Airflow each try creates a task.
+
+    It pushes what :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator` does: ``return_value``,
+    ``result`` and ``work_path``; beside that ``processor_task_id`` as soon as it is known, and, for a task with
+    versions, ``version``: its id (``task_version_id``), status and sample counts (``added_sample_count``, …).
+
+    Killed, cleared or marked as failed while the task runs, it stops the running version. A feature analysis has no
+    versions, and the service offers no way to stop it. On Airflow 2 a task that is deferred cannot notice this.
+
+    Every field of the request is templated, however deep in it the template stands.
+
+    :param name: of the processing task (templated).
+    :param template: ``{"id": "sys_data_validation", "operator_params": [...]}``, or a
+        :class:`~airflow_modelarts.api.models.TemplateParam` (templated).
+    :param data_source: the one input; exactly one of this and ``inputs`` is given (templated).
+    :param inputs: the list of inputs, for example ``[{"type": "DATASET", "source": …}]`` (templated).
+    :param work_path: where the task writes, for example ``{"type": "OBS", "path": "obs://…"}`` (templated).
+    :param version_id: the dataset version to process (templated).
+    :param description: at most 256 characters, none of ``^ ! < > = & " '`` (templated).
+    :param create_version: default is what the template needs: true for any but ``sys_data_analyse``.
+    :param workspace_id: default "0" (templated).
+    :param random_name_suffix: whether a few random characters follow the name, since the service refuses a name twice;
+        default true. Without them the name must be new in the project at each run, and only a later try gets ``-2``.
+    :param wait_for_completion: whether to wait for the end; default true.
+    :param poll_interval: seconds between two looks, at most; default 60.
+    :param failed_statuses: ends that fail the operator, with the service's ``error_msg``; default 3 and 4.
+    :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
+    :param durable: whether to remember across tries (Airflow 3.3); default true.
+    :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
+    :param project_id: instead of the connection's (templated).
+    :raises ValueError: ``failed_statuses`` has one that is no end.
+    :raises ModelArtsRequestError: the request is not valid; nothing was sent, and every fault is named.
+    :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
+    """
+
+    template_fields: Sequence[str] = ("name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
+    template_fields_renderers = dict.fromkeys(("template", "data_source", "inputs", "work_path"), "json")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        template: Mapping[str, Any] | TemplateParam,
+        data_source: Mapping[str, Any] | None = None,
+        inputs: Iterable[Mapping[str, Any]] | None = None,
+        work_path: Mapping[str, Any] | None = None,
+        version_id: str | None = None,
+        description: str | None = None,
+        create_version: bool | None = None,
+        workspace_id: str | None = None,
+        random_name_suffix: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.name = name
+        self.template = plain(template)
+        self.data_source = plain(data_source)
+        self.inputs = plain(inputs)
+        self.work_path = plain(work_path)
+        self.version_id = version_id
+        self.description = description
+        self.create_version = create_version
+        self.workspace_id = workspace_id
+        self.random_name_suffix = random_name_suffix
+
+    def _operation(self, name: str) -> Operation[Any]:
+        from airflow_modelarts.api import operations
+        from airflow_modelarts.api.models import FEATURE_ANALYSIS
+
+        create_version = self.create_version
+        if (
+            create_version is None
+            and isinstance(self.template, Mapping)
+            and self.template.get("id") != FEATURE_ANALYSIS
+        ):
+            create_version = True
+        body: dict[str, Any] = {field: getattr(self, field) for field in BODY_FIELDS}
+        return operations.create_processor_task(name=name, create_version=create_version, **body)
+
+    def _check(self) -> None:
+        self._operation(self.name)
+
+    def _submit(self, context: Context, pending: Any) -> str:
+        if pending is not None:
+            found = self._find(pending)
+            if found is None:
+                self.log.info("An earlier try meant to create '%s', and it is not there.", pending)
+                return self._create(pending, may_be_there=True)
+            if found.status not in self.failed_statuses:
+                self.log.info("An earlier try has created '%s' already; adopting it.", pending)
+                return found.task_id
+        name = self._new_name(context)
+        if self._memory:
+            self._memory.begin(name)
+        return self._create(name, may_be_there=False)
+
+    def _new_name(self, context: Context) -> str:
+        if self.random_name_suffix:
+            return f"{self.name}-{secrets.token_hex(4)}"
+        try_number = context["ti"].try_number
+        return f"{self.name}-{try_number}" if try_number > 1 else self.name
+
+    def _create(self, name: str, *, may_be_there: bool) -> str:
+        def find() -> str | None:
+            found = self._find(name)
+            return found.task_id if found else None
+
+        # The service refuses a name twice, so it can be sent again as often as need be.
+        operation = self._operation(name)
+        task_id = self._post(lambda: self._open().call(operation).task_id, find, may_be_there=may_be_there)
+        self.log.info("Processing task '%s' is named '%s'.", task_id, name)
+        return task_id
+
+    def _find(self, name: str) -> ProcessorTask | None:
+        """Look a task up by its name; the service's own search is fuzzy."""
+        tasks = self._patient().list_processor_tasks(task_name=name, workspace_id=self.workspace_id)
+        return next((task for task in tasks if task.name == name), None)
+
+    def _read(self, external_id: str) -> ProcessorTask:
+        return self._open().describe_processor_task(external_id)
+
+    def _note_for_lineage(self, seen: ProcessorTask) -> None:
+        self._processor_task = seen
+
+    def _lineage_body(self) -> dict[str, Any]:
+        return {field: getattr(self, field) for field in ("name", *BODY_FIELDS)}
+
+    def _ids(self, external_id: str) -> tuple[str, str | None]:
+        return external_id, None
+
+
+class ModelArtsCreateProcessorTaskVersionOperator(RunOperator):
+    """
+    Runs a processing task again, as a new version of it (CreateProcessorTaskVersion), and waits for that version's end.
+
+    What is not given is taken from the task as it is. It pushes what
+    :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator` does, and stops the version when it is
+    killed.
+
+    Before it posts, it notes the task's versions in Airflow's task state store (Airflow 3.3). A retry after a crash
+    adopts a version that has come since. It cannot tell its own version from one that somebody else made of the same
+    task in that moment, as there is nothing in a version by which to know it.
+
+    :param processor_task_id: the processing task's id (templated). A feature analysis has no versions.
+    :param name: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all others;
+        default is the task's own.
+    """
+
+    external_id_key = "modelarts_task_version_id"
+    template_fields: Sequence[str] = ("processor_task_id", "name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
+    template_fields_renderers = dict.fromkeys(("template", "data_source", "inputs", "work_path"), "json")
+
+    def __init__(
+        self,
+        *,
+        processor_task_id: str,
+        name: str | None = None,
+        template: Mapping[str, Any] | TemplateParam | None = None,
+        data_source: Mapping[str, Any] | None = None,
+        inputs: Iterable[Mapping[str, Any]] | None = None,
+        work_path: Mapping[str, Any] | None = None,
+        version_id: str | None = None,
+        description: str | None = None,
+        workspace_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.processor_task_id = processor_task_id
+        self.name = name
+        self.template = plain(template)
+        self.data_source = plain(data_source)
+        self.inputs = plain(inputs)
+        self.work_path = plain(work_path)
+        self.version_id = version_id
+        self.description = description
+        self.workspace_id = workspace_id
+
+    def _check(self) -> None:
+        """Nothing to check before the task is read, which lends what is not given."""
+
+    def _submit(self, context: Context, pending: Any) -> str:
+        before = set(pending or ())
+        if pending is not None and (found := self._newest_since(before)):
+            self.log.info("An earlier try has created version '%s' already; adopting it.", found)
+            return found
+        operation = self._operation()
+        if pending is None:
+            before = {version.task_version_id or "" for version in self._versions()}
+            if self._memory:
+                self._memory.begin(sorted(before))
+        created = self._post(
+            lambda: self._open().call(operation).version_id,
+            lambda: self._newest_since(before),
+            may_be_there=pending is not None,
+            refused_twice=False,
+        )
+        self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, created)
+        return created
+
+    def _operation(self) -> Operation[Any]:
+        from airflow_modelarts.api import operations
+
+        given: dict[str, Any] = {field: getattr(self, field) for field in ("name", *BODY_FIELDS)}
+        body = self._lent(given) | {field: value for field, value in given.items() if value is not None}
+        return operations.create_processor_task_version(self.processor_task_id, **body)
+
+    def _lent(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the task as it is lends to the new version."""
+        task = self._open().describe_processor_task(self.processor_task_id).to_json()
+        lent = {field: task[field] for field in ("name", *BODY_FIELDS) if task.get(field) is not None}
+        if given["inputs"] is not None or given["data_source"] is not None:
+            lent.pop("data_source", None)
+            lent.pop("inputs", None)
+        elif "inputs" in lent:
+            lent.pop("data_source", None)  # the service tells both, and takes one
+        if isinstance(lent.get("work_path"), dict):
+            lent["work_path"].pop("version_name", None)  # that of the version before
+        return lent
+
+    def _versions(self) -> Iterable[ProcessorTaskVersion]:
+        return self._patient().list_processor_task_versions(self.processor_task_id)
+
+    def _newest_since(self, before: set[str]) -> str | None:
+        new = [version for version in self._versions() if version.task_version_id not in before]
+        return max(new, key=lambda version: version.create_time or 0).task_version_id if new else None
+
+    def _read(self, external_id: str) -> ProcessorTaskVersion:
+        return self._open().describe_processor_task_version(self.processor_task_id, external_id)
+
+    def _note_for_lineage(self, seen: ProcessorTaskVersion) -> None:
+        self._task_version = seen
+
+    def _ids(self, external_id: str) -> tuple[str, str | None]:
+        return self.processor_task_id, external_id
+
+
+def plain(value: Any) -> Any:
+    """Return models as the JSON they stand for, and the rest as it is: Airflow renders templates in plain JSON only."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(exclude_unset=True)
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value

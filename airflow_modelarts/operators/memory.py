@@ -1,0 +1,83 @@
+"""What an operator keeps between its tries, in Airflow's task state store: which submission is under way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: The key of the intent. Renaming it breaks retries that are in flight.
+INTENT_KEY = "modelarts_submission"
+
+
+class Memory:
+    """
+    The intent of a submission, written before it is posted, and whether it has been seen to its end.
+
+    The id that the service gave is kept beside it, by Airflow's ``ResumableJobMixin``. An intent without an id is one
+    that may or may not have reached the service.
+
+    Airflow raises ``max_tries`` when a user clears a task, and leaves it alone for a retry: that tells the two apart.
+
+    :param store: Airflow's task state store.
+    :param id_key: under which the mixin keeps the id.
+    :param max_tries: of the Airflow task instance.
+    """
+
+    def __init__(self, store: Any, id_key: str, max_tries: int) -> None:
+        self._store = store
+        self._id_key = id_key
+        self._max_tries = max_tries
+        self._record: dict[str, Any] = store.get(INTENT_KEY) or {}
+        if self._record and self._record.get("max_tries") != max_tries:
+            self._cleared()
+
+    @classmethod
+    def of(cls, context: Context, id_key: str) -> Memory | None:
+        """Return the memory of a task instance; None where Airflow keeps none."""
+        store = context.get("task_state_store")
+        if store is None:
+            return None
+        return cls(store, id_key, getattr(context["ti"], "max_tries", 0))
+
+    @property
+    def external_id(self) -> str | None:
+        """The id that the service gave."""
+        return self._store.get(self._id_key) or None
+
+    @property
+    def pending(self) -> Any:
+        """The intent whose outcome is not known; None when there is none."""
+        return self._record.get("intent") if self._record and self.external_id is None else None
+
+    @property
+    def was_cleared(self) -> bool:
+        """Whether the submission is from before a user cleared the Airflow task, which stops what runs."""
+        return bool(self._record.get("cleared"))
+
+    def begin(self, intent: Any) -> None:
+        """Note what is about to be posted."""
+        self._save({"intent": intent, "max_tries": self._max_tries})
+        # After that: an id without its intent would be taken for a submission that nobody intended.
+        self._store.delete(self._id_key)
+
+    def conclude(self) -> None:
+        """Note that the submission has been seen to its end, so that clearing the Airflow task runs it anew."""
+        self._save({**self._record, "done": True})
+
+    def forget(self) -> None:
+        """Forget the submission."""
+        self._store.delete(self._id_key)
+        self._store.delete(INTENT_KEY)
+        self._record = {}
+
+    def _cleared(self) -> None:
+        if self._record.get("done"):
+            self.forget()
+        else:
+            self._save({**self._record, "max_tries": self._max_tries, "cleared": True})
+
+    def _save(self, record: dict[str, Any]) -> None:
+        self._store.set(INTENT_KEY, record)
+        self._record = record

@@ -1,0 +1,348 @@
+"""What the operators share that make the service run something: submit once, wait, conclude, stop it if killed."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, ResumableJobMixin, TaskDeferred, conf
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
+from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.operators.base import HandsOnTask
+from airflow_modelarts.operators.memory import Memory
+from airflow_modelarts.waiting import Lookout
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+    from airflow_modelarts.hooks import ModelArtsHook
+
+#: What stands for the status of something that is not there any more.
+DELETED = "deleted"
+#: How often a submission whose outcome is unknown is sent.
+SUBMISSIONS = 6
+#: Seconds, at most, before it is looked up a second time.
+LONGEST_PAUSE = 16.0
+
+
+class RunOperator(ResumableJobMixin, HandsOnTask):
+    """
+    Makes the service run something, exactly once, and waits for its end.
+
+    Airflow's mixin decides what a retry does with the id that the try before it stored: adopt what is active or has
+    succeeded, or submit anew. A subclass knows how to submit, so that a submission of unknown outcome is found again.
+
+    :param wait_for_completion: whether to wait for the end; default true.
+    :param poll_interval: seconds between two looks, at most; default 60.
+    :param failed_statuses: ends that fail the operator, with the service's ``error_msg``; default 3 and 4.
+    :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
+    """
+
+    external_id_key = "modelarts_processor_task_id"
+
+    def __init__(
+        self,
+        *,
+        wait_for_completion: bool = True,
+        poll_interval: float = 60.0,
+        failed_statuses: Iterable[int] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.wait_for_completion = wait_for_completion
+        self.poll_interval = poll_interval
+        self.failed_statuses = tuple(int(status) for status in failed_statuses)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        if not TERMINAL_STATUSES.issuperset(self.failed_statuses):
+            raise ValueError(f"failed_statuses is {self.failed_statuses}: only 2, 3 and 4 are ends of a task")
+        self._hook: ModelArtsHook | None = None
+        self._memory: Memory | None = None
+        self._external_id: str | None = None
+        self._seen: Any = None
+        self._concluded: Any = None
+        self._killed = False
+
+    # What a subclass knows
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raise ModelArtsRequestError for whatever is wrong with the request; nothing is sent for it."""
+
+    @abstractmethod
+    def _submit(self, context: Context, pending: Any) -> str:
+        """
+        Submit, or find what an earlier try submitted, and return its id.
+
+        :param pending: the intent of an earlier try whose outcome is not known.
+        """
+
+    @abstractmethod
+    def _read(self, external_id: str) -> Any:
+        """Read what was submitted: a processing task or a version."""
+
+    @abstractmethod
+    def _note_for_lineage(self, seen: Any) -> None:
+        """Keep what was read, for a run that fails."""
+
+    @abstractmethod
+    def _ids(self, external_id: str) -> tuple[str, str | None]:
+        """Return the ids of the processing task and, if the wait is for a version, of that."""
+
+    # A try, from its beginning or from where the triggerer left off
+
+    def execute(self, context: Context) -> Any:
+        """Run it and, unless told otherwise, wait for its end."""
+        self._check()
+        if not AIRFLOW_V_3_3_PLUS:
+            self.log.info(
+                "This Airflow remembers nothing between tries, as 3.3 does: a try after a crash runs another one."
+            )
+        with self._open_hook() as self._hook:
+            self._memory = Memory.of(context, self.external_id_key) if self.durable else None
+            return self.execute_resumable(context)
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, deadline: float | None = None
+    ) -> Any:
+        """
+        Conclude what the trigger found; the task is read here, since an event carries no result.
+
+        :param event: of the trigger.
+        :param deadline: when ``execution_timeout`` is over, in seconds since the epoch.
+        """
+        event = event or {}
+        external_id: str = event.get("version_id") or event["task_id"]
+        with self._open_hook() as self._hook:
+            self._memory = Memory.of(context, self.external_id_key) if self.durable else None
+            self._external_id = external_id
+            self._seen = self._lookout(external_id).until(lambda _: True, self.poll_interval)
+            if not self._seen.is_terminal:
+                raise self._deferral(context, external_id, deadline)
+            return self.get_job_result(external_id, context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Conclude the wait; a timeout that is over stops the task, as it does on a worker."""
+        # In words, since Airflow 2 has two ways to say it.
+        timed_out = "timeout" in str((next_kwargs or {}).get("error", "")).lower()
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except Exception as error:
+            if not timed_out:
+                raise
+            self._external_id = self._recall(context)
+            with self._open_hook() as self._hook:
+                self._hook.get_conn()
+                self.on_kill()
+            raise AirflowTaskTimeout("execution_timeout is over, and the processing task has not ended") from error
+
+    def on_kill(self) -> None:
+        """Stop the running versions of the task (StopProcessorTaskVersion); it is the operator's own."""
+        self._killed = True
+        if self._hook is None or self._external_id is None:
+            return
+        from airflow_modelarts.api.errors import ModelArtsError
+        from airflow_modelarts.api.exchange import Retries
+        from airflow_modelarts.operators.stopping import stop_active_versions, stop_version
+
+        task_id, version_id = self._ids(self._external_id)
+        # Airflow grants five seconds. It may have interrupted the hook in the middle of anything.
+        with self._hook.twin(Retries(attempts=3, longest_pause=1.0, longest_retry_after=1.0)) as hook:
+            try:
+                if version_id is None:
+                    stop_active_versions(hook, task_id)
+                else:
+                    stop_version(hook, task_id, version_id)
+            except ModelArtsError as error:
+                self.log.warning("%s", error)
+
+    # What the mixin asks
+
+    def submit_job(self, context: Context) -> str:
+        """Submit it, unless an earlier try has; return its id."""
+        return self._submit(context, self._memory.pending if self._memory else None)
+
+    def get_job_status(self, external_id: Any, context: Context) -> str:
+        """Read how what an earlier try submitted is; an outage is waited out."""
+        from airflow_modelarts.api.errors import ModelArtsNotFoundError
+
+        try:
+            self._seen = self._lookout(external_id).until(lambda _: True, self.poll_interval)
+        except ModelArtsNotFoundError as error:
+            self.log.warning("%s", error)
+            return DELETED
+        return status_name(self._seen.status)
+
+    def is_job_active(self, status: str) -> bool:
+        """Whether it has not ended."""
+        return status != DELETED and status not in map(status_name, TERMINAL_STATUSES)
+
+    def is_job_succeeded(self, status: str) -> bool:
+        """Whether it has ended, and not in a failure."""
+        return status in map(status_name, TERMINAL_STATUSES - set(self.failed_statuses))
+
+    def poll_until_complete(self, external_id: Any, context: Context) -> Any:
+        """Wait for the end, here or in the triggerer, and return what there is to push."""
+        self._external_id = external_id
+        task_id, _ = self._ids(external_id)
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="processor_task_id", value=task_id)
+        self._link(context, self._open(), task_id)
+        if self._killed:
+            self.on_kill()  # the signal came while nobody knew the id
+        if not self.wait_for_completion:
+            return self.get_job_result(external_id, context)
+        if self.deferrable:
+            raise self._deferral(context, external_id)
+        self._seen = self._lookout(external_id).until(lambda seen: seen.is_terminal, self.poll_interval)
+        return self.get_job_result(external_id, context)
+
+    def get_job_result(self, external_id: Any, context: Context) -> Any:
+        """Judge the end, and push what there is to tell; once, however often it is asked for."""
+        if self._concluded is None:
+            self._concluded = self._judge(external_id, context)
+        return self._concluded
+
+    # Inside
+
+    def _judge(self, external_id: str, context: Context) -> Any:
+        self._external_id = external_id
+        if self._seen is None:
+            self._seen = self._read(external_id)
+        if self.wait_for_completion and self._seen.status in self.failed_statuses:
+            if self._memory and self._memory.was_cleared and self._seen.status == ProcessorTaskStatus.STOPPED:
+                return self._run_anew(context)
+            self._note_for_lineage(self._seen)
+            raise self._failure(external_id)
+        concluded = self._conclude(context, external_id)
+        if self._memory:
+            self._memory.conclude()
+        return concluded
+
+    def _failure(self, external_id: str) -> ModelArtsProcessorTaskFailed:
+        reason = getattr(self._seen, "error_msg", None) or "the service gave no error_msg"
+        what = self._what(external_id)
+        return ModelArtsProcessorTaskFailed(f"{what} {status_name(self._seen.status)}: {reason}")
+
+    def _what(self, external_id: str) -> str:
+        task_id, version_id = self._ids(external_id)
+        if version_id is None:
+            return f"Processing task '{task_id}'"
+        return f"Version '{version_id}' of processing task '{task_id}'"
+
+    def _conclude(self, context: Context, external_id: str) -> Any:
+        """Read the task and its version, and push what they say."""
+        task_id, version_id = self._ids(external_id)
+        if version_id is None:
+            return self._hand_on(context, self._seen, self._newest_version(self._seen))
+        return self._hand_on(context, self._open().describe_processor_task(task_id), self._seen)
+
+    def _newest_version(self, task: ProcessorTask) -> ProcessorTaskVersion | None:
+        from airflow_modelarts.api.models import FEATURE_ANALYSIS
+
+        if task.template is not None and task.template.id == FEATURE_ANALYSIS:
+            return None
+        versions = self._open().list_processor_task_versions(task.task_id, sort_by="create_time", order="desc")
+        return max(versions, key=lambda version: version.create_time or 0, default=None)
+
+    def _run_anew(self, context: Context) -> Any:
+        self.log.info("It was stopped when this Airflow task was cleared, so it is run anew.")
+        if self._memory:
+            self._memory.forget()
+        self._seen = None
+        return self.execute_resumable(context)
+
+    def _post(
+        self,
+        send: Callable[[], str],
+        find: Callable[[], str | None],
+        *,
+        may_be_there: bool,
+        refused_twice: bool = True,
+    ) -> str:
+        """
+        Submit it, and find out what became of it where the answer does not tell.
+
+        :param send: sends the request and returns the id.
+        :param find: looks it up and returns its id; None when it is not there.
+        :param may_be_there: whether an earlier try may have submitted it.
+        :param refused_twice: whether the service refuses it the second time, so that sending it again is safe.
+        """
+        from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsError
+
+        for attempt in range(SUBMISSIONS):
+            try:
+                return send()
+            except ModelArtsError as error:
+                may_be_there = may_be_there or error.outcome_unknown
+                is_there = isinstance(error, ModelArtsAlreadyExistsError)
+                if not may_be_there or not (is_there or error.temporary or error.outcome_unknown):
+                    raise
+                self.log.warning("%s Looking it up, since it may be there.", error)
+                if found := self._find_soon(find, attempt):
+                    return found
+                if attempt == SUBMISSIONS - 1 or not refused_twice:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _find_soon(self, find: Callable[[], str | None], attempt: int) -> str | None:
+        """Look it up, and once more after a pause: what was sent may still be on its way."""
+        if found := find():
+            return found
+        time.sleep(min(2.0**attempt, LONGEST_PAUSE))
+        return find()
+
+    def _patient(self) -> ModelArtsHook:
+        """Return a hook that sees an outage through for some minutes: what was submitted must not be lost to it."""
+        from airflow_modelarts.api.exchange import Retries
+
+        return self._open().twin(Retries(attempts=20))
+
+    def _open(self) -> ModelArtsHook:
+        assert self._hook is not None  # noqa: S101  # nosec B101 - every way in opens it
+        return self._hook
+
+    def _lookout(self, external_id: str) -> Lookout[Any]:
+        return Lookout(self._what(external_id), lambda: self._read(external_id), self.log)
+
+    def _recall(self, context: Context) -> str | None:
+        """Return the id that this try submitted, for a worker that was told no more than that the time is over."""
+        memory = Memory.of(context, self.external_id_key) if self.durable else None
+        if memory is not None:
+            return memory.external_id
+        recalled: str | None = context["ti"].xcom_pull(
+            task_ids=self.task_id, key="processor_task_id", map_indexes=context["ti"].map_index
+        )
+        return recalled
+
+    def _deferral(self, context: Context, external_id: str, deadline: float | None = None) -> TaskDeferred:
+        """Hand the wait over to the triggerer, for as long as ``execution_timeout`` leaves."""
+        from airflow_modelarts.triggers import ProcessorTaskTrigger
+
+        if deadline is None and self.execution_timeout:
+            started = context["ti"].start_date
+            deadline = started.timestamp() + self.execution_timeout.total_seconds() if started else None
+        task_id, version_id = self._ids(external_id)
+        trigger = ProcessorTaskTrigger(
+            processor_task_id=task_id,
+            modelarts_conn_id=self.modelarts_conn_id,
+            project_id=self.project_id,
+            poll_interval=self.poll_interval,
+            workspace_id=getattr(self, "workspace_id", None),
+            version_id=version_id,
+            stop_on_kill=True,
+        )
+        return TaskDeferred(
+            trigger=trigger,
+            method_name="execute_complete",
+            kwargs={"deadline": deadline},
+            timeout=None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0)),
+        )

@@ -1,0 +1,584 @@
+"""The operators that run processing tasks, against the emulator: what is created, how often, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsNotFoundError, ModelArtsRequestError
+from airflow_modelarts.api.models import TemplateParam
+from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.emulator.tasks import Task
+from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.operators import (
+    ModelArtsCreateProcessorTaskOperator,
+    ModelArtsCreateProcessorTaskVersionOperator,
+)
+from airflow_modelarts.operators.memory import INTENT_KEY
+
+EXAMPLES = Path(__file__).parents[1] / "data" / "contract" / "examples"
+VALIDATION = {"id": "sys_data_validation", "operator_params": [{"name": "MetaValidation", "params": {}}]}
+INPUTS = [{"type": "DATASET", "source": "PYc9H2HGv5BJNwBGXyK"}]
+
+with_memory = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the task state store came with Airflow 3.3")
+
+
+class Store(dict[str, Any]):
+    """A task state store, as Airflow's is used."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+class Try:
+    """One try of an Airflow task instance; the next has the same store."""
+
+    def __init__(self, store: Store | None = None, *, number: int = 1, max_tries: int = 2) -> None:
+        self.store = Store() if store is None else store
+        self.xcoms: dict[str, Any] = {}
+        self.ti = SimpleNamespace(
+            try_number=number,
+            max_tries=max_tries,
+            map_index=-1,
+            start_date=datetime.now(UTC),
+            stats_tags={},
+            xcom_push=self.push,
+            xcom_pull=lambda **asked: self.xcoms.get(asked["key"]),
+        )
+        self.number = number
+
+    def push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value, allow_nan=False))
+
+    def next(self, *, cleared: bool = False) -> Try:
+        max_tries = self.ti.max_tries + self.number if cleared else self.ti.max_tries
+        return Try(self.store, number=self.number + 1, max_tries=max_tries)
+
+    @property
+    def context(self) -> Any:
+        return {"ti": self.ti, "task_state_store": self.store}
+
+
+class Killed(BaseException):
+    """The end of a worker, as sudden as it can be in one process."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
+    server.state.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
+    return server
+
+
+def operator(**arguments: Any) -> ModelArtsCreateProcessorTaskOperator:
+    given: dict[str, Any] = {"template": VALIDATION, "inputs": INPUTS, "poll_interval": 0.02, **arguments}
+    return ModelArtsCreateProcessorTaskOperator(task_id="run", **{"name": "check", **given})
+
+
+def tasks(emulator: EmulatorServer) -> list[Task]:
+    return emulator.state.all_tasks()
+
+
+def run(arguments: dict[str, Any], attempt: Try) -> Any:
+    return operator(**arguments).execute(attempt.context)
+
+
+# What is sent
+
+
+def test_it_creates_a_task_waits_and_hands_it_on(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    returned = run({"work_path": {"type": "OBS", "path": "obs://bucket/out/"}}, attempt)
+    (task,) = tasks(emulator)
+    assert returned["task_id"] == task.task_id == attempt.xcoms["processor_task_id"]
+    assert returned["status_name"] == "completed"
+    assert attempt.xcoms["work_path"] == {"type": "OBS", "path": "obs://bucket/out/"}
+    assert attempt.xcoms["result"] is None
+    version = attempt.xcoms["version"]
+    assert version["task_version_id"] == task.versions[0].version_id
+    assert version["add_sample_count"] == 4
+    assert version["status_name"] == "completed"
+
+
+def test_a_feature_analysis_has_a_result_and_no_version(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    run({"template": {"id": "sys_data_analyse"}}, attempt)
+    assert "features" in attempt.xcoms["result"]
+    assert "version" not in attempt.xcoms
+
+
+@pytest.mark.parametrize("name", ["create-feature-analysis", "create-data-validation"])
+def test_the_bodies_of_the_reference_arrive_as_they_are(emulator: EmulatorServer, name: str) -> None:
+    body = json.loads((EXAMPLES / f"{name}.json").read_text())
+    given = {key: value for key, value in body.items() if key != "create_version"}
+    operator(**{"inputs": None, **given}, random_name_suffix=False).execute(Try().context)
+    (task,) = tasks(emulator)
+    assert task.body == body
+
+
+def test_a_model_will_do_as_a_template(emulator: EmulatorServer) -> None:
+    run({"template": TemplateParam.model_validate(VALIDATION)}, Try())
+    (task,) = tasks(emulator)
+    assert task.body["template"] == VALIDATION
+
+
+def test_every_fault_of_a_body_is_named_and_nothing_is_sent(emulator: EmulatorServer) -> None:
+    bad = {"template": {"id": ""}, "inputs": [{"type": "FTP"}], "data_source": {"type": "OBS"}, "description": "a<b"}
+    with pytest.raises(ModelArtsRequestError) as caught:
+        run(bad, Try())
+    for fault in ("template.id", "inputs.0.type", "description", "data_source or inputs"):
+        assert fault in str(caught.value)
+    assert emulator.state.log.count() == 0
+
+
+def test_templates_render_wherever_they_stand() -> None:
+    task = operator(
+        name="n-{{ ds }}",
+        template={
+            "id": "sys_data_validation",
+            "operator_params": [{"params": {"day": "{{ ds }}", "list": ["{{ ds }}"]}}],
+        },
+        inputs=[{"type": "OBS", "source": "obs://bucket/{{ ds }}/"}],
+        work_path={"path": "obs://bucket/{{ ds }}/out"},
+    )
+    task.render_template_fields({"ds": "2026-01-02"})  # type: ignore[typeddict-item]
+    assert task.name == "n-2026-01-02"
+    assert task.template["operator_params"][0]["params"] == {"day": "2026-01-02", "list": ["2026-01-02"]}
+    assert task.inputs[0]["source"] == "obs://bucket/2026-01-02/"
+    assert task.work_path["path"] == "obs://bucket/2026-01-02/out"
+
+
+def test_names_are_unique_by_default(emulator: EmulatorServer) -> None:
+    run({"name": "same"}, Try())
+    run({"name": "same"}, Try())
+    first, second = (task.name for task in tasks(emulator))
+    assert first != second
+    assert first.startswith("same-")
+
+
+def test_an_exact_name_that_is_taken_is_an_error(emulator: EmulatorServer) -> None:
+    emulator.state.add_task("same")
+    with pytest.raises(ModelArtsAlreadyExistsError, match="exists already"):
+        run({"name": "same", "random_name_suffix": False}, Try())
+    assert len(tasks(emulator)) == 1
+
+
+def test_a_status_that_is_no_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="only 2, 3 and 4"):
+        operator(failed_statuses=[1])
+
+
+# How it ends
+
+
+def test_a_task_that_fails_fails_it_with_the_services_words(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(status=3, error_msg="no images in there")
+    with pytest.raises(ModelArtsProcessorTaskFailed, match=r"failed: no images in there"):
+        run({}, Try())
+
+
+def test_any_end_will_do_if_none_is_a_failure(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(status=3)
+    assert run({"failed_statuses": ()}, Try())["status_name"] == "failed"
+
+
+def test_it_need_not_wait(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    assert run({"wait_for_completion": False}, attempt)["status_name"] == "initialized"
+    assert attempt.xcoms["processor_task_id"] == tasks(emulator)[0].task_id
+
+
+def test_an_outage_is_waited_out(emulator: EmulatorServer, pauses: list[float]) -> None:
+    emulator.faults.answer(503, times=12, operation="DescribeProcessorTask")
+    assert run({}, Try())["status_name"] == "completed"
+
+
+# Once
+
+
+def test_a_lost_answer_is_looked_up(emulator: EmulatorServer) -> None:
+    emulator.faults.reset("after", operation="CreateProcessorTask")
+    attempt = Try()
+    assert run({}, attempt)["status_name"] == "completed"
+    assert len(tasks(emulator)) == 1
+
+
+def test_a_request_that_got_lost_is_sent_again(emulator: EmulatorServer, pauses: list[float]) -> None:
+    emulator.faults.reset("before", operation="CreateProcessorTask")
+    assert run({}, Try())["status_name"] == "completed"
+    assert len(tasks(emulator)) == 1
+
+
+def test_an_answer_that_is_lost_again_and_again_is_an_error(emulator: EmulatorServer, pauses: list[float]) -> None:
+    emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
+    with pytest.raises(Exception, match="no answer"):
+        run({}, Try())
+    assert tasks(emulator) == []
+
+
+@with_memory
+def test_a_retry_after_a_failed_task_starts_a_new_one(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(status=3)
+    attempt = Try()
+    with pytest.raises(ModelArtsProcessorTaskFailed):
+        run({}, attempt)
+    assert run({}, attempt.next())["status_name"] == "completed"
+    assert len(tasks(emulator)) == 2
+
+
+@with_memory
+def test_a_retry_with_an_exact_name_gets_a_number(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(status=3)
+    attempt = Try()
+    with pytest.raises(ModelArtsProcessorTaskFailed):
+        run({"random_name_suffix": False}, attempt)
+    run({"random_name_suffix": False}, attempt.next())
+    assert [task.name for task in tasks(emulator)] == ["check", "check-2"]
+
+
+@with_memory
+def test_a_retry_after_the_task_was_deleted_starts_a_new_one(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    run({}, attempt)
+    emulator.state.delete_task(tasks(emulator)[0].project_id, tasks(emulator)[0].task_id)
+    run({}, attempt.next())
+    assert len(tasks(emulator)) == 1
+
+
+@with_memory
+def test_clearing_after_a_success_runs_it_anew(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    run({}, attempt)
+    run({}, attempt.next(cleared=True))
+    assert len(tasks(emulator)) == 2
+
+
+@with_memory
+def test_a_retry_after_a_success_that_nobody_heard_of_does_not_run_it_anew(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    first = run({}, attempt)
+    assert run({}, attempt.next())["task_id"] == first["task_id"]
+    assert len(tasks(emulator)) == 1
+
+
+@with_memory
+def test_clearing_adopts_what_still_runs(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    with pytest.raises(TaskDeferred):
+        run({"deferrable": True}, attempt)
+    (task,) = tasks(emulator)
+    emulator.state.finish(task.task_id)
+    assert run({}, attempt.next(cleared=True))["task_id"] == task.task_id
+
+
+@with_memory
+def test_what_clearing_stopped_is_run_anew(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    with pytest.raises(TaskDeferred):
+        run({"deferrable": True}, attempt)
+    cleared = attempt.next(cleared=True)
+    with pytest.raises(TaskDeferred):  # it may be quicker than the triggerer, which is about to stop the version
+        run({"deferrable": True}, cleared)
+    (task,) = tasks(emulator)
+    emulator.state.stop(task.task_id)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(deferrable=True).execute_complete(cleared.context, {"task_id": task.task_id, "status": 4})
+    assert len(tasks(emulator)) == 2
+    assert deferred.value.trigger.processor_task_id == tasks(emulator)[1].task_id  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("memory", [{"durable": False}, {}] if AIRFLOW_V_3_3_PLUS else [{}])
+def test_without_memory_it_works_all_the_same(emulator: EmulatorServer, memory: dict[str, Any]) -> None:
+    attempt = Try()
+    context = attempt.context
+    context.pop("task_state_store")
+    operator(**memory).execute(context)
+    assert attempt.store == {}
+    assert len(tasks(emulator)) == 1
+
+
+class Crashes:
+    """Kills a try at one of all the moments at which something can be seen from outside, counted from 0."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.count = 0
+
+    def around(self, act: Any) -> Any:
+        def acting(*args: Any, **kwargs: Any) -> Any:
+            self.moment()
+            result = act(*args, **kwargs)
+            self.moment()
+            return result
+
+        return acting
+
+    def moment(self) -> None:
+        self.count += 1
+        if self.count > self.at:
+            raise Killed
+
+
+@with_memory
+@pytest.mark.parametrize("kind", ["task", "version"])
+def test_a_crash_at_any_moment_leaves_one_task_and_a_retry_that_succeeds(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    import requests
+
+    send = requests.Session.request
+    moments = 0
+    while True:
+        emulator.state.reset()
+        original = emulator.state.add_task(template="sys_data_validation", status=2) if kind == "version" else None
+
+        def work(attempt: Try, original: Task | None = original) -> Any:
+            return again(original).execute(attempt.context) if original else run({}, attempt)
+
+        attempt, crashes = Try(), Crashes(moments)
+        for name in ("get", "set", "delete"):
+            monkeypatch.setattr(attempt.store, name, crashes.around(getattr(attempt.store, name)), raising=False)
+        monkeypatch.setattr(requests.Session, "request", crashes.around(send))
+        attempt.ti.xcom_push = crashes.around(attempt.push)
+        try:
+            work(attempt)
+            crashed = False
+        except Killed:
+            crashed = True
+        monkeypatch.setattr(requests.Session, "request", send)
+        retry = attempt.next()
+        retry.store = Store(attempt.store)
+        assert work(retry)["status_name"] == "completed", f"crash at {moments}"
+        runs = [version for task in tasks(emulator) for version in task.versions]
+        assert len(runs) == (1 if original is None else 2), f"crash at {moments}"
+        if not crashed:
+            break
+        moments += 1
+    assert moments > 20
+
+
+# Deferred
+
+
+def deferral(attempt: Try, **arguments: Any) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        run({"deferrable": True, **arguments}, attempt)
+    return caught.value
+
+
+def test_deferred_it_hands_the_same_on(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    deferred = deferral(attempt)
+    trigger: Any = deferred.trigger
+    assert trigger.stop_on_kill
+    assert trigger.processor_task_id == tasks(emulator)[0].task_id
+    emulator.state.finish(trigger.processor_task_id)
+    event = {"task_id": trigger.processor_task_id, "status": 2}
+    returned = operator(deferrable=True).execute_complete(attempt.context, event, **(deferred.kwargs or {}))
+    assert returned["status_name"] == "completed"
+    assert attempt.xcoms["version"]["status_name"] == "completed"
+
+
+def test_a_wait_that_ended_too_early_goes_on(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    trigger: Any = deferral(attempt).trigger
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute_complete(
+            attempt.context, {"task_id": trigger.processor_task_id, "error": "?"}
+        )
+
+
+def test_what_the_trigger_could_not_do_is_told_by_the_worker(emulator: EmulatorServer) -> None:
+    with pytest.raises(ModelArtsNotFoundError, match="no task with this id"):
+        operator(deferrable=True).execute_complete(Try().context, {"task_id": "gone", "error": "?"})
+
+
+def test_a_deferred_wait_has_what_is_left_of_the_execution_timeout(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    attempt.ti.start_date -= timedelta(seconds=60)
+    deferred = deferral(attempt, execution_timeout=timedelta(seconds=100))
+    assert deferred.timeout is not None
+    assert 30 < deferred.timeout.total_seconds() <= 40
+
+
+def test_a_deferred_wait_has_no_limit_of_its_own(emulator: EmulatorServer) -> None:
+    assert deferral(Try()).timeout is None
+
+
+def test_a_timeout_stops_the_version(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt)
+    (task,) = tasks(emulator)
+    emulator.state.set_status(task.task_id, 1)
+    with pytest.raises(AirflowTaskTimeout, match="execution_timeout is over"):
+        operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+    assert emulator.state.status(task.task_id) == 4
+
+
+def test_another_failure_of_the_trigger_stays_what_it_is(emulator: EmulatorServer) -> None:
+    with pytest.raises(Exception, match="failure"):
+        operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger failure"}, Try().context)
+
+
+# Killed
+
+
+def test_killed_before_it_has_begun_it_stops_nothing(emulator: EmulatorServer) -> None:
+    operator().on_kill()
+    assert emulator.state.log.count() == 0
+
+
+def test_killed_it_stops_its_version(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator.state.next_task(duration=1000)
+    task = operator()
+
+    def kill(_: float) -> None:
+        (created,) = tasks(emulator)
+        emulator.state.set_status(created.task_id, 1)
+        task.on_kill()
+
+    monkeypatch.setattr("time.sleep", kill)
+    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
+        task.execute(Try().context)
+
+
+def test_killed_while_the_answer_is_on_its_way_it_stops_the_version_later(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    task = operator()
+    attempt = Try()
+    started = task._post
+
+    def kill_and_post(*args: Any, **kwargs: Any) -> str:
+        task.on_kill()
+        task_id = started(*args, **kwargs)
+        emulator.state.set_status(task_id, 1)
+        return task_id
+
+    task._post = kill_and_post  # type: ignore[method-assign]
+    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
+        task.execute(attempt.context)
+
+
+def test_killed_it_says_that_a_feature_analysis_cannot_be_stopped(
+    emulator: EmulatorServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    task = operator(template={"id": "sys_data_analyse"})
+    monkeypatch.setattr("time.sleep", lambda _: task.on_kill())
+    emulator.state.next_task(duration=0.5)
+    task.execute(Try().context)
+    assert "the service stops versions only" in caplog.text + capsys.readouterr().out  # Airflow 2 and 3
+
+
+# Versions
+
+
+def again(task: Task, **arguments: Any) -> ModelArtsCreateProcessorTaskVersionOperator:
+    return ModelArtsCreateProcessorTaskVersionOperator(
+        **{"task_id": "again", "processor_task_id": task.task_id, "poll_interval": 0.02, **arguments}
+    )
+
+
+@pytest.fixture
+def original(emulator: EmulatorServer) -> Task:
+    body = {
+        "inputs": INPUTS,
+        "work_path": {"type": "OBS", "path": "obs://bucket/o", "version_name": "V1"},
+        "description": "old",
+    }
+    return emulator.state.add_task("original", template="sys_data_validation", status=2, body=body)
+
+
+def test_a_version_takes_from_the_task_what_is_not_given(emulator: EmulatorServer, original: Task) -> None:
+    attempt = Try()
+    returned = again(original, description="new").execute(attempt.context)
+    body = original.versions[1].body
+    assert body["inputs"] == INPUTS
+    assert body["template"]["id"] == "sys_data_validation"
+    assert body["work_path"] == {"type": "OBS", "path": "obs://bucket/o"}
+    assert body["description"] == "new"
+    assert returned["task_id"] == original.task_id
+    assert attempt.xcoms["version"]["task_version_id"] == original.versions[1].version_id
+
+
+def test_inputs_that_are_given_replace_those_of_the_task(emulator: EmulatorServer, original: Task) -> None:
+    given = {"type": "DATASET", "source": "another"}
+    again(original, data_source=given).execute(Try().context)
+    assert original.versions[1].body["data_source"] == given
+    assert "inputs" not in original.versions[1].body
+
+
+def test_a_version_is_waited_for_and_not_the_task(emulator: EmulatorServer, original: Task) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        again(original, deferrable=True).execute(Try().context)
+    trigger: Any = deferred.value.trigger
+    assert (trigger.processor_task_id, trigger.version_id) == (original.task_id, original.versions[1].version_id)
+
+
+def test_a_version_that_fails_says_which(emulator: EmulatorServer, original: Task) -> None:
+    emulator.state.next_task(status=3)
+    with pytest.raises(ModelArtsProcessorTaskFailed, match=r"Version '.+' of processing task '.+' failed"):
+        again(original).execute(Try().context)
+
+
+def test_an_answer_about_a_version_that_is_lost_is_looked_up(emulator: EmulatorServer, original: Task) -> None:
+    emulator.faults.reset("after", operation="CreateProcessorTaskVersion")
+    assert again(original).execute(Try().context)["status_name"] == "completed"
+    assert len(original.versions) == 2
+
+
+def test_a_request_for_a_version_that_may_be_on_its_way_is_not_sent_twice(
+    emulator: EmulatorServer, original: Task, pauses: list[float]
+) -> None:
+    emulator.faults.reset("before", operation="CreateProcessorTaskVersion")
+    with pytest.raises(Exception, match="no answer"):
+        again(original).execute(Try().context)
+    assert len(original.versions) == 1
+
+
+def test_killed_it_stops_the_one_version(
+    emulator: EmulatorServer, original: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.state.next_task(duration=1000)
+    task = again(original)
+
+    def kill(_: float) -> None:
+        emulator.state.set_status(original.task_id, 1)
+        task.on_kill()
+
+    monkeypatch.setattr("time.sleep", kill)
+    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
+        task.execute(Try().context)
+
+
+@with_memory
+def test_the_intent_is_written_before_anything_is_posted(emulator: EmulatorServer) -> None:
+    emulator.faults.refuse("ModelArts.0104", operation="CreateProcessorTask")
+    attempt = Try()
+    with pytest.raises(ModelArtsRequestError):
+        run({}, attempt)
+    assert attempt.store[INTENT_KEY]["intent"].startswith("check-")
