@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 
 class ModelArtsProcessorTaskFailed(AirflowException):  # as Airflow names its own, e.g. DagRunFailed
@@ -10,4 +10,12 @@ class ModelArtsProcessorTaskFailed(AirflowException):  # as Airflow names its ow
     A processing task ended with a status that counts as a failure.
 
     :param message: the task's id, its status and the service's ``error_msg``.
+    """
+
+
+class ModelArtsAuditFailed(AirflowFailException):
+    """
+    An audit found rules broken. Airflow does not retry it: what the tasks did stays done.
+
+    :param message: the broken rules, and the processing tasks that broke them.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from airflow_modelarts.operators.audit import ModelArtsAuditProcessorTasksOperator
 from airflow_modelarts.operators.create import (
     ModelArtsCreateProcessorTaskOperator,
     ModelArtsCreateProcessorTaskVersionOperator,
@@ -15,6 +16,7 @@ from airflow_modelarts.operators.tasks import (
 )
 
 __all__ = [
+    "ModelArtsAuditProcessorTasksOperator",
     "ModelArtsCreateProcessorTaskOperator",
     "ModelArtsCreateProcessorTaskVersionOperator",
     "ModelArtsDeleteProcessorTaskOperator",

@@ -1,0 +1,229 @@
+"""The operator that audits the processing tasks of a time window, and writes a report that people can look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
+from airflow_modelarts.exceptions import ModelArtsAuditFailed
+from airflow_modelarts.operators.base import ModelArtsOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_modelarts.hooks import ModelArtsHook
+
+#: The window of a run that has no data interval.
+USUAL_WINDOW = timedelta(days=1)
+#: Processing tasks that an exception names for each broken rule.
+NAMED_TASKS = 3
+
+
+class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
+    """
+    Audits all processing tasks that were created in a time window (ListProcessorTasks), whoever created them.
+
+    The window is the run's data interval. Where that is empty it is the 24 hours before the run's logical date, and
+    the log says so: that is how it is in most runs that are started by hand, and with Airflow 3 in those of a cron
+    schedule too, such as ``@daily``, unless ``scheduler.create_cron_data_intervals`` is on. With a schedule that is not
+    daily, set ``window_start``, for example to ``{{ logical_date - macros.timedelta(hours=1) }}``.
+
+    The tasks are seen as they are now, not as they were at the window's end. They are read newest first, no further
+    than the window goes, and none is held: memory grows with what is found, and that is limited. A list shifts while
+    it is read: when a task is deleted meanwhile, another one can be missed.
+
+    Its XCom is the report in a few kilobytes: ``window``, ``total``, ``undated``, ``by_status``, ``by_template``,
+    ``broken_rules``, ``findings`` with the first ten task ids of each kind, ``failures`` with the first ten messages,
+    and ``report_path`` and ``json_path`` when the report was written.
+
+    :param window_start: audit tasks created at this moment or later: a datetime or its ISO 8601 text, without an offset
+        in UTC (templated); default the start of the data interval, or 24 hours before the end.
+    :param window_end: audit tasks created earlier than this, likewise (templated); default the end of the data interval
+        or, without one, the run's logical date.
+    :param rules: what the tasks have to comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
+        fields (templated). By default no task may have failed, and every output has to be named.
+    :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated); the API calls the
+        filter ``task_type``, which Airflow's operators have for themselves.
+    :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
+    :param source: the data source, for example a dataset id (templated).
+    :param workspace_id: whose tasks (templated); the service's default is "0".
+    :param report_path: the report as an HTML page that needs nothing else, for example
+        ``s3://bucket/audits/{{ ds }}.html`` (templated); beside it, with all findings, the same as ``.json``. The
+        provider of the object store must be installed. A file appears when it is complete, and replaces the one before
+        it at once. Default: none is written.
+    :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
+    :param fail_on_broken_rules: fail when a rule is broken, after the report was written and the XCom was pushed;
+        default false. It is a verdict, so Airflow does not retry it; ``retries`` are for a service out of reach.
+    :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
+    :param project_id: instead of the connection's (templated).
+    :raises ModelArtsAuditFailed: a rule is broken, and that shall fail; the message names each one.
+    :raises ValueError: the window, the rules or the path are none.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
+    """
+
+    template_fields: Sequence[str] = (
+        *("window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"),
+        *("report_path", "object_storage_conn_id"),
+        *ModelArtsOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        window_start: datetime | str | None = None,
+        window_end: datetime | str | None = None,
+        rules: AuditRules | Mapping[str, Any] | None = None,
+        template_id: str | None = None,
+        source_type: str | None = None,
+        source: str | None = None,
+        workspace_id: str | None = None,
+        report_path: str | ObjectStoragePath | None = None,
+        object_storage_conn_id: str | None = None,
+        fail_on_broken_rules: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.window_start = window_start
+        self.window_end = window_end
+        self.rules = rules
+        self.template_id = template_id
+        self.source_type = source_type
+        self.source = source
+        self.workspace_id = workspace_id
+        self.report_path = report_path
+        self.object_storage_conn_id = object_storage_conn_id
+        self.fail_on_broken_rules = fail_on_broken_rules
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Audit, write the report and return its summary."""
+        now = datetime.now(UTC)
+        window, path = self._window(context, now), self._open_path()
+        with self._open_hook() as hook:
+            report = self._audit(hook, window, now)
+            project_id = hook.get_conn().client.project_id
+        summary = report.summary()
+        if path:
+            facts = {"Project": project_id, "DAG": self.dag_id, "Run": str(context["run_id"])}
+            summary = {**self._write(path, report, facts), **summary}
+        self._tell(report)
+        if self.fail_on_broken_rules and report.broken_rules:
+            if self.do_xcom_push:
+                context["ti"].xcom_push(key="return_value", value=summary)
+            raise ModelArtsAuditFailed(_verdict(report))
+        return summary
+
+    def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
+        start, end = _moment("window_start", self.window_start), _moment("window_end", self.window_end)
+        if end is None:
+            end = _end_of_run(context) or now
+            interval_start = context.get("data_interval_start")
+            if start is None and interval_start and interval_start < end:
+                start = interval_start
+        if start is None:
+            start = end - USUAL_WINDOW
+            self.log.info("There is no data interval and no window_start: auditing the 24 hours before %s.", end)
+        return Window(_in_utc(start), _in_utc(end))
+
+    def _audit(self, hook: ModelArtsHook, window: Window, now: datetime) -> AuditReport:
+        tasks = hook.list_processor_tasks(
+            task_type=self.template_id,
+            source_type=self.source_type,
+            source=self.source,
+            workspace_id=self.workspace_id,
+            sort_by="create_time",
+            order="desc",
+        )
+        rules = AuditRules.of(self.rules) if isinstance(self.rules, Mapping) else self.rules
+        return audit(newest_first(tasks, window), window=window, now=now, rules=rules)
+
+    def _open_path(self) -> ObjectStoragePath | None:
+        if not self.report_path:
+            return None
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        if not str(self.report_path).endswith(".html"):
+            raise ValueError(f"report_path is {str(self.report_path)!r}: name a file that ends in .html")
+        # None would take the place of a connection that the path names (Airflow 2).
+        given = {"conn_id": self.object_storage_conn_id} if self.object_storage_conn_id else {}
+        return ObjectStoragePath(str(self.report_path), **given)
+
+    def _write(self, path: ObjectStoragePath, report: AuditReport, facts: Mapping[str, str]) -> dict[str, str]:
+        from airflow_modelarts.audit_report import page
+
+        places = {"report_path": str(path), "json_path": _beside(str(path))}
+        described = {**report.to_json(), **{name.lower(): fact for name, fact in facts.items()}}
+        # The page comes last, since it speaks of the other file.
+        put(path, _beside(path.path), json.dumps(described, ensure_ascii=False, indent=1).encode())
+        put(path, path.path, page(report, facts).encode())
+        self.log.info("The report is in %s.", path)
+        return places
+
+    def _tell(self, report: AuditReport) -> None:
+        statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items())
+        self.log.info("Processing tasks created from %s: %s (%s).", report.window, report.total, statuses or "none")
+        if report.undated:
+            self.log.warning("%s listed tasks do not say when they were created, and are left out.", report.undated)
+        for broken in report.broken_rules:
+            self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
+
+
+def put(path: ObjectStoragePath, place: str, content: bytes) -> None:
+    """
+    Write a file that is never there in part.
+
+    :param place: within the file system of the path.
+    """
+    fs = path.fs
+    if path.protocol not in ("", "file", "local"):
+        fs.pipe_file(place, content)  # an object appears when it is complete
+        return
+    folder, slash, name = place.rpartition("/")
+    part = f"{folder}{slash}.{name}.part"
+    fs.makedirs(folder or ".", exist_ok=True)
+    try:
+        fs.pipe_file(part, content)
+        fs.mv(part, place)
+    except BaseException:
+        with suppress(OSError):
+            fs.rm_file(part)
+        raise
+
+
+def _end_of_run(context: Mapping[str, Any]) -> datetime | None:
+    """Return the moment up to which a run is about things; a run without a logical date has that of its beginning."""
+    end: datetime | None = context.get("data_interval_end") or context.get("logical_date")
+    return end or getattr(context.get("dag_run"), "run_after", None)
+
+
+def _beside(page_path: str) -> str:
+    return f"{page_path.removesuffix('.html')}.json"
+
+
+def _verdict(report: AuditReport) -> str:
+    broken_rules = report.broken_rules
+    sentences = []
+    for broken in broken_rules:
+        named = [finding.task_id for finding in broken.findings.kept[:NAMED_TASKS]]
+        more = f" and {broken.findings.count - len(named)} more" if broken.findings.count > len(named) else ""
+        sentences.append(f"{broken.rule}: {broken.message} ({', '.join(named)}{more})")
+    what = "1 audit rule is" if len(broken_rules) == 1 else f"{len(broken_rules)} audit rules are"
+    return f"{what} broken by tasks created from {report.window}. {'; '.join(sentences)}"
+
+
+def _moment(name: str, given: datetime | str | None) -> datetime | None:
+    """Read a moment; an empty text, which is what a template makes of nothing, is none."""
+    if not given:
+        return None
+    try:
+        return datetime.fromisoformat(given) if isinstance(given, str) else given
+    except ValueError:
+        raise ValueError(f"{name} is {given!r}: give a moment such as 2026-11-23T00:00:00+00:00") from None
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return a moment as a plain datetime in UTC, which one without an offset is taken to be in."""
+    return datetime.fromtimestamp(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), UTC)
