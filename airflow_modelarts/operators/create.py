@@ -71,7 +71,7 @@ class ModelArtsCreateProcessorTaskOperator(RunOperator):
         name: str,
         template: Mapping[str, Any] | TemplateParam,
         data_source: Mapping[str, Any] | None = None,
-        inputs: Iterable[Mapping[str, Any]] | None = None,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
         work_path: Mapping[str, Any] | None = None,
         version_id: str | None = None,
         description: str | None = None,
@@ -176,6 +176,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RunOperator):
     """
 
     external_id_key = "modelarts_task_version_id"
+    _id_xcom = "task_version_id"
     template_fields: Sequence[str] = ("processor_task_id", "name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
     template_fields_renderers = dict.fromkeys(("template", "data_source", "inputs", "work_path"), "json")
 
@@ -186,7 +187,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RunOperator):
         name: str | None = None,
         template: Mapping[str, Any] | TemplateParam | None = None,
         data_source: Mapping[str, Any] | None = None,
-        inputs: Iterable[Mapping[str, Any]] | None = None,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
         work_path: Mapping[str, Any] | None = None,
         version_id: str | None = None,
         description: str | None = None,

@@ -45,6 +45,8 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
     """
 
     external_id_key = "modelarts_processor_task_id"
+    #: The XCom that holds the id of what was submitted.
+    _id_xcom = "processor_task_id"
 
     def __init__(
         self,
@@ -168,6 +170,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def submit_job(self, context: Context) -> str:
         """Submit it, unless an earlier try has; return its id."""
+        self._seen = None  # what the mixin has looked at was submitted by an earlier try
         return self._submit(context, self._memory.pending if self._memory else None)
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
@@ -192,9 +195,11 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
     def poll_until_complete(self, external_id: Any, context: Context) -> Any:
         """Wait for the end, here or in the triggerer, and return what there is to push."""
         self._external_id = external_id
-        task_id, _ = self._ids(external_id)
+        task_id, version_id = self._ids(external_id)
         if self.do_xcom_push:
             context["ti"].xcom_push(key="processor_task_id", value=task_id)
+            if version_id is not None:
+                context["ti"].xcom_push(key="task_version_id", value=version_id)
         self._link(context, self._open(), task_id)
         if self._killed:
             self.on_kill()  # the signal came while nobody knew the id
@@ -246,12 +251,18 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         return self._hand_on(context, self._open().describe_processor_task(task_id), self._seen)
 
     def _newest_version(self, task: ProcessorTask) -> ProcessorTaskVersion | None:
+        from airflow_modelarts.api.errors import ModelArtsNotFoundError, ModelArtsRequestError
         from airflow_modelarts.api.models import FEATURE_ANALYSIS
 
         if task.template is not None and task.template.id == FEATURE_ANALYSIS:
             return None
-        versions = self._open().list_processor_task_versions(task.task_id, sort_by="create_time", order="desc")
-        return max(versions, key=lambda version: version.create_time or 0, default=None)
+        versions = self._open().list_processor_task_versions(task.task_id)
+        try:
+            return max(versions, key=lambda version: version.create_time or 0, default=None)
+        except (ModelArtsNotFoundError, ModelArtsRequestError) as error:
+            # Nobody knows what the service says of a task that was created without a version. The task has succeeded.
+            self.log.warning("%s", error)
+            return None
 
     def _run_anew(self, context: Context) -> Any:
         self.log.info("It was stopped when this Airflow task was cleared, so it is run anew.")
@@ -319,7 +330,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         if memory is not None:
             return memory.external_id
         recalled: str | None = context["ti"].xcom_pull(
-            task_ids=self.task_id, key="processor_task_id", map_indexes=context["ti"].map_index
+            task_ids=self.task_id, key=self._id_xcom, map_indexes=context["ti"].map_index
         )
         return recalled
 

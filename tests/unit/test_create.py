@@ -194,6 +194,14 @@ def test_a_task_that_fails_fails_it_with_the_services_words(emulator: EmulatorSe
         run({}, Try())
 
 
+@pytest.mark.parametrize("code", ["ModelArts.4636", "ModelArts.0101"])
+def test_a_task_whose_versions_cannot_be_listed_has_succeeded_all_the_same(emulator: EmulatorServer, code: str) -> None:
+    emulator.faults.refuse(code, operation="ListProcessorTaskVersions")
+    attempt = Try()
+    assert run({}, attempt)["status_name"] == "completed"
+    assert "version" not in attempt.xcoms
+
+
 def test_any_end_will_do_if_none_is_a_failure(emulator: EmulatorServer) -> None:
     emulator.state.next_task(status=3)
     assert run({"failed_statuses": ()}, Try())["status_name"] == "failed"
@@ -242,6 +250,15 @@ def test_a_retry_after_a_failed_task_starts_a_new_one(emulator: EmulatorServer) 
         run({}, attempt)
     assert run({}, attempt.next())["status_name"] == "completed"
     assert len(tasks(emulator)) == 2
+
+
+@with_memory
+def test_a_retry_that_does_not_wait_tells_of_the_new_task(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(status=3, duration=0)
+    attempt = Try()
+    run({"wait_for_completion": False}, attempt)
+    returned = run({"wait_for_completion": False}, attempt.next())
+    assert returned["task_id"] == tasks(emulator)[1].task_id
 
 
 @with_memory
@@ -435,6 +452,19 @@ def test_a_timeout_stops_the_version(emulator: EmulatorServer) -> None:
     with pytest.raises(AirflowTaskTimeout, match="execution_timeout is over"):
         operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
     assert emulator.state.status(task.task_id) == 4
+
+
+def test_a_timeout_stops_the_one_version(emulator: EmulatorServer, original: Task) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    with pytest.raises(TaskDeferred):
+        again(original, deferrable=True).execute(attempt.context)
+    emulator.state.set_status(original.task_id, 1)
+    attempt.store.clear()  # as on Airflow 2: the XCom is all there is
+    context = {key: value for key, value in attempt.context.items() if key == "ti"}
+    with pytest.raises(AirflowTaskTimeout):
+        again(original, deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    assert emulator.state.status(original.task_id) == 4
 
 
 def test_another_failure_of_the_trigger_stays_what_it_is(emulator: EmulatorServer) -> None:
