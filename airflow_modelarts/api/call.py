@@ -65,19 +65,23 @@ def pages(operation: ListOperation[T], retries: Retries) -> Generator[Step | Pag
     The list shifts while it is read: an item can come twice, and one that is there all along can be missed.
     """
     seen: set[Hashable] = set()
+    seen_pages: set[str] = set()  # of items that have no identity, which alone would let the service go in circles
     previous: list[T] = []
     for number in count():
         page = yield from call(operation.page(number), retries)
+        in_hand = len(seen)
         new = [item for item in page.items if _is_new(operation.identify(item), seen)]
         if not new or page.items == previous:
             return  # past the end, or the service repeats itself
+        if len(seen) == in_hand and not _is_new(repr(new), seen_pages):
+            return
         previous = page.items
         yield Page(new, page.count, page.has_more)
         if _is_last(page, operation.limit, len(seen)):
             return
 
 
-def _is_new(identity: Hashable | None, seen: set[Hashable]) -> bool:
+def _is_new(identity: Hashable | None, seen: set[Any]) -> bool:
     if identity is None:
         return True
     if identity in seen:
