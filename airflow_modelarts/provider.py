@@ -48,7 +48,11 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "port", "extra"],
-    "relabeling": {"host": "Endpoint", "login": "Access key or user", "password": "Secret key, password or token"},
+    "relabeling": {
+        "host": "Endpoint",
+        "login": "Access key or user",
+        "password": "Secret key, password or token",  # nosec B105 - a label
+    },
     "placeholders": {"host": "modelarts.eu-de.otc.t-systems.com"},
 }
 

@@ -14,7 +14,7 @@ import secrets
 import shlex
 import shutil
 import socket
-import subprocess
+import subprocess  # nosec B404 - to run Airflow's own commands
 import sys
 import sysconfig
 import tempfile
@@ -219,7 +219,7 @@ class Component:
         """Start the process; return at once."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the command is Airflow's
+            self._process = subprocess.Popen(  # noqa: S603  # nosec B603 - the command is Airflow's
                 self._command,
                 env=dict(self._environment),
                 stdin=subprocess.DEVNULL,

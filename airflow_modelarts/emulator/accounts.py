@@ -20,12 +20,12 @@ WORKSPACE_ID = "0"
 OTHER_WORKSPACE_ID = "e0000000000000000000000000000001"
 
 ACCESS_KEY = "EMULATORACCESSKEY000"
-SECRET_KEY = "emulator-secret-key-which-is-no-secret-0"  # noqa: S105  # a fake
+SECRET_KEY = "emulator-secret-key-which-is-no-secret-0"  # noqa: S105  # nosec B105 - a fake
 TEMPORARY_ACCESS_KEY = "EMULATORTEMPORARY000"
-TEMPORARY_SECRET_KEY = "emulator-temporary-secret-which-is-none0"  # noqa: S105  # a fake
+TEMPORARY_SECRET_KEY = "emulator-temporary-secret-which-is-none0"  # noqa: S105  # nosec B105 - a fake
 SECURITY_TOKEN = "emulator-security-token-" + "which-is-no-secret-" * 40
 USER_NAME = "emulator-user"
-PASSWORD = "emulator-password-which-is-no-secret"  # noqa: S105  # a fake
+PASSWORD = "emulator-password-which-is-no-secret"  # noqa: S105  # nosec B105 - a fake
 
 #: Bytes; tokens of the real IAM run to several KiB.
 TOKEN_BYTES = 3 * 1024
@@ -162,7 +162,12 @@ def token_document(token: Token, user: User, project: tuple[str, str] | None, no
         "expires_at": keystone_time(token.expires_at),
         "issued_at": keystone_time(now),
         "methods": ["password"],
-        "user": {"id": "0a" + "0" * 30, "name": user.name, "domain": domain, "password_expires_at": ""},
+        "user": {
+            "id": "0a" + "0" * 30,
+            "name": user.name,
+            "domain": domain,
+            "password_expires_at": "",  # nosec B105 - never
+        },
         "roles": [{"id": "0", "name": "modelarts_adm"}],
         "catalog": [],
     }
