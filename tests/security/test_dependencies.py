@@ -1,0 +1,79 @@
+"""
+The declared dependencies, the two constraints files and the environment held against each other.
+
+This is no audit: it knows no advisories, which need a database from elsewhere. It says that what was tested is what was
+declared, so that an audit of a constraints file is an audit of this package.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = [Requirement(text) for text in PROJECT["dependencies"]]
+#: Checked and measured with one Airflow only.
+WITH_THE_NEWEST = ("benchmark", "lint")
+AIRFLOWS = ["3.3", "2.11"]
+
+
+def optional(*but: str) -> list[Requirement]:
+    extras = {name: texts for name, texts in PROJECT["optional-dependencies"].items() if name not in but}
+    found = [Requirement(text) for texts in extras.values() for text in texts]
+    return [one for one in found if one.name != PROJECT["name"] and (one.marker is None or one.marker.evaluate())]
+
+
+def pinned(airflow: str) -> dict[str, Version]:
+    lines = (ROOT / f"tests/constraints-airflow-{airflow}.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.partition("==") for line in lines]
+    return {canonicalize_name(name): Version(version) for name, _, version in pairs}
+
+
+@pytest.mark.parametrize(
+    ("airflow", "requirement"),
+    [
+        *(("3.3", requirement) for requirement in [*DECLARED, *optional()]),
+        *(("2.11", requirement) for requirement in [*DECLARED, *optional(*WITH_THE_NEWEST)]),
+    ],
+    ids=str,
+)
+def test_a_declared_dependency_is_pinned_within_its_bounds(airflow: str, requirement: Requirement) -> None:
+    version = pinned(airflow).get(canonicalize_name(requirement.name))
+    assert version is not None, f"{requirement.name} is declared, and not in the constraints"
+    assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
+
+
+@pytest.mark.parametrize("requirement", [*DECLARED, *optional()], ids=str)
+def test_a_declared_dependency_has_a_lower_bound_and_no_upper_one(requirement: Requirement) -> None:
+    # Without a lower bound a resolver may take a version that nobody has tried; an upper one fights with Airflow's.
+    operators = {specifier.operator for specifier in requirement.specifier}
+    assert operators <= {">="}, str(requirement)
+    assert operators or requirement.name == "types-requests"
+
+
+@pytest.mark.parametrize("airflow", AIRFLOWS)
+def test_nothing_declared_is_pinned_to_a_pre_release(airflow: str) -> None:
+    names = {canonicalize_name(requirement.name) for requirement in [*DECLARED, *optional()]}
+    assert [name for name, version in pinned(airflow).items() if name in names and version.is_prerelease] == []
+
+
+@pytest.mark.parametrize("requirement", DECLARED, ids=str)
+def test_a_dependency_comes_from_an_index_alone(requirement: Requirement) -> None:
+    assert requirement.url is None
+
+
+def test_the_environment_agrees_with_itself() -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "check"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if "No module named pip" in finished.stderr:
+        pytest.skip("this environment has no pip to check it with")
+    assert finished.returncode == 0, finished.stdout
