@@ -112,7 +112,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
         # None would take the place of a connection that the path names (Airflow 2).
         given = {"conn_id": self.object_storage_conn_id} if self.object_storage_conn_id else {}
-        path = ObjectStoragePath(self.path, **given)
+        path = ObjectStoragePath(str(self.path), **given)
         if str(self.path).endswith("/") or not path.name or path.fs.isdir(path.path):
             raise ValueError(f"path is {str(self.path)!r}: that is a directory; name a file in it")
         return path
@@ -151,7 +151,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     def _write(self, file: IO[bytes], results: Iterator[SampleResult]) -> Counter[str]:
         counted: Counter[str] = Counter()
         for result in results:
-            sample = result.model_dump(exclude_unset=True) if self.signed_links else result.to_json()
+            sample = result.model_dump(exclude_unset=True)  # the hook has left out the links unless they are wanted
             file.write(json.dumps(sample, ensure_ascii=False).encode() + b"\n")
             counted[_property_name(result.result_property)] += 1
         return counted

@@ -1,17 +1,27 @@
-"""The operators, against answers given by requests-mock."""
+"""The operators for tasks that are there, against answers given by requests-mock and against the emulator."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from requests_mock import Mocker
 
-from airflow_modelarts.api.errors import ModelArtsNotFoundError, ModelArtsRequestError
-from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
+from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsNotFoundError, ModelArtsRequestError
+from airflow_modelarts.emulator import EmulatorServer, accounts
+from airflow_modelarts.emulator.tasks import Task
+from airflow_modelarts.operators.tasks import (
+    ModelArtsDeleteProcessorTaskOperator,
+    ModelArtsDescribeProcessorTaskOperator,
+    ModelArtsListProcessorTasksOperator,
+    ModelArtsStopProcessorTaskOperator,
+)
 
-TASK_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks/abc"
+TASKS_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
+TASK_URL = f"{TASKS_URL}/abc"
 
 
 class TaskInstance:
@@ -116,3 +126,251 @@ def test_the_fields_that_users_compute_are_templated() -> None:
         "modelarts_conn_id",
         "project_id",
     }
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=0) as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
+    server.state.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
+    return server
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Return what was logged since it was last called: outside of tasks, Airflow prints it."""
+    return lambda: capsys.readouterr().out
+
+
+def task_with_versions(emulator: EmulatorServer, *statuses: int) -> tuple[Task, list[str]]:
+    """Return a task with a version of each status, and the versions' ids."""
+    state = emulator.state
+    task = state.add_task(template="sys_data_cleaning")
+    for _ in statuses[1:]:
+        state.create_version(accounts.PROJECT_ID, task.task_id, task.body)
+    for version, status in zip(task.versions, statuses, strict=True):
+        version.run.set_status(status, state.clock.now())
+    return task, [version.version_id for version in task.versions]
+
+
+def version_statuses(emulator: EmulatorServer, task: Task) -> list[int]:
+    return [version.run.status(emulator.state.clock.now()) for version in task.versions]
+
+
+def stop(task_id: str, **arguments: Any) -> Any:
+    return ModelArtsStopProcessorTaskOperator(task_id="stop", processor_task_id=task_id, **arguments).execute({})
+
+
+def test_every_version_that_runs_is_stopped_and_told(emulator: EmulatorServer) -> None:
+    task, versions = task_with_versions(emulator, 1, 2, 1)
+    stopped = stop(task.task_id)
+    assert sorted(stopped.pop("stopped_version_ids")) == sorted([versions[0], versions[2]])
+    assert stopped == {"task_id": task.task_id}
+    assert version_statuses(emulator, task) == [4, 2, 4]
+
+
+def test_the_one_version_that_is_named_is_stopped(emulator: EmulatorServer) -> None:
+    task, versions = task_with_versions(emulator, 1, 1)
+    assert stop(task.task_id, version_id=versions[0])["stopped_version_ids"] == versions[:1]
+    assert version_statuses(emulator, task) == [4, 1]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_has_ended_needs_no_stop(emulator: EmulatorServer, said: Callable[[], str], *, named: bool) -> None:
+    task, versions = task_with_versions(emulator, 2)
+    stopped = stop(task.task_id, version_id=versions[0] if named else None)
+    assert stopped["stopped_version_ids"] == []
+    assert ("it is completed" if named else "nothing to stop") in said()
+    assert emulator.state.log.count("StopProcessorTaskVersion") == 0
+
+
+def test_a_task_without_versions_cannot_be_stopped(emulator: EmulatorServer) -> None:
+    task = emulator.state.add_task(status=1)
+    with pytest.raises(ModelArtsRequestError, match="it has no versions, as every feature analysis"):
+        stop(task.task_id)
+
+
+def test_a_version_that_cannot_be_stopped_keeps_no_other_from_it(
+    emulator: EmulatorServer, said: Callable[[], str]
+) -> None:
+    task, _ = task_with_versions(emulator, 1, 1, 1)
+    emulator.faults.refuse("ModelArts.0104", skip=1, operation="StopProcessorTaskVersion")
+    with pytest.raises(ModelArtsRequestError, match="a parameter is wrong"):
+        stop(task.task_id)
+    assert version_statuses(emulator, task) == [4, 1, 4]
+    assert said().count("Stopped version") == 2
+
+
+def test_a_version_that_is_initializing_all_the_while_is_busy(emulator: EmulatorServer, pauses: list[float]) -> None:
+    task, _ = task_with_versions(emulator, 0)
+    with pytest.raises(ModelArtsBusyError):
+        stop(task.task_id)
+
+
+def test_a_stop_whose_answer_is_lost_is_a_stop(emulator: EmulatorServer, pauses: list[float]) -> None:
+    task, versions = task_with_versions(emulator, 1)
+    emulator.faults.reset("after", operation="StopProcessorTaskVersion")
+    assert stop(task.task_id)["stopped_version_ids"] == versions
+
+
+def refuse_to_stop(requests_mock: Mocker, status_now: dict[str, Any]) -> None:
+    """Answer that a version runs, refuse to stop it, and answer then what is given."""
+    requests_mock.get(f"{TASK_URL}/versions", json={"count": 1, "versions": [{"task_version_id": "v1", "status": 1}]})
+    refusal = {"error_code": "ModelArts.0101", "error_msg": "cannot be stopped"}
+    requests_mock.post(f"{TASK_URL}/versions/v1/stop", status_code=400, json=refusal)
+    requests_mock.get(f"{TASK_URL}/versions/v1", **status_now)
+
+
+def test_a_version_that_ends_before_it_is_stopped_is_no_error(requests_mock: Mocker, said: Callable[[], str]) -> None:
+    refuse_to_stop(requests_mock, {"json": {"task_version_id": "v1", "status": 3}})
+    assert stop("abc")["stopped_version_ids"] == []
+    assert "had ended already: it is failed" in said()
+
+
+@pytest.mark.parametrize("status_now", [{"json": {"task_version_id": "v1", "status": 1}}, {"status_code": 403}])
+def test_a_refused_stop_of_what_may_still_run_is_an_error(requests_mock: Mocker, status_now: dict[str, Any]) -> None:
+    refuse_to_stop(requests_mock, status_now)
+    with pytest.raises(ModelArtsRequestError, match="cannot be stopped"):
+        stop("abc")
+
+
+def delete(task_id: str, **arguments: Any) -> Any:
+    return ModelArtsDeleteProcessorTaskOperator(task_id="delete", processor_task_id=task_id, **arguments).execute({})
+
+
+def test_a_task_is_deleted(emulator: EmulatorServer) -> None:
+    task = emulator.state.add_task(status=2)
+    assert delete(task.task_id) == {"task_id": task.task_id, "version_id": None, "deleted": True}
+    assert emulator.state.all_tasks() == []
+
+
+def test_one_version_is_deleted_and_the_task_stays(emulator: EmulatorServer) -> None:
+    task, versions = task_with_versions(emulator, 2, 2)
+    assert delete(task.task_id, version_id=versions[0])["version_id"] == versions[0]
+    assert [version.version_id for version in task.versions] == versions[1:]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"version_id": "v1"}])
+def test_what_is_not_there_is_an_error_unless_that_is_fine(
+    emulator: EmulatorServer, said: Callable[[], str], arguments: dict[str, str]
+) -> None:
+    with pytest.raises(ModelArtsNotFoundError, match="Check the id"):
+        delete("no-such-task", **arguments)
+    assert delete("no-such-task", ignore_if_missing=True, **arguments)["deleted"] is False
+    assert "nothing to delete" in said()
+
+
+def test_a_deletion_whose_answer_is_lost_is_a_deletion(emulator: EmulatorServer, pauses: list[float]) -> None:
+    task = emulator.state.add_task(status=2)
+    emulator.faults.reset("after", operation="DeleteProcessorTask")
+    assert delete(task.task_id)["deleted"] is True
+
+
+def test_what_initializes_for_long_is_left_to_the_retries_of_airflow(
+    emulator: EmulatorServer, pauses: list[float]
+) -> None:
+    task = emulator.state.add_task(status=0)
+    with pytest.raises(ModelArtsBusyError, match="initializing"):
+        delete(task.task_id)
+    assert emulator.state.log.count("DeleteProcessorTask") == 5
+
+
+def names(**arguments: Any) -> list[str]:
+    """Return the names of the tasks that a list operator finds."""
+    return [task["name"] for task in ModelArtsListProcessorTasksOperator(task_id="list", **arguments).execute({})]
+
+
+def test_the_list_has_the_tasks_of_all_pages_without_their_results(emulator: EmulatorServer) -> None:
+    emulator.state.add_tasks(250, status=2)
+    listed = ModelArtsListProcessorTasksOperator(task_id="list").execute({})
+    assert len({task["task_id"] for task in listed}) == 250
+    assert {task["status_name"] for task in listed} == {"completed"}
+    assert not any("result" in task for task in listed)
+    assert emulator.state.log.count("ListProcessorTasks") == 3
+
+
+def test_every_filter_reaches_the_service(requests_mock: Mocker) -> None:
+    requests_mock.get(TASKS_URL, json={"count": 0, "tasks": []})
+    filters = {"task_name": "n", "source_type": "OBS", "source": "s", "workspace_id": "w", "sort_by": "name"}
+    names(status="failed", template_id="t", version_id=["a", "b"], query_current=True, order="asc", **filters)
+    sent = {name: value for name, (value,) in requests_mock.request_history[0].qs.items()}
+    paging = {"limit": "100", "offset": "0", "return_result": "false"}
+    others = {"status": "3", "task_type": "t", "version_id": "a,b", "query_current": "true", "order": "asc"}
+    assert sent == {name: value.lower() for name, value in (filters | paging | others).items()}
+
+
+@pytest.mark.parametrize("status", [[0, 1], ["initialized", "RUNNING"], ("0", 1)])
+def test_several_statuses_are_picked_by_number_or_name(emulator: EmulatorServer, status: Any) -> None:
+    for number in range(5):
+        emulator.state.add_task(f"status-{number}", status=number)
+    assert sorted(names(status=status)) == ["status-0", "status-1"]
+
+
+@pytest.mark.parametrize("status", ["finished", None, "-"])
+def test_a_status_that_is_none_is_told(status: Any) -> None:
+    with pytest.raises(ValueError, match="numbers from 0 to 4, or some of initialized, running"):
+        names(status=[status])
+
+
+@pytest.fixture
+def a_task_an_hour(emulator: EmulatorServer) -> EmulatorServer:
+    """Tasks named by the hour of a day in which they were created."""
+    for hour in range(24):
+        task = emulator.state.add_task(f"{hour:02}", status=2)
+        task.created_at = datetime(2026, 5, 1, hour, tzinfo=UTC).timestamp()
+    return emulator
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ({"created_after": "2026-05-01 21:00:00+00:00"}, ["23", "22", "21"]),
+        ({"created_before": "2026-05-01T02:00:00Z"}, ["01", "00"]),
+        ({"created_after": datetime(2026, 5, 1, 3), "created_before": "2026-05-01T05:00"}, ["04", "03"]),
+        ({"created_after": "2026-05-01T22:00", "order": "asc"}, ["22", "23"]),
+        ({"created_after": "2026-05-01T22:00", "sort_by": "name"}, ["23", "22"]),
+    ],
+)
+def test_a_window_has_its_beginning_and_not_its_end(
+    a_task_an_hour: EmulatorServer, window: dict[str, Any], expected: list[str]
+) -> None:
+    assert names(**window) == expected
+
+
+def test_no_more_is_read_than_the_newest_tasks_take(emulator: EmulatorServer) -> None:
+    for task in emulator.state.add_tasks(300, status=2):
+        task.created_at -= 3600
+    emulator.state.add_task("new", status=2)
+    recently = datetime.fromtimestamp(emulator.state.clock.now() - 60, UTC)
+    assert names(created_after=recently) == ["new"]
+    assert emulator.state.log.count("ListProcessorTasks") == 1
+
+
+def test_a_list_that_is_cut_off_says_so(emulator: EmulatorServer, said: Callable[[], str]) -> None:
+    emulator.state.add_tasks(4, status=2)
+    assert len(names(max_tasks=4)) == 4
+    assert len(names(max_tasks=None)) == 4
+    assert "cut off" not in said()
+    assert len(names(max_tasks=3)) == 3
+    assert "There are more than these 3 tasks: the list is cut off" in said()
+
+
+@pytest.mark.parametrize(
+    ("operator", "fields"),
+    [
+        (ModelArtsStopProcessorTaskOperator, {"processor_task_id", "version_id"}),
+        (ModelArtsDeleteProcessorTaskOperator, {"processor_task_id", "version_id"}),
+        (
+            ModelArtsListProcessorTasksOperator,
+            {"status", "template_id", "task_name", "source_type", "source", "version_id", "workspace_id"}
+            | {"created_after", "created_before"},
+        ),
+    ],
+)
+def test_the_fields_of_each_operator_are_templated(operator: Any, fields: set[str]) -> None:
+    assert set(operator.template_fields) == fields | {"modelarts_conn_id", "project_id"}
