@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_modelarts.emulator import accounts
 from airflow_modelarts.emulator.accounts import KeyPair, User
-from airflow_modelarts.emulator.answers import NotFoundShape
+from airflow_modelarts.emulator.answers import NotFoundShape, to_json
 from airflow_modelarts.emulator.control_faults import FaultOrder, FaultSeen, fault_seen
 from airflow_modelarts.emulator.faults import Fault, Hold
 from airflow_modelarts.emulator.state import EmulatorState
@@ -24,6 +24,14 @@ Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 AnyStatus = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 Name = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class _AsciiJson(JSONResponse):
+    """JSON that can hold anything that a request held; FastAPI's own cannot hold half a character."""
+
+    def render(self, content: Any) -> bytes:
+        """Encode the answer."""
+        return to_json(content)
 
 
 class _Order(BaseModel):
@@ -141,7 +149,7 @@ def control_router(state: EmulatorState) -> APIRouter:
 
     :param state: the service they turn.
     """
-    router = APIRouter(prefix="/emulator", tags=["control"])
+    router = APIRouter(prefix="/emulator", tags=["control"], default_response_class=_AsciiJson)
     _add_time_and_settings(router, state)
     _add_tasks(router, state)
     _add_faults(router, state)
@@ -200,7 +208,7 @@ def _add_tasks(router: APIRouter, state: EmulatorState) -> None:
             project_id=task.project_id,
             name=task.name,
             status=task.run.status(state.clock.now()),
-            body=_encodable(task.body),
+            body=task.body,
             version_ids=[version.version_id for version in task.versions],
         )
 
@@ -351,12 +359,6 @@ def _add_accounts(router: APIRouter, state: EmulatorState) -> None:
     async def expire_tokens() -> dict[str, int]:
         """Make every token that has been issued invalid at once."""
         return {"expired": state.accounts.expire_tokens()}
-
-
-def _encodable(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a body with a question mark for each half of a character: FastAPI encodes its answers in UTF-8."""
-    encodable: dict[str, Any] = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
-    return encodable
 
 
 def _refuse_deep(result: Any) -> None:

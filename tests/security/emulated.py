@@ -170,7 +170,7 @@ class Sent:
 
     method: str
     target: str
-    headers: list[tuple[bytes, bytes]]
+    headers: list[tuple[bytes, bytes]] = field(repr=False)
     body: bytes = b""
     status: int = 0
     answer_headers: dict[bytes, bytes] = field(default_factory=dict)

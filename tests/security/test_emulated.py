@@ -20,4 +20,12 @@ def test_the_control_api_shows_a_task_whose_body_holds_half_a_character(emulated
     sent = Sent("GET", f"/emulator/tasks/{emulated.task.task_id}", [])
     emulated.send(sent)
     check(sent)
-    assert '"unknown":{"x":["?","漢"]}'.encode() in sent.answer
+    assert b'"unknown":{"x":["\\ud800","\\u6f22"]}' in sent.answer
+
+
+def test_the_control_api_shows_a_fault_that_is_named_by_half_a_character(emulated: Emulated) -> None:
+    headers = [(b"content-type", b"application/json")]
+    sent = Sent("POST", "/emulator/faults", headers, b'{"kind": "throttle", "operation": "\\ud800"}')
+    emulated.send(sent)
+    check(sent)
+    assert sent.status == 200
