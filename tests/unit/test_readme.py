@@ -10,16 +10,20 @@ import airflow
 import pytest
 from requests_mock import Mocker
 
+from airflow_modelarts import operators
+
 README = (Path(__file__).parents[2] / "README.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
+#: The recipes that are DAGs in every version of Airflow.
+DAGS = ("wait", "run", "chain", "many", "audit", "rest")
 TASKS = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 
 
 def run(name: str) -> dict[str, Any]:
     code = EXAMPLES[name]
     if ON_AIRFLOW_2:
-        code = code.replace("from airflow.sdk import DAG", "from airflow import DAG")
+        code = code.replace("from airflow.sdk import", "from airflow.providers.common.compat.sdk import")
     variables: dict[str, Any] = {}
     exec(compile(code, f"README.md, example {name}", "exec"), variables)
     return variables
@@ -27,12 +31,28 @@ def run(name: str) -> dict[str, Any]:
 
 def test_every_block_of_python_is_an_example_that_is_run_here() -> None:
     assert README.count("```python") == len(EXAMPLES)
-    assert set(EXAMPLES) == {"first", "many", "event", "hook"}
+    assert set(EXAMPLES) == {*DAGS, "event", "hook", "emulator"}
 
 
-@pytest.mark.parametrize("name", ["first", "many"])
+@pytest.mark.parametrize("name", DAGS)
 def test_the_dags_are_built(name: str) -> None:
     run(name)
+
+
+def test_every_public_name_has_an_example() -> None:
+    public = {*operators.__all__, "ModelArtsProcessorTaskSensor", "ProcessorTaskEventTrigger", "ModelArtsHook"}
+    code = "".join(EXAMPLES.values())
+    assert [name for name in sorted(public) if name not in code] == []
+
+
+def test_the_emulators_example_prints_what_it_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pauses: list[float]
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", "")  # put back in the end
+    run("emulator")
+    printed = capsys.readouterr().out  # Airflow 2 logs to the same place
+    assert "from-a-test\n" in printed
+    assert printed.endswith("no images in there\n")
 
 
 @pytest.mark.skipif(ON_AIRFLOW_2, reason="asset watchers came with Airflow 3")
