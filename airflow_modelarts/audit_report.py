@@ -30,6 +30,7 @@ TEMPLATES = 6
 OTHERS = "others"
 #: Times that a timeline names.
 TICKS = 6
+DAY_SECONDS = 24 * 60 * 60
 
 #: In a cell for what is not known.
 NOTHING = "-"
@@ -223,8 +224,10 @@ def _timeline(report: AuditReport) -> str:
 
 def _times(window: Window, columns: int) -> str:
     step = window.step_seconds
-    every = math.ceil(columns / TICKS)
-    by_day = columns * step > 2 * 86_400
+    by_day = columns * step > 2 * DAY_SECONDS
+    # A label that is a day stands at its beginning, if the window begins with one.
+    unit = max(DAY_SECONDS // step, 1) if by_day else 1
+    every = math.ceil(columns / TICKS / unit) * unit
     labels = []
     for number in range(0, columns, every):
         moment = (window.start + timedelta(seconds=number * step)).astimezone(UTC)

@@ -1,0 +1,370 @@
+"""Audits as pure functions: which tasks count, what the checks find in them, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_modelarts import audit as audits
+from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, milliseconds, newest_first, spoken
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+DAY = Window(START, START + timedelta(days=1))
+NOW = START + timedelta(hours=26)
+MORNING = milliseconds(START) + 8 * 3600 * 1000
+
+
+def task(**fields: Any) -> ProcessorTask:
+    usual = {"task_id": "abc", "status": 2, "create_time": MORNING, "template": {"id": "sys_data_cleaning"}}
+    return ProcessorTask.model_validate({**usual, "work_path": {"type": "OBS", "path": "obs://b/out/"}, **fields})
+
+
+def report_on(*tasks: ProcessorTask, **rules: Any) -> AuditReport:
+    return audit(tasks, window=DAY, now=NOW, rules=AuditRules(**rules))
+
+
+def details(check: str, *tasks: ProcessorTask, **rules: Any) -> list[str]:
+    return [finding.detail for finding in report_on(*tasks, **rules).findings[check].kept]
+
+
+moments = st.none() | st.integers(milliseconds(START) - 100_000_000, milliseconds(DAY.end) + 100_000_000)
+numbers = st.none() | st.integers() | st.integers(-1, 5)
+texts = st.none() | st.text() | st.sampled_from(["sys_data_analyse", "obs://b/out", "s3://b/else", "/b/out/x", "../x"])
+tasks_of_any_kind = st.builds(
+    lambda **fields: ProcessorTask.model_validate({name: field for name, field in fields.items() if field is not None}),
+    task_id=st.text(min_size=1),
+    name=texts,
+    status=numbers,
+    create_time=moments,
+    duration_seconds=numbers,
+    error_msg=texts,
+    version_count=numbers,
+    template=st.none() | st.fixed_dictionaries({"id": texts}),
+    work_path=st.none() | st.fixed_dictionaries({"type": texts, "path": texts, "output_path": texts}),
+)
+any_rules = st.builds(
+    AuditRules,
+    failures_allowed=st.none() | st.integers(0, 5),
+    longest_seconds=st.none() | st.floats(0, 1e9),
+    stuck_after_seconds=st.none() | st.floats(0, 1e9),
+    allowed_output_prefixes=st.none() | st.lists(st.sampled_from(["obs://b/out", "s3://c/", "/b"])),
+    outputs_required=st.booleans(),
+)
+
+
+# Any tasks
+
+
+@given(st.lists(tasks_of_any_kind, max_size=30), any_rules)
+def test_every_task_of_the_window_is_counted_once_in_each_count(tasks: list[ProcessorTask], rules: AuditRules) -> None:
+    report = audit(iter(tasks), window=DAY, now=NOW, rules=rules)
+    within = [one for one in tasks if DAY.holds(one)]
+    assert report.total == len(within)
+    assert report.undated == sum(one.create_time is None for one in tasks)
+    assert report.by_status == Counter(one.status_name for one in within)
+    assert sum(sum(counts.values()) for counts in report.by_template.values()) == len(within)
+    assert sum((Counter(counts) for counts in report.timeline.values()), Counter()) == report.by_status
+    ended = sum(one.is_terminal and one.duration_seconds is not None for one in within)
+    assert sum(sum(groups) for groups in report.durations.values()) == ended
+
+
+@given(st.lists(tasks_of_any_kind, max_size=30), any_rules)
+def test_report_and_summary_are_strict_json(tasks: list[ProcessorTask], rules: AuditRules) -> None:
+    report = audit(tasks, window=DAY, now=NOW, rules=rules)
+    for value in (report.to_json(), report.summary()):
+        assert json.loads(json.dumps(value, allow_nan=False)) == value
+
+
+@given(st.lists(tasks_of_any_kind, max_size=30), any_rules)
+def test_a_rule_is_broken_by_what_was_found_and_by_nothing_else(tasks: list[ProcessorTask], rules: AuditRules) -> None:
+    report = audit(tasks, window=DAY, now=NOW, rules=rules)
+    broken = {rule.rule: rule.findings.count for rule in report.broken_rules}
+    assert all(broken.values())
+    found = {check.rule: report.findings[check.name].count for check in audits.CHECKS}
+    failed = found.pop("failures_allowed")
+    if not rules.outputs_required:
+        found.pop("outputs_required")
+    allowed = math.inf if rules.failures_allowed is None else rules.failures_allowed
+    assert set(broken) == {rule for rule, count in found.items() if count} | (
+        {"failures_allowed"} if failed > allowed else set()
+    )
+
+
+@given(st.lists(tasks_of_any_kind, max_size=30), st.booleans())
+def test_reading_newest_first_loses_no_task_of_the_window(tasks: list[ProcessorTask], undated_first: bool) -> None:
+    dated = sorted((one for one in tasks if one.create_time is not None), key=lambda one: -(one.create_time or 0))
+    undated = [one for one in tasks if one.create_time is None]
+    listed = [*undated, *dated] if undated_first else [*dated, *undated]
+    read = list(newest_first(listed, DAY))
+    assert [one for one in read if DAY.holds(one)] == [one for one in listed if DAY.holds(one)]
+    assert all(one.create_time is None or one.create_time >= milliseconds(START) for one in read)
+
+
+@given(st.timedeltas(timedelta(seconds=1), timedelta(days=3000)))
+def test_a_timeline_has_few_columns_whatever_the_window(length: timedelta) -> None:
+    assert math.ceil(length.total_seconds() / Window(START, START + length).step_seconds) <= audits.MOST_STEPS
+
+
+# The window
+
+
+def test_the_start_belongs_to_the_window_and_the_end_does_not() -> None:
+    start, end = milliseconds(DAY.start), milliseconds(DAY.end)
+    ids = {"first": start, "last": end - 1, "before": start - 1, "next": end}
+    tasks = [task(task_id=name, create_time=created, status=3) for name, created in ids.items()]
+    assert [finding.task_id for finding in report_on(*tasks).findings["failed"].kept] == ["first", "last"]
+
+
+def test_reading_stops_at_the_first_task_that_is_older() -> None:
+    def pages() -> Iterator[ProcessorTask]:
+        yield from (task(create_time=milliseconds(START)) for _ in range(3))  # in the same instant, at the very start
+        yield task(create_time=milliseconds(START) - 1)
+        raise AssertionError("read on")
+
+    assert len(list(newest_first(pages(), DAY))) == 3
+
+
+@pytest.mark.parametrize("end", [START, START - timedelta(seconds=1)])
+def test_a_window_that_ends_before_it_starts_is_refused(end: datetime) -> None:
+    with pytest.raises(ValueError, match="not after its start"):
+        Window(START, end)
+
+
+def test_a_window_without_time_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="the window's end is 2026-11-24 00:00:00: give it a time zone"):
+        Window(START, datetime(2026, 11, 24))
+
+
+def test_a_window_is_told_in_utc() -> None:
+    east = timezone(timedelta(hours=8))
+    window = Window(datetime(2026, 11, 23, 8, tzinfo=east), datetime(2026, 11, 23, 9, 30, 5, tzinfo=east))
+    assert str(window) == "2026-11-23 00:00 to 2026-11-23 01:30:05 UTC"
+
+
+# The checks
+
+
+def test_a_failure_comes_with_its_message_and_without_signed_links() -> None:
+    message = "403 for\nhttps://b.obs.example.com/a.jpg?AccessKeyId=T&Signature=SECRET"
+    assert details("failed", task(status=3, error_msg=message)) == ["403 for https://b.obs.example.com/a.jpg"]
+
+
+def test_a_failure_without_a_message_is_one_all_the_same() -> None:
+    report = report_on(task(status=3))
+    assert report.findings["failed"].count == 1
+    assert report.summary()["failures"] == [{"task_id": "abc", "name": None, "error_msg": None}]
+
+
+def test_statuses_that_are_not_documented_are_counted_as_unknown() -> None:
+    assert report_on(task(status=7), task(status=None)).by_status == {"unknown (7)": 1, "unknown (None)": 1}
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(3600, []), (3661, ["by 1 min 1 s"]), (None, [])])
+def test_a_task_is_long_beyond_the_bound(seconds: int | None, found: list[str]) -> None:
+    assert details("long", task(duration_seconds=seconds), longest_seconds=3600) == found
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_task_is_stuck_when_it_is_active_for_longer_than_the_bound(status: int) -> None:
+    assert details("stuck", task(status=status), stuck_after_seconds=3600) == ["18 h"]
+    assert details("stuck", task(status=status), stuck_after_seconds=18 * 3600) == []
+
+
+@pytest.mark.parametrize("status", [2, 3, 4, 7, None])
+def test_what_has_ended_or_is_unknown_is_not_stuck(status: int | None) -> None:
+    assert details("stuck", task(status=status), stuck_after_seconds=0) == []
+
+
+def test_a_task_that_runs_again_is_as_old_as_its_newest_run() -> None:
+    again = {"status": 1, "version_count": 2}
+    assert details("stuck", task(**again, duration_seconds=60), stuck_after_seconds=3600) == []
+    assert details("stuck", task(**again, duration_seconds=7200), stuck_after_seconds=3600) == ["2 h"]
+    assert details("stuck", task(**again), stuck_after_seconds=3600) == []  # nobody knows
+
+
+@pytest.mark.parametrize(
+    ("place", "outside"),
+    [
+        ({"type": "OBS", "path": "obs://b/out/"}, None),
+        ({"type": "OBS", "path": "s3://b/out/deep/er"}, None),
+        ({"type": "OBS", "path": "/b/out"}, None),
+        ({"type": "OBS", "path": "b/out/1"}, None),
+        ({"type": "OBS", "path": "obs://b/out-2/"}, "obs://b/out-2"),
+        ({"type": "OBS", "path": "s3://b/"}, "obs://b"),
+        ({"type": "OBS", "path": "/c/out/"}, "obs://c/out"),
+        ({"type": "OBS", "path": "obs://b/out/../else"}, "obs://b/out/../else"),
+        ({"type": "OBS", "path": "obs://B!/x?Signature=SECRET"}, "obs://B!/x"),
+        ({"path": "/c/x"}, "obs://c/x"),
+        ({"type": "OBS", "path": "obs://b/out/", "output_path": "obs://c/x"}, "obs://c/x"),
+        ({"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK", "output_path": "s3://c/x"}, "obs://c/x"),
+        # Not known to be a place in OBS:
+        ({"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK", "output_path": "/datasets/demo"}, None),
+        ({"path": "PYc9H2HGv5BJNwBGXyK"}, None),
+        ({"type": "SOMETHING_NEW", "path": "obs://c/x"}, None),
+        (None, None),
+    ],
+)
+def test_an_output_is_outside_when_no_allowed_place_is_above_it(
+    place: dict[str, str] | None, outside: str | None
+) -> None:
+    prefixes = ["/b/out/", "s3://elsewhere"]
+    found = details("outside", task(work_path=place), allowed_output_prefixes=prefixes)
+    assert found == ([outside] if outside else [])
+
+
+def test_without_allowed_places_no_output_is_outside_and_with_none_all_are() -> None:
+    assert details("outside", task()) == []
+    assert details("outside", task(), allowed_output_prefixes=[]) == ["obs://b/out"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"work_path": None}, ["no work_path"]),
+        ({"work_path": {"type": "OBS"}}, ["work_path names no place"]),
+        ({"work_path": {"output_path": "/datasets/demo"}}, []),
+        ({"work_path": {"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK"}}, []),
+        ({"work_path": None, "status": 1}, []),
+        ({"work_path": None, "status": 3}, []),
+        ({"work_path": None, "template": {"id": "sys_data_analyse"}}, []),
+        ({"work_path": None, "template": None}, []),
+    ],
+)
+def test_an_output_is_missing_when_a_task_that_has_one_names_none(fields: dict[str, Any], found: list[str]) -> None:
+    assert details("without_output", task(**fields)) == found
+
+
+# Rules and verdicts
+
+
+def test_each_broken_rule_says_what_is_wrong_and_who_did_it() -> None:
+    tasks = [
+        task(task_id="failed", status=3),
+        task(task_id="long", duration_seconds=9000),
+        task(task_id="stuck", status=1),
+        task(task_id="outside", work_path={"type": "OBS", "path": "obs://c/"}),
+        task(task_id="silent", work_path=None),
+    ]
+    report = report_on(*tasks, longest_seconds=7200, stuck_after_seconds=3600, allowed_output_prefixes=["obs://b"])
+    assert [(broken.rule, broken.message, broken.findings.kept[0].task_id) for broken in report.broken_rules] == [
+        ("failures_allowed", "1 task has failed", "failed"),
+        ("longest_seconds", "1 task lasted longer than 2 h", "long"),
+        ("stuck_after_seconds", "1 task is still initialized or running after 1 h", "stuck"),
+        ("allowed_output_prefixes", "1 task writes outside the allowed places in OBS", "outside"),
+        ("outputs_required", "1 task completed and named no output", "silent"),
+    ]
+
+
+def test_some_failures_can_be_allowed_and_are_listed_all_the_same() -> None:
+    report = report_on(task(status=3), task(status=3), failures_allowed=2)
+    assert report.broken_rules == ()
+    assert report.findings["failed"].count == 2
+    (broken,) = report_on(task(status=3), task(status=3), failures_allowed=1).broken_rules
+    assert broken.message == "2 tasks have failed, more than the 1 allowed"
+
+
+def test_rules_that_are_off_are_not_broken() -> None:
+    assert (
+        report_on(task(status=3), task(work_path=None), failures_allowed=None, outputs_required=False).broken_rules
+        == ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"longest_seconds": -1}, "longest_seconds is -1: give a number that is not negative, or None"),
+        ({"stuck_after_seconds": math.nan}, "stuck_after_seconds is nan"),
+        ({"failures_allowed": "few"}, "failures_allowed is 'few'"),
+        ({"allowed_output_prefixes": ["obs://b", "dataset"]}, "'dataset': write places in OBS as obs://bucket/folder"),
+        ({"outputs_required": "no"}, "outputs_required is 'no': give True or False"),
+        ({"longest": 1, "shortest": 1}, "there is no rule longest, shortest, but failures_allowed, "),
+    ],
+)
+def test_a_rule_that_is_none_is_refused_by_its_name(rules: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AuditRules.of(rules)
+
+
+def test_rules_can_come_from_a_template() -> None:
+    rules = AuditRules.of(
+        {
+            "failures_allowed": "3",
+            "longest_seconds": "0.5",
+            "stuck_after_seconds": 7.0,
+            "allowed_output_prefixes": "/b/",
+        }
+    )
+    assert rules == AuditRules(
+        failures_allowed=3, longest_seconds=0.5, stuck_after_seconds=7, allowed_output_prefixes=["obs://b"]
+    )
+    assert rules.to_json()["allowed_output_prefixes"] == ["obs://b"]
+
+
+# Limits
+
+
+def test_the_summary_stays_small_and_says_how_many_more_there_are() -> None:
+    tasks = [
+        task(task_id=f"{number}" * 500, name="n" * 500, status=3, error_msg="m" * 5000, template={"id": f"t-{number}"})
+        for number in range(200)
+    ]
+    summary = report_on(*tasks).summary()
+    assert len(json.dumps(summary)) < 15_000
+    failed = summary["findings"]["failed"]
+    assert (failed["count"], len(failed["task_ids"]), failed["more"]) == (200, 10, 190)
+    assert len(summary["failures"]) == 10
+    assert summary["by_template"]["(others)"] == 180
+
+
+def test_only_so_many_findings_are_kept_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audits, "KEPT_FINDINGS", 2)
+    findings = report_on(*(task(task_id=str(number), status=3) for number in range(5))).findings["failed"]
+    assert (findings.count, [finding.task_id for finding in findings.kept]) == (5, ["0", "1"])
+
+
+def test_tasks_are_not_held() -> None:
+    alive: list[weakref.ref[ProcessorTask]] = []
+
+    def stream() -> Iterator[ProcessorTask]:
+        for number in range(100):
+            one = task(task_id=str(number), status=3, duration_seconds=9)
+            alive.append(weakref.ref(one))
+            yield one
+            del one
+
+    audit(stream(), window=DAY, now=NOW)
+    assert not any(reference() for reference in alive)
+
+
+def test_texts_lose_control_characters_which_databases_refuse() -> None:
+    report = report_on(task(status=3, name="a\x00b", error_msg="line\r\n\tline"))
+    (failure,) = report.findings["failed"].kept
+    assert (failure.name, failure.detail) == ("a b", "line line")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (3601, "1 h"), (3661, "1 h 1 min"), (1e6, "11 d 13 h")],
+)
+def test_durations_are_told_in_their_two_largest_units(seconds: float, words: str) -> None:
+    assert spoken(seconds) == words
+
+
+def test_the_json_tells_times_in_iso_8601() -> None:
+    described = report_on(task()).to_json()
+    assert described["window"] == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
+    assert described["timeline"] == {
+        "step_seconds": 1800,
+        "steps": [{"start": "2026-11-23T08:00:00+00:00", "by_status": {"completed": 1}}],
+    }

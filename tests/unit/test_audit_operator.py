@@ -1,0 +1,298 @@
+"""The audit operator: which window it audits, what it asks for, and where the report goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
+from requests_mock import Mocker
+
+from airflow_modelarts.audit import AuditRules
+from airflow_modelarts.exceptions import ModelArtsAuditFailed
+from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
+from airflow_modelarts.operators.audit import put
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:
+    from airflow.io.store import attach
+
+LIST_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
+START = datetime(2026, 11, 23, tzinfo=UTC)
+END = START + timedelta(days=1)
+INTERVAL = {"data_interval_start": START, "data_interval_end": END, "logical_date": START}
+
+
+class TaskInstance:
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+def run(context: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
+    operator = ModelArtsAuditProcessorTasksOperator(task_id="audit", **arguments)
+    usual = {"ti": TaskInstance(), "run_id": "scheduled__2026", **INTERVAL}
+    return operator.execute(usual if context is None else {"run_id": "manual", **context})  # type: ignore[arg-type]
+
+
+def at(moment: datetime, **fields: Any) -> dict[str, Any]:
+    return {"task_id": str(moment.timestamp()), "status": 2, "create_time": int(moment.timestamp() * 1000), **fields}
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Return what was logged: outside of tasks, Airflow prints it."""
+    return lambda: capsys.readouterr().out
+
+
+@pytest.fixture
+def one_failure(requests_mock: Mocker) -> None:
+    failed = {"task_id": "abc", "name": "<b>bold</b>", "status": 3, "error_msg": "the bucket is full"}
+    requests_mock.get(LIST_URL, json={"count": 1, "tasks": [{**at(START), **failed}]})
+
+
+@pytest.fixture
+def store() -> Iterator[ObjectStoragePath]:
+    """An object store."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    attach("memory", fs=MemoryFileSystem())
+    bucket = ObjectStoragePath("memory://audits")
+    bucket.fs.makedirs(bucket.path, exist_ok=True)
+    yield bucket
+    bucket.fs.rm(bucket.path, recursive=True)
+
+
+# The window
+
+
+def window(context: dict[str, Any], requests_mock: Mocker, **arguments: Any) -> dict[str, str]:
+    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
+    told: dict[str, str] = run(context, **arguments)["window"]
+    return told
+
+
+def test_it_audits_the_data_interval(requests_mock: Mocker) -> None:
+    found = window(INTERVAL, requests_mock)
+    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"data_interval_start": END, "data_interval_end": END, "logical_date": END},
+        {"logical_date": END},
+        {"logical_date": None, "dag_run": SimpleNamespace(run_after=END)},
+    ],
+    ids=["empty interval", "no interval", "no logical date"],
+)
+def test_without_an_interval_it_audits_24_hours_and_says_so(
+    requests_mock: Mocker, said: Callable[[], str], context: dict[str, Any]
+) -> None:
+    found = window(context, requests_mock)
+    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
+    assert "no data interval and no window_start: auditing the 24 hours before 2026-11-24" in said()
+
+
+def test_a_run_that_says_nothing_is_about_the_24_hours_until_now(requests_mock: Mocker) -> None:
+    before = datetime.now(UTC)
+    found = window({"dag_run": SimpleNamespace(run_after=None)}, requests_mock)
+    start, end = (datetime.fromisoformat(found[name]) for name in ("start", "end"))
+    assert end - start == timedelta(days=1)
+    assert before <= end <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2026-11-20T08:00:00+08:00", "2026-11-20T01:00:00"),
+        (datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 20, 1)),
+    ],
+)
+def test_a_window_that_is_given_goes_before_the_interval(requests_mock: Mocker, start: Any, end: Any) -> None:
+    found = window(INTERVAL, requests_mock, window_start=start, window_end=end)
+    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-20T01:00:00+00:00"}
+
+
+def test_a_start_alone_goes_to_the_end_of_the_interval(requests_mock: Mocker) -> None:
+    found = window(INTERVAL, requests_mock, window_start="2026-11-23T23:00:00", window_end="")
+    assert found == {"start": "2026-11-23T23:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
+
+
+def test_an_end_alone_goes_24_hours_back(requests_mock: Mocker) -> None:
+    found = window(INTERVAL, requests_mock, window_end="2026-11-20")
+    assert found == {"start": "2026-11-19T00:00:00+00:00", "end": "2026-11-20T00:00:00+00:00"}
+
+
+def test_a_moment_that_is_none_is_refused_by_its_name(requests_mock: Mocker) -> None:
+    with pytest.raises(ValueError, match="window_start is 'yesterday': give a moment such as"):
+        run(window_start="yesterday")
+    assert not requests_mock.called
+
+
+# The list
+
+
+def test_it_asks_for_the_newest_first_without_results_and_with_the_filters(requests_mock: Mocker) -> None:
+    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
+    run(template_id="sys_data_cleaning", source_type="DATASET", source="ds", workspace_id="7")
+    (request,) = requests_mock.request_history
+    assert {name: values[0] for name, values in request.qs.items()} == {
+        "sort_by": "create_time",
+        "order": "desc",
+        "return_result": "false",
+        "task_type": "sys_data_cleaning",
+        "source_type": "dataset",
+        "source": "ds",
+        "workspace_id": "7",
+        "limit": "100",
+        "offset": "0",
+    }
+
+
+def test_it_reads_no_further_than_the_window(requests_mock: Mocker) -> None:
+    newer = [at(END + timedelta(minutes=1))]
+    within = [at(START + timedelta(seconds=number), task_id=str(number)) for number in reversed(range(98))]
+    older = [at(START - timedelta(seconds=1))]
+    requests_mock.get(LIST_URL, json={"count": 1000, "tasks": newer + within + older})
+    assert run()["total"] == 98
+    assert requests_mock.call_count == 1
+
+
+def test_tasks_that_cannot_be_placed_are_counted_apart(requests_mock: Mocker, said: Callable[[], str]) -> None:
+    requests_mock.get(LIST_URL, json={"count": 2, "tasks": [{"task_id": "undated", "status": 3}, at(START)]})
+    told = run()
+    assert (told["total"], told["undated"], told["by_status"]) == (1, 1, {"completed": 1})
+    assert "1 listed tasks do not say when they were created" in said()
+
+
+def test_by_default_nothing_is_written(requests_mock: Mocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
+    assert not {"report_path", "json_path"} & set(run())
+    assert list(tmp_path.iterdir()) == []
+
+
+# The report
+
+
+@pytest.mark.usefixtures("one_failure")
+def test_the_report_is_a_page_and_json_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "not" / "there" / "yet.html"
+    told = run(report_path=str(path))
+    assert (told["report_path"], told["json_path"]) == (str(path), str(path.with_suffix(".json")))
+    html, described = path.read_text(), json.loads(path.with_suffix(".json").read_text())
+    assert "the bucket is full" in html
+    assert "&lt;b&gt;bold&lt;/b&gt;" in html
+    assert described["findings"]["failed"]["tasks"][0]["detail"] == "the bucket is full"
+    assert (described["project"], described["run"]) == ("0123456789abcdef0123456789abcdef", "scheduled__2026")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["yet.html", "yet.json"]
+
+
+@pytest.mark.usefixtures("one_failure")
+def test_the_path_can_be_a_url(tmp_path: Path) -> None:
+    run(report_path=f"file://{tmp_path}/report.html")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
+
+
+@pytest.mark.usefixtures("one_failure")
+def test_the_report_goes_to_an_object_store_with_its_connection(store: ObjectStoragePath) -> None:
+    attach("memory", conn_id="the_store", fs=store.fs)
+    told = run(report_path="memory://audits/2026.html", object_storage_conn_id="the_store")
+    assert told["report_path"].endswith("audits/2026.html")
+    assert sorted(name.rpartition("/")[2] for name in store.fs.ls(store.path, detail=False)) == [
+        "2026.html",
+        "2026.json",
+    ]
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/audits/", "/tmp/audits", "/tmp/audit.HTML.txt"])
+def test_a_path_that_is_no_page_is_refused_before_anything_is_read(requests_mock: Mocker, path: str) -> None:
+    with pytest.raises(ValueError, match=r"name a file that ends in \.html"):
+        run(report_path=path)
+    assert not requests_mock.called
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("the one before")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr("shutil.move", fail)
+    with pytest.raises(OSError, match="no space left"):
+        put(ObjectStoragePath(str(path)), str(path), b"the new one")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"report.html": "the one before"}
+
+
+# The verdict
+
+
+@pytest.mark.usefixtures("one_failure")
+def test_a_broken_rule_fails_it_only_when_asked_to(said: Callable[[], str]) -> None:
+    assert run()["broken_rules"] == {"failures_allowed": "1 task has failed"}
+    assert "Rule failures_allowed is broken: 1 task has failed." in said()
+
+
+@pytest.mark.usefixtures("one_failure")
+def test_it_fails_after_the_report_was_written_and_the_summary_was_pushed(tmp_path: Path) -> None:
+    task_instance, path = TaskInstance(), tmp_path / "report.html"
+    with pytest.raises(ModelArtsAuditFailed, match="1 audit rule is broken by tasks created from 2026-11-23 00:00 to"):
+        run({"ti": task_instance, **INTERVAL}, report_path=str(path), fail_on_broken_rules=True)
+    assert path.exists()
+    assert task_instance.xcoms["return_value"]["broken_rules"] == {"failures_allowed": "1 task has failed"}
+
+
+def test_the_failure_names_each_broken_rule_and_who_broke_it(requests_mock: Mocker) -> None:
+    tasks = [at(START, task_id=f"f{number}", status=3, duration_seconds=90) for number in range(5)]
+    requests_mock.get(LIST_URL, json={"count": 5, "tasks": tasks})
+    rules = AuditRules(longest_seconds=60)
+    with pytest.raises(ModelArtsAuditFailed) as failure:
+        run(rules=rules, fail_on_broken_rules=True, do_xcom_push=False)
+    told = str(failure.value)
+    assert told.startswith("2 audit rules are broken by tasks created from ")
+    assert "failures_allowed: 5 tasks have failed (f0, f1, f2 and 2 more)" in told
+    assert "longest_seconds: 5 tasks lasted longer than 1 min (f0, f1, f2 and 2 more)" in told
+
+
+def test_airflow_does_not_retry_a_verdict() -> None:
+    assert issubclass(ModelArtsAuditFailed, AirflowFailException)
+
+
+@pytest.mark.usefixtures("one_failure")
+def test_rules_that_hold_fail_nothing() -> None:
+    assert run(rules={"failures_allowed": "1"}, fail_on_broken_rules=True)["broken_rules"] == {}
+
+
+def test_rules_can_be_templated() -> None:
+    operator = ModelArtsAuditProcessorTasksOperator(
+        task_id="audit",
+        rules={"longest_seconds": "{{ params.seconds }}", "allowed_output_prefixes": ["obs://{{ params.bucket }}"]},
+    )
+    operator.render_template_fields({"params": {"seconds": 60, "bucket": "b"}})  # type: ignore[typeddict-item]
+    assert operator.rules == {"longest_seconds": "60", "allowed_output_prefixes": ["obs://b"]}
+
+
+def test_rules_of_the_dataclass_pass_through_rendering() -> None:
+    operator = ModelArtsAuditProcessorTasksOperator(task_id="audit", rules=AuditRules(longest_seconds=60))
+    operator.render_template_fields({})
+    assert operator.rules == AuditRules(longest_seconds=60)
+
+
+def test_the_fields_that_users_compute_are_templated() -> None:
+    names = {"window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"}
+    connections = {"report_path", "object_storage_conn_id", "modelarts_conn_id", "project_id"}
+    assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | connections

@@ -1,0 +1,184 @@
+"""The page of an audit: one file that needs nothing else, and that no text of the service's can change."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_modelarts import audit_report
+from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.audit import AuditRules, Window, audit, milliseconds
+from airflow_modelarts.audit_report import page
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+DAY = Window(START, START + timedelta(days=1))
+HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>&amp;"
+RULES = AuditRules(longest_seconds=60, stuck_after_seconds=60, allowed_output_prefixes=["obs://b/out"])
+OPTIONAL_ENDS = {"td", "th"}
+VOID = {"meta", "wbr", "br"}
+
+
+class Page(HTMLParser):
+    """Collects elements, attributes and text, and checks that what opens is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        self.attributes += [(name, value or "") for name, value in attributes]
+        if tag not in VOID | OPTIONAL_ENDS:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open[-1:] != ["style"]:
+            self.text += f"{data} "
+
+
+def tasks(count: int = 1, **fields: Any) -> list[ProcessorTask]:
+    usual = {"status": 2, "create_time": milliseconds(START), "duration_seconds": 30, "template": {"id": "cleaning"}}
+    usual["work_path"] = {"type": "OBS", "path": "obs://b/out/"}
+    return [ProcessorTask.model_validate({**usual, "task_id": f"t{number}", **fields}) for number in range(count)]
+
+
+def page_of(found: Iterable[ProcessorTask], window: Window = DAY, rules: AuditRules = RULES, **facts: str) -> str:
+    return page(audit(found, window=window, now=window.end + timedelta(hours=1), rules=rules), facts)
+
+
+def test_no_text_of_the_services_becomes_markup() -> None:
+    names = ("task_id", "name", "description", "error_msg", "version_name", "workspace_id", "result")
+    hostile: dict[str, Any] = dict.fromkeys(names, HOSTILE)
+    hostile |= {"template": {"id": HOSTILE, "name": HOSTILE}, "data_source": {"type": HOSTILE, "source": HOSTILE}}
+    place = {"type": "OBS", "path": HOSTILE, "output_path": f"obs://{HOSTILE}", "name": HOSTILE}
+    every_kind = [
+        *tasks(**hostile, status=3, work_path=place),
+        *tasks(**hostile, status=1, duration_seconds=9000),
+        *tasks(**hostile, work_path=None),
+    ]
+    html = page_of(every_kind, **{HOSTILE: HOSTILE})
+    read = Page(html)
+    assert not {"script", "img"} & set(read.elements)
+    assert not [name for name, _ in read.attributes if name.startswith("on")]
+    assert "<script>alert('x')</script>" in read.text  # as words
+
+
+@given(st.text(), st.text(), st.text())
+def test_any_text_leaves_the_page_as_it_is(name: str, message: str, template: str) -> None:
+    plain = Page(page_of(tasks(status=3, name="n", error_msg="m", template={"id": "t"})))
+    read = Page(page_of(tasks(status=3, name=name or "n", error_msg=message, template={"id": template or "t"})))
+    assert read.elements == plain.elements
+
+
+def test_it_needs_nothing_else_and_allows_nothing_else() -> None:
+    read = Page(page_of([*tasks(20, status=3), *tasks(5, status=1)]))
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in read.attributes
+    assert not {"link", "script", "img", "iframe", "object", "base", "form"} & set(read.elements)
+    places = [value for name, value in read.attributes if name in ("href", "src", "action", "xlink:href")]
+    assert all(place.startswith("#") for place in places)
+    assert not re.search(r"url\(|@import", audit_report._style())
+
+
+def test_it_says_what_was_audited_and_what_is_broken() -> None:
+    found = [*tasks(3), *tasks(status=3, error_msg="the bucket is full")]
+    text = " ".join(Page(page_of(found, Project="p-1", Run="scheduled__2026")).text.split())
+    assert "Processing tasks, 23 November 2026" in text
+    assert "Created from 2026-11-23 00:00 to 2026-11-24 00:00 UTC, as they were on 2026-11-24 01:00 UTC." in text
+    assert "1 of 5 rules is broken 1 task has failed" in text
+    assert "4 tasks of 1 template 3 completed 75 % of what has ended 1 failed 25 % of what has ended 0 active" in text
+    assert "the bucket is full" in text
+    assert "Project p-1 Run scheduled__2026" in text
+
+
+def test_it_names_the_rules_that_hold_and_those_that_are_not_checked() -> None:
+    rules = AuditRules(failures_allowed=5, allowed_output_prefixes=[], outputs_required=False)
+    text = " ".join(Page(page_of([], rules=rules)).text.split())
+    assert "All 2 rules hold" in text
+    assert "failures_ allowed 5 0 holds" in text
+    assert "longest_ seconds - 0 not checked" in text
+    assert "allowed_ output_ prefixes nowhere 0 holds" in text
+
+
+def test_a_window_without_tasks_says_so_instead_of_drawing() -> None:
+    read = Page(page_of([]))
+    assert "No task was created in this window." in read.text
+    assert not read.elements["svg"]
+
+
+def test_tasks_that_do_not_say_when_they_were_created_are_mentioned() -> None:
+    assert "7 more do not say when they were created." in page_of(tasks(7, create_time=None))
+
+
+def test_each_chart_shows_every_status_that_there_is() -> None:
+    statuses = {0: "initialized", 1: "running", 2: "completed", 3: "failed", 4: "stopped", 9: "unknown (9)"}
+    html = page_of([one for status in statuses for one in tasks(2, status=status)])
+    donut, bars, timeline = re.findall(r"<figure.*?</figure>", html)[:3]
+    for name in statuses.values():
+        kind = name.split()[0]
+        assert f"<title>{name}: 2</title>" in donut
+        assert f"<title>2 {kind}</title>" in bars
+        assert f"<title>23 Nov 00:00: 2 {kind}</title>" in timeline
+
+
+def test_many_templates_share_a_bar() -> None:
+    found = [one for number in range(9) for one in tasks(10 - number, template={"id": f"template-{number}"})]
+    html = page_of(found)
+    assert "template-4" in html
+    assert "template-5" not in html
+    assert html.count(audit_report.OTHERS) == 2
+
+
+def test_a_long_table_unfolds_and_a_very_long_one_refers_to_the_json() -> None:
+    read = Page(page_of(tasks(audit_report.ROWS + 20, status=3)))
+    assert read.elements["details"] == 1
+    assert "94 more" in read.text
+    assert "20 more are not on this page; the JSON file has them." in read.text
+
+
+@pytest.mark.parametrize(
+    ("length", "title", "times"),
+    [
+        (timedelta(hours=3), "23 Nov 00:00 to 23 Nov 03:00", ["00:00", "00:30"]),
+        (timedelta(days=10), "23 Nov 00:00 to 3 Dec 00:00", ["23 Nov", "25 Nov"]),
+    ],
+)
+def test_title_and_times_suit_the_window(length: timedelta, title: str, times: list[str]) -> None:
+    html = page_of(tasks(), Window(START, START + length))
+    assert f"<h1>Processing tasks, {title}</h1>" in html
+    assert re.findall(r'<span style="left:[\d.]+%">([^<]*)</span>', html)[:2] == times
+
+
+@given(st.integers(1, 10**9))
+def test_a_scale_ends_at_an_even_number_not_far_above(number: int) -> None:
+    top = audit_report._round_up(number)
+    assert number <= top <= max(2 * number, 2)
+    assert top % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "words"),
+    [(0, 5, "0 %"), (5, 5, "100 %"), (1, 1000, "< 1 %"), (999, 1000, "99 %"), (1, 3, "33 %")],
+)
+def test_shares_are_nothing_and_all_only_when_they_are(part: int, whole: int, words: str) -> None:
+    assert audit_report._percent(part, whole) == words
