@@ -23,6 +23,7 @@ LONGEST = 10.0 * 365 * 24 * 3600
 Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 AnyStatus = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+_REFUSALS: dict[int | str, str] = {400: "the order does not fit", 404: "there is no such thing"}
 Name = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -125,6 +126,12 @@ class NewToken(_Order):
     lifetime: Seconds = 3600.0
 
 
+class ControlRefusal(BaseModel):
+    """Why an order was not carried out."""
+
+    detail: str
+
+
 class TaskSeen(BaseModel):
     """A task as its tester sees it."""
 
@@ -149,7 +156,12 @@ def control_router(state: EmulatorState) -> APIRouter:
 
     :param state: the service they turn.
     """
-    router = APIRouter(prefix="/emulator", tags=["control"], default_response_class=_AsciiJson)
+    router = APIRouter(
+        prefix="/emulator",
+        tags=["control"],
+        default_response_class=_AsciiJson,
+        responses={status: {"model": ControlRefusal, "description": text} for status, text in _REFUSALS.items()},
+    )
     _add_time_and_settings(router, state)
     _add_tasks(router, state)
     _add_faults(router, state)

@@ -1,0 +1,66 @@
+"""The emulator does what its OpenAPI document says, whatever schemathesis makes of that document."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+schemathesis = pytest.importorskip(
+    "schemathesis", reason="schemathesis is not installed: pip install 'airflow-provider-modelarts[security]'"
+)
+
+from schemathesis.specs.openapi import checks  # noqa: E402  # after the skip
+
+from airflow_modelarts.emulator import EmulatorState, accounts, create_app  # noqa: E402  # after the skip
+
+#: What does not hold of this service, by the contract: it refuses what names a place that does not exist, and its
+#: gateway knows no other answer than 404 to what is not published, a method included.
+NOT_PROMISED = [checks.positive_data_acceptance, checks.unsupported_method, checks.allow_header_conformance]
+#: The control API takes "1" for 1, as FastAPI does unless it is told otherwise.
+NOT_PROMISED_BY_CONTROL = [*NOT_PROMISED, checks.negative_data_rejection]
+BOUNDED = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+STATE = EmulatorState()
+schema: Any = schemathesis.openapi.from_asgi("/openapi.json", create_app(STATE))
+
+
+def headers() -> dict[str, str]:
+    token = STATE.accounts.issue_token(accounts.PROJECT_ID, now=time.time(), lifetime=3600.0)
+    return {"X-Auth-Token": token.value}
+
+
+def name_what_exists(case: Any) -> None:
+    task = STATE.add_task(template="sys_data_cleaning", status=2)
+    known = {
+        "project_id": accounts.PROJECT_ID,
+        "task_id": task.task_id,
+        "version_id": task.versions[-1].version_id,
+    }
+    for name in case.path_parameters or {}:
+        if name in known:
+            case.path_parameters[name] = known[name]
+
+
+@schema.include(path_regex="^/v[23]/").parametrize()
+@BOUNDED
+def test_the_service_answers_as_its_document_says(case: Any) -> None:
+    STATE.reset()
+    case.call_and_validate(headers=headers(), excluded_checks=NOT_PROMISED)
+
+
+@schema.include(path_regex="^/v2/.*task_id").parametrize()
+@BOUNDED
+def test_the_service_answers_of_what_exists_as_its_document_says(case: Any) -> None:
+    STATE.reset()
+    name_what_exists(case)
+    case.call_and_validate(headers=headers(), excluded_checks=NOT_PROMISED)
+
+
+@schema.include(path_regex="^/emulator/").parametrize()
+@BOUNDED
+def test_the_control_api_answers_as_its_document_says(case: Any) -> None:
+    STATE.reset()
+    name_what_exists(case)
+    case.call_and_validate(excluded_checks=NOT_PROMISED_BY_CONTROL)
