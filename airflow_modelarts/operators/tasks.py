@@ -142,10 +142,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
                     hook.delete_processor_task(self.processor_task_id)
                 else:
                     hook.delete_processor_task_version(self.processor_task_id, self.version_id)
-        except ModelArtsNotFoundError as error:
-            # An earlier attempt of this call, whose answer was lost, has deleted it.
-            if error.outcome_unknown:
-                return True
+        except ModelArtsNotFoundError:  # not after a lost answer: the hook counts that as the deletion it was
             if not self.ignore_if_missing:
                 raise
             return False
