@@ -107,8 +107,9 @@ def emit(
     Say with the events of an operator's outlets what the task left, and where.
 
     The extra is ``task_id``, ``task_version_id``, ``status``, ``status_name`` and ``uri``, the output's place in OBS.
-    An ``AssetAlias`` gets it with an asset at that place. An ``Asset`` gets it when it is that place, above it or
-    below it, and also when it is none in OBS, since it then stands for whatever the task left.
+    An ``AssetAlias`` gets it with an asset at that place, by whatever name that is declared. An ``Asset`` gets it when
+    it is that place, above it or below it, and also when it is none in OBS, since it then stands for whatever the task
+    left.
 
     :param outlets: the operator's.
     :param version: the run whose output it is, for a task that has versions.
@@ -120,8 +121,8 @@ def emit(
     assets: Any = (Asset, *_references())
     for outlet in outlets:
         if isinstance(outlet, AssetAlias):
-            if uri and (asset := _asset(uri)):
-                context["outlet_events"][outlet].add(asset, extra=extra)
+            if uri:
+                _add(context["outlet_events"][outlet], uri, extra)
         elif isinstance(outlet, assets) and _stands_for(outlet, uri):
             context["outlet_events"][outlet].extra.update(extra)
 
@@ -139,14 +140,24 @@ def _extra(task: ProcessorTask, version: ProcessorTaskVersion | None, uri: str |
     }
 
 
-def _asset(uri: str) -> Any:
+def _add(events: Any, uri: str, extra: dict[str, Any]) -> None:
+    """Add an event of the asset that is declared with this URI; of an asset named like its URI, if there is none."""
     from airflow.providers.common.compat.sdk import Asset
 
     try:
-        return Asset(uri=uri)
+        asset = Asset(uri=uri)
     except ValueError as error:  # longer than Airflow's column; the task has ended well all the same
         log.warning("There is no asset event for %s: %s.", uri, error)
-        return None
+        return
+    if _references():
+        from airflow.sdk.exceptions import AirflowRuntimeError
+
+        try:
+            events.add(Asset.ref(uri=asset.uri), extra=extra)
+            return
+        except (AirflowRuntimeError, ImportError):  # there is none, or no supervisor to ask, as in a test
+            pass
+    events.add(asset, extra=extra)
 
 
 def _references() -> tuple[type, ...]:

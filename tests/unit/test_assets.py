@@ -309,6 +309,17 @@ def test_a_reference_to_an_asset_by_its_uri_counts_as_the_asset(monkeypatch: pyt
     assert events[asset].extra == {**EXTRA, "uri": "obs://bucket/out"}
 
 
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 knows assets by their URI alone")
+def test_an_alias_gets_the_asset_that_is_declared_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.execution_time.context import OutletEventAccessor
+
+    declared = Asset(name="images", uri="obs://bucket/out")  # type: ignore[call-arg]
+    monkeypatch.setattr(OutletEventAccessor, "_resolve_asset_ref", lambda self, ref: (key_of(declared), {}))
+    alias = AssetAlias("outputs")
+    events = emitted(alias, work_path=obs("/bucket/out"))
+    assert [event.dest_asset_key.name for event in events[alias].asset_alias_events] == ["images"]
+
+
 def key_of(asset: Any) -> Any:
     from airflow.sdk.definitions.asset import AssetUniqueKey
 
