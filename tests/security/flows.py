@@ -122,6 +122,16 @@ def one_call(draws: Draws) -> Case:
     return case
 
 
+def one_answer(draws: Draws, text: bytes) -> Case:
+    """Play one call whose requests are all answered with this text."""
+    case = Case(draws, pick(draws, CALLS), pick(draws, CREDENTIALS[:3]))
+    given = Response(pick(draws, (200, 200, 200, 400, 401, 404, 429, 500)), {"content-type": "application/json"}, text)
+    value = _play(case, call(case.operation, pick(draws, RETRIES)), lambda request: given)
+    if case.error is None:
+        _check_value(case, value)
+    return case
+
+
 def one_list(draws: Draws) -> Case:
     """
     Play one list to its end, with the few answers that a shuffled deck holds.
