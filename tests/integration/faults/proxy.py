@@ -134,6 +134,8 @@ class Way:
     tls: ssl.SSLContext | None
     listener: socket.socket
     port: int
+    #: None as long as the port refuses connections.
+    server: asyncio.Server | None = None
     mended: asyncio.Event = field(default_factory=asyncio.Event)
     #: Connections that met the fault, and all of them.
     met: int = 0
@@ -147,6 +149,8 @@ class Way:
     @property
     def is_mended(self) -> bool:
         """Whether whoever comes now meets no fault."""
+        if self.server is None:
+            return False
         return self.mended.is_set() or self.spoil is None or (self.times is not None and self.met >= self.times)
 
 
@@ -156,7 +160,6 @@ class FaultProxy:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
-        self._servers: list[asyncio.Server] = []
         self._ways: list[Way] = []
 
     def __enter__(self) -> Self:
@@ -217,8 +220,9 @@ class FaultProxy:
             self._loop.close()
 
     async def _end(self) -> None:
-        for server in self._servers:
-            server.close()
+        for way in self._ways:
+            if way.server is not None:
+                way.server.close()
         ours = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in ours:
             task.cancel()
@@ -226,11 +230,11 @@ class FaultProxy:
 
     async def _listen(self, way: Way) -> None:
         serve = functools.partial(self._serve, way)
-        self._servers.append(await asyncio.start_server(serve, sock=way.listener))
+        way.server = await asyncio.start_server(serve, sock=way.listener)
 
     async def _mend(self, way: Way) -> None:
         way.mended.set()
-        if not any(way.listener.fileno() == socket.fileno() for server in self._servers for socket in server.sockets):
+        if way.server is None:
             await self._listen(way)
 
     async def _serve(self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

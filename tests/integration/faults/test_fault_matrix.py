@@ -1,0 +1,112 @@
+"""Every fault in every mode: its outcome, its end in time, nothing lost, nothing done twice, no secret told."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from .cases import FAULTS, Fault
+from .matrix import Case, Matrix
+
+MODES = ("poke", "reschedule", "deferrable", "trigger only", "create", "create deferrable")
+#: Airflow 2.11 runs one task at a time on SQLite, and a worker takes seconds to start: some of it must do there.
+SOME_FAULTS = ("reset after the request", "503", "401, a token")
+SOME_MODES = ("poke", "deferrable", "create", "create deferrable")
+#: Seconds that an error which ends a task at once may take, worker starts on a busy machine included.
+AT_ONCE = 120.0
+
+
+def wanted() -> tuple[list[Fault], list[str]]:
+    """Return what is tested here; the environment variables FAULTS and MODES narrow it down."""
+    faults = [fault for fault in FAULTS if AIRFLOW_V_3_3_PLUS or fault.name in SOME_FAULTS]
+    modes = MODES if AIRFLOW_V_3_3_PLUS else SOME_MODES
+    only_faults, only_modes = (os.environ.get(name, "") for name in ("FAULTS", "MODES"))
+    return (
+        [fault for fault in faults if not only_faults or fault.name in only_faults.split(";")],
+        [mode for mode in modes if not only_modes or mode in only_modes.split(";")],
+    )
+
+
+FAULTS_HERE, MODES_HERE = wanted()
+each = pytest.mark.parametrize(
+    ("fault", "mode"),
+    [(fault, mode) for fault in FAULTS_HERE for mode in MODES_HERE],
+    ids=[f"{fault.name}-{mode}" for fault in FAULTS_HERE for mode in MODES_HERE],
+)
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory, publish: list[str]) -> Matrix:
+    """The matrix, run to its end before the tests look at it."""
+    run = Matrix(FAULTS_HERE, MODES_HERE, tmp_path_factory.mktemp("certificates"))
+    publish.append(run.table())
+    return run
+
+
+def case_of(matrix: Matrix, fault: Fault, mode: str) -> Case:
+    case = matrix.cases[fault.name, mode]
+    if case.losses and case.state == "failed":
+        pytest.skip(f"Airflow took this task for lost: {case.losses[0]}")
+    return case
+
+
+@each
+def test_a_fault_that_passes_is_waited_out_and_any_other_ends_the_task_with_advice(
+    matrix: Matrix, fault: Fault, mode: str
+) -> None:
+    case = case_of(matrix, fault, mode)
+    assert case.state == ("failed" if fault.error else "success"), case.log
+    assert fault.error in case.log
+    assert fault.advice in case.log
+
+
+@each
+def test_an_error_that_waiting_cannot_mend_is_told_at_once(matrix: Matrix, fault: Fault, mode: str) -> None:
+    case = case_of(matrix, fault, mode)
+    if not fault.error:
+        pytest.skip("this one is waited out")
+    assert case.seconds < AT_ONCE
+    assert (case.arranged.met or 0) <= 4, "asked again and again for what had been refused"
+
+
+@each
+def test_a_fault_was_met_before_it_passed(matrix: Matrix, fault: Fault, mode: str) -> None:
+    """Or the outcome would prove nothing."""
+    case = case_of(matrix, fault, mode)
+    if fault.error:
+        assert case.arranged.met != 0
+    else:
+        assert case.arranged.has_passed
+        assert case.arranged.met != 0 or fault.name.startswith("none")
+
+
+@each
+def test_a_wait_tells_the_end_of_its_task(matrix: Matrix, fault: Fault, mode: str) -> None:
+    case = case_of(matrix, fault, mode)
+    if case.creates or fault.error:
+        assert (case.xcoms.get("return_value") or {}).get("status") == (None if fault.error else 2)
+        return
+    assert case.xcoms["return_value"] == {"task_id": case.processor_task_id, "status": 2, "status_name": "completed"}
+
+
+@each
+def test_a_create_leaves_one_processing_task_or_none(matrix: Matrix, fault: Fault, mode: str) -> None:
+    case = case_of(matrix, fault, mode)
+    assert case.created == (fault.tasks_created if case.creates else 0)
+
+
+@each
+def test_no_fault_costs_an_airflow_task_a_second_try(matrix: Matrix, fault: Fault, mode: str) -> None:
+    case = case_of(matrix, fault, mode)
+    assert case.tries == 1 + len(case.losses)
+
+
+def test_a_redirect_is_never_followed(matrix: Matrix) -> None:
+    assert matrix.trapped == 0
+
+
+def test_no_secret_is_left_behind(matrix: Matrix) -> None:
+    assert matrix.secrets_found == []
+    assert matrix.bytes_searched > 100_000, "the logs and the database are there"
