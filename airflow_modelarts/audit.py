@@ -400,9 +400,9 @@ def _is_below(uri: str | None, prefixes: Sequence[str]) -> bool:
 def _without_output(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
     from airflow_modelarts.api.models import FEATURE_ANALYSIS
 
-    template, work_path = _template_id(task), task.work_path
+    work_path = task.work_path
     # A feature analysis leaves its result, which lists do not carry; one that does not tell its template may be one.
-    if task.status != ProcessorTaskStatus.COMPLETED or template in (None, FEATURE_ANALYSIS):
+    if task.status != ProcessorTaskStatus.COMPLETED or _template_id(task) in (None, FEATURE_ANALYSIS):
         return None
     if work_path and (work_path.path or work_path.output_path):
         return None
