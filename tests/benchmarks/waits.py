@@ -7,8 +7,9 @@ them two thousand times a second, and so are answered by something cheaper. The 
 that is not there (404) until it ends. dbt Cloud's speaks TLS only, as ours does too with a real service, so compare its
 requests rather than its CPU.
 
-Who asks less often than the interval wants has no more CPU to ask with: a triggerer's event loop has one core. Where
-it was the service that had no more, a star says so.
+Where fewer requests are made than the interval wants, the columns hint at why: a star says that the service was the
+limit, a ``core`` near 1 that it was the triggerer, whose event loop has no more than one. With neither, the machine was
+busy with something else, and the row says nothing of the kind.
 
 The tasks that end do so one by one over an interval, since a single moment would be early for one kind and late for
 another. A wait is lost when its trigger raised.
