@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
@@ -108,7 +108,8 @@ class ProcessorTask(ApiModel):
     status: int | None = None
     create_time: int | None = None
     duration_seconds: int | None = None
-    error_msg: str | None = None
+    # It goes into exceptions, logs and reports as it is.
+    error_msg: Annotated[str | None, AfterValidator(lambda text: without_signed_links(text))] = None
     result: Annotated[Any, BeforeValidator(parse_result)] = Field(default=None, repr=False)
     data_source: ProcessorDataSource | None = None
     inputs: list[ProcessorDataSource] | None = None
@@ -375,16 +376,18 @@ def parse(model: type[Parsed], body: bytes) -> Parsed:
         parsed = model.model_validate(_finite_json(body))
         if _might_hold_a_signed_link(body):
             if isinstance(parsed, ProcessorTask):
-                return _with_a_safe_result(parsed)
+                return _without_signed_links(parsed)
             if isinstance(parsed, ProcessorTaskPage) and parsed.tasks:
-                return parsed.model_copy(update={"tasks": [_with_a_safe_result(task) for task in parsed.tasks]})
+                return parsed.model_copy(update={"tasks": [_without_signed_links(task) for task in parsed.tasks]})
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return parsed
 
 
-def _with_a_safe_result(task: TaskT) -> TaskT:
-    return task if task.result is None else task.model_copy(update={"result": without_signed_links(task.result)})
+def _without_signed_links(task: TaskT) -> TaskT:
+    # The two fields that leave it by other ways than to_json: as an XCom, and in an exception's text.
+    found = {name: getattr(task, name) for name in ("result", "error_msg")}
+    return task.model_copy(update={name: without_signed_links(value) for name, value in found.items() if value})
 
 
 def parse_sample_results(body: bytes, *, signed_links: bool) -> SampleResultPage:

@@ -33,3 +33,8 @@ def test_a_number_too_large_for_a_float_is_null(number: str, as_text: bool) -> N
     result = f'{{"x": [{number}, 1e300]}}'
     body = f'{{"task_id": "a", "result": {json.dumps(result) if as_text else result}}}'
     assert models.parse(models.ProcessorTask, body.encode()).result == {"x": [None, 1e300]}
+
+
+def test_the_error_message_of_a_failed_task_comes_without_signed_links() -> None:
+    body = json.dumps({"task_id": "a", "status": 3, "error_msg": f"cannot read {LINK}."})
+    assert models.parse(models.ProcessorTask, body.encode()).error_msg == "cannot read https://b.obs.example/k"
