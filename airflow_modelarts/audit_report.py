@@ -159,9 +159,11 @@ def _donut(by_status: Mapping[str, int]) -> str:
         )
         turned += share
     says = ", ".join(f"{count} {status}" for status, count in ordered)
+    size = min(21, 108 // len(_number(total)))  # so that the number fits into the ring
     return (
         f'<div class="donut"><svg viewBox="0 0 128 128" role="img" aria-label="{escape(says)}">{"".join(rings)}'
-        f'<text x="64" y="66">{_number(total)}</text><text class="small" x="64" y="82">tasks</text></svg>'
+        f'<text x="64" y="66" style="font-size:{size}px">{_number(total)}</text>'
+        f'<text class="small" x="64" y="82">tasks</text></svg>'
         f"<ul>{''.join(rows)}</ul></div>"
     )
 
