@@ -1,0 +1,212 @@
+"""Three hundred create-and-wait runs in a cluster that loses a worker, a triggerer and its database on the way."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_modelarts.emulator import EmulatorServer
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
+
+DAGS = Path(__file__).parent / "dags"
+TRIGGERERS = ("triggerer-1", "triggerer-2")
+#: As in `dags/`.
+TASK_ID = "create_and_wait"
+MODES = ("deferrable", "synchronous")
+RUNS = 300
+#: How many runs have ended when something happens to the cluster; most others are under way or wait for a worker.
+WORKER_DIES_AFTER = 20
+TRIGGERER_DIES_AFTER = 80
+DATABASE_RESTARTS_AFTER = 140
+
+#: Seconds. All runs take some three minutes on two cores of their own.
+TIMEOUT = 900.0
+NOTICE_TIMEOUT = 180.0
+LOOK_INTERVAL = 0.5
+
+RUN_STATES = "SELECT state, count(*) FROM dag_run GROUP BY state"
+IN_HAND = (
+    "SELECT count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'deferred') FROM task_instance"
+)
+TASK_STATES = "SELECT state, count(*) FROM task_instance WHERE state IS NOT NULL GROUP BY state ORDER BY state"
+RUNNING_ON = "SELECT id FROM task_instance WHERE hostname = :name AND state = 'running'"
+WAITS_OF = "SELECT trigger.id FROM trigger JOIN job ON job.id = triggerer_id WHERE hostname = :name AND job.id <= :job"
+TRIES = "SELECT try_number, count(*) FROM task_instance WHERE dag_id = :dag_id GROUP BY try_number ORDER BY try_number"
+RETURN_VALUES = "SELECT run_id, value ->> 'task_id' FROM xcom WHERE key = 'return_value'"
+
+
+@dataclass
+class Report:
+    """What happened when, in seconds since the first run was started."""
+
+    began: float = field(default_factory=time.monotonic)
+    lines: list[tuple[float, str]] = field(default_factory=list)
+
+    def note(self, what: str, at: float | None = None) -> None:
+        self.lines.append(((at or time.monotonic()) - self.began, what))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{second:7.1f} s  {what}" for second, what in sorted(self.lines))
+
+
+@pytest.fixture(scope="module")
+def cluster(requirements: None, emulator: EmulatorServer) -> Iterator[Cluster]:
+    from .cluster import Cluster
+
+    with Cluster(DAGS, {"modelarts_default": emulator.airflow_connection()}) as running:
+        running.wait_for_dags(*MODES)
+        yield running
+
+
+def test_runs_survive_the_loss_of_a_worker_a_triggerer_and_the_database(
+    cluster: Cluster, emulator: EmulatorServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_ids = [f"{MODES[number % len(MODES)]}-{number:03}" for number in range(RUNS)]
+    report = Report()
+    try:
+        for run_id in run_ids:
+            cluster.start_run(run_id.partition("-")[0], run_id)
+        report.note(f"{RUNS} runs started")
+        wait_for_ends(cluster, WORKER_DIES_AFTER)
+        lose_a_worker(cluster, report)
+        wait_for_ends(cluster, TRIGGERER_DIES_AFTER)
+        lose_a_triggerer(cluster, report)
+        wait_for_ends(cluster, DATABASE_RESTARTS_AFTER)
+        restart_the_database(cluster, report)
+        wait_for_ends(cluster, RUNS)
+        report.note("all runs have ended")
+    finally:
+        note_restarts(cluster, report)
+        with capsys.disabled():
+            print(f"\n\n{report}\n\n{table(cluster, emulator)}")
+
+    assert run_states(cluster) == {"success": RUNS}, logs_of_failures(cluster)
+    tasks = created(emulator)
+    assert {run_id: len(tasks[run_id]) for run_id in run_ids} == dict.fromkeys(run_ids, 1)
+    assert len(emulator.state.all_tasks()) == RUNS
+    assert {run_id: [task_id] for run_id, task_id in cluster.metadata.ask(RETURN_VALUES)} == tasks
+
+
+def lose_a_worker(cluster: Cluster, report: Report) -> None:
+    """Kill a worker with all its tasks; it comes back once the scheduler has noticed that they are lost."""
+    name = "worker-2"
+
+    def running() -> set[tuple[object, ...]]:
+        return set(cluster.metadata.ask(RUNNING_ON, name=name))
+
+    until(cluster, lambda: len(running()) >= 3, f"{name} does not run three tasks")
+    cluster.component(name).kill()
+    lost = running()
+    report.note(f"{name} killed, with {len(lost)} running tasks; tasks of all runs: {task_states(cluster)}")
+    assert lost, "the worker was killed with nothing to lose"
+    until(cluster, lambda: lost.isdisjoint(running()), "the lost tasks are not noticed")
+    report.note("the scheduler has noticed that they are lost")
+    cluster.component(name).start()
+    report.note(f"{name} started again")
+
+
+def lose_a_triggerer(cluster: Cluster, report: Report) -> None:
+    """Kill a triggerer with all its waits; it comes back once the other one has taken them over."""
+
+    def waits(name: str, newest_job: int) -> int:
+        return len(cluster.metadata.ask(WAITS_OF, name=name, job=newest_job))
+
+    jobs = {name: cluster.newest_job_of(name) for name in TRIGGERERS}
+    until(cluster, lambda: any(waits(*job) >= 5 for job in jobs.items()), "no triggerer has five waits")
+    name, job = max(jobs.items(), key=lambda job: waits(*job))
+    cluster.component(name).kill()
+    held = waits(name, job)
+    report.note(f"{name} killed, with {held} waits; tasks of all runs: {task_states(cluster)}")
+    assert held, "the triggerer was killed with nothing to lose"
+    until(cluster, lambda: not waits(name, job), "the other triggerer does not take over")
+    report.note("the other triggerer has taken them over")
+    cluster.component(name).start()
+    report.note(f"{name} started again")
+
+
+def restart_the_database(cluster: Cluster, report: Report) -> None:
+    """Restart PostgreSQL, which cuts every connection to it, while tasks wait in triggerers and on workers."""
+    until(cluster, lambda: all(number >= 3 for number in in_hand(cluster)), "no three tasks run while three wait")
+    report.note(f"PostgreSQL restarts; tasks of all runs: {task_states(cluster)}")
+    cluster.postgresql.restart()
+    report.note("PostgreSQL answers again")
+
+
+def wait_for_ends(cluster: Cluster, wanted: int) -> None:
+    def ended() -> bool:
+        states = run_states(cluster)
+        return states.get("success", 0) + states.get("failed", 0) >= wanted
+
+    until(cluster, ended, f"{wanted} runs have not ended", TIMEOUT)
+
+
+def until(cluster: Cluster, condition: Callable[[], bool], otherwise: str, timeout: float = NOTICE_TIMEOUT) -> None:
+    """Wait for a condition, and start again whatever ends by itself meanwhile."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        cluster.check()
+        if time.monotonic() > deadline:
+            pytest.fail(f"{otherwise} within {timeout:g} s; runs: {run_states(cluster)}; tasks: {task_states(cluster)}")
+        time.sleep(LOOK_INTERVAL)
+
+
+def run_states(cluster: Cluster) -> dict[str, int]:
+    return dict(cluster.metadata.ask(RUN_STATES))
+
+
+def in_hand(cluster: Cluster) -> tuple[int, int]:
+    """Return how many tasks workers have, and how many triggerers."""
+    ((running, deferred),) = cluster.metadata.ask(IN_HAND)
+    return running, deferred
+
+
+def task_states(cluster: Cluster) -> str:
+    return ", ".join(f"{count} {state}" for state, count in cluster.metadata.ask(TASK_STATES))
+
+
+def logs_of_failures(cluster: Cluster) -> str:
+    """Return what the tasks of a few failed runs logged, in all their tries."""
+    failed = cluster.metadata.ask("SELECT dag_id, run_id FROM dag_run WHERE state = 'failed' ORDER BY run_id LIMIT 3")
+    return "\n\n".join(f"{run_id}:\n{cluster.task_log(dag_id, run_id, TASK_ID)}" for dag_id, run_id in failed)
+
+
+def created(emulator: EmulatorServer) -> dict[str, list[str]]:
+    """Return the ids of the emulator's tasks by run, whose id is in the place that they write to."""
+    tasks: dict[str, list[str]] = {}
+    for task in emulator.state.all_tasks():
+        run_id = task.body["work_path"]["path"].rstrip("/").rpartition("/")[2]
+        tasks.setdefault(run_id, []).append(task.task_id)
+    return tasks
+
+
+def note_restarts(cluster: Cluster, report: Report) -> None:
+    for restart in cluster.restarts:
+        errors = re.findall(r"^[\w.]+(?:Error|Exception|Exit)\b.*", restart.last_words, flags=re.MULTILINE)
+        report.note(
+            f"{restart.name} ended by itself and was started again: {errors[-1:] or restart.status}", restart.at
+        )
+
+
+def table(cluster: Cluster, emulator: EmulatorServer) -> str:
+    states, per_run = run_states(cluster), Counter(map(len, created(emulator).values()))
+    rows = [
+        ("runs", sum(states.values())),
+        ("runs that succeeded", states.get("success", 0)),
+        ("tasks in the emulator", len(emulator.state.all_tasks())),
+        *((f"runs with {count} of them", runs) for count, runs in sorted(per_run.items())),
+        *(
+            (f"{mode} runs that ended in try {number}", runs)
+            for mode in MODES
+            for number, runs in cluster.metadata.ask(TRIES, dag_id=mode)
+        ),
+    ]
+    return "\n".join(f"{what:<40} {count:>6}" for what, count in rows)
