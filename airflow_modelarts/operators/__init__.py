@@ -1,19 +1,23 @@
-"""The operators, by what they do; import them from here. Whatever is heavy is imported where it runs."""
+"""The operators; import them from here. A DAG file pays only for those that it names, as each loads when it is used."""
 
 from __future__ import annotations
 
-from airflow_modelarts.operators.audit import ModelArtsAuditProcessorTasksOperator
-from airflow_modelarts.operators.create import (
-    ModelArtsCreateProcessorTaskOperator,
-    ModelArtsCreateProcessorTaskVersionOperator,
-)
-from airflow_modelarts.operators.export import ModelArtsExportProcessorTaskResultsOperator
-from airflow_modelarts.operators.tasks import (
-    ModelArtsDeleteProcessorTaskOperator,
-    ModelArtsDescribeProcessorTaskOperator,
-    ModelArtsListProcessorTasksOperator,
-    ModelArtsStopProcessorTaskOperator,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_modelarts.operators.audit import ModelArtsAuditProcessorTasksOperator
+    from airflow_modelarts.operators.create import (
+        ModelArtsCreateProcessorTaskOperator,
+        ModelArtsCreateProcessorTaskVersionOperator,
+    )
+    from airflow_modelarts.operators.export import ModelArtsExportProcessorTaskResultsOperator
+    from airflow_modelarts.operators.tasks import (
+        ModelArtsDeleteProcessorTaskOperator,
+        ModelArtsDescribeProcessorTaskOperator,
+        ModelArtsListProcessorTasksOperator,
+        ModelArtsStopProcessorTaskOperator,
+    )
 
 __all__ = [
     "ModelArtsAuditProcessorTasksOperator",
@@ -25,3 +29,16 @@ __all__ = [
     "ModelArtsListProcessorTasksOperator",
     "ModelArtsStopProcessorTaskOperator",
 ]
+
+_MODULES = {
+    "ModelArtsAuditProcessorTasksOperator": "audit",
+    "ModelArtsCreateProcessorTaskOperator": "create",
+    "ModelArtsCreateProcessorTaskVersionOperator": "create",
+    "ModelArtsExportProcessorTaskResultsOperator": "export",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'tasks')}"), name)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
 
@@ -118,6 +117,8 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         return path
 
     def _find_version(self, hook: ModelArtsHook) -> ProcessorTaskVersion:
+        from airflow_modelarts.api.errors import ModelArtsRequestError
+
         if self.version_id is not None:
             version = hook.describe_processor_task_version(self.processor_task_id, self.version_id)
         else:

@@ -7,10 +7,8 @@ from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
-from airflow_modelarts.api.errors import ModelArtsNotFoundError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
 from airflow_modelarts.operators.base import HandsOnTask, ModelArtsOperator
-from airflow_modelarts.operators.stopping import say_ended, stop_active_versions, stop_version
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -75,6 +73,8 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the version or the versions, and return what was stopped."""
+        from airflow_modelarts.operators.stopping import stop_active_versions
+
         with self._open_hook() as hook:
             if self.version_id is None:
                 stopped = stop_active_versions(hook, self.processor_task_id)
@@ -83,6 +83,8 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
         return {"task_id": self.processor_task_id, "stopped_version_ids": stopped}
 
     def _stop_one(self, hook: ModelArtsHook, version_id: str) -> list[str]:
+        from airflow_modelarts.operators.stopping import say_ended, stop_version
+
         status = hook.describe_processor_task_version(self.processor_task_id, version_id).status
         if status in TERMINAL_STATUSES:
             say_ended(hook, self.processor_task_id, version_id, status)
@@ -136,6 +138,8 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
         return {"task_id": self.processor_task_id, "version_id": self.version_id, "deleted": deleted}
 
     def _delete(self) -> bool:
+        from airflow_modelarts.api.errors import ModelArtsNotFoundError
+
         try:
             with self._open_hook() as hook:
                 if self.version_id is None:

@@ -362,6 +362,12 @@ def test_a_signed_link_in_another_field_loses_its_signature(field: str) -> None:
     assert task(**{field: LINK}).to_json()[field] == "https://b.obs.example/k/a.jpg"
 
 
+def test_a_signed_link_in_an_error_message_loses_its_signature() -> None:
+    read = task(error_msg="no access to https://b.obs/k?AccessKeyId=FAKE&Signature=FAKE, ask for it")
+    assert "Signature" not in (read.error_msg or "")
+    assert (read.error_msg or "").startswith("no access to https://b.obs/k")
+
+
 def test_fields_for_signed_links_are_dropped_at_any_depth() -> None:
     read = task(result=[{"signed_origin_source": "x", "a": {"signed_new_source": "y", "b": 1}}], signed_x="z")
     assert read.result == [{"a": {"b": 1}}]

@@ -205,7 +205,6 @@ def test_openlineage_hears_of_a_failure_and_why(run: dict[str, str], lineage: Pa
     assert names(event["inputs"]) == [("obs://leavings", "in"), ("modelarts", "dataset/images")]
 
 
-@pytest.mark.xfail(strict=False, reason="the service's error_msg goes into exceptions with its signed links")
 def test_no_credential_leaves(
     airflow_with_lineage: Sandbox, run: dict[str, str], lineage: Path, emulator: EmulatorServer
 ) -> None:

@@ -1,0 +1,108 @@
+"""The README's recipes and commands, in real Airflow as a reader would use them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_modelarts._metadata import TaskInstance
+from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.sandbox import Sandbox
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+RECIPES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
+COMMANDS = dict(re.findall(r"<!-- shell: (\w+) -->\n```bash\n(.*?)```", README, re.DOTALL))
+#: By recipe, its DAG and the tasks that the run has in the end.
+DAGS = {
+    "wait": ("wait_for_a_task", ["wait", "read"]),
+    "run": ("analyse_features", ["analyse", "report"]),
+    "chain": ("clean_then_augment", ["clean", "augment"]),
+    "many": ("many", ["validate[0]", "validate[1]", "active", "wait[0]"]),
+    "audit": ("audit", ["audit"]),
+    "rest": ("the_rest", ["stop", "again", "export", "delete"]),
+}
+SECRETS = {"ACCESS_KEY": "FAKEKEY", "SECRET_KEY": "fake-secret", "IAM_USER": "ada", "IAM_PASSWORD": "fake-password"}
+
+
+def impatient(recipe: str, folder: Path) -> str:
+    """A recipe that looks every second, writes below a folder, and is for the Airflow at hand."""
+    recipe = re.sub(r"(poke|poll)_interval=\d+", r"\1_interval=1", recipe)
+    default = r"(Create\w+Operator.*?deferrable=True)(?!.{0,12}poll_interval)"
+    recipe = re.sub(default, r"\1, poll_interval=1", recipe, flags=re.DOTALL)
+    recipe = recipe.replace("/tmp/", f"{folder}/")
+    return recipe if AIRFLOW_V_3_0_PLUS else recipe.replace("airflow.sdk", "airflow.providers.common.compat.sdk")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="am-") as made:
+        yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def reader(folder: Path, emulator: EmulatorServer) -> Iterator[Sandbox]:
+    """An Airflow whose DAG folder holds the recipes."""
+    dags = folder / "dags"
+    dags.mkdir()
+    for name in DAGS:
+        (dags / f"{name}.py").write_text(impatient(RECIPES[name], folder))
+    connections = {"modelarts_default": emulator.airflow_connection()}
+    with Sandbox(dags, connections=connections) as running:
+        yield running
+
+
+def test_the_recipes_run_as_they_stand(reader: Sandbox, emulator: EmulatorServer, folder: Path) -> None:
+    waited_for = emulator.state.add_task(duration=8)
+    again = emulator.state.add_task(template="sys_data_validation", status=2)
+    active = emulator.state.add_task(duration=10_000)  # one for the recipe that waits for all that are active
+    reader.wait_for_dags(*(dag_id for dag_id, _ in DAGS.values()))
+    ids = {"wait": waited_for.task_id, "rest": again.task_id}
+    runs = {
+        name: reader.trigger(dag_id, conf={"processor_task_id": ids[name]} if name in ids else None)
+        for name, (dag_id, _) in DAGS.items()
+    }
+
+    def finish_what_was_listed(instances: list[TaskInstance]) -> None:
+        if any((instance.task_id, instance.state) == ("active", "success") for instance in instances):
+            emulator.state.finish(active.task_id)
+
+    for name, (dag_id, expected) in DAGS.items():
+        state = reader.wait(dag_id, runs[name], timeout=240, watch=finish_what_was_listed)
+        instances = {instance.label: instance.state for instance in reader.task_instances(dag_id, runs[name])}
+        assert state == "success", (name, instances)
+        assert set(expected) <= set(instances), name
+    values = {(x.label, x.key): x.value for x in reader.xcoms("many", runs["many"])}
+    assert active.task_id in [task["task_id"] for task in values["active", "return_value"]]
+    (report,) = (folder / "modelarts-audit").glob("*.html")
+    assert "<svg" in report.read_text()
+    (results,) = (folder / "modelarts-results").glob("*.jsonl.gz")
+    assert results.stat().st_size > 0
+
+
+@pytest.mark.parametrize("auth", ["access_key", "password", "token", "agency", "environment"])
+def test_the_commands_make_connections_that_the_hook_can_read(reader: Sandbox, auth: str) -> None:
+    environment = {**reader.environment, **SECRETS, "IAM_TOKEN": "fake-token", "HUAWEICLOUD_SDK_AK": "FAKEKEY"}
+    environment |= {"HUAWEICLOUD_SDK_SK": "fake-secret", "HUAWEICLOUD_SDK_PROJECT_ID": "0" * 32}
+    name = f"readme_{auth}"
+    read = (
+        "import sys; from airflow_modelarts.hooks import ModelArtsHook; "
+        f"client = ModelArtsHook('{name}').get_conn().client; "
+        "print(type(client.credentials).__name__, client.endpoint)"
+    )
+    script = COMMANDS[auth].replace("modelarts_default", name)
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment, check=True, capture_output=True)
+    command = ["airflow", "connections", "get", name, "-o", "json"]
+    shown = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    (stored,) = json.loads(shown[shown.index("[") :])
+    variable = {f"AIRFLOW_CONN_{name.upper()}": stored["get_uri"]}
+    python = ["python", "-c", read]
+    printed = subprocess.run(python, env=environment | variable, check=True, capture_output=True, text=True).stdout
+    kinds = {"access_key": "AccessKey", "password": "PasswordToken", "token": "StaticToken", "agency": "InstanceAgency"}
+    assert printed.splitlines()[-1].startswith(f"{kinds.get(auth, 'AccessKey')} https://modelarts.")
