@@ -1,3 +1,3 @@
 """Airflow operators, sensors and triggers for ModelArts processing tasks; nothing is imported until it is used."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
