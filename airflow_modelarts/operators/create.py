@@ -19,7 +19,40 @@ if TYPE_CHECKING:
 BODY_FIELDS = ("template", "data_source", "inputs", "work_path", "version_id", "description", "workspace_id")
 
 
-class ModelArtsCreateProcessorTaskOperator(RunOperator):
+class BodyOperator(RunOperator):
+    """What both operations send, see the operators below for its meaning."""
+
+    template_fields: Sequence[str] = ("name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
+    template_fields_renderers = dict.fromkeys(("template", "data_source", "inputs", "work_path"), "json")
+
+    def __init__(
+        self,
+        *,
+        name: str | None,
+        template: Mapping[str, Any] | TemplateParam | None,
+        data_source: Mapping[str, Any] | None = None,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
+        work_path: Mapping[str, Any] | None = None,
+        version_id: str | None = None,
+        description: str | None = None,
+        workspace_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.name = name
+        self.template = plain(template)
+        self.data_source = plain(data_source)
+        self.inputs = plain(inputs)
+        self.work_path = plain(work_path)
+        self.version_id = version_id
+        self.description = description
+        self.workspace_id = workspace_id
+
+    def _body(self) -> dict[str, Any]:
+        return {field: getattr(self, field) for field in BODY_FIELDS}
+
+
+class ModelArtsCreateProcessorTaskOperator(BodyOperator):
     """
     Creates a processing task (CreateProcessorTask), exactly once, waits for its end, and hands it on.
 
@@ -62,34 +95,17 @@ class ModelArtsCreateProcessorTaskOperator(RunOperator):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
-    template_fields: Sequence[str] = ("name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
-    template_fields_renderers = dict.fromkeys(("template", "data_source", "inputs", "work_path"), "json")
-
     def __init__(
         self,
         *,
         name: str,
         template: Mapping[str, Any] | TemplateParam,
-        data_source: Mapping[str, Any] | None = None,
-        inputs: Sequence[Mapping[str, Any]] | None = None,
-        work_path: Mapping[str, Any] | None = None,
-        version_id: str | None = None,
-        description: str | None = None,
         create_version: bool | None = None,
-        workspace_id: str | None = None,
         random_name_suffix: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.name = name
-        self.template = plain(template)
-        self.data_source = plain(data_source)
-        self.inputs = plain(inputs)
-        self.work_path = plain(work_path)
-        self.version_id = version_id
-        self.description = description
+        super().__init__(name=name, template=template, **kwargs)
         self.create_version = create_version
-        self.workspace_id = workspace_id
         self.random_name_suffix = random_name_suffix
 
     def _operation(self, name: str) -> Operation[Any]:
@@ -103,11 +119,10 @@ class ModelArtsCreateProcessorTaskOperator(RunOperator):
             and self.template.get("id") != FEATURE_ANALYSIS
         ):
             create_version = True
-        body: dict[str, Any] = {field: getattr(self, field) for field in BODY_FIELDS}
-        return operations.create_processor_task(name=name, create_version=create_version, **body)
+        return operations.create_processor_task(name=name, create_version=create_version, **self._body())
 
     def _check(self) -> None:
-        self._operation(self.name)
+        self._operation(self.name or "")
 
     def _submit(self, context: Context, pending: Any) -> str:
         if pending is not None:
@@ -127,7 +142,7 @@ class ModelArtsCreateProcessorTaskOperator(RunOperator):
         if self.random_name_suffix:
             return f"{self.name}-{secrets.token_hex(4)}"
         try_number = context["ti"].try_number
-        return f"{self.name}-{try_number}" if try_number > 1 else self.name
+        return f"{self.name}-{try_number}" if try_number > 1 else f"{self.name}"
 
     def _create(self, name: str, *, may_be_there: bool) -> str:
         def find() -> str | None:
@@ -152,13 +167,13 @@ class ModelArtsCreateProcessorTaskOperator(RunOperator):
         self._processor_task = seen
 
     def _lineage_body(self) -> dict[str, Any]:
-        return {field: getattr(self, field) for field in ("name", *BODY_FIELDS)}
+        return self._body()
 
     def _ids(self, external_id: str) -> tuple[str, str | None]:
         return external_id, None
 
 
-class ModelArtsCreateProcessorTaskVersionOperator(RunOperator):
+class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
     """
     Runs a processing task again, as a new version of it (CreateProcessorTaskVersion), and waits for that version's end.
 
@@ -177,8 +192,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RunOperator):
 
     external_id_key = "modelarts_task_version_id"
     _id_xcom = "task_version_id"
-    template_fields: Sequence[str] = ("processor_task_id", "name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
-    template_fields_renderers = dict.fromkeys(("template", "data_source", "inputs", "work_path"), "json")
+    template_fields: Sequence[str] = ("processor_task_id", *BodyOperator.template_fields)
 
     def __init__(
         self,
@@ -186,24 +200,10 @@ class ModelArtsCreateProcessorTaskVersionOperator(RunOperator):
         processor_task_id: str,
         name: str | None = None,
         template: Mapping[str, Any] | TemplateParam | None = None,
-        data_source: Mapping[str, Any] | None = None,
-        inputs: Sequence[Mapping[str, Any]] | None = None,
-        work_path: Mapping[str, Any] | None = None,
-        version_id: str | None = None,
-        description: str | None = None,
-        workspace_id: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(name=name, template=template, **kwargs)
         self.processor_task_id = processor_task_id
-        self.name = name
-        self.template = plain(template)
-        self.data_source = plain(data_source)
-        self.inputs = plain(inputs)
-        self.work_path = plain(work_path)
-        self.version_id = version_id
-        self.description = description
-        self.workspace_id = workspace_id
 
     def _check(self) -> None:
         """Nothing to check before the task is read, which lends what is not given."""
@@ -230,7 +230,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RunOperator):
     def _operation(self) -> Operation[Any]:
         from airflow_modelarts.api import operations
 
-        given: dict[str, Any] = {field: getattr(self, field) for field in ("name", *BODY_FIELDS)}
+        given = {"name": self.name, **self._body()}
         body = self._lent(given) | {field: value for field, value in given.items() if value is not None}
         return operations.create_processor_task_version(self.processor_task_id, **body)
 
