@@ -63,10 +63,10 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
 
     It pushes what :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator` does: ``return_value``,
     ``result`` and ``work_path``; beside that ``processor_task_id`` as soon as it is known, and, for a task with
-    versions, ``version``: its id (``task_version_id``), status and sample counts (``added_sample_count``, …).
+    versions, ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …).
 
     Killed, cleared or marked as failed while the task runs, it stops the running version. A feature analysis has no
-    versions, and the service offers no way to stop it. On Airflow 2 a task that is deferred cannot notice this.
+    versions, and the service offers no way to stop it. Before Airflow 3.3 a task that is deferred cannot notice this.
 
     Every field of the request is templated, however deep in it the template stands.
 
