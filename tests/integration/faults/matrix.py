@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +24,8 @@ DAGS = Path(__file__).parent / "dags"
 LONGEST = 900.0
 #: Seconds that a processing task takes which an operator creates.
 DURATION = 5.0
-#: Seconds, so that a black hole is noticed soon.
-TIMEOUTS = {"connect_timeout": 2, "read_timeout": 2}
+#: Seconds, so that a black hole is noticed soon; a busy machine needs some.
+TIMEOUTS = {"connect_timeout": 4, "read_timeout": 4}
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed"})
 
 
@@ -132,8 +131,6 @@ class Case:
 
     def conclude(self, sandbox: Sandbox, run_id: str, seen: Counter[str], pushed: dict[str, dict[str, Any]]) -> None:
         """Take in what is left behind."""
-        said = sandbox.component("scheduler").log.read_text(errors="replace")
-        self.losses = re.findall(rf".*Executor .* reported that .*\b{self.task_id} .*", said)
         self.requests = seen[self.project_id]
         self.created = 0 if not self.creates else len(self.arranged.service.state.projects[self.project_id].tasks)
         self.log = sandbox.task_log("faults", run_id, self.task_id)
@@ -192,8 +189,11 @@ class Matrix:
             for xcom in sandbox.xcoms("faults", run_id):
                 pushed.setdefault(xcom.task_id, {})[xcom.key] = xcom.value
             seen = Counter(entry.path.split("/")[2] for entry in _requests(bench))
+            said = sandbox.component("scheduler").log.read_text(errors="replace")
+            losses = [line for line in said.splitlines() if "reported that the task instance" in line]
             for case in self.cases.values():
                 case.conclude(sandbox, run_id, seen, pushed)
+                case.losses = [line for line in losses if f" faults.{case.task_id} " in line]
             self._search_secrets(sandbox.home, bench)
 
     def _follow(self, sandbox: Sandbox, run_id: str, bench: Bench) -> None:
