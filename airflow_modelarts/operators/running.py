@@ -194,13 +194,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def poll_until_complete(self, external_id: Any, context: Context) -> Any:
         """Wait for the end, here or in the triggerer, and return what there is to push."""
-        self._external_id = external_id
-        task_id, version_id = self._ids(external_id)
-        if self.do_xcom_push:
-            context["ti"].xcom_push(key="processor_task_id", value=task_id)
-            if version_id is not None:
-                context["ti"].xcom_push(key="task_version_id", value=version_id)
-        self._link(context, self._open(), task_id)
+        self._announce(context, external_id)
         if self._killed:
             self.on_kill()  # the signal came while nobody knew the id
         if not self.wait_for_completion:
@@ -218,8 +212,19 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     # Inside
 
-    def _judge(self, external_id: str, context: Context) -> Any:
+    def _announce(self, context: Context, external_id: str) -> None:
+        """Push the ids and leave the link, as soon as they are known."""
         self._external_id = external_id
+        task_id, version_id = self._ids(external_id)
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="processor_task_id", value=task_id)
+            if version_id is not None:
+                context["ti"].xcom_push(key="task_version_id", value=version_id)
+        self._link(context, self._open(), task_id)
+
+    def _judge(self, external_id: str, context: Context) -> Any:
+        if self._external_id is None:
+            self._announce(context, external_id)  # it had ended before this try, for which Airflow clears the XComs
         if self._seen is None:
             self._seen = self._read(external_id)
         if self.wait_for_completion and self._seen.status in self.failed_statuses:

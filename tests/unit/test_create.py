@@ -297,6 +297,15 @@ def test_a_retry_after_a_success_that_nobody_heard_of_does_not_run_it_anew(emula
 
 
 @with_memory
+def test_a_retry_after_the_end_pushes_the_id_again(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    run({}, attempt)
+    retry = attempt.next()  # Airflow clears the XComs for it
+    run({}, retry)
+    assert retry.xcoms["processor_task_id"] == tasks(emulator)[0].task_id
+
+
+@with_memory
 def test_clearing_adopts_what_still_runs(emulator: EmulatorServer) -> None:
     emulator.state.next_task(duration=1000)
     attempt = Try()
