@@ -28,6 +28,9 @@ else:  # Airflow 2 has no asset watchers
 if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask
 
+#: What is being stopped for triggers that have been killed; asyncio itself would let it be collected.
+_STOPPING: set[asyncio.Task[None]] = set()
+
 
 class ProcessorTaskTrigger(BaseTrigger):
     """
@@ -195,15 +198,26 @@ class ProcessorTaskTrigger(BaseTrigger):
         """Stop the running versions of the task, if it is the operator's own (StopProcessorTaskVersion)."""
         if not self.stop_on_kill:
             return
-        # Airflow grants half a minute for it. A version that is still initializing cannot be stopped yet.
+        # Airflow cancels a trigger again each second until it has ended, and with it whatever it does in the end.
+        stopping = asyncio.create_task(self._stop_versions())
+        _STOPPING.add(stopping)
+        stopping.add_done_callback(_STOPPING.discard)
+        await asyncio.shield(stopping)
+
+    async def _stop_versions(self) -> None:
+        # A version that is still initializing cannot be stopped yet.
         retries = Retries(attempts=12, longest_pause=2.0, longest_retry_after=2.0)
-        async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
-            versions = [version async for version in hook.list_processor_task_versions(self.processor_task_id)]
-            if not versions:
-                self.log.warning("%s goes on: it has no versions, and the service stops nothing else.", self._what())
-            for version in versions:
-                if not version.is_terminal and self.version_id in (None, version.task_version_id):
-                    await self._stop_version(hook, version.task_version_id)
+        try:
+            async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
+                versions = [version async for version in hook.list_processor_task_versions(self.processor_task_id)]
+                if not versions:
+                    text = "%s goes on: it has no versions, and the service stops nothing else."
+                    self.log.warning(text, self._what())
+                for version in versions:
+                    if not version.is_terminal and self.version_id in (None, version.task_version_id):
+                        await self._stop_version(hook, version.task_version_id)
+        except ModelArtsError as error:
+            self.log.warning("%s", error)
 
     async def _stop_version(self, hook: ModelArtsAsyncHook, version_id: str | None) -> None:
         try:

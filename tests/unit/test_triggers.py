@@ -13,7 +13,7 @@ from airflow.models.trigger import Trigger
 from airflow.providers.common.compat.sdk import BaseHook, XCom
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_modelarts import watcher
+from airflow_modelarts import triggers, watcher
 from airflow_modelarts.emulator import EmulatorServer, EmulatorState
 from airflow_modelarts.emulator.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY, KeyPair
 from airflow_modelarts.triggers import ProcessorTaskTrigger
@@ -401,6 +401,31 @@ def test_on_kill_leaves_versions_alone_that_have_ended(state: EmulatorState) -> 
     task = state.add_task(template="sys_data_cleaning", status=3)
     run(trigger(task.task_id, stop_on_kill=True).on_kill())
     assert state.log.counts() == {"ListProcessorTaskVersions": 1}
+
+
+def test_on_kill_goes_on_while_airflow_cancels_the_trigger_again_and_again(
+    state: EmulatorState, lines: list[str]
+) -> None:
+    task = state.add_task(template="sys_data_cleaning", status=0)
+
+    async def kill() -> None:
+        killed = asyncio.create_task(trigger(task.task_id, stop_on_kill=True).on_kill())
+        await asyncio.sleep(0.01)
+        assert state.log.count("StopProcessorTaskVersion") >= 1, "it is refused as long as the version is initializing"
+        killed.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await killed
+        state.set_status(task.task_id, 1)
+        await asyncio.gather(*triggers._STOPPING)
+
+    run(kill())
+    assert state.status(task.task_id) == 4
+    assert lines == [f"Stopped version '{task.versions[0].version_id}' of processing task '{task.task_id}'."]
+
+
+def test_on_kill_says_why_it_cannot_stop(state: EmulatorState, lines: list[str]) -> None:
+    run(trigger("gone", stop_on_kill=True).on_kill())
+    assert "'gone'" in lines[0]
 
 
 def test_on_kill_stops_one_version_where_the_wait_is_for_one(state: EmulatorState) -> None:
