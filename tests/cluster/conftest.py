@@ -21,10 +21,6 @@ DURATION_DEFERRABLE = 30.0
 DURATION_SYNCHRONOUS = 5.0
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "cluster: runs Airflow on PostgreSQL, Redis and Celery; takes minutes")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
