@@ -1,0 +1,117 @@
+"""Debian's Chromium before a running Airflow and a local ModelArts, for the tests that look at Airflow's own UI."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import airflow
+import pytest
+
+from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+HERE = Path(__file__).parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+TIMEOUT = 60.0
+"""Seconds for anything to appear on a page; one or two are usual, a busy machine needs more."""
+
+# The browser talks to this machine alone, and to nobody on its own account.
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
+
+def what_is_missing() -> str | None:
+    if airflow.__version__.startswith("2."):
+        return "the UI of Airflow 2 is another one, and the scratch Airflow 2 has no web server"
+    if importlib.util.find_spec("playwright") is None:
+        return "there is no playwright: install the extra 'ui'"
+    if CHROMIUM is None:
+        return "there is no chromium: install the package of that name, of Debian or Ubuntu"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = what_is_missing()
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.ui)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[EmulatorServer]:
+    """A local ModelArts whose processing tasks take a second."""
+    with EmulatorServer(task_duration=1.0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """A running Airflow that lets its users test connections, and has none."""
+    with Sandbox(HERE / "dags", environment={"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def context(sandbox: Sandbox) -> Iterator[BrowserContext]:
+    """One browser for the module, not for the session: Playwright's event loop would be in the way of other tests'."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=_ARGUMENTS)
+        context = browser.new_context(
+            base_url=f"http://127.0.0.1:{sandbox.port}",
+            locale="en-US",
+            viewport={"width": 1280, "height": 1500},
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        context.set_default_timeout(TIMEOUT * 1000)
+        yield context
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder for the screenshots: that of the environment variable UI_SCREENSHOTS, or a temporary one."""
+    folder = os.environ.get("UI_SCREENSHOTS")
+    if not folder:
+        return tmp_path_factory.mktemp("screenshots")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
+@pytest.fixture
+def page(context: BrowserContext, screenshots: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of the test's own; what is on it in the end, well or not, is in a screenshot."""
+    page = context.new_page()
+    yield page
+    page.screenshot(path=screenshots / f"{request.node.name}.png")
+    page.close()
+
+
+@pytest.fixture
+def shoot(page: Page, screenshots: Path, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Take a screenshot on the way."""
+
+    def take(step: str) -> None:
+        page.screenshot(path=screenshots / f"{request.node.name}-{step}.png")
+
+    return take
