@@ -1,0 +1,43 @@
+"""DAGs of one task each, to be marked, cleared, timed out, or left in peace."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Param
+
+from airflow_modelarts.operators import (
+    ModelArtsCreateProcessorTaskOperator,
+    ModelArtsCreateProcessorTaskVersionOperator,
+)
+
+#: Seconds. Long enough to tell what comes with a poll from what comes without one.
+POLL_INTERVAL = 20
+BODY: dict[str, Any] = {
+    "inputs": [{"type": "DATASET", "source": "PYc9H2HGv5BJNwBGXyK"}],
+    "work_path": {"type": "OBS", "path": "obs://bucket/work/"},
+}
+
+
+def create(dag_id: str, template: str = "sys_data_validation", **arguments: Any) -> None:
+    with DAG(dag_id, schedule=None):
+        ModelArtsCreateProcessorTaskOperator(task_id="run", name=dag_id, template={"id": template}, **BODY, **arguments)
+
+
+for path, deferrable in (("synchronous", False), ("deferrable", True)):
+    create(f"happy_{path}", deferrable=deferrable, poll_interval=1)
+    create(f"killed_{path}", deferrable=deferrable, poll_interval=POLL_INTERVAL)
+    create(f"timed_out_{path}", deferrable=deferrable, poll_interval=1, execution_timeout=timedelta(seconds=8))
+create("cleared_deferrable", deferrable=True, poll_interval=1)
+create("analysis", "sys_data_analyse", deferrable=True, poll_interval=1)
+
+with DAG("mapped", schedule=None):
+    ModelArtsCreateProcessorTaskOperator.partial(
+        task_id="run", template={"id": "sys_data_validation"}, **BODY, deferrable=True, poll_interval=1
+    ).expand(name=["mapped-a", "mapped-b", "mapped-c"])
+
+with DAG("version", schedule=None, params={"id": Param("", type="string")}):
+    ModelArtsCreateProcessorTaskVersionOperator(
+        task_id="run", processor_task_id="{{ params.id }}", deferrable=True, poll_interval=1
+    )
