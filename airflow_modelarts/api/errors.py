@@ -190,10 +190,8 @@ def from_transport(error: TransportError, *, operation: str, target: str, addres
         text = f"{address} cannot be reached, because its host name does not exist ({error.reason}). {ADVICE[kind]}."
     elif error.kind == "certificate":
         kind = ModelArtsConfigurationError
-        text = (
-            f"the certificate of {address} could not be verified ({error.reason}). "
-            "Set the verify extra of the connection to the CA file that signed it."
-        )
+        advice = _about_certificate(error.reason)
+        text = f"the certificate of {address} could not be verified ({error.reason}). {advice}."
     elif error.kind == "too_large":
         kind = ModelArtsRequestError
         text = f"{address} sent more than this client takes ({error.reason}). Ask for less at once, if it can be."
@@ -201,6 +199,15 @@ def from_transport(error: TransportError, *, operation: str, target: str, addres
         kind = ModelArtsTransientError
         text = f"no answer from {address} ({error.reason}). {ADVICE[kind]}; if it lasts, check the connection's host."
     return kind(about + text, operation=operation, outcome_unknown=error.sent)
+
+
+def _about_certificate(reason: str) -> str:
+    said = reason.lower()
+    if "expired" in said or "not yet valid" in said:
+        return "Have the server's certificate renewed, or set this machine's clock if that is wrong"
+    if "mismatch" in said or "not valid for" in said or "doesn't match" in said:
+        return "Check the host of the connection: the certificate is of another one"
+    return "Set the verify extra of the connection to the CA file that signed it"
 
 
 def unreadable(

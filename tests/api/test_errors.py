@@ -459,3 +459,20 @@ def test_an_error_can_be_copied(kind: type[ModelArtsError]) -> None:
     again = copy.copy(error)
     assert again is not error
     assert (type(again), str(again), vars(again)) == (kind, "what happened", FACTS)
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("certificate has expired", "renewed"),
+        ("certificate is not yet valid", "set this machine's clock"),
+        ("Hostname mismatch, certificate is not valid for '127.0.0.1'.", "Check the host of the connection"),
+        ("self-signed certificate", "Set the verify extra"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_tells_what_to_do_about_it(reason: str, advice: str) -> None:
+    fault = TransportError(reason, kind="certificate", sent=False)
+    error = errors.from_transport(fault, operation="Describe", target="it", address="https://modelarts.example.com")
+    assert isinstance(error, ModelArtsConfigurationError)
+    assert reason in str(error)
+    assert advice in str(error)

@@ -241,7 +241,7 @@ FAULTS = (
         "certificate of another host",
         by_tls(x509.DNSName("modelarts.example.com"), trusted=True, spoil=proxy.pass_on),
         CONFIGURATION,
-        "could not be verified",
+        "Check the host of the connection",
     ),
-    Fault("expired certificate", by_tls(days=-1, trusted=True, spoil=proxy.pass_on), CONFIGURATION, "expired"),
+    Fault("expired certificate", by_tls(days=-1, trusted=True, spoil=proxy.pass_on), CONFIGURATION, "renewed"),
 )
