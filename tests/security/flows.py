@@ -227,11 +227,15 @@ def _check_request(case: Case, request: Request) -> None:
 
 def _remember_secrets(case: Case, request: Request) -> None:
     for name in SECRET_HEADERS:
-        # What a service has made up itself can be a word that any message has.
-        if len(value := request.headers.get(name, "")) > 8:
+        # What a service has made up itself can be a word that any message has, or the address it was asked at.
+        if len(value := request.headers.get(name, "")) > 8 and not any(value in step for step in _addresses(case)):
             case.secrets.add(value)
     if found := _SIGNATURE.search(request.headers.get("Authorization", "")):
         case.secrets.add(found[1])
+
+
+def _addresses(case: Case) -> list[str]:
+    return [step.url for step in case.steps if isinstance(step, Request)]
 
 
 def _check_error(case: Case, error: ModelArtsError) -> None:
