@@ -28,6 +28,8 @@ else:  # Airflow 2 has no asset watchers
 if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask
 
+#: The XCom in which an operator that defers says in which try it does: a killed trigger knows by it whether it was.
+DEFERRED_TRY_KEY = "modelarts_deferred_try"
 #: What is being stopped for triggers that have been killed; asyncio itself would let it be collected.
 _STOPPING: set[asyncio.Task[None]] = set()
 
@@ -172,23 +174,27 @@ class ProcessorTaskTrigger(BaseTrigger):
 
     async def _read_upstream(self, upstream: dict[str, str]) -> Any:
         """Read the id that an earlier task pushed: a trigger gets no resolved XComArg."""
-        from airflow.providers.common.compat.sdk import XCom
-
         instance: Any = self.task_instance
         value = None
         map_indexes = [instance.map_index] if instance.map_index < 0 else [instance.map_index, -1]
         for map_index in map_indexes:  # of a task in the same mapped group, or of one outside of it
-            value = await asyncio.to_thread(
-                XCom.get_one,
-                key=upstream["key"],
-                task_id=upstream["task_id"],
-                dag_id=instance.dag_id,
-                run_id=instance.run_id,
-                map_index=map_index,
-            )
+            value = await self._xcom(upstream["task_id"], upstream["key"], map_index)
             if value is not None:
                 break
         return value  # if it is no id, describing it says so
+
+    async def _xcom(self, task_id: str, key: str, map_index: int) -> Any:
+        from airflow.providers.common.compat.sdk import XCom
+
+        instance: Any = self.task_instance
+        return await asyncio.to_thread(
+            XCom.get_one,
+            key=key,
+            task_id=task_id,
+            dag_id=instance.dag_id,
+            run_id=instance.run_id,
+            map_index=map_index,
+        )
 
     def _what(self) -> str:
         task = f"rocessing task '{self.processor_task_id}'"
@@ -205,6 +211,9 @@ class ProcessorTaskTrigger(BaseTrigger):
         await asyncio.shield(stopping)
 
     async def _stop_versions(self) -> None:
+        if await self._is_still_deferred():
+            self.log.info("%s goes on: another triggerer waits for it.", self._what())
+            return
         # A version that is still initializing cannot be stopped yet.
         retries = Retries(attempts=12, longest_pause=2.0, longest_retry_after=2.0)
         try:
@@ -218,6 +227,26 @@ class ProcessorTaskTrigger(BaseTrigger):
                         await self._stop_version(hook, version.task_version_id)
         except ModelArtsError as error:
             self.log.warning("%s", error)
+
+    async def _is_still_deferred(self) -> bool:
+        """Whether nobody has killed the try: a triggerer taken for dead kills what others have taken over."""
+        instance: Any = self.task_instance
+        if instance is None:
+            return False
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        states = await asyncio.to_thread(
+            RuntimeTaskInstance.get_task_states,
+            dag_id=instance.dag_id,
+            task_ids=[instance.task_id],
+            run_ids=[instance.run_id],
+            map_index=instance.map_index,
+        )
+        if "deferred" not in states.get(instance.run_id, {}).values():
+            return False
+        # A task that was cleared may have come as far again in its next try.
+        deferred_try = await self._xcom(instance.task_id, DEFERRED_TRY_KEY, instance.map_index)
+        return bool(deferred_try == instance.try_number)
 
     async def _stop_version(self, hook: ModelArtsAsyncHook, version_id: str | None) -> None:
         try:

@@ -341,8 +341,10 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def _deferral(self, context: Context, external_id: str, deadline: float | None = None) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as ``execution_timeout`` leaves."""
-        from airflow_modelarts.triggers import ProcessorTaskTrigger
+        from airflow_modelarts.triggers import DEFERRED_TRY_KEY, ProcessorTaskTrigger
 
+        if AIRFLOW_V_3_3_PLUS:
+            context["ti"].xcom_push(key=DEFERRED_TRY_KEY, value=context["ti"].try_number)
         if deadline is None and self.execution_timeout:
             started = context["ti"].start_date
             deadline = started.timestamp() + self.execution_timeout.total_seconds() if started else None

@@ -6,11 +6,13 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.models.trigger import Trigger
 from airflow.providers.common.compat.sdk import BaseHook, XCom
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts import triggers, watcher
@@ -395,6 +397,37 @@ def test_on_kill_stops_the_running_versions_only_if_they_are_its_own(
     assert state.status(other.task_id) == 1
     assert len(lines) == (1 if stop else 0)
     assert state.log.count() == (2 if stop else 0)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="triggers are killed since Airflow 3.3")
+@pytest.mark.parametrize(
+    ("airflow_state", "deferred_try", "status"),
+    [("deferred", 2, 1), ("deferred", 3, 4), ("deferred", None, 4), ("failed", 2, 4), (None, 2, 4)],
+)
+def test_on_kill_stops_nothing_that_another_triggerer_waits_for(
+    state: EmulatorState,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[str],
+    airflow_state: str | None,
+    deferred_try: int | None,
+    status: int,
+) -> None:
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    asked: list[dict[str, Any]] = []
+
+    def get_task_states(**question: Any) -> dict[str, Any]:
+        asked.append(question)
+        return {"r": {"t_3": airflow_state}}
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", get_task_states)
+    monkeypatch.setattr(XCom, "get_one", lambda **question: deferred_try)
+    task = state.add_task(template="sys_data_cleaning", status=1)
+    killed = trigger(task.task_id, stop_on_kill=True)
+    killed.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=3, try_number=2)
+    run(killed.on_kill())
+    assert state.status(task.task_id) == status
+    assert asked == [{"dag_id": "d", "task_ids": ["t"], "run_ids": ["r"], "map_index": 3}]
 
 
 def test_on_kill_leaves_versions_alone_that_have_ended(state: EmulatorState) -> None:
