@@ -252,13 +252,14 @@ class CrashTable:
             "and Airflow retries it.\nA point is a call of the service, held before it acts or before its answer "
             "leaves, or a message to Airflow:\nthe intent, the id, an XCom, the deferral, the success."
         )
-        head = ["path", "phase", "killed", "who", "tries", "tasks", "runs", "outcome", "s"]
+        head = ["path", "phase", "killed", "who", "retry meets it", "tries", "tasks", "runs", "outcome", "s"]
         rows = [
             [
                 case.path,
                 case.point.phase,
                 str(case.point),
                 case.point.victims,
+                case.point.met,
                 str(case.tries),
                 str(len(case.processing_tasks)),
                 str(case.runs),

@@ -74,6 +74,13 @@ class Point:
         """Who is killed, in words."""
         return ", ".join(kill.victim for kill in self.kills)
 
+    @property
+    def met(self) -> str:
+        """How the processing task is when the retry comes, in a word."""
+        if not self.needs_retry:
+            return "no retry"
+        return "active" if self.stays_active else "ended"
+
 
 def worker(kill: Kill) -> Kill:
     return replace(kill, victim="worker")
