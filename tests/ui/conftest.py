@@ -80,7 +80,7 @@ def context(sandbox: Sandbox) -> Iterator[BrowserContext]:
         context = browser.new_context(
             base_url=f"http://127.0.0.1:{sandbox.port}",
             locale="en-US",
-            viewport={"width": 1280, "height": 1500},
+            viewport={"width": 1280, "height": 1700},
             permissions=["clipboard-read", "clipboard-write"],
         )
         context.set_default_timeout(TIMEOUT * 1000)
@@ -103,7 +103,7 @@ def page(context: BrowserContext, screenshots: Path, request: pytest.FixtureRequ
     """A page of the test's own; what is on it in the end, well or not, is in a screenshot."""
     page = context.new_page()
     yield page
-    page.screenshot(path=screenshots / f"{request.node.name}.png")
+    page.screenshot(path=screenshots / f"{request.node.name}.png", animations="disabled")
     page.close()
 
 
@@ -112,6 +112,6 @@ def shoot(page: Page, screenshots: Path, request: pytest.FixtureRequest) -> Call
     """Take a screenshot on the way."""
 
     def take(step: str) -> None:
-        page.screenshot(path=screenshots / f"{request.node.name}-{step}.png")
+        page.screenshot(path=screenshots / f"{request.node.name}-{step}.png", animations="disabled")
 
     return take
