@@ -18,16 +18,16 @@ def _field(label: str, description: str, *, secret: bool = False, **schema: Any)
 CONN_FIELDS: dict[str, dict[str, Any]] = {
     "auth": _field(
         "Authentication",
-        "access_key: login and password are an access key and its secret key. password: they are an IAM user and its "
-        "password. token: password is an IAM token. agency: the identity of the Elastic Cloud Server. environment: "
-        "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK of workers and triggerers.",
+        "access_key: an access key and its secret key. password: an IAM user and its password. token: an IAM token "
+        "alone. agency: the identity of the Elastic Cloud Server. environment: HUAWEICLOUD_SDK_AK and "
+        "HUAWEICLOUD_SDK_SK of workers and triggerers.",
         enum=["access_key", "password", "token", "agency", "environment"],
         default="access_key",
     ),
     "project_id": _field("Project ID", "The 32-digit ID of the project in the region, from 'My Credentials'."),
-    "region": _field("Region", "For example cn-north-4 or eu-de; tells the endpoint where Host is empty."),
+    "region": _field("Region", "For example cn-north-4 or eu-de; tells where ModelArts is when Endpoint is empty."),
     "iam_endpoint": _field(
-        "IAM endpoint", "Only for Authentication 'password', where Host does not tell it: host or URL of IAM."
+        "IAM endpoint", "Only for Authentication 'password', where Endpoint does not tell it: host or URL of IAM."
     ),
     "domain_name": _field("Domain name", "Only for Authentication 'password': the account to which the user belongs."),
     "project_name": _field(
