@@ -126,7 +126,7 @@ def test_an_incomplete_connection_says_what_is_missing(set_connection: Callable[
     set_connection(extra={"project_id": ""})
     assert ModelArtsHook().test_connection() == (
         False,
-        "project_id is missing: set it in the extras of connection 'modelarts_default', or pass project_id=",
+        "project_id is missing: set it in the extras of this connection, or pass project_id=",
     )
 
 
