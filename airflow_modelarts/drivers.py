@@ -10,17 +10,22 @@ import asyncio
 import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import certifi
 import requests
+from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3 import exceptions as urllib3_errors
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import HTTPResponse
 
 from airflow_modelarts import __version__
 from airflow_modelarts.api.call import Client, call, pages
@@ -148,8 +153,66 @@ class Driver:
             self._session.headers["User-Agent"] = USER_AGENT
             # Otherwise a ~/.netrc would replace the Authorization header. Proxies are given with each request.
             self._session.trust_env = False
+            for scheme in POOLS:
+                self._session.mount(f"{scheme}://", _Adapter())
             self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         return self._session
+
+
+class _GivesUp:
+    """A connection that gives up on an answer whose head trickles, since each byte resets the read timeout."""
+
+    sock: Any
+    _gave_up = False
+
+    def getresponse(self) -> HTTPResponse:
+        watchdog = threading.Timer(LONGEST_EXCHANGE, self._give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            response: HTTPResponse = super().getresponse()  # type: ignore[misc]  # of what it is mixed into
+        finally:
+            watchdog.cancel()
+        if self._gave_up:  # the head looks complete to the library
+            response.close()
+            raise TimeoutError("timed out")
+        return response
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+        with suppress(OSError, AttributeError, TypeError):  # it may be closed by now
+            # Not the method of a TLS socket, which would go on in plain text.
+            socket.socket.shutdown(getattr(self.sock, "socket", self.sock), socket.SHUT_RDWR)
+
+
+class _HTTPConnection(_GivesUp, HTTPConnection):  # type: ignore[misc]  # two classes for answers
+    pass
+
+
+class _HTTPSConnection(_GivesUp, HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
 
 
 class AsyncDriver:

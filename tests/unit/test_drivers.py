@@ -8,7 +8,9 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +230,41 @@ def test_an_answer_that_trickles_is_cut_off_by_its_time(
     set_connection(host=f"http://127.0.0.1:{server.port}")
     with pytest.raises(ModelArtsTransientError):
         carry_out(DESCRIBE, ONCE)
+
+
+def trickle_head(connection: socket.socket, _: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    with suppress(OSError):
+        for _number in range(100):
+            connection.sendall(b"x")
+            threading.Event().wait(0.05)
+
+
+def test_a_head_that_trickles_is_cut_off_by_its_time(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "LONGEST_EXCHANGE", 0.3)
+    server = serve(trickle_head)
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    began = time.monotonic()
+    with pytest.raises(ModelArtsTransientError):
+        carry_out(DESCRIBE, ONCE)
+    assert time.monotonic() - began < 4, "all of it would take five seconds"
+
+
+def test_a_head_that_trickles_over_tls_is_cut_off_by_its_time(
+    serve: Serve,
+    set_connection: Callable[..., None],
+    certificate: tuple[ssl.SSLContext, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drivers, "LONGEST_EXCHANGE", 0.3)
+    server = serve(trickle_head, tls=certificate[0])
+    set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
+    began = time.monotonic()
+    with pytest.raises(ModelArtsTransientError, match="timed out"):
+        call_synchronously(DESCRIBE, ONCE)
+    assert time.monotonic() - began < 4, "all of it would take five seconds"
 
 
 def test_what_is_signed_is_what_is_sent(
