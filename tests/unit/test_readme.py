@@ -72,3 +72,12 @@ def test_the_two_commands_are_one_line_each(name: str) -> None:
     (command,) = re.findall(rf"<!-- command: {name} -->\n```bash\n(.*?)\n```", README, re.DOTALL)
     assert "\n" not in command
     assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -c tests/constraints-airflow-3.3.txt -e ")
+
+
+def test_every_block_of_shell_is_one_that_is_run_somewhere() -> None:
+    marks = re.findall(r"<!-- (command|shell): (\w+) -->\n```bash\n", README)
+    assert README.count("```bash") == len(marks)
+    # The gate runs the commands, a real Airflow adds the connections, and the command line's tests start the emulator.
+    by_the_gate = {("command", name) for name in ("run", "test", "install")}
+    connections = {("shell", auth) for auth in ("access_key", "password", "token", "agency", "environment")}
+    assert set(marks) == {*by_the_gate, *connections, ("shell", "emulator")}
