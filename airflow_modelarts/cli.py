@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.sandbox import Sandbox
 
 SUCCESS, FAILURE, USAGE = 0, 1, 2
-XCOM_CHARACTERS = 400
+XCOM_CHARACTERS = 1200
 LINE_CHARACTERS = 80
 LOG_LINES = 20
 CONNECTION_ID = "modelarts_default"
@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="give up on the run after this (%(default)g)"
     )
+    run.add_argument("--logs", action="store_true", help="show the end of every task's log, not of failed ones only")
     run.add_argument("--keep", action="store_true", help="keep the scratch Airflow home and say where it is")
     run.set_defaults(command=run_command)
 
@@ -226,7 +227,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 def _run_in(sandbox: Sandbox, arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     processes = ", ".join(sandbox.flavour.components)
-    print(f"Starting a scratch Airflow {version('apache-airflow')} ({processes}) …", flush=True)
+    print(f"Starting a scratch Airflow {version('apache-airflow')} ({processes}), some 15 s …", flush=True)
     with sandbox:
         print(f"Airflow is up after {time.monotonic() - started:.0f} s. Reading {arguments.dag_file} …", flush=True)
         dag_id = choose_dag(sandbox, arguments.dag_file, arguments.dag_id)
@@ -240,7 +241,7 @@ def _run_in(sandbox: Sandbox, arguments: argparse.Namespace) -> int:
             print(unfinished(sandbox.task_instances(dag_id, run_id)), flush=True)
             state = "timed out"
         print(f"\nRun of {dag_id}: {state} after {progress.elapsed():.1f} s.", flush=True)
-        _summarize(sandbox, dag_id, run_id)
+        _summarize(sandbox, dag_id, run_id, all_logs=arguments.logs)
     return SUCCESS if state == "success" else FAILURE
 
 
@@ -291,13 +292,13 @@ def unfinished(task_instances: Iterable[TaskInstance]) -> str:
     return f"Not done: {', '.join(waiting)}." if waiting else "No task was running."
 
 
-def _summarize(sandbox: Sandbox, dag_id: str, run_id: str) -> None:
+def _summarize(sandbox: Sandbox, dag_id: str, run_id: str, *, all_logs: bool) -> None:
     instances = sandbox.task_instances(dag_id, run_id)
     print(f"\n{task_table(instances)}")
     if listing := xcom_listing(sandbox.xcoms(dag_id, run_id)):
         print(f"\nXComs\n{listing}")
     for instance in instances:
-        if instance.state == "failed":
+        if instance.state == "failed" or (all_logs and instance.try_number):
             log = sandbox.task_log(dag_id, run_id, instance.task_id, instance.map_index, instance.try_number)
             print(f"\nThe end of the log of {instance.label}, try {instance.try_number}\n{log_end(log)}")
 
@@ -315,11 +316,11 @@ def task_table(task_instances: Iterable[TaskInstance]) -> str:
 
 
 def xcom_listing(xcoms: Iterable[XCom]) -> str:
-    """Return what the tasks pushed, a paragraph a task, without the XComs that Airflow keeps for itself."""
+    """Return what the tasks pushed, a paragraph a task, without what Airflow and the operators keep for themselves."""
     lines: list[str] = []
     label = None
     for xcom in xcoms:
-        if xcom.key.startswith("_link_") or xcom.key == "skipmixin_key":
+        if xcom.key.startswith("_link_") or xcom.key in ("skipmixin_key", "modelarts_deferred_try"):
             continue
         if xcom.label != label:
             label = xcom.label

@@ -40,7 +40,6 @@ GRACE = 5.0
 POLL_INTERVAL = 0.3
 """Seconds between two looks at the metadata database."""
 
-ONLY_FILE_VARIABLE = "AIRFLOW_MODELARTS_ONLY_DAG_FILE"
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 
 _COMMON_SETTINGS = {
@@ -144,12 +143,11 @@ class DagImportError(SandboxError):
 
 
 def is_wanted_dag_file(file_path: str, zip_file: object | None = None) -> bool:
-    """Tell Airflow's DAG processor which files to parse: `core.might_contain_dag_callable` of the sandbox.
+    """Tell Airflow that every Python file can hold a DAG: `core.might_contain_dag_callable` of the sandbox.
 
-    Every Python file of the folder, or only the one named by the environment variable ONLY_FILE_VARIABLE.
+    By itself it leaves out files that do not have the words "dag" and "airflow" in them.
     """
-    only = os.environ.get(ONLY_FILE_VARIABLE)
-    return not only or os.path.realpath(file_path) == only
+    return True
 
 
 def installed_flavour() -> Flavour:
@@ -354,6 +352,9 @@ class Sandbox:
         self.home.mkdir(mode=0o700, parents=True)
         self._made_home = True
         (self.home / "tmp").mkdir()
+        if self.only_file:
+            # Airflow puts this folder behind all others that it imports from: so the file finds what lies beside it.
+            (self.home / "config").symlink_to(self.dags_folder)
         self.port = free_port()
         self.environment = self._make_environment()
         self.airflow("db", "migrate")
@@ -450,7 +451,10 @@ class Sandbox:
             if dag_ids and set(dag_ids) <= set(self.metadata.dags()):
                 return True
             if errors := self.metadata.import_errors():
-                raise DagImportError(errors)
+                # Airflow names files relative to its DAG folder.
+                raise DagImportError(
+                    {str(self.only_file) if name == "." else name: trace for name, trace in errors.items()}
+                )
             return not dag_ids and bool(self.metadata.dags())
 
         if not self._becomes_true(known, timeout):
@@ -523,10 +527,9 @@ class Sandbox:
     def _make_environment(self) -> dict[str, str]:
         environment = scratch_environment(os.environ, self.home) | _COMMON_SETTINGS | _random_settings()
         environment |= {name: value.format(port=self.port) for name, value in self.flavour.settings.items()}
-        environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(self.dags_folder)
+        # A folder would be walked, with the links in it: a virtual environment beside the file ends Airflow's walk.
+        environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(self.only_file or self.dags_folder)
         environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{self.database}"
-        if self.only_file:
-            environment[ONLY_FILE_VARIABLE] = str(self.only_file)
         environment |= {f"AIRFLOW_CONN_{name.upper()}": value for name, value in self._connections.items()}
         return environment | self._overrides
 

@@ -47,6 +47,8 @@ def test_a_run_that_succeeds_shows_its_xcoms_and_leaves_nothing_behind(
 ) -> None:
     (tmp_path / "helper.py").write_text("GREETING = 'hello from beside the DAG'\n")
     (tmp_path / "broken.py").write_text("from airflow import dag_that_does_not_exist\n")
+    (tmp_path / ".venv" / "lib").mkdir(parents=True)
+    (tmp_path / ".venv" / "lib64").symlink_to("lib")  # which ends Airflow's walk through a folder
     dag_file = write_dag(
         tmp_path,
         """
