@@ -311,9 +311,10 @@ class CreateProcessorTaskVersionRequest(_Sent):
     @classmethod
     def faults_between_fields(cls, body: Mapping[str, Any]) -> list[str]:
         """Say what is wrong with a body beyond its single fields, as far as those can be read."""
-        if (body.get("data_source") is None) == (body.get("inputs") is None):
-            return ["give either data_source or inputs, and not both"]
-        return []
+        given = [name for name in ("data_source", "inputs") if body.get(name) is not None]
+        if not given:
+            return ["give data_source or inputs: neither is there"]
+        return ["give data_source or inputs, not both"] if len(given) == 2 else []
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
@@ -358,6 +359,8 @@ def _faults_of_fields(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         field = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
+        if field == "description" and fault["type"] == "string_pattern_mismatch":
+            message = "none of ^ ! < > = & \" ' may be in it"
         yield f"{field}: {message}" if field else message
 
 

@@ -88,7 +88,9 @@ def check_places(
     """
     template_id = body["template"]["id"]
     if template_id not in templates:
-        raise Refusal("ModelArts.0101", f"template.id: there is no template {template_id!r}")
+        raise Refusal(
+            "ModelArts.0101", f"template.id: there is no template {template_id!r}, but {', '.join(templates)}"
+        )
     if (body.get("workspace_id") or "0") not in workspaces:
         raise Refusal("ModelArts.0102", f"workspace_id: workspace {body['workspace_id']!r} does not exist")
     if body.get("data_source") is not None:
@@ -152,7 +154,11 @@ def _check_work_path(work_path: dict[str, Any], missing: Missing) -> None:
 def _check_obs_path(name: str, path: str, missing: Missing) -> None:
     parsed = _OBS_PATH.fullmatch(path)
     if parsed is None:
-        raise Refusal("ModelArts.0101", f"{name}: it must look like obs://bucket/key, s3://bucket/key or /bucket/key")
+        raise Refusal(
+            "ModelArts.0101",
+            f"{name}: it must look like obs://bucket/key, s3://bucket/key or /bucket/key, "
+            "and a bucket's name has 3 to 63 lower-case letters, digits, '-' and '.'",
+        )
     bucket = parsed["bucket"]
     if bucket in missing.buckets:
         raise Refusal("ModelArts.4311", f"{name}: the OBS bucket {bucket} does not exist")

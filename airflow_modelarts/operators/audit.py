@@ -165,6 +165,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     def _tell(self, report: AuditReport) -> None:
         statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items())
         self.log.info("Processing tasks created from %s: %s (%s).", report.window, report.total, statuses or "none")
+        if not report.total:
+            self.log.info("What was created after the window is not in it; window_end sets another end.")
         if report.undated:
             self.log.warning("%s listed tasks do not say when they were created, and are left out.", report.undated)
         for broken in report.broken_rules:

@@ -607,8 +607,8 @@ def faults_of(body: dict[str, Any], model: Any = CreateProcessorTaskRequest) -> 
         ({"template": {}}, "template.id: Field required"),
         ({"template": {"id": ""}}, "template.id"),
         ({"template": {"id": "t", "operator_params": ["x"]}}, "template.operator_params.0"),
-        ({"data_source": None}, "give either data_source or inputs"),
-        ({"inputs": [{"type": "OBS"}]}, "give either data_source or inputs"),
+        ({"data_source": None}, "neither is there"),
+        ({"inputs": [{"type": "OBS"}]}, "not both"),
         ({"inputs": [], "data_source": None}, "inputs: List should have at least 1 item"),
         ({"data_source": {"type": "obs"}}, "data_source.type: Input should be 'OBS', 'TASK', 'DATASET' or 'CUSTOM'"),
         ({"inputs": [{"type": "OBS"}, {"type": "x"}], "data_source": None}, "inputs.1.type"),
@@ -651,14 +651,14 @@ def test_a_body_that_the_service_may_take_is_accepted(changes: dict[str, Any]) -
     ("body", "named"),
     [
         (create(name="", description="!", template={}), ["name", "description", "template.id"]),
-        (create(name="", data_source=None), ["name", "give either data_source or inputs"]),
+        (create(name="", data_source=None), ["name", "give data_source or inputs"]),
         (
             create(name="", create_version=True, template={"id": "sys_data_analyse"}),
             ["name", "create_version must not be true"],
         ),
         (
             create(data_source=None, create_version=True, template={"id": "sys_data_analyse"}),
-            ["give either data_source or inputs", "create_version must not be true"],
+            ["give data_source or inputs", "create_version must not be true"],
         ),
     ],
     ids=["three fields", "a field and the input", "a field and the version", "the input and the version"],
