@@ -41,6 +41,13 @@ def impatient(recipe: str, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
+def emulator() -> Iterator[EmulatorServer]:
+    """One of its own, since a recipe waits for all tasks that are active."""
+    with EmulatorServer(task_duration=2.0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="am-") as made:
         yield Path(made)
