@@ -88,7 +88,7 @@ def test_the_recipes_run_as_they_stand(reader: Sandbox, emulator: EmulatorServer
     values = {(x.label, x.key): x.value for x in reader.xcoms("many", runs["many"])}
     assert active.task_id in [task["task_id"] for task in values["active", "return_value"]]
     (report,) = (folder / "modelarts-audit").glob("*.html")
-    assert "<svg" in report.read_text()
+    assert "<h1>Processing tasks" in report.read_text(), "of an interval that may have had none"
     (results,) = (folder / "modelarts-results").glob("*.jsonl.gz")
     assert results.stat().st_size > 0
 
