@@ -30,12 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def requirements() -> None:
     """Skip, and say why, where the cluster cannot be."""
-    if not AIRFLOW_V_3_3_PLUS:
+    if not AIRFLOW_V_3_3_PLUS:  # what it shows is the task state store's, which came with 3.3
         pytest.skip("the cluster is one of Airflow 3.3")
     for module in ("airflow.providers.celery", "asyncpg", "psycopg", "redis"):
         pytest.importorskip(module, reason=f"{module} is missing: pip install '.[test,cluster]'")
     if missing := what_is_missing():
-        pytest.skip(missing)
+        pytest.skip(missing)  # where the servers can be installed, the gate takes a skip for a failure
 
 
 @pytest.fixture(scope="session", autouse=True)

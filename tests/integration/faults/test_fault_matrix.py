@@ -38,6 +38,9 @@ def in_each_mode(faults: Iterable[Fault]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("fault", "mode"), cases)
 
 
+#: Of all cases; on a quiet machine it is none.
+MOST_LOST = 5
+
 each = in_each_mode(FAULTS_HERE)
 each_that_lasts = in_each_mode(fault for fault in FAULTS_HERE if fault.error)
 
@@ -52,9 +55,15 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, publish: list[str]) -> Matr
 
 def case_of(matrix: Matrix, fault: Fault, mode: str) -> Case:
     case = matrix.cases[fault.name, mode]
+    # Airflow's scheduler says so itself, of a task that never came to our code; how many may be is a test of its own.
     if case.losses and case.state == "failed":
         pytest.skip(f"Airflow took this task for lost: {case.losses[0]}")
     return case
+
+
+def test_hardly_any_task_is_lost_by_airflow_itself(matrix: Matrix) -> None:
+    lost = [name for name, case in matrix.cases.items() if case.losses and case.state == "failed"]
+    assert len(lost) <= MOST_LOST, lost
 
 
 @each
