@@ -91,26 +91,49 @@ class TemplateParam(ApiModel):
     operator_params: list[OperatorParam] | None = None
 
 
-class ProcessorTask(ApiModel):
+class HasStatus(ApiModel):
+    """
+    What a task and a version have in common.
+
+    :param status: see :class:`~airflow_modelarts.api.statuses.ProcessorTaskStatus`; others are not terminal.
+    """
+
+    status: int | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended: completed, failed or stopped."""
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def status_name(self) -> str:
+        """The status in words, for example ``completed``."""
+        return status_name(self.status)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was answered under the API's field names, plus ``status_name``."""
+        return {**super().to_json(), "status_name": self.status_name}
+
+
+class ProcessorTask(HasStatus):
     """
     A processing task.
 
-    :param status: see :class:`~airflow_modelarts.api.statuses.ProcessorTaskStatus`; others are not terminal.
     :param create_time: milliseconds since the epoch.
     :param error_msg: only with status 3.
-    :param result: parsed; only with status 2, and only for feature analysis.
+    :param result: parsed; only with status 2, and only for feature analysis. No dump and no JSON of a task holds it.
     :param version_id: of the *dataset*, as is ``version_name``.
     """
 
     task_id: str
     name: str | None = None
     description: str | None = None
-    status: int | None = None
     create_time: int | None = None
     duration_seconds: int | None = None
     # It goes into exceptions, logs and reports as it is.
     error_msg: Annotated[str | None, AfterValidator(lambda text: without_signed_links(text))] = None
-    result: Annotated[Any, BeforeValidator(parse_result)] = Field(default=None, repr=False)
+    # It can be tens of megabytes, and has a place of its own wherever a task goes.
+    result: Annotated[Any, BeforeValidator(parse_result)] = Field(default=None, repr=False, exclude=True)
     data_source: ProcessorDataSource | None = None
     inputs: list[ProcessorDataSource] | None = None
     template: TemplateParam | None = None
@@ -121,33 +144,13 @@ class ProcessorTask(ApiModel):
     workspace_id: str | None = None
     is_current: bool | None = None
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the task has ended: completed, failed or stopped."""
-        return self.status in TERMINAL_STATUSES
 
-    @property
-    def status_name(self) -> str:
-        """The status in words, for example ``completed``."""
-        return status_name(self.status)
-
-    def to_json(self) -> dict[str, Any]:
-        """
-        Return the task under the API's field names, plus ``status_name``.
-
-        The result is left out: it can be tens of megabytes, and has a place of its own wherever a task goes.
-        """
-        kept: dict[str, Any] = without_signed_links(self.model_dump(exclude_unset=True, exclude={"result"}))
-        return {**kept, "status_name": self.status_name}
-
-
-class ProcessorTaskVersion(ApiModel):
+class ProcessorTaskVersion(HasStatus):
     """One run of a data-processing task; feature analysis has none."""
 
     task_version_id: str | None = None
     task_id: str | None = None
     version_name: str | None = None
-    status: int | None = None
     create_time: int | None = None
     update_time: int | None = None
     duration_seconds: int | None = None
@@ -160,20 +163,6 @@ class ProcessorTaskVersion(ApiModel):
     modified_sample_count: int | None = None
     unmodified_sample_count: int | None = None
     deleted_sample_count: int | None = None
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the version has ended: completed, failed or stopped."""
-        return self.status in TERMINAL_STATUSES
-
-    @property
-    def status_name(self) -> str:
-        """The status in words, for example ``completed``."""
-        return status_name(self.status)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the version under the API's field names, plus ``status_name``."""
-        return {**super().to_json(), "status_name": self.status_name}
 
 
 class ProcessorTaskItem(ApiModel):

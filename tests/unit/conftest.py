@@ -1,14 +1,15 @@
-"""What the unit tests share: a connection in the environment, and the answers of a ModelArts that is not there."""
+"""What the unit tests share: a connection in the environment, to a ModelArts that is not there or to a local one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from airflow_modelarts import connection
+from airflow_modelarts.emulator import EmulatorServer
 
 PROJECT_ID = "0123456789abcdef0123456789abcdef"
 ENDPOINT = "https://modelarts.example.com"
@@ -49,3 +50,23 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
     return slept
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=0) as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
+    """A local ModelArts without tasks, which the usual connection leads to; tasks that are created end at once."""
+    server.state.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
+    return server
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Return what was logged since it was last called: outside of tasks, Airflow prints it."""
+    return lambda: capsys.readouterr().out

@@ -49,12 +49,6 @@ def at(moment: datetime, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Return what was logged: outside of tasks, Airflow prints it."""
-    return lambda: capsys.readouterr().out
-
-
-@pytest.fixture
 def one_failure(requests_mock: Mocker) -> None:
     failed = {"task_id": "abc", "name": "<b>bold</b>", "status": 3, "error_msg": "the bucket is full"}
     requests_mock.get(LIST_URL, json={"count": 1, "tasks": [{**at(START), **failed}]})

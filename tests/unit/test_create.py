@@ -80,13 +80,6 @@ def server() -> Iterator[EmulatorServer]:
         yield running
 
 
-@pytest.fixture
-def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
-    server.state.reset()
-    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
-    return server
-
-
 def operator(**arguments: Any) -> ModelArtsCreateProcessorTaskOperator:
     given: dict[str, Any] = {"template": VALIDATION, "inputs": INPUTS, "poll_interval": 0.02, **arguments}
     return ModelArtsCreateProcessorTaskOperator(task_id="run", **{"name": "check", **given})

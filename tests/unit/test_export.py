@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,25 +28,6 @@ except ImportError:
 
 VERSION_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks/abc/versions/v1"
 RESULTS = "ListProcessorTaskVersionResults"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=0) as running:
-        yield running
-
-
-@pytest.fixture
-def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
-    server.state.reset()
-    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
-    return server
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Return what was logged since it was last called: outside of tasks, Airflow prints it."""
-    return lambda: capsys.readouterr().out
 
 
 @pytest.fixture

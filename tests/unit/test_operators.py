@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -126,25 +126,6 @@ def test_the_fields_that_users_compute_are_templated() -> None:
         "modelarts_conn_id",
         "project_id",
     }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=0) as running:
-        yield running
-
-
-@pytest.fixture
-def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
-    server.state.reset()
-    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
-    return server
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Return what was logged since it was last called: outside of tasks, Airflow prints it."""
-    return lambda: capsys.readouterr().out
 
 
 def task_with_versions(emulator: EmulatorServer, *statuses: int) -> tuple[Task, list[str]]:

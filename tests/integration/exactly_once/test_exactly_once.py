@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
@@ -23,10 +24,10 @@ each = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory, publish: list[str]) -> CrashTable:
+def table(tmp_path_factory: pytest.TempPathFactory, publish: Callable[[str, str], None]) -> CrashTable:
     """The table, run to its end before the tests look at it."""
     run = CrashTable(WANTED, tmp_path_factory.mktemp("crashes"))
-    publish.append(run.table())
+    publish("crash table", run.table())
     return run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
@@ -46,10 +46,10 @@ each_that_lasts = in_each_mode(fault for fault in FAULTS_HERE if fault.error)
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory, publish: list[str]) -> Matrix:
+def matrix(tmp_path_factory: pytest.TempPathFactory, publish: Callable[[str, str], None]) -> Matrix:
     """The matrix, run to its end before the tests look at it."""
     run = Matrix(FAULTS_HERE, MODES_HERE, tmp_path_factory.mktemp("certificates"))
-    publish.append(run.table())
+    publish("fault matrix", run.table())
     return run
 
 
