@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
-from airflow_modelarts.operators.base import ModelArtsOperator
+from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, moment_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -117,7 +117,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         return summary
 
     def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
-        start, end = _moment("window_start", self.window_start), _moment("window_end", self.window_end)
+        start, end = moment_of("window_start", self.window_start), moment_of("window_end", self.window_end)
         if end is None:
             end = _end_of_run(context) or now
             interval_start = context.get("data_interval_start")
@@ -126,7 +126,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         if start is None:
             start = end - USUAL_WINDOW
             self.log.info("There is no data interval and no window_start: auditing the 24 hours before %s.", end)
-        return Window(_in_utc(start), _in_utc(end))
+        return Window(in_utc(start), in_utc(end))
 
     def _audit(self, hook: ModelArtsHook, window: Window, now: datetime) -> AuditReport:
         tasks = hook.list_processor_tasks(
@@ -214,18 +214,3 @@ def _verdict(report: AuditReport) -> str:
         sentences.append(f"{broken.rule}: {broken.message} ({', '.join(named)}{more})")
     what = "1 audit rule is" if len(broken_rules) == 1 else f"{len(broken_rules)} audit rules are"
     return f"{what} broken by tasks created from {report.window}. {'; '.join(sentences)}"
-
-
-def _moment(name: str, given: datetime | str | None) -> datetime | None:
-    """Read a moment; an empty text, which is what a template makes of nothing, is none."""
-    if not given:
-        return None
-    try:
-        return datetime.fromisoformat(given) if isinstance(given, str) else given
-    except ValueError:
-        raise ValueError(f"{name} is {given!r}: give a moment such as 2026-11-23T00:00:00+00:00") from None
-
-
-def _in_utc(moment: datetime) -> datetime:
-    """Return a moment as a plain datetime in UTC, which one without an offset is taken to be in."""
-    return datetime.fromtimestamp(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), UTC)

@@ -1,8 +1,9 @@
-"""What all operators share: the connection, and what they leave behind of a processing task."""
+"""What all operators share: the connection, what they leave behind of a processing task, and how they read moments."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -74,3 +75,18 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         if self.outlets:
             assets.emit(context, self.outlets, task, version)
         return description
+
+
+def moment_of(name: str, given: datetime | str | None) -> datetime | None:
+    """Read a moment; an empty text, which is what a template makes of nothing, is none."""
+    if not given:
+        return None
+    try:
+        return datetime.fromisoformat(given) if isinstance(given, str) else given
+    except ValueError:
+        raise ValueError(f"{name} is {given!r}: give a moment such as 2026-11-23T00:00:00+00:00") from None
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return a moment as a plain datetime in UTC, which one without an offset is taken to be in."""
+    return datetime.fromtimestamp(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), UTC)
