@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
 from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, moment_of
+from airflow_modelarts.operators.files import path_of, remove_parts, written_at_once
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_modelarts.hooks import ModelArtsHook
 
-#: The window of a run that has no data interval.
-USUAL_WINDOW = timedelta(days=1)
+A_DAY = timedelta(days=1)
 #: Processing tasks that an exception names for each broken rule.
 NAMED_TASKS = 3
 
@@ -27,23 +26,27 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     """
     Audits all processing tasks that were created in a time window (ListProcessorTasks), whoever created them.
 
-    The window is the run's data interval. Where that is empty it is the 24 hours before the run's logical date, and
-    the log says so: that is how it is in most runs that are started by hand, and with Airflow 3 in those of a cron
-    schedule too, such as ``@daily``, unless ``scheduler.create_cron_data_intervals`` is on. With a schedule that is not
-    daily, set ``window_start``, for example to ``{{ logical_date - macros.timedelta(hours=1) }}``.
+    The window is the run's data interval. Where that is empty it is the day before the run's logical date in the DAG's
+    time zone, and the log says so: that is how it is in most runs that are started by hand, and with Airflow 3 in those
+    of a cron schedule too, such as ``@daily``, unless ``scheduler.create_cron_data_intervals`` is on. With a schedule
+    that is not daily, set ``window_start``, for example to ``{{ logical_date - macros.timedelta(hours=1) }}``.
 
-    The tasks are seen as they are now, not as they were at the window's end. They are read newest first, no further
-    than the window goes, and none is held: memory grows with what is found, and that is limited. A list shifts while
-    it is read: when a task is deleted meanwhile, another one can be missed.
+    The tasks are seen as they are now, not as they were at the window's end. A task that is still active is not looked
+    at again by the next run: ``lag`` gives it the time to end. They are read newest first, no further than the window
+    goes, and none is held: memory grows with what is found, and that is limited. A list shifts while it is read: when a
+    task is deleted meanwhile, another one can be missed.
 
     Its XCom is the report in a few kilobytes: ``window``, ``total``, ``undated``, ``by_status``, ``by_template``,
     ``broken_rules``, ``findings`` with the first ten task ids of each kind, ``failures`` with the first ten messages,
     and ``report_path`` and ``json_path`` when the report was written.
 
     :param window_start: audit tasks created at this moment or later: a datetime or its ISO 8601 text, without an offset
-        in UTC (templated); default the start of the data interval, or 24 hours before the end.
+        in UTC (templated); default the start of the data interval or, where that is empty or ``window_end`` is given,
+        a day before the end.
     :param window_end: audit tasks created earlier than this, likewise (templated); default the end of the data interval
-        or, without one, the run's logical date.
+        or, where that is empty, the run's logical date or, without one, the moment it was due.
+    :param lag: how far before the run the window lies, so that its tasks have ended; default not at all. It moves what
+        is not given of the window, and nothing when ``window_end`` is given.
     :param rules: what the tasks have to comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
         fields (templated). By default no task may have failed, and every output has to be named.
     :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated); the API calls the
@@ -54,7 +57,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param report_path: the report as an HTML page that needs nothing else, for example
         ``s3://bucket/audits/{{ ds }}.html`` (templated); beside it, with all findings, the same as ``.json``. The
         provider of the object store must be installed. A file appears when it is complete, and replaces the one before
-        it at once. Default: none is written.
+        it at once; until then it is a hidden file beside it, ``.name.part-…``, for which the connection needs the
+        rights to copy and delete. Default: none is written.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
     :param fail_on_broken_rules: fail when a rule is broken, after the report was written and the XCom was pushed;
         default false. It is a verdict, so Airflow does not retry it; ``retries`` are for a service out of reach.
@@ -76,6 +80,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         *,
         window_start: datetime | str | None = None,
         window_end: datetime | str | None = None,
+        lag: timedelta = timedelta(),
         rules: AuditRules | Mapping[str, Any] | None = None,
         template_id: str | None = None,
         source_type: str | None = None,
@@ -89,6 +94,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         super().__init__(**kwargs)
         self.window_start = window_start
         self.window_end = window_end
+        self.lag = lag
         self.rules = rules
         self.template_id = template_id
         self.source_type = source_type
@@ -108,7 +114,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         summary = report.summary()
         if path:
             facts = {"Project": project_id, "DAG": self.dag_id, "Run": str(context["run_id"])}
-            summary = {**self._write(path, report, facts), **summary}
+            summary = {**self._write(path, report, facts, context["ti"]), **summary}
         self._tell(report)
         if self.fail_on_broken_rules and report.broken_rules:
             if self.do_xcom_push:
@@ -118,15 +124,15 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
         start, end = moment_of("window_start", self.window_start), moment_of("window_end", self.window_end)
+        lag = timedelta() if end else self.lag
         if end is None:
-            end = _end_of_run(context) or now
-            interval_start = context.get("data_interval_start")
-            if start is None and interval_start and interval_start < end:
-                start = interval_start
+            interval_start, end = _about(context, now)
+            if start is None and interval_start:
+                start = in_utc(interval_start) - lag
         if start is None:
-            start = end - USUAL_WINDOW
-            self.log.info("There is no data interval and no window_start: auditing the 24 hours before %s.", end)
-        return Window(in_utc(start), in_utc(end))
+            self.log.info("No window_start and no data interval to go by: auditing the day before %s.", end)
+            start = in_utc(_day_before(end, context)) - lag
+        return Window(in_utc(start), in_utc(end) - lag)
 
     def _audit(self, hook: ModelArtsHook, window: Window, now: datetime) -> AuditReport:
         tasks = hook.list_processor_tasks(
@@ -143,24 +149,27 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     def _open_path(self) -> ObjectStoragePath | None:
         if not self.report_path:
             return None
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
         if not str(self.report_path).endswith(".html"):
             raise ValueError(f"report_path is {str(self.report_path)!r}: name a file that ends in .html")
-        # None would take the place of a connection that the path names (Airflow 2).
-        given = {"conn_id": self.object_storage_conn_id} if self.object_storage_conn_id else {}
-        return ObjectStoragePath(str(self.report_path), **given)
+        return path_of(self.report_path, self.object_storage_conn_id)
 
-    def _write(self, path: ObjectStoragePath, report: AuditReport, facts: Mapping[str, str]) -> dict[str, str]:
+    def _write(
+        self, path: ObjectStoragePath, report: AuditReport, facts: Mapping[str, str], task_instance: Any
+    ) -> dict[str, str]:
         from airflow_modelarts.audit_report import page
 
-        places = {"report_path": str(path), "json_path": _beside(str(path))}
+        json_path = path.with_name(f"{path.name.removesuffix('.html')}.json")
         described = {**report.to_json(), **{name.lower(): fact for name, fact in facts.items()}}
-        # The page comes last, since it speaks of the other file.
-        put(path, _beside(path.path), json.dumps(described, ensure_ascii=False, indent=1).encode())
-        put(path, path.path, page(report, facts).encode())
+        # The page comes last, since it speaks of the other file; neither is written unless both can be made.
+        contents = {
+            json_path: json.dumps(described, ensure_ascii=False, indent=1).encode(),
+            path: page(report, facts).encode(),
+        }
+        for file_path, content in contents.items():
+            with written_at_once(file_path, remove_parts(file_path, task_instance)) as file:
+                file.write(content)
         self.log.info("The report is in %s.", path)
-        return places
+        return {"report_path": str(path), "json_path": str(json_path)}
 
     def _tell(self, report: AuditReport) -> None:
         statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items())
@@ -173,36 +182,20 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
 
 
-def put(path: ObjectStoragePath, place: str, content: bytes) -> None:
-    """
-    Write a file that is never there in part.
-
-    :param place: within the file system of the path.
-    """
-    fs = path.fs
-    if path.protocol not in ("", "file", "local"):
-        fs.pipe_file(place, content)  # an object appears when it is complete
-        return
-    folder, slash, name = place.rpartition("/")
-    part = f"{folder}{slash}.{name}.part"
-    fs.makedirs(folder or ".", exist_ok=True)
-    try:
-        fs.pipe_file(part, content)
-        fs.mv(part, place)
-    except BaseException:
-        with suppress(OSError):
-            fs.rm_file(part)
-        raise
+def _about(context: Mapping[str, Any], now: datetime) -> tuple[datetime | None, datetime]:
+    """Return the interval that a run is about, or no start and the moment that it is for."""
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start and end and start < end:
+        return start, end
+    # An empty interval is at the moment of triggering, whatever logical date was asked for.
+    moment: datetime | None = context.get("logical_date") or end or getattr(context.get("dag_run"), "run_after", None)
+    return None, moment or now
 
 
-def _end_of_run(context: Mapping[str, Any]) -> datetime | None:
-    """Return the moment up to which a run is about things; a run without a logical date has that of its beginning."""
-    end: datetime | None = context.get("data_interval_end") or context.get("logical_date")
-    return end or getattr(context.get("dag_run"), "run_after", None)
-
-
-def _beside(page_path: str) -> str:
-    return f"{page_path.removesuffix('.html')}.json"
+def _day_before(moment: datetime, context: Mapping[str, Any]) -> datetime:
+    """Return the same time of the day before in the DAG's time zone, where a day can have 23 or 25 hours."""
+    zone = getattr(context.get("dag"), "timezone", UTC)
+    return in_utc(moment).astimezone(zone) - A_DAY
 
 
 def _verdict(report: AuditReport) -> str:

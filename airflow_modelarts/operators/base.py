@@ -78,8 +78,8 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
 
 
 def moment_of(name: str, given: datetime | str | None) -> datetime | None:
-    """Read a moment; an empty text, which is what a template makes of nothing, is none."""
-    if not given:
+    """Read a moment; what a template makes of nothing, an empty text or ``None``, is none."""
+    if not given or given == "None":
         return None
     try:
         return datetime.fromisoformat(given) if isinstance(given, str) else given

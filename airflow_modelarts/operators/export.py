@@ -6,13 +6,14 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from hashlib import blake2b
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
+from airflow_modelarts.operators.files import path_of, remove_parts, written_at_once
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 #: What the numbers of ``result_property`` mean.
 PROPERTIES = ("reserved", "modified", "deleted", "added")
-#: How much of the file waits in memory on its way to an object store: S3 takes at most 10,000 parts of at least 5 MiB.
-BLOCK_BYTES = 8 * 1024 * 1024
 
 
 class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
@@ -37,7 +36,8 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
     The file appears under its name when it is complete, and replaces the one before it at once. Until then it is a
     hidden file beside it, ``.name.part-…``: renamed where there are files, copied and deleted in object stores, for
-    which the connection needs the rights. What a killed try leaves of that is removed by the next one.
+    which the connection needs the rights. What a killed try leaves of that is removed by the next one; an upload in
+    parts that it has not finished is for a lifecycle rule of the bucket.
 
     Its XCom is ``{"task_id": …, "version_id": …, "path": …, "count": 3, "by_property": {"reserved": 2, "added": 1}}``;
     ``ObjectStoragePath`` opens the path, connection included.
@@ -107,11 +107,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         }
 
     def _open_path(self) -> ObjectStoragePath:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        # None would take the place of a connection that the path names (Airflow 2).
-        given = {"conn_id": self.object_storage_conn_id} if self.object_storage_conn_id else {}
-        path = ObjectStoragePath(str(self.path), **given)
+        path = path_of(self.path, self.object_storage_conn_id)
         if str(self.path).endswith("/") or not path.name or path.fs.isdir(path.path):
             raise ValueError(f"path is {str(self.path)!r}: that is a directory; name a file in it")
         return path
@@ -156,43 +152,6 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
             file.write(json.dumps(sample, ensure_ascii=False).encode() + b"\n")
             counted[_property_name(result.result_property)] += 1
         return counted
-
-
-def remove_parts(path: ObjectStoragePath, task_instance: Any) -> str:
-    """
-    Remove the unfinished files of this task instance's earlier tries, and return the name for this try's.
-
-    Each try has its own: one that Airflow has given up, and that still runs, must not write into the file of the next.
-    """
-    ti = task_instance
-    folder, slash, name = path.path.rpartition("/")
-    identity = _digest((ti.dag_id, ti.run_id, ti.task_id, ti.map_index)).hex()
-    *earlier, part = [f"{folder}{slash}.{name}.part-{identity}-{number}" for number in range(1, ti.try_number + 1)]
-    for leftover in earlier:
-        if path.fs.exists(leftover):
-            path.fs.rm(leftover)
-    return part
-
-
-@contextmanager
-def written_at_once(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
-    """
-    Open a file for writing that gets its name when it is complete, and is gone if it never is.
-
-    :param part: where it is until then, in the same file system.
-    """
-    fs = path.fs
-    if path.protocol in ("", "file", "local"):  # in an object store it would be the bucket that is created
-        fs.makedirs(path.path.rpartition("/")[0], exist_ok=True)
-    try:
-        # An exception does not keep fsspec from completing a file when it is closed: hence the other name.
-        with fs.open(part, "wb", block_size=BLOCK_BYTES) as file:
-            yield file
-        fs.mv(part, path.path)
-    except BaseException:
-        with suppress(Exception):  # the next try does it too
-            fs.rm(part)
-        raise
 
 
 def _compressed(file: IO[bytes], path: ObjectStoragePath) -> AbstractContextManager[IO[bytes]]:

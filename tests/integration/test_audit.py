@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +81,7 @@ def test_an_audit_of_ten_thousand_tasks_takes_a_hundred_requests(
     state.add_tasks(MANY - 100, template="sys_data_cleaning", body=place)
     state.add_tasks(100, template="sys_data_cleaning", status=3, error_msg="the bucket is full", body=place)
     now = datetime.now(UTC)
+    instance = SimpleNamespace(dag_id="dag", run_id="manual", task_id="audit", map_index=-1, try_number=1)
     operator = ModelArtsAuditProcessorTasksOperator(
         task_id="audit",
         window_start=now - timedelta(hours=1),
@@ -88,7 +90,7 @@ def test_an_audit_of_ten_thousand_tasks_takes_a_hundred_requests(
     )
 
     started = time.perf_counter()
-    told = operator.execute({"run_id": "manual"})  # type: ignore[typeddict-item]
+    told = operator.execute({"run_id": "manual", "ti": instance})  # type: ignore[typeddict-item]
     seconds = time.perf_counter() - started
 
     record_property("seconds", round(seconds, 2))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 from requests_mock import Mocker
@@ -17,7 +17,7 @@ from requests_mock import Mocker
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
-from airflow_modelarts.operators.audit import put
+from airflow_modelarts.operators.files import remove_parts
 
 try:
     from airflow.sdk.io import attach
@@ -27,11 +27,15 @@ except ImportError:
 LIST_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 START = datetime(2026, 11, 23, tzinfo=UTC)
 END = START + timedelta(days=1)
+NOW = END + timedelta(days=5, hours=9)
 INTERVAL = {"data_interval_start": START, "data_interval_end": END, "logical_date": START}
 
 
 class TaskInstance:
-    def __init__(self) -> None:
+    dag_id, run_id, task_id, map_index = "dag", "scheduled__2026", "audit", -1
+
+    def __init__(self, try_number: int = 1) -> None:
+        self.try_number = try_number
         self.xcoms: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
@@ -84,17 +88,19 @@ def test_it_audits_the_data_interval(requests_mock: Mocker) -> None:
     "context",
     [
         {"data_interval_start": END, "data_interval_end": END, "logical_date": END},
+        {"data_interval_start": NOW, "data_interval_end": NOW, "logical_date": END},
+        {"data_interval_end": END},
         {"logical_date": END},
         {"logical_date": None, "dag_run": SimpleNamespace(run_after=END)},
     ],
-    ids=["empty interval", "no interval", "no logical date"],
+    ids=["empty interval", "an earlier day again", "half an interval", "no interval", "no logical date"],
 )
-def test_without_an_interval_it_audits_24_hours_and_says_so(
+def test_without_an_interval_it_audits_the_day_before_and_says_so(
     requests_mock: Mocker, said: Callable[[], str], context: dict[str, Any]
 ) -> None:
     found = window(context, requests_mock)
     assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-    assert "no data interval and no window_start: auditing the 24 hours before 2026-11-24" in said()
+    assert "No window_start and no data interval to go by: auditing the day before 2026-11-24" in said()
 
 
 def test_a_run_that_says_nothing_is_about_the_24_hours_until_now(requests_mock: Mocker) -> None:
@@ -125,6 +131,39 @@ def test_a_start_alone_goes_to_the_end_of_the_interval(requests_mock: Mocker) ->
 def test_an_end_alone_goes_24_hours_back(requests_mock: Mocker) -> None:
     found = window(INTERVAL, requests_mock, window_end="2026-11-20")
     assert found == {"start": "2026-11-19T00:00:00+00:00", "end": "2026-11-20T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(("month", "day", "hours"), [(3, 30, 23), (10, 26, 25), (11, 24, 24)])
+def test_a_day_is_as_long_as_the_dags_time_zone_has_it(requests_mock: Mocker, month: int, day: int, hours: int) -> None:
+    zone = pendulum.timezone("Europe/Berlin")
+    end = pendulum.datetime(2026, month, day, tz=zone)
+    found = window({"logical_date": end.in_timezone("UTC"), "dag": SimpleNamespace(timezone=zone)}, requests_mock)
+    assert datetime.fromisoformat(found["end"]) == end
+    assert datetime.fromisoformat(found["start"]) == end - timedelta(hours=hours)
+
+
+HALF_A_DAY = timedelta(hours=12)
+
+
+@pytest.mark.parametrize("context", [INTERVAL, {"logical_date": END}], ids=["interval", "no interval"])
+def test_a_lag_moves_the_window_back(requests_mock: Mocker, context: dict[str, Any]) -> None:
+    found = window(context, requests_mock, lag=HALF_A_DAY)
+    assert found == {"start": "2026-11-22T12:00:00+00:00", "end": "2026-11-23T12:00:00+00:00"}
+
+
+def test_a_lag_leaves_alone_what_is_given(requests_mock: Mocker) -> None:
+    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_start="2026-11-20", window_end="2026-11-21")
+    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-21T00:00:00+00:00"}
+    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_end="2026-11-21")
+    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-21T00:00:00+00:00"}
+    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_start="2026-11-20")
+    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-23T12:00:00+00:00"}
+
+
+@pytest.mark.parametrize("nothing", [None, "", "None"])
+def test_what_a_template_makes_of_nothing_is_no_moment(requests_mock: Mocker, nothing: str | None) -> None:
+    found = window(INTERVAL, requests_mock, window_start=nothing, window_end=nothing)
+    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
 
 
 def test_a_moment_that_is_none_is_refused_by_its_name(requests_mock: Mocker) -> None:
@@ -216,20 +255,26 @@ def test_a_path_that_is_no_page_is_refused_before_anything_is_read(requests_mock
     assert not requests_mock.called
 
 
-def test_a_file_that_cannot_be_written_leaves_the_one_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_page_that_cannot_be_made_leaves_the_report_before_it(
+    requests_mock: Mocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("the one before")
+    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
 
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("no space left on device")
+    def fail(*_: Any) -> str:
+        raise OSError("no page")
 
-    monkeypatch.setattr(os, "rename", fail)
-    monkeypatch.setattr("shutil.move", fail)
-    with pytest.raises(OSError, match="no space left"):
-        put(ObjectStoragePath(str(path)), str(path), b"the new one")
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"report.html": "the one before"}
+    monkeypatch.setattr("airflow_modelarts.audit_report.page", fail)
+    with pytest.raises(OSError, match="no page"):
+        run(report_path=str(tmp_path / "report.html"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_retry_removes_what_a_killed_try_left(requests_mock: Mocker, tmp_path: Path) -> None:
+    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
+    for name in ("report.html", "report.json"):
+        Path(remove_parts(ObjectStoragePath(str(tmp_path / name)), TaskInstance())).write_text("half a pa")
+    run({"ti": TaskInstance(try_number=2), **INTERVAL}, report_path=str(tmp_path / "report.html"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
 
 
 # The verdict

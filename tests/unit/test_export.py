@@ -19,7 +19,8 @@ from requests_mock import Mocker
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.emulator import EmulatorServer, accounts
 from airflow_modelarts.emulator.tasks import Task
-from airflow_modelarts.operators.export import ModelArtsExportProcessorTaskResultsOperator, remove_parts
+from airflow_modelarts.operators.export import ModelArtsExportProcessorTaskResultsOperator
+from airflow_modelarts.operators.files import remove_parts
 
 try:
     from airflow.sdk.io import attach
