@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 KEPT_FINDINGS = 10_000
 #: Characters of a text of the service's that a report keeps; names and ids are shorter anyway.
 LONGEST_MESSAGE, LONGEST_NAME = 1000, 200
-#: What an XCom holds: findings of a kind, templates, characters of a message.
-SUMMARY_FINDINGS, SUMMARY_TEMPLATES, SUMMARY_MESSAGE = 10, 20, 200
+#: What an XCom holds: findings of a kind, templates as well as statuses, characters of a message.
+SUMMARY_FINDINGS, SUMMARY_GROUPS, SUMMARY_MESSAGE = 10, 20, 200
 #: Where the groups of durations end, in seconds.
 DURATION_BOUNDS = (60, 5 * 60, 15 * 60, 60 * 60, 4 * 3600, 12 * 3600, 24 * 3600)
 #: The steps of a timeline, in seconds, of which it has at most so many; beyond them it goes by weeks.
@@ -236,6 +236,7 @@ class AuditReport:
         start, step = self.window.start.timestamp(), self.window.step_seconds
         return {
             **self._head(),
+            "by_status": dict(self.by_status),
             "made_at": _iso(self.made_at),
             "by_template": {template: dict(counts) for template, counts in self.by_template.items()},
             "timeline": {
@@ -261,7 +262,8 @@ class AuditReport:
         templates = Counter({template: sum(counts.values()) for template, counts in self.by_template.items()})
         return {
             **self._head(),
-            "by_template": dict(_top(templates, SUMMARY_TEMPLATES)),
+            "by_status": dict(_top(Counter(self.by_status), SUMMARY_GROUPS)),
+            "by_template": dict(_top(templates, SUMMARY_GROUPS)),
             "findings": {name: _outline(findings) for name, findings in self.findings.items()},
             "failures": [_failure(finding) for finding in self.findings["failed"].kept[:SUMMARY_FINDINGS]],
         }
@@ -271,7 +273,6 @@ class AuditReport:
             "window": {"start": _iso(self.window.start), "end": _iso(self.window.end)},
             "total": self.total,
             "undated": self.undated,
-            "by_status": dict(_top(Counter(self.by_status), SUMMARY_TEMPLATES)),
             "broken_rules": {broken.rule: broken.message for broken in self.broken_rules},
         }
 

@@ -68,7 +68,7 @@ def page(report: AuditReport, facts: Mapping[str, str] | None = None) -> str:
 
 
 def _style() -> str:
-    return files("airflow_modelarts").joinpath("audit_report.css").read_text()
+    return files("airflow_modelarts").joinpath("audit_report.css").read_text(encoding="utf-8")
 
 
 def _when(window: Window) -> str:
@@ -377,10 +377,10 @@ def _number(number: int) -> str:
 
 
 def _percent(part: int, whole: int) -> str:
-    """Return a share, which is 0 % and 100 % only if it is."""
+    """Return a share as HTML; it is 0 % and 100 % only if it is."""
     share = 100 * part / whole
     if part and share < 1:
-        return "< 1 %"
+        return "&lt; 1 %"
     return f"{math.floor(share) if part < whole and share > 99 else round(share)} %"
 
 

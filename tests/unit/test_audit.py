@@ -327,6 +327,12 @@ def test_the_summary_stays_small_and_says_how_many_more_there_are() -> None:
     assert summary["by_template"]["(others)"] == 180
 
 
+def test_the_summary_groups_rare_statuses_and_the_report_does_not() -> None:
+    report = report_on(*(task(task_id=str(number), status=100 + number) for number in range(30)))
+    assert len(report.to_json()["by_status"]) == 30
+    assert report.summary()["by_status"]["(others)"] == 10
+
+
 def test_only_so_many_findings_are_kept_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audits, "KEPT_FINDINGS", 2)
     findings = report_on(*(task(task_id=str(number), status=3) for number in range(5))).findings["failed"]

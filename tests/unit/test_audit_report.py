@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -178,7 +180,14 @@ def test_a_scale_ends_at_an_even_number_not_far_above(number: int) -> None:
 
 @pytest.mark.parametrize(
     ("part", "whole", "words"),
-    [(0, 5, "0 %"), (5, 5, "100 %"), (1, 1000, "< 1 %"), (999, 1000, "99 %"), (1, 3, "33 %")],
+    [(0, 5, "0 %"), (5, 5, "100 %"), (1, 1000, "&lt; 1 %"), (999, 1000, "99 %"), (1, 3, "33 %")],
 )
 def test_shares_are_nothing_and_all_only_when_they_are(part: int, whole: int, words: str) -> None:
     assert audit_report._percent(part, whole) == words
+
+
+def test_the_style_is_read_as_utf_8_in_any_locale() -> None:
+    code = "from airflow_modelarts.audit_report import _style; _style()"
+    subprocess.run(
+        [sys.executable, "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c", code], check=True
+    )
