@@ -14,9 +14,7 @@ from airflow_modelarts.emulator import EmulatorServer, accounts
 
 from .calling import DATA_VALIDATION, FEATURE_ANALYSIS, Caller
 
-BOUNDED = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+BOUNDED = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE"])
 TEXTS = st.text(max_size=20)
 VALUES = st.recursive(

@@ -651,7 +651,7 @@ def test_a_task_that_nobody_created_is_a_key_error_to_a_test(state: EmulatorStat
         state.status("nobody")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["create", "delete", "advance", "version", "stop"]), st.integers(0, 5)), max_size=30
