@@ -1,4 +1,4 @@
-"""Debian's Chromium before a running Airflow and a local ModelArts, for the tests that look at Airflow's own UI."""
+"""Debian's Chromium, and before it a running Airflow and a local ModelArts for the tests of Airflow's own UI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_modelarts.emulator import EmulatorServer
 from airflow_modelarts.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 HERE = Path(__file__).parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -71,21 +71,27 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def context(sandbox: Sandbox) -> Iterator[BrowserContext]:
+def browser() -> Iterator[Browser]:
     """One browser for the module, not for the session: Playwright's event loop would be in the way of other tests'."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=_ARGUMENTS)
-        context = browser.new_context(
-            base_url=f"http://127.0.0.1:{sandbox.port}",
-            locale="en-US",
-            viewport={"width": 1280, "height": 1700},
-            permissions=["clipboard-read", "clipboard-write"],
-        )
-        context.set_default_timeout(TIMEOUT * 1000)
-        yield context
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(sandbox: Sandbox, browser: Browser) -> BrowserContext:
+    """Windows onto that Airflow."""
+    context = browser.new_context(
+        base_url=f"http://127.0.0.1:{sandbox.port}",
+        locale="en-US",
+        viewport={"width": 1280, "height": 1700},
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    context.set_default_timeout(TIMEOUT * 1000)
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def saved(context: BrowserContext, emulator: EmulatorServer) -> str:
 @pytest.fixture(scope="module")
 def run(sandbox: Sandbox, saved: str) -> tuple[str, dict[tuple[str, str], Any]]:
     """A run that is over: its path in the UI, and what it pushed, by task and key."""
-    sandbox.wait_for_dags(DAG_ID)
+    sandbox.wait_for_dags(DAG_ID, timeout=180)
     run_id = sandbox.trigger(DAG_ID)
     assert sandbox.wait(DAG_ID, run_id) == "success"
     pushed = {(xcom.task_id, xcom.key): xcom.value for xcom in sandbox.xcoms(DAG_ID, run_id)}
