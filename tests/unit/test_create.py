@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsNotFoundError, ModelArtsRequestError
+from airflow_modelarts.api.errors import (
+    ModelArtsAlreadyExistsError,
+    ModelArtsBusyError,
+    ModelArtsError,
+    ModelArtsNotFoundError,
+    ModelArtsRequestError,
+    ModelArtsTransientError,
+)
 from airflow_modelarts.api.models import TemplateParam
 from airflow_modelarts.emulator import EmulatorServer
 from airflow_modelarts.emulator.tasks import Task
@@ -336,6 +343,11 @@ def test_without_memory_it_works_all_the_same(emulator: EmulatorServer, memory: 
     assert len(tasks(emulator)) == 1
 
 
+def test_an_airflow_that_remembers_nothing_says_so_once(emulator: EmulatorServer, said: Callable[[], str]) -> None:
+    run({}, Try())
+    assert said().count("This Airflow remembers nothing") == (0 if AIRFLOW_V_3_3_PLUS else 1)
+
+
 class Crashes:
     """Kills a try at one of all the moments at which something can be seen from outside, counted from 0."""
 
@@ -607,10 +619,154 @@ def test_killed_it_stops_the_one_version(
         task.execute(Try().context)
 
 
+# Remembered, and forgotten
+
+
 @with_memory
-def test_the_intent_is_written_before_anything_is_posted(emulator: EmulatorServer) -> None:
-    emulator.faults.refuse("ModelArts.0104", operation="CreateProcessorTask")
+def test_the_intent_is_written_before_anything_is_posted(emulator: EmulatorServer, pauses: list[float]) -> None:
+    emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsRequestError):
+    with pytest.raises(ModelArtsTransientError):
         run({}, attempt)
     assert attempt.store[INTENT_KEY]["intent"].startswith("check-")
+
+
+@with_memory
+@pytest.mark.parametrize("code", ["ModelArts.0104", "ModelArts.4409"])
+def test_a_submission_that_was_certainly_refused_is_forgotten(
+    emulator: EmulatorServer, pauses: list[float], code: str
+) -> None:
+    refusal = emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
+    attempt = Try()
+    with pytest.raises(ModelArtsError):
+        run({"name": "wrong"}, attempt)
+    assert attempt.store == {}
+    emulator.faults.remove(refusal)
+    run({"name": "mended"}, attempt.next())
+    assert [task.name.split("-")[0] for task in tasks(emulator)] == ["mended"]
+
+
+@with_memory
+def test_a_name_that_turns_out_too_long_is_forgotten(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    with pytest.raises(ModelArtsRequestError):
+        run({"name": "n" * 60}, attempt)
+    assert attempt.store == {}
+
+
+def unanswered(emulator: EmulatorServer) -> Try:
+    """Return a try whose submission got no answer, and was none."""
+    lost = emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
+    attempt = Try()
+    with pytest.raises(ModelArtsTransientError):
+        run({}, attempt)
+    emulator.faults.remove(lost)
+    return attempt
+
+
+@with_memory
+def test_a_request_that_is_refused_now_was_refused_earlier_too(emulator: EmulatorServer, pauses: list[float]) -> None:
+    attempt = unanswered(emulator)
+    emulator.faults.refuse("ModelArts.0104", operation="CreateProcessorTask")
+    with pytest.raises(ModelArtsRequestError):
+        run({}, attempt.next())
+    assert attempt.store == {}
+
+
+@with_memory
+def test_what_was_accepted_earlier_is_found_when_it_is_refused_now(
+    emulator: EmulatorServer, pauses: list[float]
+) -> None:
+    attempt = unanswered(emulator)
+    # The earlier submission arrives between the look and the new one, and uses the quota up.
+    name = attempt.store[INTENT_KEY]["intent"]
+    emulator.faults.refuse("ModelArts.0118", operation="CreateProcessorTask")
+    task = operator()
+    find = task._find
+    looks: list[str] = []
+
+    def arrives_after_the_first_look(name: str) -> Any:
+        found = find(name)
+        if not looks:
+            emulator.state.add_task(name, template="sys_data_validation", status=2)
+        looks.append(name)
+        return found
+
+    task._find = arrives_after_the_first_look  # type: ignore[method-assign]
+    assert task.execute(attempt.next().context)["name"] == name
+
+
+@with_memory
+def test_a_service_that_is_busy_now_may_have_accepted_it_earlier(emulator: EmulatorServer, pauses: list[float]) -> None:
+    attempt = unanswered(emulator)
+    name = attempt.store[INTENT_KEY]["intent"]
+    emulator.faults.refuse("ModelArts.4409", times=None, operation="CreateProcessorTask")
+    with pytest.raises(ModelArtsBusyError):
+        run({}, attempt.next())
+    assert attempt.store[INTENT_KEY]["intent"] == name
+
+
+@with_memory
+def test_a_retry_adopts_no_task_that_had_the_exact_name_before(emulator: EmulatorServer) -> None:
+    emulator.state.add_task("check", template="sys_data_validation", status=2)
+    attempt = Try()
+    with pytest.raises(ModelArtsAlreadyExistsError):
+        run({"random_name_suffix": False}, attempt)
+    assert run({"random_name_suffix": False}, attempt.next())["name"] == "check-2"
+
+
+def test_an_exact_name_is_looked_up_before_it_is_posted(emulator: EmulatorServer) -> None:
+    emulator.state.add_task("check")
+    emulator.faults.reset("before", operation="CreateProcessorTask")
+    attempt = Try()
+    with pytest.raises(ModelArtsAlreadyExistsError, match="'check' exists already"):
+        run({"random_name_suffix": False}, attempt)
+    assert emulator.state.log.count("CreateProcessorTask") == 0
+    assert attempt.store == {}
+
+
+@with_memory
+def test_a_retry_adopts_what_an_earlier_try_posted_under_the_exact_name(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Try()
+    monkeypatch.setattr(attempt.store, "set", Crashes(1).around(attempt.store.set), raising=False)
+    with pytest.raises(Killed):  # with the answer in hand
+        run({"random_name_suffix": False}, attempt)
+    retry = Try(Store(attempt.store), number=2)
+    assert run({"random_name_suffix": False}, retry)["name"] == "check"
+    assert len(tasks(emulator)) == 1
+
+
+@with_memory
+def test_a_version_that_was_refused_does_not_take_anothers_for_its_own(
+    emulator: EmulatorServer, original: Task, pauses: list[float]
+) -> None:
+    refusal = emulator.faults.refuse("ModelArts.4616", times=None, operation="CreateProcessorTaskVersion")
+    attempt = Try()
+    with pytest.raises(ModelArtsBusyError):
+        again(original).execute(attempt.context)
+    emulator.faults.remove(refusal)
+    again(original, description="of a sibling").execute(Try().context)
+    again(original, description="its own").execute(attempt.next().context)
+    assert [version.body.get("description") for version in original.versions[1:]] == ["of a sibling", "its own"]
+
+
+def pending(intent: Any) -> Try:
+    store = Store()
+    store.set(INTENT_KEY, {"intent": intent, "max_tries": 2})
+    return Try(store, number=2)
+
+
+@with_memory
+def test_an_intent_about_another_task_is_no_intent_about_this_one(emulator: EmulatorServer, original: Task) -> None:
+    again(original).execute(pending({"processor_task_id": "another", "versions": []}).context)
+    assert len(original.versions) == 2
+
+
+@with_memory
+def test_an_intent_of_an_older_release_is_understood(emulator: EmulatorServer, original: Task) -> None:
+    before = [version.version_id for version in original.versions]
+    again(original).execute(Try().context)
+    again(original).execute(pending(before).context)
+    assert len(original.versions) == 2
