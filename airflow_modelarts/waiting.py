@@ -1,4 +1,8 @@
-"""How a worker waits: one look after another, through whatever is no verdict on the processing task."""
+"""
+How a worker waits: one look after another, through whatever is no verdict on the processing task.
+
+How the pauses of an outage grow is here for triggerers too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,17 @@ if TYPE_CHECKING:
 
 #: Seconds; where the pauses of an outage stop growing, unless the interval is longer.
 LONGEST_OUTAGE_PAUSE = 300.0
+
+
+def longest_pause(interval: float) -> float:
+    """Return the seconds after which a pause stops growing."""
+    return max(interval, LONGEST_OUTAGE_PAUSE)
+
+
+def grown(interval: float, failures: int) -> float:
+    """Return the seconds to wait after some failures in a row: twice as long each time."""
+    # The exponent is bounded because 2.0 ** 1024 overflows.
+    return min(interval * 2.0 ** min(failures - 1, 60), longest_pause(interval))
 
 
 class HasStatus(Protocol):
@@ -77,12 +92,16 @@ class Lookout(Generic[Seen]):
         """Return the seconds to the next look: longer during an outage, and as long as the service asks for."""
         if self._outage is None:
             return interval
-        longest = max(interval, LONGEST_OUTAGE_PAUSE)
-        grown = interval * 2.0 ** min(self._failures - 1, 60)
-        return min(longest, max(grown, self._outage.retry_after or 0.0))
+        asked_for = min(self._outage.retry_after or 0.0, longest_pause(interval))
+        return max(grown(interval, self._failures), asked_for)
 
     def until(self, is_enough: Callable[[Seen], bool], interval: float) -> Seen:
-        """Look until what is seen is enough, and return it; outages are waited out."""
+        """
+        Look until what is seen is enough, and return it; outages are waited out.
+
+        :param interval: seconds between two looks.
+        :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
+        """
         while True:
             seen = self.look()
             if seen is not None and is_enough(seen):

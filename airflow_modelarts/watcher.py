@@ -17,7 +17,9 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import (
@@ -29,14 +31,12 @@ from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
-from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.operations import MAX_PAGE_SIZE, ListOperation, Operation, Page
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
+from airflow_modelarts.waiting import grown, longest_pause
 
 T = TypeVar("T")
 
-#: Seconds; where the pauses of an outage stop growing, unless the interval is longer.
-LONGEST_OUTAGE_PAUSE = 300.0
 #: Seconds; a sensor's poke_interval can be 0, and the service must not be asked without a pause.
 SHORTEST_INTERVAL = 0.1
 #: Seconds for which the first round waits for others to join: after a restart they come one by one, in no time.
@@ -193,9 +193,8 @@ def _copy(error: BaseException) -> BaseException:
 
 def stretched(interval: float, failures: int, error: ModelArtsError) -> float:
     """Return the pause after some failures in a row: growing, with jitter, and as long as the service asks for."""
-    longest = max(interval, LONGEST_OUTAGE_PAUSE)
-    grown = min(longest, interval * 2.0 ** min(failures - 1, 60))
-    return max(grown * random.uniform(0.8, 1.2), min(error.retry_after or 0.0, longest))  # noqa: S311  # nosec B311 - jitter
+    jitter = random.uniform(0.8, 1.2)  # noqa: S311  # nosec B311
+    return max(grown(interval, failures) * jitter, min(error.retry_after or 0.0, longest_pause(interval)))
 
 
 class Watcher:
@@ -426,7 +425,7 @@ class Watcher:
         self._take_in_errors(errors, somebody_is_answered=answered)
 
     def _healthy(self, asked: Sequence[str]) -> list[str]:
-        """Return one task that was not asked for, and that could be read so far; none if there is none."""
+        """Return one other task that has not failed so far, be it new; none if there is none."""
         but_not = set(asked)
         others = (wait.processor_task_id for wait in self._open_waits() if not wait.failures)
         return [task_id for task_id in others if task_id not in but_not][:1]
@@ -441,7 +440,7 @@ class Watcher:
             else:
                 raise error
 
-    def _take_in(self, task_id: str, task: ProcessorTask) -> None:
+    def _take_in(self, task_id: str, task: _Standing) -> None:
         for wait in self._waits.get(task_id, ()):
             wait.workspace_id = task.workspace_id or DEFAULT_WORKSPACE
         self._observe(task_id, task.status)
@@ -474,21 +473,29 @@ def _concerns_one(error: Exception) -> bool:
     return isinstance(error, ModelArtsNotFoundError | ModelArtsRequestError)
 
 
-def _describe_status(waited_for: str) -> Operation[ProcessorTask]:
-    """Describe a task without keeping its result, which nobody in a triggerer needs; or a version as if it were one."""
+class _Standing(BaseModel):
+    """
+    As much of a task as a wait needs. Nothing else of an answer becomes Python: a result can be tens of megabytes.
+
+    :param task_id: an answer without it is no task's.
+    """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    task_id: str
+    status: int | None = None
+    workspace_id: str | None = None
+
+
+def _describe_status(waited_for: str) -> Operation[_Standing]:
+    """Describe how a task stands; or a version, as if it were one."""
     is_id = isinstance(waited_for, str)  # users pass what another task pushed
     task_id, of_version, version_id = waited_for.partition(OF_VERSION) if is_id else (waited_for, "", "")
     if of_version:
-        version = operations.describe_processor_task_version(task_id, version_id)
-
-        def as_task(body: bytes) -> ProcessorTask:
-            return ProcessorTask(task_id=waited_for, status=version.read(body).status)
-
-        return Operation(
-            name=version.name, target=version.target, method=version.method, path=version.path, read=as_task
-        )
-    describe = operations.describe_processor_task(task_id)
-    return replace(describe, read=lambda body: describe.read(body).model_copy(update={"result": None}))
+        version: Operation[Any] = operations.describe_processor_task_version(task_id, version_id)
+        return replace(version, read=lambda body: _Standing(task_id=waited_for, status=version.read(body).status))
+    task: Operation[Any] = operations.describe_processor_task(task_id)
+    return replace(task, read=_Standing.model_validate_json)
 
 
 _WATCHERS: dict[Hashable, Watcher] = {}

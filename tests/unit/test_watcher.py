@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -21,7 +22,8 @@ from airflow_modelarts.api.errors import (
     ModelArtsNotFoundError,
     ModelArtsRequestError,
 )
-from airflow_modelarts.api.operations import Operation
+from airflow_modelarts.api.operations import Operation, describe_processor_task
+from airflow_modelarts.waiting import LONGEST_OUTAGE_PAUSE
 from airflow_modelarts.watcher import Changed, Ended, News, OutageBegan, OutageEnded, watch
 
 from .virtual import PAGE, History, Service, is_list, refusal, run, task_id_of, unavailable, unreachable
@@ -335,7 +337,7 @@ def test_an_outage_is_waited_out_and_told_when_it_begins_and_when_it_ends(
     heard = run(for_a_while(HOUR, *(waiting(service, name) for name in names)))
     for each in heard:
         assert kinds(each) == [Changed, OutageBegan, OutageEnded, Ended]
-        assert each[-1][0] <= 1200 + 1.2 * watcher.LONGEST_OUTAGE_PAUSE
+        assert each[-1][0] <= 1200 + 1.2 * LONGEST_OUTAGE_PAUSE
 
 
 @pytest.mark.parametrize("waits", [1, 40])
@@ -353,7 +355,7 @@ def test_the_pauses_of_an_outage_grow_with_jitter_up_to_a_limit(waits: int) -> N
     assert service.count() <= len(times) * (2 + 2 * watcher.CONCURRENCY), "not one call a wait"
 
 
-@pytest.mark.parametrize(("asked_for", "pause"), [(90, 90), (5000, watcher.LONGEST_OUTAGE_PAUSE)])
+@pytest.mark.parametrize(("asked_for", "pause"), [(90, 90), (5000, LONGEST_OUTAGE_PAUSE)])
 def test_a_service_that_says_when_to_come_back_is_heard(asked_for: int, pause: float) -> None:
     service = Service(fault=lambda _: refusal("APIGW.0308", 429, retry_after=asked_for) if now() < 6 else None)
     service.add(["a"], (0, 2))
@@ -492,7 +494,7 @@ def test_lists_that_were_out_of_order_are_read_again() -> None:
     service.add(names, *FOREVER)
     run(for_a_while(2 * HOUR, *(waiting(service, name) for name in names)))
     asked = [time for time, operation in service.calls if not is_list(operation)]
-    assert HOUR - 10 < max(asked) < HOUR + 1.2 * watcher.LONGEST_OUTAGE_PAUSE
+    assert HOUR - 10 < max(asked) < HOUR + 1.2 * LONGEST_OUTAGE_PAUSE
 
 
 def test_one_of_the_lists_that_is_out_of_order_leaves_the_other_one_of_use() -> None:
@@ -810,3 +812,51 @@ def test_a_watcher_logs_and_runs_in_nobodys_context() -> None:
 
     run(wait_in_a_context())
     assert seen == {"nobody's"}
+
+
+READABLE = [
+    b'{"task_id": "a", "status": 1, "workspace_id": "w", "name": "n", "inputs": [], "extra": 1}',
+    b'{"task_id": 7, "status": "2", "workspace_id": 0}',
+    b'{"task_id": "a", "status": null, "result": {"number": NaN}}',
+    b'{"task_id": "a", "status": 9, "status": 2.0, "result": "[1, 2"}',
+]
+UNREADABLE = [
+    b"",
+    b"null",
+    b"[]",
+    b"<html>",
+    b'{"task_id": "a"',
+    b'{"task_id": "a"} more',
+    b'{"hello": "world"}',
+    b'{"task_id": null, "status": 2}',
+    b'{"task_id": "a", "status": "done"}',
+    b'{"task_id": "a", "status": 2.5}',
+    b'{"task_id": "a", "workspace_id": {}}',
+    b'{"task_id": "a", "name": "\xff"}',
+    b'{"task_id": "a", "result": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+]
+
+
+@pytest.mark.parametrize("body", READABLE)
+def test_an_answer_means_the_same_to_a_wait_as_to_a_worker(body: bytes) -> None:
+    whole, standing = describe_processor_task("a").read(body), watcher._describe_status("a").read(body)
+    assert standing.model_dump() == {name: getattr(whole, name) for name in ("task_id", "status", "workspace_id")}
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+def test_what_is_no_answer_to_a_worker_is_none_to_a_wait(body: bytes) -> None:
+    for operation in (describe_processor_task("a"), watcher._describe_status("a")):
+        with pytest.raises(ValueError, match=r"."):
+            operation.read(body)
+
+
+def test_a_result_is_not_made_into_python_in_a_triggerer() -> None:
+    size = 2_000_000
+    body = b'{"task_id": "a", "status": 2, "result": [' + b"1.5," * (size // 4) + b"1]}"
+    tracemalloc.start()
+    try:
+        watcher._describe_status("a").read(body)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < size / 10
