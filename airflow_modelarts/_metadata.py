@@ -66,6 +66,10 @@ class MetadataReader:
         sql = "SELECT DISTINCT dag_id FROM dag JOIN serialized_dag USING (dag_id) ORDER BY dag_id"
         return [str(dag_id) for (dag_id,) in self._rows(sql)]
 
+    def is_paused(self, dag_id: str) -> bool:
+        """Return whether a DAG is paused; False when there is no such DAG."""
+        return any(paused for (paused,) in self._rows("SELECT is_paused FROM dag WHERE dag_id = ?", dag_id))
+
     def import_errors(self) -> dict[str, str]:
         """Return stack traces by file."""
         return dict(self._rows("SELECT filename, stacktrace FROM import_error ORDER BY id"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import re
 import shlex
@@ -52,8 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
     0 for success, 1 when the run failed or Airflow did, 2 when the arguments or the DAG file are to blame,
-    128 + n when signal n ended it.
+    128 + n when signal n ended a run. The emulator ends by a signal, with 0.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no character of a result may end the command
+            stream.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
@@ -80,8 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="run a DAG once, in a scratch Airflow against a local ModelArts",
         description="Run a DAG once, in real Airflow processes over a temporary home, against a local ModelArts that "
         f"the connection {CONNECTION_ID} points to. Nothing is left behind, and your own Airflow is not touched.",
-        epilog="Exit status: 0 the run succeeded, 1 it failed, 2 it could not be started. Files beside the DAG file "
-        "can be imported; add other folders with PYTHONPATH.",
+        epilog="Exit status: 0 the run succeeded, 1 it or the scratch Airflow failed, 2 the arguments or the DAG file "
+        "are to blame, 128 + n signal n ended it. Files beside the DAG file can be imported; add other folders with "
+        "PYTHONPATH.",
     )
     run.add_argument("dag_file", type=Path, metavar="DAG_FILE", help="the Python file that defines the DAG")
     run.add_argument("dag_id", nargs="?", metavar="DAG_ID", help="which DAG, when the file defines several")
@@ -101,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     emulator.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
     emulator.add_argument(
-        "--port", type=int, default=5080, help="the port to listen on (%(default)s), 0 for a free one"
+        "--port", type=_port, default=5080, help="the port to listen on (%(default)s), 0 for a free one"
     )
     _add_task_duration(emulator, 10.0)
     emulator.set_defaults(command=emulator_command)
@@ -138,10 +143,22 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _port(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"a port from 0 to 65535 is needed, not {text!r}")
+    return value
+
+
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Make Ctrl-C, SIGTERM and SIGHUP raise Interrupted once; what follows is clean-up, which nothing may interrupt."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """Make the first of Ctrl-C, SIGTERM and SIGHUP raise Interrupted, wherever that is; later ones are ignored."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signals.append(signal.SIGHUP)
 
     def interrupt(signal_number: int, frame: FrameType | None) -> None:
         for other in signals:
@@ -163,7 +180,7 @@ def _emulator_class() -> type[EmulatorServer]:
         if error.name not in {"fastapi", "starlette", "uvicorn"}:
             raise
         raise UsageError(
-            f"the local ModelArts needs {error.name}: pip install 'airflow-provider-modelarts[emulator]'"
+            f"the local ModelArts needs {error.name}: in a clone of this package, pip install '.[emulator]'"
         ) from None
     return EmulatorServer
 
@@ -179,17 +196,20 @@ def emulator_command(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        with emulator as server:
-            print(f"ModelArts and IAM:  {server.url}")
-            print(f"OpenAPI page:       {server.url}/docs")
-            print("For Airflow, in the shell that starts it:\n")
-            print(f"export AIRFLOW_CONN_{CONNECTION_ID.upper()}={shlex.quote(server.airflow_connection())}\n")
-            print("Ctrl-C ends it.", flush=True)
-            threading.Event().wait()
-    except Interrupted:
-        print("Ended.")
+        emulator.start()
     except OSError as error:
         raise UsageError(f"cannot listen on {arguments.host}:{arguments.port}: {error.strerror or error}") from error
+    try:
+        print(f"ModelArts and IAM:  {emulator.url}")
+        print(f"OpenAPI page:       {emulator.url}/docs")
+        print("For Airflow, in the shell that starts it:\n")
+        print(f"export AIRFLOW_CONN_{CONNECTION_ID.upper()}={shlex.quote(emulator.airflow_connection())}\n")
+        print("Ctrl-C ends it.", flush=True)
+        threading.Event().wait()
+    except Interrupted:
+        print("Ended.")
+    finally:
+        emulator.stop()
     return SUCCESS
 
 

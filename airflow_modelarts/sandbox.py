@@ -165,12 +165,11 @@ def free_port() -> int:
 def scratch_environment(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
     """Return the caller's environment without what belongs to their own Airflow.
 
-    Variables of Airflow's (AIRFLOW_VAR_…) stay, since a DAG may read them; settings and connections go.
+    Variables of Airflow's (AIRFLOW_VAR_…) stay, since a DAG may read them; settings and connections go, and what would
+    tell their lineage backend of runs that are none.
     """
     environment = {
-        name: value
-        for name, value in inherited.items()
-        if name.startswith("AIRFLOW_VAR_") or not name.lstrip("_").startswith("AIRFLOW")
+        name: value for name, value in inherited.items() if name.startswith("AIRFLOW_VAR_") or not _is_a_setting(name)
     }
     no_proxy = [*filter(None, [inherited.get("NO_PROXY") or inherited.get("no_proxy")]), "127.0.0.1", "localhost"]
     return environment | {
@@ -183,6 +182,10 @@ def scratch_environment(inherited: Mapping[str, str], home: Path) -> dict[str, s
         # Nothing is written beside the user's DAGs.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+def _is_a_setting(name: str) -> bool:
+    return name.lstrip("_").startswith(("AIRFLOW", "OPENLINEAGE"))
 
 
 def _random_settings() -> dict[str, str]:
@@ -339,7 +342,11 @@ class Sandbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except BaseException:
+            self.stop()  # it was interrupted
+            raise
 
     # Life
 
@@ -471,6 +478,8 @@ class Sandbox:
         The command costs some three seconds, nearly all of it imports. It is the only public way that Airflow 2.11
         and 3 share: 2.11 has no API server here, and writing to the database is not for a bystander.
         """
+        if self.metadata.is_paused(dag_id):  # its own is_paused_upon_creation stands above the configuration
+            self.airflow("dags", "unpause", dag_id)
         now = datetime.now(UTC)
         run_id = run_id or f"sandbox_{now:%Y%m%dT%H%M%S_%f}"
         date = (self.flavour.logical_date_option, now.isoformat())
@@ -537,7 +546,9 @@ class Sandbox:
         """Write the environment for a shell; it holds keys and connections, so for its owner alone."""
         ours = {name: value for name, value in self.environment.items() if os.environ.get(name) != value}
         ours.pop("TMPDIR", None)
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(ours.items())]
+        theirs = [name for name in os.environ if _is_a_setting(name) and name not in self.environment]
+        lines = [f"unset {name}\n" for name in sorted(theirs)]
+        lines += [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(ours.items())]
         with open(self.environment_file, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.writelines(lines)
 

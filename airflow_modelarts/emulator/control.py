@@ -66,7 +66,12 @@ class Failure(_Order):
 
 
 class TaskChange(_Order):
-    """What is given changes; a ``status`` outside 0 to 4 is shown as it is."""
+    """
+    What is given changes.
+
+    ``error_msg`` only with ``status``; ``result`` and ``result_form`` both as soon as one is given. A ``status``
+    outside 0 to 4 is shown as it is.
+    """
 
     status: AnyStatus | None = None
     error_msg: str | None = None

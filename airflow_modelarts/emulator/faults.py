@@ -270,8 +270,10 @@ class Faults:
 
     def clear(self) -> None:
         """Take all faults back, and drop what they hold."""
-        for fault in self.all():
-            self.remove(fault)
+        with self._lock:
+            known, self._waiting, self._holding = [*self._waiting, *self._holding], [], []
+        for fault in known:
+            fault.cancel()
 
     def let_go(self) -> None:
         """Drop what is held, and leave the faults that wait for calls: the emulator stops."""

@@ -48,7 +48,8 @@ class Settings:
     :param result_form: how a feature analysis tells its result.
     :param not_found: how a missing task is told.
     :param token_lifetime: seconds; of IAM's tokens.
-    :param running_limit: unended runs in a project; one more is refused with ModelArts.4409.
+    :param running_limit: tasks of a project whose newest run has not ended; while there are so many, no task and no
+        version is created (ModelArts.4409).
     :param unfinished_limit: the same with ModelArts.4616; out of reach by default.
     :param task_quota: tasks in a project; one more is refused with ModelArts.0118.
     :param clock_offset: seconds by which the gateway's clock is ahead of the machine's: tokens, signatures, ``Date``.
@@ -235,9 +236,10 @@ class EmulatorState:
 
         :raises KeyError: there is none.
         """
-        for project in self.projects.values():
-            if task_id in project.tasks:
-                return project.tasks[task_id]
+        with self._lock:
+            for project in self.projects.values():
+                if task_id in project.tasks:
+                    return project.tasks[task_id]
         raise KeyError(f"no task {task_id!r}")
 
     def all_tasks(self) -> list[Task]:
@@ -247,7 +249,8 @@ class EmulatorState:
 
     def status(self, task_id: str) -> int:
         """Return a task's status at this moment."""
-        return self.find_task(task_id).run.status(self.clock.now())
+        with self._lock:
+            return self.find_task(task_id).run.status(self.clock.now())
 
     def set_status(self, task_id: str, status: int, *, error_msg: str | None = None) -> None:
         """

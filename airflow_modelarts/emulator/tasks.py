@@ -47,7 +47,8 @@ class Clock:
 
     def now(self) -> float:
         """Return the time in seconds since the epoch."""
-        return (self._source() if self._frozen_at is None else self._frozen_at) + self._ahead
+        with self._lock:
+            return (self._source() if self._frozen_at is None else self._frozen_at) + self._ahead
 
     def source_now(self) -> float:
         """Return the time of the source, which nobody turns."""
@@ -215,7 +216,7 @@ class Task:
 
     @property
     def dataset_version_id(self) -> str | None:
-        """The dataset version it processes."""
+        """The dataset version that the body's own version_id names; of those of inputs the reference says nothing."""
         return self.body.get("version_id")
 
     @property

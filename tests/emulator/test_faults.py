@@ -285,6 +285,15 @@ def test_nobody_is_held_when_nobody_calls(hold: Hold) -> None:
     assert hold.wait(0.01) is False
 
 
+def test_nothing_is_kept_of_holds_that_are_over(call: Caller, state: EmulatorState, hold: Hold) -> None:
+    answer = in_background(call, "GET")
+    assert hold.wait(SOON)
+    hold.release()
+    assert answer.result(SOON).status_code == 200
+    state.faults.clear()
+    assert (state.faults._waiting, state.faults._holding) == ([], [])
+
+
 def test_a_hold_that_was_released_is_no_fault_any_more(call: Caller, state: EmulatorState) -> None:
     hold = state.faults.hold(times=None)
     hold.release()

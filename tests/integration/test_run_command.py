@@ -54,7 +54,7 @@ def test_a_run_that_succeeds_shows_its_xcoms_and_leaves_nothing_behind(
         """
         from helper import GREETING
 
-        @dag(schedule="@daily", start_date=datetime(2024, 1, 1), catchup=True)
+        @dag(schedule="@daily", start_date=datetime(2024, 1, 1), catchup=True, is_paused_upon_creation=True)
         def greet():
             @task
             def greeting(params=None, ds=None):

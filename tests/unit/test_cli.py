@@ -94,7 +94,7 @@ def test_the_missing_extra_is_named(command: list[str]) -> None:
     program = [sys.executable, "-c", f"{code}sys.exit(cli.main({command!r}))"]
     finished = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
     assert finished.returncode == 2
-    assert "pip install 'airflow-provider-modelarts[emulator]'" in finished.stderr
+    assert "pip install '.[emulator]'" in finished.stderr
 
 
 def test_a_defect_of_the_emulator_is_not_taken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +134,14 @@ def test_a_port_in_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_is_none_is_said(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["emulator", f"--port={port}"])
+    assert ended.value.code == 2
+    assert f"a port from 0 to 65535 is needed, not '{port}'" in capsys.readouterr().err
+
+
 def test_an_address_that_others_could_reach_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["emulator", "--host", "0.0.0.0"]) == 2
     assert "loopback" in capsys.readouterr().err
@@ -157,6 +165,25 @@ def test_signal_handlers_are_restored_and_a_second_signal_does_not_interrupt_the
     assert cli.main(["emulator"]) == 128 + signal.SIGTERM
     assert "cleaned up" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli._signals_interrupt():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_the_terminal_cannot_show_does_not_end_the_command() -> None:
+    code = (
+        "import sys; from airflow_modelarts import cli; cli.emulator_command = lambda _: print('\u732b \\ud800') or 0; "
+    )
+    program = [sys.executable, "-c", f"{code}sys.exit(cli.main(['emulator']))"]
+    environment = {**os.environ, "PYTHONIOENCODING": "iso-8859-15"}
+    finished = subprocess.run(program, capture_output=True, check=True, timeout=60, env=environment)
+    assert finished.stdout == b"\\u732b \\ud800\n"
 
 
 # What is shown
@@ -381,6 +408,7 @@ def test_the_environment_is_the_callers_without_their_airflow(tmp_path: Path) ->
         "AIRFLOW__CORE__DAGS_FOLDER": "theirs",
         "_AIRFLOW__AS_LIBRARY": "1",
         "AIRFLOW_CONN_MODELARTS_DEFAULT": "theirs",
+        "OPENLINEAGE_URL": "theirs",
         "AIRFLOW_VAR_COLOUR": "blue",
         "PYTHONPATH": "relative",
         "PATH": "bin",
@@ -420,6 +448,26 @@ def test_nothing_exists_before_the_start_and_stopping_then_is_harmless(tmp_path:
     assert component.pid is None
     assert component.poll() is None
     assert component.log_end() == ""
+
+
+def test_an_interruption_of_its_end_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill = sandbox.Component.kill
+    interruptions = iter([KeyboardInterrupt])
+
+    def interrupted_once(component: sandbox.Component, grace: float = 0.0) -> None:
+        for interruption in interruptions:
+            raise interruption
+        kill(component, grace)
+
+    monkeypatch.setattr(sandbox.Component, "kill", interrupted_once)
+    scratch = sandbox.Sandbox(tmp_path, home=tmp_path / "home")
+    monkeypatch.setattr(scratch, "start", lambda: None)
+    scratch.home.mkdir()
+    scratch._made_home = True
+    scratch.components["scheduler"] = sandbox.Component("scheduler", ["scheduler"], {}, tmp_path / "log")
+    with pytest.raises(KeyboardInterrupt), scratch:
+        pass
+    assert not scratch.home.exists()
 
 
 def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -470,9 +518,17 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_the_environment_file_of_a_kept_home_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_the_environment_file_of_a_kept_home_is_for_its_owner_alone_and_frees_the_shell_of_their_airflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if "AIRFLOW" in name or "OPENLINEAGE" in name]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "theirs")
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "theirs")
     scratch = sandbox.Sandbox(tmp_path, home=tmp_path, keep=True)
     scratch.environment = {"TMPDIR": "gone", "AIRFLOW__CORE__FERNET_KEY": "a b'c", "PATH": os.environ["PATH"]}
     scratch._write_environment_file()
-    assert scratch.environment_file.read_text() == "export AIRFLOW__CORE__FERNET_KEY='a b'\"'\"'c'\n"
+    unset, export = scratch.environment_file.read_text().splitlines()
+    assert unset == "unset AIRFLOW__CORE__AUTH_MANAGER"
+    assert export == "export AIRFLOW__CORE__FERNET_KEY='a b'\"'\"'c'"
     assert stat.S_IMODE(scratch.environment_file.stat().st_mode) == 0o600
