@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
-from airflow_modelarts.operators.base import HandsOnTask, ModelArtsOperator
+from airflow_modelarts.operators.base import HandsOnTask, ModelArtsOperator, in_utc, moment_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -96,8 +96,8 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     """
     Deletes a processing task (DeleteProcessorTask) or one version of it (DeleteProcessorTaskVersion).
 
-    While it is initializing the service forbids that: the call is repeated for about half a minute, and what is left
-    is for the operator's own ``retries``.
+    While it is initializing the service forbids that: the call is made five times within some seconds, and what is
+    left is for the operator's own ``retries``.
 
     Its XCom is ``{"task_id": …, "version_id": …, "deleted": true}``; ``deleted`` is false when there was nothing.
 
@@ -178,8 +178,9 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
     :param query_current: only the newest task of each dataset version; default all.
     :param created_after: only tasks created at this moment or later: a datetime or its ISO 8601 text, without an
         offset in UTC (templated). Newest first, which is the default, no more is read than that takes.
-    :param created_before: only tasks created earlier than this, likewise (templated). With ``data_interval_start`` and
-        ``data_interval_end`` each task is in one run's list.
+    :param created_before: only tasks created earlier than this, likewise (templated). On a schedule with data
+        intervals, ``data_interval_start`` and ``data_interval_end`` put each task in one run's list. A cron schedule of
+        Airflow 3 has empty ones: give ``{{ logical_date.subtract(days=1) }}`` and ``{{ logical_date }}`` there.
     :param sort_by: ``create_time`` (the service's default), ``name`` or ``duration_seconds``.
     :param order: ``desc`` (the service's default) or ``asc``.
     :param max_tasks: how many tasks at most, default 1000: an XCom is a row in Airflow's database, at some kilobyte a
@@ -243,7 +244,11 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
 
     def _select(self, hook: ModelArtsHook) -> Iterator[ProcessorTask]:
         statuses = _statuses(self.status)
-        after, before = _milliseconds(self.created_after), _milliseconds(self.created_before)
+        after = _milliseconds(moment_of("created_after", self.created_after))
+        before = _milliseconds(moment_of("created_before", self.created_before))
+        if after is not None and before is not None and after >= before:
+            text = "No task can be in there: created_after is %s, and created_before is %s."
+            self.log.warning(text, self.created_after, self.created_before)
         tasks = hook.list_processor_tasks(
             status=min(statuses) if len(statuses) == 1 else None,
             task_type=self.template_id,
@@ -278,13 +283,9 @@ def _status(given: int | str) -> int:
         raise ValueError(f"status has {given!r}: give numbers from 0 to 4, or some of {names}") from None
 
 
-def _milliseconds(moment: datetime | str | None) -> int | None:
+def _milliseconds(moment: datetime | None) -> int | None:
     """Return a moment as the API counts it, since the epoch."""
-    if moment is None:
-        return None
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+    return None if moment is None else round(in_utc(moment).timestamp() * 1000)
 
 
 def _is_within(task: ProcessorTask, after: int | None, before: int | None) -> bool:
