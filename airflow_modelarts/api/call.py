@@ -62,21 +62,28 @@ def pages(operation: ListOperation[T], retries: Retries) -> Generator[Step | Pag
     """
     Carry out a list operation page by page; each page is yielded, with no item that an earlier one had.
 
-    The list shifts while it is read: an item can come twice, and one that is there all along can be missed.
+    The list shifts while it is read: an item can come twice, and one that is there all along can be missed. A page on
+    which nothing is new is passed over when the service says that there is more.
     """
     seen: set[Hashable] = set()
     seen_pages: set[str] = set()  # of items that have no identity, which alone would let the service go in circles
-    previous: list[T] = []
+    previous: tuple[list[T], int | None] = [], None
+    stale = 0  # pages in a row on which nothing was new
     for number in count():
         page = yield from call(operation.page(number), retries)
         in_hand = len(seen)
         new = [item for item in page.items if _is_new(operation.identify(item), seen)]
-        if not new or page.items == previous:
+        told = page.items, page.count
+        if not page.items or told == previous:
             return  # past the end, or the service repeats itself
-        if len(seen) == in_hand and not _is_new(repr(new), seen_pages):
+        if new and len(seen) == in_hand and not _is_new(repr(new), seen_pages):
             return
-        previous = page.items
-        yield Page(new, page.count, page.has_more)
+        previous, stale = told, 0 if new else stale + 1
+        # However far the list shifts, what is in hand fills no more pages than this.
+        if stale and (page.count is None or stale * operation.limit > in_hand):
+            return
+        if new:
+            yield Page(new, page.count, page.has_more)
         if _is_last(page, operation.limit, len(seen)):
             return
 

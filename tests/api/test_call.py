@@ -423,6 +423,25 @@ def test_an_item_that_comes_twice_is_returned_once() -> None:
     assert ids_of(read_all(service)) == numbered(5)
 
 
+@pytest.mark.parametrize("created", [1, 3, 4, 5, 6, 7, 30])
+def test_many_items_that_are_created_between_two_pages_do_not_end_the_list(created: int) -> None:
+    new = [f"new{number}" for number in range(created)]
+    service = Listed([*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]))
+    assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
+
+
+def test_a_service_that_always_counts_more_is_read_to_an_end() -> None:
+    numbers = itertools.count(100, 100)
+    turns = itertools.cycle(["abc", "def", "ghi"])
+
+    def stuck(request: Request) -> Response:
+        return answer({"count": next(numbers), "has_more": True, "tasks": [{"task_id": one} for one in next(turns)]})
+
+    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), at_most=50)
+    assert ids_of(played) == [*"abcdefghi"]
+    assert len(played.requests) == 7
+
+
 def test_an_item_that_comes_twice_on_one_page_is_returned_once() -> None:
     assert ids_of(read_all(Listed(["a", "a", "b"]))) == ["a", "b"]
 
