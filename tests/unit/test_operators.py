@@ -323,6 +323,17 @@ def test_a_window_has_its_beginning_and_not_its_end(
     assert names(**window) == expected
 
 
+def test_a_window_that_holds_no_moment_is_told(a_task_an_hour: EmulatorServer, said: Callable[[], str]) -> None:
+    noon = "2026-05-01T12:00:00Z"  # what Airflow 3 makes of the data interval of a cron schedule
+    assert names(created_after=noon, created_before=noon) == []
+    assert f"No task can be in there: created_after is {noon}, and created_before is {noon}." in said()
+
+
+def test_a_moment_that_is_none_is_told_with_its_name() -> None:
+    with pytest.raises(ValueError, match="created_before is 'yesterday': give a moment such as"):
+        names(created_before="yesterday")
+
+
 def test_no_more_is_read_than_the_newest_tasks_take(emulator: EmulatorServer) -> None:
     for task in emulator.state.add_tasks(300, status=2):
         task.created_at -= 3600
