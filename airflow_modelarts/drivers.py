@@ -1,20 +1,22 @@
 """
 The two ways to carry out a flow: requests and sleeping on a worker, aiohttp and asyncio in a triggerer.
 
-Nothing is decided here. What a driver learns goes back into the flow, as an answer or as a :class:`TransportError`.
+What is decided here is only whether a request can have reached the service; all else goes back into the flow, as an
+answer or as a :class:`TransportError`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
@@ -26,9 +28,11 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
+from urllib3.util import parse_url
 
 from airflow_modelarts import __version__
 from airflow_modelarts.api.call import Client, call, pages
+from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.transport import (
@@ -49,7 +53,8 @@ T = TypeVar("T")
 AnyFlow: TypeAlias = Generator[Step | Page[Any], Any, Any]
 
 CHUNK_BYTES = 64 * 1024
-#: Seconds for one exchange as a whole: an answer that trickles resets the read timeout with every byte.
+#: Seconds for an answer, since one that trickles resets the read timeout with every byte: on a worker for its head and
+#: its body each, in a triggerer from the request to its end. So a longer read timeout has no effect.
 LONGEST_EXCHANGE = 300.0
 USER_AGENT = f"airflow-provider-modelarts/{__version__}"
 
@@ -91,9 +96,9 @@ class Driver:
         return self._settings
 
     def twin(self) -> Driver:
-        """Return a driver that knows what this one has read, and shares no sockets with it."""
-        twin = Driver(self._read_settings)
-        twin._settings = self._settings
+        """Return a driver that knows what this one has read, and shares neither sockets nor renewals with it."""
+        twin = Driver(lambda: _with_own_grants(self._read_settings()))
+        twin._settings = self._settings and _with_own_grants(self._settings)
         return twin
 
     def close(self) -> None:
@@ -130,6 +135,7 @@ class Driver:
 
     def _exchange(self, request: Request) -> Response:
         settings = self.settings()
+        proxy = _proxy(request.url)
         try:
             with self._open_session().request(
                 request.method,
@@ -138,7 +144,7 @@ class Driver:
                 data=request.body or None,
                 timeout=(request.timeout or settings.connect_timeout, request.timeout or settings.read_timeout),
                 verify=settings.verify,
-                proxies=get_environ_proxies(request.url),
+                proxies={"all": proxy} if proxy else None,
                 allow_redirects=False,
                 stream=True,
             ) as answer:
@@ -157,6 +163,10 @@ class Driver:
                 self._session.mount(f"{scheme}://", _Adapter())
             self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         return self._session
+
+
+def _with_own_grants(settings: Settings) -> Settings:
+    return replace(settings, client=replace(settings.client, cache=settings.client.cache.copy()))
 
 
 class _GivesUp:
@@ -294,6 +304,7 @@ class AsyncDriver:
             connect=request.timeout or settings.connect_timeout,
             sock_read=request.timeout or settings.read_timeout,
         )
+        proxy = _proxy(request.url)
         try:
             session = await self._open_session(settings)
             async with session.request(
@@ -302,7 +313,7 @@ class AsyncDriver:
                 headers=request.headers,
                 data=request.body or None,
                 timeout=timeout,
-                proxy=select_proxy(request.url, get_environ_proxies(request.url)),
+                proxy=proxy,
                 allow_redirects=False,
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
@@ -363,6 +374,30 @@ def _tls_context(verify: bool | str) -> ssl.SSLContext | bool:
     return ssl.create_default_context(cafile=authorities)
 
 
+def _proxy(url: str) -> str | None:
+    """
+    Return the URL of the proxy that the environment names for this one.
+
+    :raises ModelArtsConfigurationError: it is none that both libraries can use.
+    """
+    if url.startswith("http:"):
+        return None  # such a URL leads to this machine or its metadata service, and from a proxy to another machine's
+    named = select_proxy(url, get_environ_proxies(url))
+    if not named:
+        return None
+    proxy = named if "://" in named else f"http://{named}"
+    try:
+        parts = parse_url(proxy)
+    except urllib3_errors.LocationParseError:
+        parts = None
+    if parts is None or not parts.host or parts.scheme not in ("http", "https"):
+        raise ModelArtsConfigurationError(  # without its value, which can carry a password
+            "HTTPS_PROXY or ALL_PROXY in the environment cannot be used: it must be the URL of an http or https proxy "
+            "(SOCKS is not supported), or NO_PROXY must exempt the host"
+        )
+    return proxy
+
+
 def _requests_fault(error: Exception) -> TransportError:
     reason = _reason(error)
     # Of a proxy too: an empty label is a UnicodeError, when the name is looked up.
@@ -370,7 +405,10 @@ def _requests_fault(error: Exception) -> TransportError:
         return TransportError("the host name is not valid", kind="name", sent=False)
     if _find(error, ssl.SSLCertVerificationError):
         return TransportError(reason, kind="certificate", sent=False)
-    if _find(error, urllib3_errors.NewConnectionError, urllib3_errors.ConnectTimeoutError, urllib3_errors.ProxyError):
+    if answered := _refused_tunnel(error):
+        return TransportError(answered, kind="connect", sent=False)
+    # No ProxyError: urllib3 wraps whatever happens behind a proxy in it, a lost answer too.
+    if _find(error, urllib3_errors.NewConnectionError, urllib3_errors.ConnectTimeoutError):
         return TransportError(reason, kind="name" if _is_unknown_name(error) else "connect", sent=False)
     if _find(error, requests.Timeout, urllib3_errors.TimeoutError, TimeoutError):
         return TransportError(reason, kind="timeout", sent=True)
@@ -385,13 +423,25 @@ def _aiohttp_fault(error: Exception) -> TransportError:
         return TransportError("the host name is not valid", kind="name", sent=False)
     if _find(error, ssl.SSLCertVerificationError):
         return TransportError(reason, kind="certificate", sent=False)
-    if isinstance(
-        error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientProxyConnectionError
-    ):
+    if isinstance(error, aiohttp.ClientHttpProxyError):  # raised for CONNECT alone
+        return TransportError(_proxy_answered(error.status), kind="connect", sent=False)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return TransportError(reason, kind="name" if _is_unknown_name(error) else "connect", sent=False)
     if isinstance(error, TimeoutError):
         return TransportError(reason, kind="timeout", sent=True)
     return TransportError(reason, kind="broken", sent=True)
+
+
+def _refused_tunnel(error: Exception) -> str | None:
+    """Return what a proxy answered that did not connect to the service; http.client says it in a text alone."""
+    for inner in _chain(error):
+        if isinstance(inner, OSError) and (said := re.match(r"Tunnel connection failed: (\d+)", str(inner))):
+            return _proxy_answered(int(said[1]))
+    return None
+
+
+def _proxy_answered(status: int) -> str:
+    return f"the proxy answered HTTP {status}"
 
 
 def _is_unknown_name(error: Exception) -> bool:
@@ -417,8 +467,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(inner))
         yield inner
-        # requests and urllib3 wrap in the arguments and in ``reason``, aiohttp in ``os_error``.
-        attributes = (getattr(inner, name, None) for name in ("reason", "os_error", "__cause__", "__context__"))
+        # requests and urllib3 wrap in the arguments and in ``reason``, aiohttp in ``os_error``. Not ``__context__``: it
+        # is also what the caller was handling when it called.
+        attributes = (getattr(inner, name, None) for name in ("reason", "os_error", "__cause__"))
         waiting += [*inner.args, *attributes]
 
 

@@ -150,7 +150,7 @@ class ModelArtsHook(_BaseHook):
         """
         Return a hook with sockets of its own that does not read the Airflow connection, if this one has read it.
 
-        So it is fit for a signal handler, which interrupts whatever this one is doing.
+        So it is fit for a signal handler, which interrupts whatever this one is doing, the renewal of a token included.
 
         :param retries: how patient each of its calls is.
         """

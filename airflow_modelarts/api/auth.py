@@ -300,6 +300,16 @@ class GrantCache:
         self._grants: dict[str, tuple[Grant, float]] = {}
         self._renewals: dict[str, _Renewal] = {}
 
+    def copy(self) -> GrantCache:
+        """
+        Return a cache with the same grants that waits for no renewal of this one.
+
+        It takes no lock, so it is fit for a signal handler, which may have interrupted whoever holds the lock.
+        """
+        twin = GrantCache()
+        twin._grants = dict(self._grants)
+        return twin
+
     def obtain(
         self,
         identity: str,

@@ -187,7 +187,10 @@ def from_transport(error: TransportError, *, operation: str, target: str, addres
     about = f"{operation} of {target} failed: "
     if error.kind == "name":
         kind: type[ModelArtsError] = ModelArtsConfigurationError
-        text = f"{address} cannot be reached, because its host name does not exist ({error.reason}). {ADVICE[kind]}."
+        text = (
+            f"{address} cannot be reached, because its host name does not exist, or that of a proxy in the environment "
+            f"({error.reason}). {ADVICE[kind]}."
+        )
     elif error.kind == "certificate":
         kind = ModelArtsConfigurationError
         advice = _about_certificate(error.reason)
