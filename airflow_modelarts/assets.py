@@ -150,13 +150,16 @@ def _add(events: Any, uri: str, extra: dict[str, Any]) -> None:
         log.warning("There is no asset event for %s: %s.", uri, error)
         return
     if _references():
-        from airflow.sdk.exceptions import AirflowRuntimeError
+        from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 
         try:
             events.add(Asset.ref(uri=asset.uri), extra=extra)
             return
-        except (AirflowRuntimeError, ImportError):  # there is none, or no supervisor to ask, as in a test
+        except ImportError:  # no supervisor to ask, as in a test
             pass
+        except AirflowRuntimeError as error:
+            if error.error.error is not ErrorType.ASSET_NOT_FOUND:  # the task has ended well all the same
+                log.warning("Cannot ask for the asset at %s, the event is of one that is named so: %s", uri, error)
     events.add(asset, extra=extra)
 
 

@@ -66,13 +66,13 @@ class ProcessorTaskLineage:
         return [source for source in found if source]
 
     def _lineage_inputs(self) -> list[Dataset]:
-        for told in self._lineage_sources():
-            if sources := data_sources(told):
-                # With a single input, the dataset's version can stand beside it.
-                version = getattr(told, "version_id", None) if len(sources) == 1 else None
-                named = (_input(source, version) for source in sources)
-                return list({(each.namespace, each.name): each for each in named if each}.values())
-        return []
+        told = [(data_sources(source), getattr(source, "version_id", None)) for source in self._lineage_sources()]
+        sources = next((found for found, _ in told if found), [])
+        # With a single input, the dataset's version can stand beside it, which it never does in a task's version.
+        versions = (version for found, version in told if version and len(sources) == 1 and _same(found, sources))
+        version = next(versions, None)
+        named = (_input(source, version) for source in sources)
+        return list({(each.namespace, each.name): each for each in named if each}.values())
 
     def _lineage_outputs(self) -> list[Dataset]:
         outputs = (_output(told) for told in self._lineage_sources())
@@ -108,6 +108,10 @@ def _described(body: Mapping[str, Any] | None) -> ProcessorTask | None:
         return ProcessorTask.model_validate({**body, "task_id": ""}) if body else None
     except ValueError:
         return None
+
+
+def _same(some: list[ProcessorDataSource], others: list[ProcessorDataSource]) -> bool:
+    return [(one.type, one.source) for one in some] == [(one.type, one.source) for one in others]
 
 
 def _input(source: ProcessorDataSource, version: str | None) -> Dataset | None:

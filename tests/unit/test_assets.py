@@ -320,6 +320,25 @@ def test_an_alias_gets_the_asset_that_is_declared_under_another_name(monkeypatch
     assert [event.dest_asset_key.name for event in events[alias].asset_alias_events] == ["images"]
 
 
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 knows assets by their URI alone")
+@pytest.mark.parametrize(("error", "warned"), [("ASSET_NOT_FOUND", False), ("API_SERVER_ERROR", True)])
+def test_an_asset_that_cannot_be_asked_for_is_named_like_its_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: str, warned: bool
+) -> None:
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse
+    from airflow.sdk.execution_time.context import OutletEventAccessor
+
+    def refuse(self: Any, ref: Any) -> None:
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType[error]))
+
+    monkeypatch.setattr(OutletEventAccessor, "_resolve_asset_ref", refuse)
+    alias = AssetAlias("outputs")
+    events = emitted(alias, work_path=obs("/bucket/out"))
+    assert [event.dest_asset_key.name for event in events[alias].asset_alias_events] == ["obs://bucket/out"]
+    assert ("Cannot ask for the asset at obs://bucket/out" in caplog.text) == warned
+
+
 def key_of(asset: Any) -> Any:
     from airflow.sdk.definitions.asset import AssetUniqueKey
 

@@ -131,6 +131,20 @@ def test_the_version_beside_a_single_dataset_is_its_version() -> None:
     assert found.inputs[0].facets["version"].datasetVersion == "v7"
 
 
+@pytest.mark.parametrize("knows", ["task", "body"])
+def test_the_version_of_a_dataset_is_told_by_whoever_knows_it(knows: str) -> None:
+    images = {"inputs": [{"type": "DATASET", "source": "images"}]}
+    known = {"task": images, "body": images, knows: {**images, "version_id": "v7"}}
+    found = told("complete", version={"task_version_id": "v1", **images}, **known)
+    assert found.inputs[0].facets["version"].datasetVersion == "v7"
+
+
+def test_the_version_of_another_dataset_is_not_told() -> None:
+    labels, images = ({"inputs": [{"type": "DATASET", "source": name}]} for name in ("labels", "images"))
+    found = told("complete", task={**labels, "version_id": "v7"}, version=images)
+    assert [(each.name, each.facets) for each in found.inputs] == [("dataset/images", {})]
+
+
 def test_the_version_beside_several_datasets_is_nobodys() -> None:
     sources = [{"type": "DATASET", "source": "images"}, {"type": "DATASET", "source": "labels"}]
     found = told("start", body={"inputs": sources, "version_id": "v7"})
