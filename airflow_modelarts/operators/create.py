@@ -134,6 +134,8 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
                 self.log.info("An earlier try has created '%s' already; adopting it.", pending)
                 return found.task_id
         name = self._new_name(context)
+        if not self.random_name_suffix:
+            self._refuse_a_taken(name)  # before it is noted: what is found under a noted name is adopted
         if self._memory:
             self._memory.begin(name)
         return self._create(name, may_be_there=False)
@@ -143,6 +145,16 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
             return f"{self.name}-{secrets.token_hex(4)}"
         try_number = context["ti"].try_number
         return f"{self.name}-{try_number}" if try_number > 1 else f"{self.name}"
+
+    def _refuse_a_taken(self, name: str) -> None:
+        from airflow_modelarts.api.errors import ADVICE, ModelArtsAlreadyExistsError
+
+        if found := self._find(name):
+            raise ModelArtsAlreadyExistsError(
+                f"A processing task named '{name}' exists already: '{found.task_id}'. "
+                f"{ADVICE[ModelArtsAlreadyExistsError]}, or set random_name_suffix.",
+                operation="CreateProcessorTask",
+            )
 
     def _create(self, name: str, *, may_be_there: bool) -> str:
         def find() -> str | None:
@@ -209,20 +221,33 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
         """Nothing to check before the task is read, which lends what is not given."""
 
     def _submit(self, context: Context, pending: Any) -> str:
-        before = set(pending or ())
-        if pending is not None and (found := self._newest_since(before)):
-            self.log.info("An earlier try has created version '%s' already; adopting it.", found)
-            return found
-        operation = self._operation()
-        if pending is None:
-            before = {version.task_version_id or "" for version in self._versions()}
-            if self._memory:
-                self._memory.begin(sorted(before))
+        noted = self._noted(pending)
+        if noted is not None:
+            found = self._newest_since(noted)
+            if found is None:
+                return self._create(self._operation(), noted, may_be_there=True)
+            if found.status not in self.failed_statuses:
+                self.log.info("An earlier try has created version '%s' already; adopting it.", found.task_version_id)
+                return found.task_version_id or ""
+        operation = self._operation()  # before it is noted, since it may turn out not to be valid
+        before = {version.task_version_id or "" for version in self._versions()}
+        if self._memory:
+            self._memory.begin({"processor_task_id": self.processor_task_id, "versions": sorted(before)})
+        return self._create(operation, before, may_be_there=False)
+
+    def _noted(self, pending: Any) -> set[str] | None:
+        """Return the versions that there were when an earlier try was about to post; None if it was of another task."""
+        if isinstance(pending, Mapping):
+            return set(pending["versions"]) if pending["processor_task_id"] == self.processor_task_id else None
+        return None if pending is None else set(pending)  # the form of releases before this one
+
+    def _create(self, operation: Operation[Any], before: set[str], *, may_be_there: bool) -> str:
+        def find() -> str | None:
+            found = self._newest_since(before)
+            return found.task_version_id if found else None
+
         created = self._post(
-            lambda: self._open().call(operation).version_id,
-            lambda: self._newest_since(before),
-            may_be_there=pending is not None,
-            refused_twice=False,
+            lambda: self._open().call(operation).version_id, find, may_be_there=may_be_there, refused_twice=False
         )
         self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, created)
         return created
@@ -250,9 +275,9 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
     def _versions(self) -> Iterable[ProcessorTaskVersion]:
         return self._patient().list_processor_task_versions(self.processor_task_id)
 
-    def _newest_since(self, before: set[str]) -> str | None:
-        new = [version for version in self._versions() if version.task_version_id not in before]
-        return max(new, key=lambda version: version.create_time or 0).task_version_id if new else None
+    def _newest_since(self, before: set[str]) -> ProcessorTaskVersion | None:
+        new = (version for version in self._versions() if version.task_version_id not in before)
+        return max(new, key=lambda version: version.create_time or 0, default=None)
 
     def _read(self, external_id: str) -> ProcessorTaskVersion:
         return self._open().describe_processor_task_version(self.processor_task_id, external_id)

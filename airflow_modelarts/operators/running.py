@@ -271,8 +271,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def _run_anew(self, context: Context) -> Any:
         self.log.info("It was stopped when this Airflow task was cleared, so it is run anew.")
-        if self._memory:
-            self._memory.forget()
+        self._forget()
         self._seen = None
         return self.execute_resumable(context)
 
@@ -285,7 +284,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         refused_twice: bool = True,
     ) -> str:
         """
-        Submit it, and find out what became of it where the answer does not tell.
+        Submit it, and find out what became of it where the answer does not tell. What was refused is forgotten.
 
         :param send: sends the request and returns the id.
         :param find: looks it up and returns its id; None when it is not there.
@@ -299,15 +298,24 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
                 return send()
             except ModelArtsError as error:
                 may_be_there = may_be_there or error.outcome_unknown
-                is_there = isinstance(error, ModelArtsAlreadyExistsError)
-                if not may_be_there or not (is_there or error.temporary or error.outcome_unknown):
+                if not may_be_there:
+                    self._forget()
                     raise
                 self.log.warning("%s Looking it up, since it may be there.", error)
                 if found := self._find_soon(find, attempt):
                     return found
+                is_there = isinstance(error, ModelArtsAlreadyExistsError)
+                if not (is_there or error.temporary or error.outcome_unknown):
+                    self._forget()  # what is refused for good now was not accepted earlier
+                    raise
                 if attempt == SUBMISSIONS - 1 or not refused_twice:
                     raise
         raise AssertionError("unreachable")
+
+    def _forget(self) -> None:
+        """Forget the submission: a later try that took it for pending would adopt what somebody else has made."""
+        if self._memory:
+            self._memory.forget()
 
     def _find_soon(self, find: Callable[[], str | None], attempt: int) -> str | None:
         """Look it up, and once more after a pause: what was sent may still be on its way."""
