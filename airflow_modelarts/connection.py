@@ -247,11 +247,22 @@ class _Reader:
         if text.lower() == "false":
             return False
         if text.lower() in ("", "true", "none"):
-            # Where a company's proxy re-signs everything, these already name its authority for requests and curl.
-            return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+            return self.environments_authorities() or True
         if not os.path.exists(text):
             raise self.wrong("verify", text, "it must be true, false, or a file of certificates, which is not there")
         return text
+
+    def environments_authorities(self) -> str | None:
+        """Where a company's proxy re-signs everything, requests and curl already know its authority from these."""
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            if file := os.environ.get(name):
+                if os.path.exists(file):
+                    return file
+                raise ModelArtsConfigurationError(
+                    f"{name} in the environment is {file!r}, which is not there: change it, or set verify in the "
+                    f"extras of {self.name}"
+                )
+        return None
 
     def seconds(self, name: str, default: float) -> float:
         text = self.text(name)

@@ -403,7 +403,7 @@ def _requests_fault(error: Exception) -> TransportError:
     # Of a proxy too: an empty label is a UnicodeError, when the name is looked up.
     if isinstance(error, requests.exceptions.InvalidURL | urllib3_errors.LocationParseError | UnicodeError):
         return TransportError("the host name is not valid", kind="name", sent=False)
-    if _find(error, ssl.SSLCertVerificationError):
+    if _is_about_certificates(error):
         return TransportError(reason, kind="certificate", sent=False)
     if answered := _refused_tunnel(error):
         return TransportError(answered, kind="connect", sent=False)
@@ -421,7 +421,7 @@ def _aiohttp_fault(error: Exception) -> TransportError:
     reason = _reason(error)
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return TransportError("the host name is not valid", kind="name", sent=False)
-    if _find(error, ssl.SSLCertVerificationError):
+    if _is_about_certificates(error):
         return TransportError(reason, kind="certificate", sent=False)
     if isinstance(error, aiohttp.ClientHttpProxyError):  # raised for CONNECT alone
         return TransportError(_proxy_answered(error.status), kind="connect", sent=False)
@@ -430,6 +430,12 @@ def _aiohttp_fault(error: Exception) -> TransportError:
     if isinstance(error, TimeoutError):
         return TransportError(reason, kind="timeout", sent=True)
     return TransportError(reason, kind="broken", sent=True)
+
+
+def _is_about_certificates(error: Exception) -> bool:
+    """Tell a certificate that is not trusted, and a file of authorities that holds none, from another fault of TLS."""
+    found = _find(error, ssl.SSLError)
+    return isinstance(found, ssl.SSLCertVerificationError) or getattr(found, "library", None) == "X509"
 
 
 def _refused_tunnel(error: Exception) -> str | None:

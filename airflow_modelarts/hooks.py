@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_modelarts import connection, provider
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.connection import Overrides, Settings
 from airflow_modelarts.drivers import AsyncDriver, Driver
@@ -109,6 +109,11 @@ class _BaseHook(_Operations, BaseHook):
         self.overrides = Overrides(project_id, region, endpoint)
         self.retries = retries or Retries()
 
+    def _missing(self) -> ModelArtsConfigurationError:
+        return ModelArtsConfigurationError(
+            f"connection '{self.modelarts_conn_id}' is not there: add it to Airflow, or check modelarts_conn_id="
+        )
+
 
 class ModelArtsHook(_BaseHook):
     """
@@ -123,7 +128,8 @@ class ModelArtsHook(_BaseHook):
     :param project_id: instead of the connection's.
     :param region: instead of the connection's host and region.
     :param endpoint: host or URL of ModelArts, instead of the connection's.
-    :param retries: how patient each call is, by default five attempts within about half a minute.
+    :param retries: how patient each call is, by default five attempts with pauses of 15 seconds in all at most, unless
+        the service asks for longer ones.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -188,7 +194,10 @@ class ModelArtsHook(_BaseHook):
         self.close()
 
     def _read_connection(self) -> Settings:
-        found = self.get_connection(self.modelarts_conn_id)
+        try:
+            found = self.get_connection(self.modelarts_conn_id)
+        except AirflowNotFoundException as error:
+            raise self._missing() from error
         settings = connection.read(found, found.extra_dejson, self.overrides)
         _mask(settings)
         return settings
@@ -250,7 +259,10 @@ class ModelArtsAsyncHook(_BaseHook):
         await self.close()
 
     async def _read_connection(self) -> Settings:
-        found = await get_async_connection(self.modelarts_conn_id, self)
+        try:
+            found = await get_async_connection(self.modelarts_conn_id, self)
+        except AirflowNotFoundException as error:
+            raise self._missing() from error
         settings = connection.read(found, await get_async_extra_dejson(found), self.overrides)
         await asyncio.to_thread(_mask, settings)  # it tells the supervisor, and blocks for that
         return settings

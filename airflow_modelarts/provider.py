@@ -38,7 +38,9 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
         "Verify TLS", "true (default), false, or the path of a file of certificate authorities on every machine."
     ),
     "connect_timeout": _field("Connect timeout", "Seconds, default 10."),
-    "read_timeout": _field("Read timeout", "Seconds without a byte of an answer, default 60."),
+    "read_timeout": _field(
+        "Read timeout", "Seconds without a byte of an answer, default 60; more than 300 has no effect."
+    ),
     "console_url": _field(
         "Console URL",
         "URL of the web console, for the link in the UI; {region}, {project_id} and {processor_task_id} in it are "

@@ -19,6 +19,7 @@ from airflow_modelarts.api.errors import (
     ModelArtsError,
     ModelArtsNotFoundError,
     ModelArtsRequestError,
+    ModelArtsTransientError,
 )
 from airflow_modelarts.api.exchange import Exchange, Repeat, Retries
 from airflow_modelarts.api.transport import Flow, Pause, Request, Response, TransportError, send
@@ -230,7 +231,7 @@ class InstanceAgency:
         headers = {"X-Metadata-Token": token} if token else {}
         url = f"{self.metadata_service}/openstack/latest/securitykey"
         request = Request("GET", url, headers, timeout=METADATA_TIMEOUT)
-        exchange = context.exchange("GetSecurityKey", "this server's agency", self.metadata_service, (token,))
+        exchange = context.exchange("GetSecurityKey", "this server's agency", self.metadata_service, (token or "",))
         try:
             return (yield from exchange.run(lambda: request, _read_security_key))
         except ModelArtsError as error:
@@ -238,6 +239,13 @@ class InstanceAgency:
                 raise ModelArtsConfigurationError(
                     "The metadata service does not answer: auth 'agency' works on an Elastic Cloud Server only. "
                     "Choose another auth in the connection's extras.",
+                    operation=error.operation,
+                ) from None
+            if error.http_status == 401 and token is None:
+                raise ModelArtsTransientError(
+                    "The metadata service wants a token, and was out of order when it was asked for one. Try again "
+                    "later.",
+                    http_status=error.http_status,
                     operation=error.operation,
                 ) from None
             if not error.temporary:
@@ -249,14 +257,20 @@ class InstanceAgency:
                 ) from None
             raise
 
-    def _session_token(self) -> Flow[str]:
-        """Ask for the token of the newer service; the older one works without, and says so in various ways."""
+    def _session_token(self) -> Flow[str | None]:
+        """
+        Ask for the token of the newer service; the older one works without, and says so in various ways.
+
+        Return "" where there is none, and None where the service did not get to say so.
+        """
         headers = {"X-Metadata-Token-Ttl-Seconds": str(METADATA_TOKEN_TTL)}
         url = f"{self.metadata_service}/meta-data/latest/api/token"
         try:
             response = yield from send(Request("PUT", url, headers, timeout=METADATA_TIMEOUT))
         except TransportError:
-            return ""  # the next request will meet the same fault, and report it
+            return None  # if it lasts, the next request meets it too, and reports it
+        if response.status == 429 or response.status >= 500:
+            return None
         token = response.body.decode("ascii", "ignore").strip()
         return token if response.status == 200 and is_visible(token) else ""
 

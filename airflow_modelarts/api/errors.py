@@ -131,10 +131,10 @@ CODES: dict[str, tuple[type[ModelArtsError], str]] = {
 
 #: How much of the service's own words an error quotes, in characters.
 QUOTED_LENGTH = 500
-# What follows a link's scheme, up to where it must end. No part can match in two ways, so it takes linear time.
-_LINK = re.compile(r"://[^\s\"'<>]*")
+#: What follows a link's scheme, up to where it must end. No part can match in two ways, so it takes linear time.
+LINK = re.compile(r"://[^\s\"'<>]*")
 # A signature, or a hash that is as long; a gateway can quote the header that it refused.
-_SIGNATURE = re.compile(r"[0-9A-Fa-f]{64,}")
+_HEXADECIMAL_SIGNATURE = re.compile(r"[0-9A-Fa-f]{64,}")
 # What moves a terminal's cursor or begins another line of a log, and halves of characters, which no log can encode.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
@@ -244,7 +244,7 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     spellings = {spelling for secret in filter(None, secrets) for spelling in _spellings(secret)}
     for spelling in sorted(spellings, key=len, reverse=True):  # one can hold another
         text = text.replace(spelling, "***")
-    text = _LINK.sub(_without_query, _SIGNATURE.sub("***", text))
+    text = LINK.sub(_without_query, _HEXADECIMAL_SIGNATURE.sub("***", text))
     text = _UNPRINTABLE.sub(" ", text)
     return text if len(text) <= QUOTED_LENGTH else text[:QUOTED_LENGTH] + "…"
 

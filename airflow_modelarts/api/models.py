@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from airflow_modelarts.api.errors import LINK
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 
 FEATURE_ANALYSIS = "sys_data_analyse"
@@ -413,10 +414,8 @@ def _with_null_for_non_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# What follows a link's scheme, up to where it must end. No part can match in two ways, so it takes linear time.
-_LINK = re.compile(r"://[^\s\"'<>]*")
 # Signed for OBS or S3: whoever has the query has the file.
-_SIGNATURE = re.compile(r"(?i)[?&;](?:x-[a-z]{1,9}-)?signature=")
+_SIGNATURE_IN_QUERY = re.compile(r"(?i)[?&;](?:x-[a-z]{1,9}-)?signature=")
 
 
 def _might_hold_a_signed_link(body: bytes) -> bool:
@@ -430,12 +429,12 @@ def without_signed_links(value: Any) -> Any:
         return {key: without_signed_links(item) for key, item in value.items() if not _names_a_signed_link(key)}
     if isinstance(value, list):
         return [without_signed_links(item) for item in value]
-    return _LINK.sub(_without_signature, value) if isinstance(value, str) else value
+    return LINK.sub(_without_signature, value) if isinstance(value, str) else value
 
 
 def _without_signature(link: re.Match[str]) -> str:
     text = link.group()
-    return re.split("[?&;]", text, maxsplit=1)[0] if _SIGNATURE.search(text) else text
+    return re.split("[?&;]", text, maxsplit=1)[0] if _SIGNATURE_IN_QUERY.search(text) else text
 
 
 def _names_a_signed_link(key: Any) -> bool:

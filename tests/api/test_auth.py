@@ -512,6 +512,19 @@ def test_a_server_without_an_agency_is_told_to_give_it_one(process: Process, sta
     assert error.http_status == status
 
 
+@pytest.mark.parametrize("hiccup", [TIMEOUT, BROKEN, refuse(429), refuse(500)], ids=["timeout", "broken", "429", "500"])
+def test_a_token_that_could_not_be_had_for_a_moment_is_a_temporary_error(process: Process, hiccup: Answer) -> None:
+    error = process.obtain(AGENCY, hiccup, refuse(401)).refusal
+    assert isinstance(error, ModelArtsTransientError)
+    assert "was out of order" in str(error)
+
+
+@pytest.mark.parametrize("status", [403, 404, 405])
+def test_a_service_without_tokens_that_gives_no_key_either_has_no_agency(process: Process, status: int) -> None:
+    error = process.obtain(AGENCY, refuse(status), refuse(401)).refusal
+    assert isinstance(error, ModelArtsAuthenticationError)
+
+
 def test_a_metadata_service_that_is_out_of_order_is_a_temporary_error(process: Process) -> None:
     error = process.obtain(AGENCY, session_token(), refuse(500)).refusal
     assert isinstance(error, ModelArtsTransientError)

@@ -185,9 +185,24 @@ def test_verify_can_be_a_file_that_is_there(tmp_path: Path) -> None:
     assert read({"verify": str(file)}).verify == str(file)
 
 
-def test_the_machines_own_bundle_is_used_where_the_connection_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "bundle.pem")
-    assert read().verify == "bundle.pem"
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_machines_own_bundle_is_used_where_the_connection_is_silent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    file = tmp_path / "bundle.pem"
+    file.touch()
+    monkeypatch.setenv(name, str(file))
+    assert read().verify == str(file)
+    assert read({"verify": False}).verify is False
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_machines_own_bundle_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(name, "/nowhere/bundle.pem")
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{name} in the environment is '/nowhere/bundle.pem'"):
+        read()
     assert read({"verify": False}).verify is False
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_modelarts import drivers
 from airflow_modelarts.api import operations
@@ -357,11 +356,32 @@ def test_a_listing_asks_for_a_page_when_it_is_needed(serve: Serve, set_connectio
     assert asyncio.run(run()) == ["task-0-0", "task-0-1", "task-1-0", "task-1-1"]
 
 
-def test_a_connection_that_airflow_does_not_have_is_airflows_own_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with pytest.raises(AirflowNotFoundException):
+def test_a_connection_that_airflow_does_not_have_is_a_setting_to_change() -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^connection 'not_there' is not there: add it"):
         ModelArtsHook("not_there").describe_processor_task("abc")
+
+    async def run() -> None:
+        async with ModelArtsAsyncHook("not_there") as hook:
+            await hook.describe_processor_task("abc")
+
+    with pytest.raises(ModelArtsConfigurationError, match=r"^connection 'not_there' is not there: add it"):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n"], ids=["empty", "broken"])
+def test_a_file_of_authorities_that_holds_none_is_a_setting_to_change(
+    serve: Serve,
+    set_connection: Callable[..., None],
+    carry_out: Carry,
+    certificate: tuple[ssl.SSLContext, Path],
+    content: str,
+) -> None:
+    server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
+    certificate[1].write_text(content)
+    set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
+    with pytest.raises(ModelArtsConfigurationError, match="verify extra") as caught:
+        carry_out(DESCRIBE, ONCE)
+    assert not caught.value.outcome_unknown
 
 
 def test_a_call_that_is_cancelled_gives_back_what_it_holds(
