@@ -12,6 +12,9 @@ from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 
+#: What the run is about, which in Airflow 3 can lack the logical date that {{ ts_nodash }} is made of.
+WHEN = "{{ (dag_run.logical_date or dag_run.run_after) | ts_nodash }}"
+
 
 @dag(
     schedule=None,
@@ -24,11 +27,11 @@ from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 def feature_analysis() -> None:
     analyse = ModelArtsCreateProcessorTaskOperator(
         task_id="analyse",
-        name="analysis-{{ ts_nodash }}",
+        name=f"analysis-{WHEN}",
         template={"id": "sys_data_analyse", "operator_params": [{"id": "sys_data_analyse", "params": {"op_list": []}}]},
         data_source={"type": "DATASET", "source": "{{ params.dataset_id }}"},
         version_id="{{ params.dataset_version_id }}",
-        work_path={"type": "OBS", "path": "obs://my-bucket/analysis/{{ ts_nodash }}/"},
+        work_path={"type": "OBS", "path": f"obs://my-bucket/analysis/{WHEN}/"},
         poll_interval=2,
         deferrable=True,
         retries=2,  # a retry adopts what an earlier try has started

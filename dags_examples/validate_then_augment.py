@@ -13,6 +13,9 @@ from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 
+#: What the run is about, which in Airflow 3 can lack the logical date that {{ ts_nodash }} is made of.
+WHEN = "{{ (dag_run.logical_date or dag_run.run_after) | ts_nodash }}"
+
 
 @dag(
     schedule=None,
@@ -25,7 +28,7 @@ from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 def validate_then_augment() -> None:
     validate = ModelArtsCreateProcessorTaskOperator(
         task_id="validate",
-        name="validation-{{ ts_nodash }}",
+        name=f"validation-{WHEN}",
         template={
             "id": "sys_data_validation",
             "operator_params": [
@@ -43,14 +46,14 @@ def validate_then_augment() -> None:
                 "version_id": "{{ params.dataset_version_id }}",
             }
         ],
-        work_path={"type": "OBS", "path": "obs://my-bucket/valid/{{ ts_nodash }}/"},
+        work_path={"type": "OBS", "path": f"obs://my-bucket/valid/{WHEN}/"},
         poll_interval=2,
         deferrable=True,
         retries=2,
     )
     augment = ModelArtsCreateProcessorTaskOperator(
         task_id="augment",
-        name="augmentation-{{ ts_nodash }}",
+        name=f"augmentation-{WHEN}",
         template={
             "id": "sys_data_augmentation",
             "operator_params": [{"name": "AddNoise", "params": {"task_type": "image_classification"}}],
@@ -63,7 +66,7 @@ def validate_then_augment() -> None:
                 "version_id": "{{ ti.xcom_pull('validate', key='version').task_version_id }}",
             }
         ],
-        work_path={"type": "OBS", "path": "obs://my-bucket/augmented/{{ ts_nodash }}/"},
+        work_path={"type": "OBS", "path": f"obs://my-bucket/augmented/{WHEN}/"},
         poll_interval=2,
         deferrable=True,
         retries=2,

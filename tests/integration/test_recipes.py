@@ -1,4 +1,4 @@
-"""The README's recipes and commands, in real Airflow as a reader would use them."""
+"""The README's recipes and commands and an example, in real Airflow as a reader would use them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from airflow_modelarts._metadata import TaskInstance
 from airflow_modelarts.emulator import EmulatorServer
 from airflow_modelarts.sandbox import Sandbox
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+EXAMPLE = ROOT / "dags_examples" / "feature_analysis.py"
 RECIPES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
 COMMANDS = dict(re.findall(r"<!-- shell: (\w+) -->\n```bash\n(.*?)```", README, re.DOTALL))
 #: By recipe, its DAG and the tasks that the run has in the end.
@@ -60,6 +62,7 @@ def reader(folder: Path, emulator: EmulatorServer) -> Iterator[Sandbox]:
     dags.mkdir()
     for name in DAGS:
         (dags / f"{name}.py").write_text(impatient(RECIPES[name], folder))
+    (dags / EXAMPLE.name).write_text(EXAMPLE.read_text())
     connections = {"modelarts_default": emulator.airflow_connection()}
     with Sandbox(dags, connections=connections) as running:
         yield running
@@ -91,6 +94,16 @@ def test_the_recipes_run_as_they_stand(reader: Sandbox, emulator: EmulatorServer
     assert "<h1>Processing tasks" in report.read_text(), "of an interval that may have had none"
     (results,) = (folder / "modelarts-results").glob("*.jsonl.gz")
     assert results.stat().st_size > 0
+
+
+def test_an_example_runs_without_a_logical_date(reader: Sandbox) -> None:
+    """As one that is started by hand does in Airflow 3; Airflow 2 gives it one."""
+    dag_id, run_id = EXAMPLE.stem, "by_hand"
+    reader.wait_for_dags(dag_id)
+    reader.airflow("dags", "trigger", dag_id, "--run-id", run_id)
+    assert reader.wait(dag_id, run_id, timeout=240) == "success"
+    (path,) = [xcom.value["path"] for xcom in reader.xcoms(dag_id, run_id) if xcom.key == "work_path"]
+    assert re.fullmatch(r"obs://my-bucket/analysis/\d{8}T\d{6}/", path)
 
 
 @pytest.mark.parametrize("auth", ["access_key", "password", "token", "agency", "environment"])
