@@ -216,7 +216,7 @@ class CrashTable:
         }
         dag_file = DAGS / "crashes.py"
         with Sandbox(DAGS, only_file=dag_file, connections=connections, environment=environment) as sandbox:
-            sandbox.wait_for_dags("crashes")
+            sandbox.wait_for_dags("crashes", timeout=180)
             run_id = sandbox.trigger("crashes")
             began = time.monotonic()
             self._follow(sandbox, run_id, emulator)
@@ -252,7 +252,7 @@ class CrashTable:
             "and Airflow retries it.\nA point is a call of the service, held before it acts or before its answer "
             "leaves, or a message to Airflow:\nthe intent, the id, an XCom, the deferral, the success."
         )
-        head = ["path", "phase", "killed", "who", "retry meets it", "tries", "tasks", "runs", "outcome", "s"]
+        head = ["path", "phase", "killed", "who", "retry is to meet it", "tries", "tasks", "runs", "outcome", "s"]
         rows = [
             [
                 case.path,

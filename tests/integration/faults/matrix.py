@@ -115,7 +115,7 @@ class Case:
             proxy.mend(way)
 
     def _has_called(self, log: str) -> bool:
-        """Tell by its log whether it has called the service; an operator does as soon as it is executed."""
+        """Tell by its log whether it has called the service; of an operator, whether it is about to."""
         return "goes on" in log or (self.creates and "::endgroup::" in log)
 
     def let_task_end(self, answered: int) -> None:
@@ -180,7 +180,7 @@ class Matrix:
             "no_proxy": "127.0.0.1,localhost,.invalid",
         }
         with Sandbox(DAGS, connections=connections, environment=environment) as sandbox:
-            sandbox.wait_for_dags("faults")
+            sandbox.wait_for_dags("faults", timeout=180)
             run_id = sandbox.trigger("faults")
             began = time.monotonic()
             self._follow(sandbox, run_id, bench)
