@@ -48,23 +48,22 @@ async def pictures(api: Api, interval: float, workspace_id: str = DEFAULT_WORKSP
     Yield a picture every ``interval`` seconds, for ever. An outage is waited out, and logged when it begins and ends.
 
     What waiting alone cannot mend, such as a refused key, is logged too, and tried again after growing pauses: somebody
-    may mend the connection, and nobody would start this anew.
+    may mend the connection, and Airflow would start a trigger that fails anew every second.
     """
-    reach, failures = FIRST_REACH, 0
+    since, failures = time.time() - FIRST_REACH, 0
     while True:
-        pause = interval
+        began, pause = time.time(), interval
         try:
-            picture = await _look(api, int((time.time() - reach) * 1000), workspace_id)
+            picture = await _look(api, int(since * 1000), workspace_id)
         except ModelArtsError as error:
             failures += 1
             pause = stretched(interval, failures, error)
-            reach += pause
             if failures == 1:
                 log.warning("%s Watching for processing tasks that end goes on.", error)
         else:
             if failures:
                 log.info("ModelArts answers again.")
-            reach, failures = interval + OVERLAP, 0
+            since, failures = began - OVERLAP, 0
             yield picture
         await asyncio.sleep(pause)
 
@@ -132,6 +131,20 @@ class Ledger:
         self.active, self.ended = set(active), set(ended)
         self.watermark = max(self.watermark, picture.since)
         return news, sorted(lost)
+
+    async def reach_back(self, api: Api, first: Picture, workspace_id: str) -> Picture | None:
+        """
+        Return a first picture without a gap between it and what the ledger knows; None if that cannot be read now.
+
+        The poll that brought it may be one that others began long ago, and then it reaches back but minutes.
+        """
+        since = max(self.watermark, int((time.time() - FIRST_REACH) * 1000))
+        if first.since <= since + OVERLAP * 1000:
+            return first
+        try:
+            return await _look(api, since, workspace_id)
+        except ModelArtsError:
+            return None
 
     def _is_news(self, task: ProcessorTask) -> bool:
         if task.task_id in self.active:

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterable
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 #: The XCom in which an operator that defers says in which try it does: a killed trigger knows by it whether it was.
 DEFERRED_TRY_KEY = "modelarts_deferred_try"
+#: How often a version is asked to stop: with a second between two on average, for the half minute that Airflow grants.
+STOP_ATTEMPTS = 29
+#: Seconds after which an event has left the triggerer for sure: it sends them about once a second.
+SENT_AFTER = 5.0
 #: What is being stopped for triggers that have been killed; asyncio itself would let it be collected.
 _STOPPING: set[asyncio.Task[None]] = set()
 
@@ -215,7 +219,7 @@ class ProcessorTaskTrigger(BaseTrigger):
             self.log.info("%s goes on: another triggerer waits for it.", self._what())
             return
         # A version that is still initializing cannot be stopped yet.
-        retries = Retries(attempts=12, longest_pause=2.0, longest_retry_after=2.0)
+        retries = Retries(attempts=STOP_ATTEMPTS, longest_pause=2.0, longest_retry_after=2.0)
         try:
             async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
                 versions = [version async for version in hook.list_processor_task_versions(self.processor_task_id)]
@@ -352,19 +356,22 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
                 yield picture
 
     async def _events(self, stream: AsyncIterator[Picture]) -> AsyncGenerator[TriggerEvent, None]:
-        stored = await self._load()
-        ledger = Ledger.restore(stored) or Ledger(watermark=int(time.time() * 1000))
-        async with self._hook() as hook:
-            async for picture in stream:
+        ledger = await self._load() or Ledger(watermark=int(time.time() * 1000))
+        is_first = True
+        async with self._hook() as hook, self._keeping() as keep:
+            async for seen in stream:
+                picture = await ledger.reach_back(hook, seen, self.workspace_id) if is_first else seen
+                if picture is None:
+                    continue  # the next one will do
+                is_first = False
                 ended, lost = ledger.compare(picture)
-                for task in [*ended, *await ledger.ask_for(hook, lost)]:
-                    if self._is_wanted(task):
-                        self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
-                        yield TriggerEvent(task.to_json())
-                # After the events: a crash in between tells an end twice rather than not at all.
-                if (known := ledger.store()) != stored:
-                    stored = known
-                    await self._save(known)
+                keep_at = 0.0
+                for task in filter(self._is_wanted, [*ended, *await ledger.ask_for(hook, lost)]):
+                    self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
+                    yield TriggerEvent(task.to_json())
+                    # A crash in between tells an end twice rather than not at all.
+                    keep_at = asyncio.get_running_loop().time() + SENT_AFTER
+                keep((keep_at, ledger.store()))
 
     def _is_wanted(self, task: ProcessorTask) -> bool:
         inputs = [*(task.inputs or []), *([task.data_source] if task.data_source else [])]
@@ -375,16 +382,52 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
             and (task.name or "").startswith(self.name_prefix)
         )
 
+    def _selection(self) -> dict[str, Any]:
+        """Return what decides which ends are told: the order of a list does not, nor does how often it looks."""
+        arguments = {name: value for name, value in self.serialize()[1].items() if name != "poll_interval"}
+        return {name: sorted(value) if isinstance(value, list) else value for name, value in arguments.items()}
+
     def _ledger_key(self) -> str:
         """Under which name the asset state store keeps what this trigger knows: an asset can have several."""
-        settings = json.dumps(self.serialize()[1], sort_keys=True)
+        # Without the defaults, so that an argument more in a later version changes no key.
+        usual = ProcessorTaskEventTrigger()._selection()
+        chosen = {name: value for name, value in self._selection().items() if value != usual[name]}
+        settings = json.dumps(chosen, sort_keys=True)
         return f"modelarts_processor_tasks_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
 
-    async def _load(self) -> Any:
+    def _stores(self) -> list[Any]:
+        """Return the store of each asset that is watched: those whose watchers are equal have one trigger in common."""
         store = getattr(self, "asset_state_store", None)
-        return None if store is None else await store.aget(self._ledger_key())
+        if store is None:
+            return []
+        # Airflow tells a trigger the assets' names in no other way, and the whole serves one asset alone.
+        return list(getattr(store, "_by_name", {}).values()) or [store]
 
-    async def _save(self, known: dict[str, Any]) -> None:
-        store = getattr(self, "asset_state_store", None)
-        if store is not None:
-            await store.aset(self._ledger_key(), known)
+    async def _load(self) -> Ledger | None:
+        stored = [Ledger.restore(await store.aget(self._ledger_key())) for store in self._stores()]
+        # An asset may have joined after the others, or have been away.
+        return max(filter(None, stored), key=lambda ledger: ledger.watermark, default=None)
+
+    @asynccontextmanager
+    async def _keeping(self) -> AsyncGenerator[Callable[[tuple[float, dict[str, Any]]], None], None]:
+        """Store what is known beside the work, so that no picture waits for it; takes when, by the loop's clock."""
+        ledgers: asyncio.Queue[tuple[float, dict[str, Any]]] = asyncio.Queue()
+        keeper = asyncio.create_task(self._keep(ledgers))
+        try:
+            yield ledgers.put_nowait
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _keep(self, ledgers: asyncio.Queue[tuple[float, dict[str, Any]]]) -> None:
+        while True:
+            keep_at, known = await ledgers.get()
+            while not ledgers.empty():  # the last one says it all
+                later, known = ledgers.get_nowait()
+                keep_at = max(keep_at, later)
+            await asyncio.sleep(keep_at - asyncio.get_running_loop().time())
+            try:
+                for store in self._stores():
+                    await store.aset(self._ledger_key(), known)
+            except Exception as error:  # whatever the store raises; each picture is another try
+                self.log.warning("What was told could not be noted, so a restart would tell it again: %s", error)

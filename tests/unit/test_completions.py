@@ -241,3 +241,62 @@ async def test_the_recent_tasks_are_read_no_further_back_than_needed() -> None:
     await stream.aclose()
     assert set(seen.recent) == {"new0", "new1", "new2"}
     assert api.asked == ["1", "0", "recent"]
+
+
+class Clock:
+    """A clock that sleeping and failing looks move on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_700_000_000.0
+        monkeypatch.setattr(completions.asyncio, "sleep", self.sleep)
+        monkeypatch.setattr(completions.time, "time", lambda: self.now)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+async def test_after_an_outage_a_picture_reaches_back_behind_its_beginning_however_long_each_look_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class BlackHole(Lists):
+        async def pages(self, operation: Operation[Any]) -> AsyncGenerator[Page[ProcessorTask], None]:
+            if operation.query.get("status") == "1" and self.rounds and isinstance(self.rounds[0], Exception):
+                await clock.sleep(600.0)  # nobody answers, until the time is out
+            async for page in super().pages(operation):
+                yield page
+
+    api = BlackHole([], *[ModelArtsTransientError("timed out") for _ in range(30)], [])
+    before = clock.now
+    stream = pictures(api, 5.0)  # type: ignore[arg-type]  # it only lists
+    await anext(stream)
+    seen = await anext(stream)
+    await stream.aclose()
+    assert clock.now - before > 30 * 600
+    assert seen.since == int((before - completions.OVERLAP) * 1000)
+
+
+async def test_a_first_picture_with_a_gap_before_it_is_replaced_by_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    now = int(clock.now * 1000)
+    ledger = Ledger(watermark=now - 18_000_000)
+    api = Lists([task("meanwhile", 2, created=now - 14_400_000), task("known", 2, created=now - 20_000_000)])
+    whole = await ledger.reach_back(api, picture(since=now - 660_000), "0")  # type: ignore[arg-type]  # it only lists
+    assert whole is not None
+    assert told(ledger, whole) == ["meanwhile"]
+
+
+async def test_a_first_picture_without_a_gap_before_it_costs_no_look() -> None:
+    api = Lists()
+    now = int(completions.time.time() * 1000)
+    for watermark, since in [(now - 1000, now - 660_000), (0, now - 86_400_000), (now - 900_000, now - 660_000)]:
+        first = picture(since=since)
+        assert await Ledger(watermark).reach_back(api, first, "0") is first  # type: ignore[arg-type]  # it only lists
+    assert api.asked == []
+
+
+async def test_a_gap_that_cannot_be_read_now_is_left_to_the_next_picture() -> None:
+    api = Lists(ModelArtsTransientError("out of order"))
+    first = picture(since=int(completions.time.time() * 1000))
+    assert await Ledger(0).reach_back(api, first, "0") is None  # type: ignore[arg-type]  # it only lists

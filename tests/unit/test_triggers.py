@@ -226,9 +226,9 @@ def test_a_connection_that_lacks_a_field_ends_it_with_an_error(
     assert "project_id is missing" in event.payload["error"]
 
 
-def test_a_connection_that_does_not_exist_fails_it_like_any_other_trigger(state: EmulatorState) -> None:
-    with pytest.raises(Exception, match="absent"):
-        run(events(trigger("abc", modelarts_conn_id="absent")))
+def test_a_connection_that_does_not_exist_ends_it_with_an_error(state: EmulatorState) -> None:
+    (event,) = run(events(trigger("abc", modelarts_conn_id="absent")))
+    assert "absent" in event.payload["error"]
 
 
 def test_the_project_can_be_another_than_the_connections(state: EmulatorState) -> None:
@@ -454,6 +454,17 @@ def test_on_kill_goes_on_while_airflow_cancels_the_trigger_again_and_again(
     run(kill())
     assert state.status(task.task_id) == 4
     assert lines == [f"Stopped version '{task.versions[0].version_id}' of processing task '{task.task_id}'."]
+
+
+def test_on_kill_asks_for_as_long_as_airflow_grants(state: EmulatorState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.5)
+    task = state.add_task(template="sys_data_cleaning", status=0)
+
+    async def kill() -> float:
+        await trigger(task.task_id, stop_on_kill=True).on_kill()
+        return asyncio.get_running_loop().time()
+
+    assert 26 < run(kill()) < 30
 
 
 def test_on_kill_says_why_it_cannot_stop(state: EmulatorState, lines: list[str]) -> None:
