@@ -46,11 +46,13 @@ class ModelArtsProcessorTaskSensor(BaseSensorOperator):
 
     Its XCom is ``{"task_id": …, "status": 2, "status_name": "completed"}``.
 
-    While the service is out of order, throttles, or answers nonsense, the sensor goes on waiting, with growing pauses,
-    until its own ``timeout``. Refused credentials, an unknown task and a wrong project or endpoint fail it at once.
+    While the service is out of order, throttles, or answers nonsense, the sensor goes on waiting until its own
+    ``timeout``; with growing pauses, except in mode ``reschedule``, where nothing is remembered between two pokes.
+    Refused credentials, an unknown task and a wrong project or endpoint fail it at once.
 
     On a worker it calls DescribeProcessorTask once a poke. Deferred, all waits on a connection share one poll in the
-    triggerer, see :mod:`airflow_modelarts.watcher`. Outcome, XCom, timeout and failure are the same in every mode.
+    triggerer, see :mod:`airflow_modelarts.watcher`. Outcome, XCom, timeout and failure are the same in every mode, but
+    for ``never_fail`` on Airflow 3: after a timeout a deferred sensor is skipped there, and one on a worker fails.
 
     :param processor_task_id: the processing task's id (templated).
     :param failed_statuses: ends that fail the sensor, with the service's ``error_msg``; default 3 and 4. With ``()`` it
@@ -194,8 +196,11 @@ class ModelArtsProcessorTaskSensor(BaseSensorOperator):
             if isinstance(value, XComArg):
                 if name != "processor_task_id" or not _is_one_output(value):
                     return f"{name} is more than one output of one task"
-            elif isinstance(value, str) and (foreign := _names_in_template(value) - RENDERED_IN_TRIGGERER):
-                return f"the template of {name} uses {', '.join(sorted(foreign))}, which a triggerer cannot look up"
+            elif isinstance(value, str):
+                if reason := _why_not_rendered_in_triggerer(value):
+                    return f"the template of {name} {reason}"
+            elif value is not None:  # of a mapped task group, for example
+                return f"{name} is known only when the task runs"
         return ""
 
     def _trigger_arguments(self) -> dict[str, Any]:
@@ -279,11 +284,13 @@ def _is_one_output(value: Any) -> bool:
     return type(value).__name__ == "PlainXComArg" and not getattr(value.operator, "is_mapped", False)
 
 
-def _names_in_template(text: str) -> set[str]:
-    """Return the variables that a template uses."""
+def _why_not_rendered_in_triggerer(text: str) -> str:
+    """Say why a template needs a worker; empty when it does not."""
     from jinja2 import Environment, TemplateSyntaxError, meta
 
     try:
-        return meta.find_undeclared_variables(Environment(autoescape=True).parse(text))
-    except TemplateSyntaxError:
-        return {"what does not parse"}
+        names = meta.find_undeclared_variables(Environment(autoescape=True).parse(text))
+    except TemplateSyntaxError as error:  # it may be right all the same: Airflow and the DAG have filters of their own
+        return f"cannot be checked ({error.message})"
+    foreign = sorted(names - RENDERED_IN_TRIGGERER)
+    return f"uses {', '.join(foreign)}, which a triggerer cannot look up" if foreign else ""

@@ -25,14 +25,17 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
     XCom,
     task,
+    task_group,
 )
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts import watcher
+from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.emulator import EmulatorServer, EmulatorState
 from airflow_modelarts.emulator.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
+from airflow_modelarts.triggers import ProcessorTaskTrigger
 
 from .virtual import run
 
@@ -285,6 +288,26 @@ def test_a_skip_says_what_happened_in_every_mode(world: World, pushed: list[Any]
         assert (kind, words) == ("AirflowSkipException", f"Processing task '{task_id}' failed: no samples")
 
 
+@pytest.mark.parametrize("mode", [{}, *MODES.values()], ids=["poke", *MODES])
+def test_a_connection_that_does_not_exist_fails_and_never_skips(
+    world: World, pushed: list[Any], mode: dict[str, Any]
+) -> None:
+    waiting = sensor("abc", modelarts_conn_id="absent", soft_fail=True, **mode)
+    with pytest.raises(ModelArtsConfigurationError, match="absent"):
+        carry_out(waiting, world, pushed)
+
+
+def test_a_connection_that_does_not_exist_in_the_triggerer_fails_as_on_a_worker(world: World) -> None:
+    waiting = sensor("abc", modelarts_conn_id="absent", soft_fail=True, deferrable=True)
+
+    async def first_event() -> TriggerEvent:
+        (event,) = [event async for event in ProcessorTaskTrigger(**waiting._trigger_arguments()).run()]
+        return event
+
+    with pytest.raises(ModelArtsConfigurationError, match="absent"):
+        waiting.resume_execution("execute_complete", {"event": run(first_event()).payload}, {})
+
+
 # Deferring
 
 
@@ -497,6 +520,18 @@ def of_a_mapped_task(_: str) -> ModelArtsProcessorTaskSensor:
         return sensor(create.expand(name=["a", "b"]), start_from_trigger=True)
 
 
+def of_a_mapped_task_group(_: str) -> ModelArtsProcessorTaskSensor:
+    built: list[ModelArtsProcessorTaskSensor] = []
+    with DAG("dag", schedule=None):
+
+        @task_group
+        def wait_for(task_id: str) -> None:
+            built.append(sensor(task_id, start_from_trigger=True))
+
+        wait_for.expand(task_id=["a", "b"])
+    return built[0]
+
+
 def of_a_computed_value(_: str) -> ModelArtsProcessorTaskSensor:
     with DAG("dag", schedule=None):
 
@@ -524,7 +559,9 @@ def of_an_output_as_project(_: str) -> ModelArtsProcessorTaskSensor:
         (of_a_template, "{{ task_instance.xcom_pull('create') }}", "uses task_instance,"),
         (of_a_template, "{{ var.value.id }}", "uses var,"),
         (of_a_template, "{{ conn.other.host }}{{ mine }}", "uses conn, mine,"),
-        (of_a_template, "{% if %}", "uses what does not parse,"),
+        (of_a_template, "{% if %}", "the template of processor_task_id cannot be checked (Expected an expression"),
+        (of_a_template, "{{ logical_date | ds_nodash }}", "cannot be checked (No filter named 'ds_nodash'"),
+        (of_a_mapped_task_group, "", "processor_task_id is known only when the task runs"),
         (of_a_mapped_task, "", "processor_task_id is more than one output"),
         (of_a_computed_value, "", "processor_task_id is more than one output"),
         (of_an_output_as_project, "", "project_id is more than one output"),
