@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import airflow
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from requests_mock import Mocker
 
 from airflow_modelarts import operators
+from airflow_modelarts.emulator import EmulatorServer
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
@@ -31,7 +36,7 @@ def run(name: str) -> dict[str, Any]:
 
 def test_every_block_of_python_is_an_example_that_is_run_here() -> None:
     assert README.count("```python") == len(EXAMPLES)
-    assert set(EXAMPLES) == {*DAGS, "event", "hook", "emulator"}
+    assert set(EXAMPLES) == {*DAGS, "event", "hook", "patience", "own", "emulator"}
 
 
 @pytest.mark.parametrize("name", DAGS)
@@ -40,19 +45,48 @@ def test_the_dags_are_built(name: str) -> None:
 
 
 def test_every_public_name_has_an_example() -> None:
-    public = {*operators.__all__, "ModelArtsProcessorTaskSensor", "ProcessorTaskEventTrigger", "ModelArtsHook"}
+    sensor, emulator, audit = {"ModelArtsProcessorTaskSensor"}, {"EmulatorServer"}, {"AuditRules"}
+    triggers = {"ProcessorTaskTrigger", "ProcessorTaskEventTrigger"}
+    hooks = {"ModelArtsHook", "ModelArtsAsyncHook", "Retries", "ModelArtsError", "ModelArtsNotFoundError"}
     code = "".join(EXAMPLES.values())
+    public = {*operators.__all__, *sensor, *triggers, *hooks, *emulator, *audit}
     assert [name for name in sorted(public) if name not in code] == []
 
 
-def test_the_emulators_example_prints_what_it_set(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pauses: list[float]
+def test_the_test_against_the_emulator_passes(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(EXAMPLES["emulator"])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stdout
+    assert "1 passed" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"json": {"task_id": "abc", "status": 2}}, "completed"),
+        ({"status_code": 404, "json": {"error_code": "ModelArts.4700"}}, "gone"),
+        ({"status_code": 400, "json": {"error_code": "ModelArts.0104"}}, "was refused as ModelArts.0104"),
+    ],
+)
+def test_the_coroutine_tells_the_status_or_what_is_wrong(
+    emulator: EmulatorServer, capsys: pytest.CaptureFixture[str], answer: dict[str, Any], told: str
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", "")  # put back in the end
-    run("emulator")
-    printed = capsys.readouterr().out  # Airflow 2 logs to the same place
-    assert "from-a-test\n" in printed
-    assert printed.endswith("no images in there\n")
+    body = json.dumps(answer["json"])
+    emulator.faults.answer(answer.get("status_code", 200), body, {"Content-Type": "application/json"})
+    run("patience")
+    assert told in capsys.readouterr().out
+
+
+def test_an_operator_of_ones_own_defers_and_goes_on(emulator: EmulatorServer) -> None:
+    task = emulator.state.add_task(status=2)
+    operator = run("own")["CountFeaturesOperator"](task_id="count", processor_task_id=task.task_id)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute({})
+    assert deferred.value.method_name == "count"
+    assert operator.count({}, {"task_id": task.task_id, "status": 2}) > 0
+    with pytest.raises(RuntimeError, match="no such task"):
+        operator.count({}, {"error": "no such task"})
 
 
 @pytest.mark.skipif(ON_AIRFLOW_2, reason="asset watchers came with Airflow 3")
