@@ -29,7 +29,7 @@ def watching() -> Iterator[tuple[Sandbox, EmulatorServer]]:
         connections = {"modelarts_default": emulator.airflow_connection()}
         schedules = {"AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True"}
         with Sandbox(dags, connections=connections, environment=schedules) as sandbox:
-            sandbox.wait_for_dags("on_end", "on_failure")
+            sandbox.wait_for_dags("on_end", "on_end_too", "on_failure")
             yield sandbox, emulator
 
 
@@ -47,6 +47,13 @@ def events(sandbox: Sandbox, asset: str) -> list[str]:
     sql = "SELECT e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id WHERE a.name = ? ORDER BY e.id"
     with closing(sqlite3.connect(f"{sandbox.database.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
         return [json.loads(extra)["payload"]["name"] for (extra,) in database.execute(sql, (asset,))]
+
+
+def noted(sandbox: Sandbox, processor_task_id: str) -> int:
+    """Count the assets for which it is stored that the end of a task was told."""
+    with closing(sqlite3.connect(f"{sandbox.database.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
+        rows = database.execute("SELECT value FROM asset_state_store").fetchall()
+    return sum(processor_task_id in json.loads(value)["ended"] for (value,) in rows)
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
@@ -73,6 +80,8 @@ def test_every_end_starts_a_run_once_even_across_a_killed_triggerer(watching: tu
     state.fail(before[1].task_id, "no luck")
     wait_until(lambda: told(sandbox, "on_end").total() >= 2, "the second end was not told")
     wait_until(lambda: told(sandbox, "on_failure").total() >= 1, "the failure was not told")
+    # An end is noted when it has been sent for sure; one that a kill finds in between is told twice.
+    wait_until(lambda: noted(sandbox, before[1].task_id) == 3, "what was told was not noted")
 
     sandbox.component("triggerer").kill()
     state.finish(before[2].task_id)
@@ -85,6 +94,7 @@ def test_every_end_starts_a_run_once_even_across_a_killed_triggerer(watching: tu
     wait_until(lambda: polls() > count + 9, "nobody polls any more")
 
     assert sorted(events(sandbox, "ends")) == sorted(names)
+    assert events(sandbox, "ends_too") == events(sandbox, "ends")
     assert events(sandbox, "failures") == [before[1].name]
 
 

@@ -14,6 +14,13 @@ ends = Asset(
         AssetWatcher(name="ends", trigger=ProcessorTaskEventTrigger(name_prefix="watched", poll_interval=1)),
     ],
 )
+# Airflow makes one trigger of equal watchers, here of two assets.
+ends_too = Asset(
+    "ends_too",
+    watchers=[
+        AssetWatcher(name="ends", trigger=ProcessorTaskEventTrigger(name_prefix="watched", poll_interval=1)),
+    ],
+)
 failures = Asset(
     "failures",
     watchers=[
@@ -38,4 +45,5 @@ def react_to(asset: Asset, dag_id: str) -> None:
 
 
 react_to(ends, "on_end")
+react_to(ends_too, "on_end_too")
 react_to(failures, "on_failure")
