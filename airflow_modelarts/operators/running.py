@@ -126,7 +126,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         with self._open_hook() as self._hook:
             self._memory = Memory.of(context, self.external_id_key) if self.durable else None
             self._external_id = external_id
-            self._seen = self._lookout(external_id).until(lambda _: True, self.poll_interval)
+            self._seen = self._look(external_id)
             if not self._seen.is_terminal:
                 raise self._deferral(context, external_id, deadline)
             return self.get_job_result(external_id, context)
@@ -178,7 +178,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         from airflow_modelarts.api.errors import ModelArtsNotFoundError
 
         try:
-            self._seen = self._lookout(external_id).until(lambda _: True, self.poll_interval)
+            self._seen = self._look(external_id)
         except ModelArtsNotFoundError as error:
             self.log.warning("%s", error)
             return DELETED
@@ -226,7 +226,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         if self._external_id is None:
             self._announce(context, external_id)  # it had ended before this try, for which Airflow clears the XComs
         if self._seen is None:
-            self._seen = self._read(external_id)
+            self._seen = self._look(external_id)
         if self.wait_for_completion and self._seen.status in self.failed_statuses:
             if self._memory and self._memory.was_cleared and self._seen.status == ProcessorTaskStatus.STOPPED:
                 return self._run_anew(context)
@@ -253,7 +253,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         task_id, version_id = self._ids(external_id)
         if version_id is None:
             return self._hand_on(context, self._seen, self._newest_version(self._seen))
-        return self._hand_on(context, self._open().describe_processor_task(task_id), self._seen)
+        return self._hand_on(context, self._patient().describe_processor_task(task_id), self._seen)
 
     def _newest_version(self, task: ProcessorTask) -> ProcessorTaskVersion | None:
         from airflow_modelarts.api.errors import ModelArtsNotFoundError, ModelArtsRequestError
@@ -261,7 +261,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
         if task.template is not None and task.template.id == FEATURE_ANALYSIS:
             return None
-        versions = self._open().list_processor_task_versions(task.task_id)
+        versions = self._patient().list_processor_task_versions(task.task_id)
         try:
             return max(versions, key=lambda version: version.create_time or 0, default=None)
         except (ModelArtsNotFoundError, ModelArtsRequestError) as error:
@@ -325,7 +325,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         return find()
 
     def _patient(self) -> ModelArtsHook:
-        """Return a hook that sees an outage through for some minutes: what was submitted must not be lost to it."""
+        """Return a hook that sees an outage through for some minutes: what runs or has ended must not be lost to it."""
         from airflow_modelarts.api.exchange import Retries
 
         return self._open().twin(Retries(attempts=20))
@@ -333,6 +333,10 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
     def _open(self) -> ModelArtsHook:
         assert self._hook is not None  # noqa: S101  # nosec B101 - every way in opens it
         return self._hook
+
+    def _look(self, external_id: str) -> Any:
+        """Read what was submitted; an outage is waited out."""
+        return self._lookout(external_id).until(lambda _: True, self.poll_interval)
 
     def _lookout(self, external_id: str) -> Lookout[Any]:
         return Lookout(self._what(external_id), lambda: self._read(external_id), self.log)

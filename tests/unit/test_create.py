@@ -219,6 +219,19 @@ def test_an_outage_is_waited_out(emulator: EmulatorServer, pauses: list[float]) 
     assert run({}, Try())["status_name"] == "completed"
 
 
+def test_an_outage_after_the_end_is_waited_out(emulator: EmulatorServer, pauses: list[float]) -> None:
+    emulator.faults.answer(503, times=12, operation="ListProcessorTaskVersions")
+    attempt = Try()
+    assert run({}, attempt)["status_name"] == "completed"
+    assert attempt.xcoms["version"]["status_name"] == "completed"
+
+
+def test_an_outage_after_the_submission_is_waited_out(emulator: EmulatorServer, pauses: list[float]) -> None:
+    emulator.faults.answer(503, times=12, operation="DescribeProcessorTask")
+    run({"wait_for_completion": False}, Try())
+    assert len(tasks(emulator)) == 1
+
+
 # Once
 
 
@@ -430,6 +443,15 @@ def test_deferred_it_hands_the_same_on(emulator: EmulatorServer) -> None:
     assert attempt.xcoms["version"]["status_name"] == "completed"
 
 
+def test_deferred_an_outage_after_the_end_is_waited_out(emulator: EmulatorServer, pauses: list[float]) -> None:
+    attempt = Try()
+    trigger: Any = deferral(attempt).trigger
+    emulator.state.finish(trigger.processor_task_id)
+    emulator.faults.answer(503, times=12, operation="ListProcessorTaskVersions")
+    event = {"task_id": trigger.processor_task_id, "status": 2}
+    assert operator(deferrable=True).execute_complete(attempt.context, event)["status_name"] == "completed"
+
+
 def test_a_wait_that_ended_too_early_goes_on(emulator: EmulatorServer) -> None:
     emulator.state.next_task(duration=1000)
     attempt = Try()
@@ -581,6 +603,13 @@ def test_a_version_is_waited_for_and_not_the_task(emulator: EmulatorServer, orig
         again(original, deferrable=True).execute(Try().context)
     trigger: Any = deferred.value.trigger
     assert (trigger.processor_task_id, trigger.version_id) == (original.task_id, original.versions[1].version_id)
+
+
+def test_an_outage_after_the_end_of_a_version_is_waited_out(
+    emulator: EmulatorServer, original: Task, pauses: list[float]
+) -> None:
+    emulator.faults.answer(503, times=12, skip=1, operation="DescribeProcessorTask")  # the first is what it lends
+    assert again(original).execute(Try().context)["status_name"] == "completed"
 
 
 def test_a_version_that_fails_says_which(emulator: EmulatorServer, original: Task) -> None:
