@@ -32,9 +32,9 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     that is not daily, set ``window_start``, for example to ``{{ logical_date - macros.timedelta(hours=1) }}``.
 
     The tasks are seen as they are now, not as they were at the window's end. A task that is still active is not looked
-    at again by the next run: ``lag`` gives it the time to end. They are read newest first, no further than the window
-    goes, and none is held: memory grows with what is found, and that is limited. A list shifts while it is read: when a
-    task is deleted meanwhile, another one can be missed.
+    at again by the next run: ``lag`` gives it the time to end. The list is read newest first, no further than the
+    window goes, and no task is held: memory grows with what is found, and that is limited. A list shifts while it is
+    read: when a task is deleted meanwhile, another one can be missed.
 
     Its XCom is the report in a few kilobytes: ``window``, ``total``, ``undated``, ``by_status``, ``by_template``,
     ``broken_rules``, ``findings`` with the first ten task ids of each kind, ``failures`` with the first ten messages,
@@ -55,10 +55,10 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param source: the data source, for example a dataset id (templated).
     :param workspace_id: whose tasks (templated); the service's default is "0".
     :param report_path: the report as an HTML page that needs nothing else, for example
-        ``s3://bucket/audits/{{ ds }}.html`` (templated); beside it, with all findings, the same as ``.json``. The
-        provider of the object store must be installed. A file appears when it is complete, and replaces the one before
-        it at once; until then it is a hidden file beside it, ``.name.part-…``, for which the connection needs the
-        rights to copy and delete. Default: none is written.
+        ``s3://bucket/audits/{{ ds }}.html`` (templated; a run without a logical date has no ``ds``); beside it, with
+        all findings, the same as ``.json``. The provider of the object store must be installed. A file appears when it
+        is complete, and replaces the one before it at once; until then it is a hidden file beside it,
+        ``.name.part-…``, for which the connection needs the rights to copy and delete. Default: none is written.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
     :param fail_on_broken_rules: fail when a rule is broken, after the report was written and the XCom was pushed;
         default false. It is a verdict, so Airflow does not retry it; ``retries`` are for a service out of reach.
@@ -130,8 +130,9 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             if start is None and interval_start:
                 start = in_utc(interval_start) - lag
         if start is None:
-            self.log.info("No window_start and no data interval to go by: auditing the day before %s.", end)
             start = in_utc(_day_before(end, context)) - lag
+            told = "No window_start and no data interval to go by: auditing the day before %s."
+            self.log.info(told, in_utc(end) - lag)
         return Window(in_utc(start), in_utc(end) - lag)
 
     def _audit(self, hook: ModelArtsHook, window: Window, now: datetime) -> AuditReport:
