@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -298,3 +298,32 @@ def test_only_triggers_that_can_share_a_poll_have_the_same_key() -> None:
 def test_a_status_that_is_no_end_is_refused() -> None:
     with pytest.raises(ValueError, match="only 2, 3 and 4"):
         ProcessorTaskEventTrigger(statuses=[1])
+
+
+# The poll
+
+
+def test_where_airflow_cannot_share_a_poll_it_has_one_of_its_own(emulator: EmulatorServer) -> None:
+    """So it is on Airflow 3.0 to 3.2."""
+    task = emulator.state.add_task(status=1)
+
+    async def listen() -> Any:
+        async with aclosing(ProcessorTaskEventTrigger(poll_interval=5).run()) as events:  # type: ignore[type-var]
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(12)
+            emulator.state.finish(task.task_id)
+            return (await first).payload["task_id"]
+
+    assert run(listen()) == task.task_id
+    assert emulator.state.log.count("ListProcessorTasks") == 4 * 3, "at 0, 5, 10 and 15 seconds"
+
+
+def test_a_shared_poll_shows_what_there_is_again_and_again(emulator: EmulatorServer) -> None:
+    task = emulator.state.add_task(status=1)
+
+    async def look() -> list[Picture]:
+        arguments = ProcessorTaskEventTrigger(poll_interval=5).serialize()[1]
+        async with aclosing(ProcessorTaskEventTrigger.open_shared_stream(arguments)) as pictures:  # type: ignore[type-var]
+            return [await anext(pictures) for _ in range(3)]
+
+    assert [set(seen.active) for seen in run(look())] == [{task.task_id}] * 3
