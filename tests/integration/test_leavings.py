@@ -55,10 +55,12 @@ def airflow_with_lineage(emulator: EmulatorServer, lineage: Path) -> Iterator[Sa
         connections={"modelarts_default": json.dumps(connection)},
         environment={
             "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+            # Seconds, after which it would give up on an event; a busy machine needs more than the default of 10.
+            "AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": "120",
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",  # else no event would start a run
         },
     ) as running:
-        running.wait_for_dags("leavings", "leavings_consumer")
+        running.wait_for_dags("leavings", "leavings_consumer", timeout=180)
         yield running
 
 
@@ -74,7 +76,7 @@ def run(airflow_with_lineage: Sandbox, emulator: EmulatorServer) -> dict[str, st
         },
     )
     run_id = airflow_with_lineage.trigger("leavings", conf={"id": described.task_id})
-    airflow_with_lineage.wait("leavings", run_id, timeout=180)
+    airflow_with_lineage.wait("leavings", run_id, timeout=600)
     created = {
         xcom.task_id: str(xcom.value)
         for xcom in airflow_with_lineage.xcoms("leavings", run_id)
@@ -96,8 +98,15 @@ def asset_events(sandbox: Sandbox, task_id: str) -> dict[str, dict[str, Any]]:
 
 
 def lineage_events(lineage: Path, task_id: str, kind: str) -> list[dict[str, Any]]:
-    events = [json.loads(line) for line in lineage.read_text().splitlines()]
-    return [event for event in events if event["job"]["name"] == f"leavings.{task_id}" and event["eventType"] == kind]
+    """Return what OpenLineage told of a task; it may tell of an end when the run already counts as over."""
+    deadline = time.monotonic() + 60
+    while True:
+        *lines, _ = lineage.read_text().split("\n")  # the last one may not be complete
+        events = [json.loads(line) for line in lines]
+        found = [e for e in events if e["job"]["name"] == f"leavings.{task_id}" and e["eventType"] == kind]
+        if found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
 
 
 def names(datasets: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -139,12 +148,12 @@ def test_an_alias_gets_the_output_of_the_version(airflow_with_lineage: Sandbox, 
 
 
 def test_an_aliass_event_starts_a_dag_that_reads_it(airflow_with_lineage: Sandbox, run: dict[str, str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (found := rows(airflow_with_lineage, "SELECT run_id FROM dag_run WHERE dag_id = 'leavings_consumer'")):
         assert time.monotonic() < deadline, "no run was started"
         time.sleep(0.2)
     run_id = str(found[0][0])
-    assert airflow_with_lineage.wait("leavings_consumer", run_id) == "success"
+    assert airflow_with_lineage.wait("leavings_consumer", run_id, timeout=600) == "success"
     (xcom,) = [x for x in airflow_with_lineage.xcoms("leavings_consumer", run_id) if x.key == "return_value"]
     # Airflow 3 tells an alias's event twice, by the alias and by the asset.
     assert {told["task_id"] for told in xcom.value} == {run["created_worker"]}
