@@ -56,6 +56,11 @@ class Memory:
         """Whether the submission is from before a user cleared the Airflow task, which stops what runs."""
         return bool(self._record.get("cleared"))
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the submission has been seen to its end."""
+        return bool(self._record.get("done"))
+
     def begin(self, intent: Any) -> None:
         """Note what is about to be posted."""
         self._save({"intent": intent, "max_tries": self._max_tries})
@@ -73,7 +78,7 @@ class Memory:
         self._record = {}
 
     def _cleared(self) -> None:
-        if self._record.get("done"):
+        if self.is_done:
             self.forget()
         else:
             self._save({**self._record, "max_tries": self._max_tries, "cleared": True})

@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout, ResumableJobMixin, TaskDeferred, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowTaskTimeout,
+    ResumableJobMixin,
+    TaskDeferred,
+    conf,
+)
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
@@ -189,7 +195,9 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         return status != DELETED and status not in map(status_name, TERMINAL_STATUSES)
 
     def is_job_succeeded(self, status: str) -> bool:
-        """Whether it has ended, and not in a failure."""
+        """Whether it has ended, and not in a failure; a stop that nobody has heard of may have been Airflow's own."""
+        if status == status_name(ProcessorTaskStatus.STOPPED) and not (self._memory and self._memory.is_done):
+            return False
         return status in map(status_name, TERMINAL_STATUSES - set(self.failed_statuses))
 
     def poll_until_complete(self, external_id: Any, context: Context) -> Any:
@@ -199,7 +207,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             self.on_kill()  # the signal came while nobody knew the id
         if not self.wait_for_completion:
             return self.get_job_result(external_id, context)
-        if self.deferrable:
+        if self.deferrable and not self._killed:  # whoever takes over would not know that the stop is Airflow's own
             raise self._deferral(context, external_id)
         self._seen = self._lookout(external_id).until(lambda seen: seen.is_terminal, self.poll_interval)
         return self.get_job_result(external_id, context)
@@ -227,15 +235,22 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             self._announce(context, external_id)  # it had ended before this try, for which Airflow clears the XComs
         if self._seen is None:
             self._seen = self._look(external_id)
-        if self.wait_for_completion and self._seen.status in self.failed_statuses:
-            if self._memory and self._memory.was_cleared and self._seen.status == ProcessorTaskStatus.STOPPED:
-                return self._run_anew(context)
+        is_stopped = self._seen.status == ProcessorTaskStatus.STOPPED
+        if is_stopped and not self._killed and self._memory and self._memory.was_cleared:
+            return self._run_anew(context)
+        is_failure = self.wait_for_completion and self._seen.status in self.failed_statuses
+        if is_failure or (is_stopped and self._killed):
             self._note_for_lineage(self._seen)
             raise self._failure(external_id)
         concluded = self._conclude(context, external_id)
         if self._memory:
             self._memory.conclude()
         return concluded
+
+    def _will_do(self, status: int | None) -> bool:
+        """Whether what an earlier try submitted is to be adopted."""
+        name = status_name(status)
+        return self.is_job_active(name) or self.is_job_succeeded(name)
 
     def _failure(self, external_id: str) -> ModelArtsProcessorTaskFailed:
         reason = getattr(self._seen, "error_msg", None) or "the service gave no error_msg"
@@ -294,6 +309,10 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsError
 
         for attempt in range(SUBMISSIONS):
+            if self._killed:  # Airflow 3 lets it go on after on_kill
+                if not may_be_there:
+                    self._forget()
+                raise AirflowException("This try was killed, so it submits nothing any more")
             try:
                 return send()
             except ModelArtsError as error:

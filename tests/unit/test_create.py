@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout, TaskDeferred
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.errors import (
@@ -530,21 +530,60 @@ def test_killed_it_stops_its_version(emulator: EmulatorServer, monkeypatch: pyte
         task.execute(Try().context)
 
 
-def test_killed_while_the_answer_is_on_its_way_it_stops_the_version_later(emulator: EmulatorServer) -> None:
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("failed_statuses", [(3, 4), (3,)])
+def test_killed_while_the_answer_is_on_its_way_it_stops_the_version_later(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, failed_statuses: tuple[int, ...], *, deferrable: bool
+) -> None:
+    import requests
+
     emulator.state.next_task(duration=1000)
+    task = operator(deferrable=deferrable, failed_statuses=failed_statuses)
+    send = requests.Session.request
+
+    def send_and_kill(session: requests.Session, method: str, url: str, **arguments: Any) -> requests.Response:
+        answer = send(session, method, url, **arguments)
+        if method == "POST" and not task._killed:
+            emulator.state.set_status(tasks(emulator)[0].task_id, 1)
+            task.on_kill()
+        return answer
+
+    monkeypatch.setattr(requests.Session, "request", send_and_kill)
+    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
+        task.execute(Try().context)
+
+
+def test_killed_before_it_has_submitted_it_submits_nothing(emulator: EmulatorServer) -> None:
     task = operator()
     attempt = Try()
-    started = task._post
-
-    def kill_and_post(*args: Any, **kwargs: Any) -> str:
-        task.on_kill()
-        task_id = started(*args, **kwargs)
-        emulator.state.set_status(task_id, 1)
-        return task_id
-
-    task._post = kill_and_post  # type: ignore[method-assign]
-    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
+    task.on_kill()
+    with pytest.raises(AirflowException, match="was killed"):
         task.execute(attempt.context)
+    assert tasks(emulator) == []
+    assert attempt.store == {}
+
+
+def test_a_stop_of_its_own_is_a_failure_whatever_ends_are(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.state.next_task(duration=1000)
+    task = operator(failed_statuses=(3,))
+
+    def kill(_: float) -> None:
+        emulator.state.set_status(tasks(emulator)[0].task_id, 1)
+        task.on_kill()
+
+    monkeypatch.setattr("time.sleep", kill)
+    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
+        task.execute(Try().context)
+
+
+def test_a_stop_of_somebody_else_is_a_success_if_it_is_to_be(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.state.next_task(duration=1000)
+    monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(tasks(emulator)[0].task_id))
+    assert run({"failed_statuses": (3,)}, Try())["status_name"] == "stopped"
 
 
 def test_killed_it_says_that_a_feature_analysis_cannot_be_stopped(
@@ -779,3 +818,72 @@ def test_an_intent_of_an_older_release_is_understood(emulator: EmulatorServer, o
     again(original).execute(Try().context)
     again(original).execute(pending(before).context)
     assert len(original.versions) == 2
+
+
+# Stopped, where a stop is no failure
+
+
+def stopped(emulator: EmulatorServer) -> Try:
+    """Return a try whose task Airflow has stopped, as after ``execution_timeout``."""
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt)
+    emulator.state.stop(tasks(emulator)[0].task_id)
+    return attempt
+
+
+@with_memory
+@pytest.mark.parametrize("cleared", [False, True])
+def test_what_was_stopped_before_it_had_ended_is_run_anew(emulator: EmulatorServer, *, cleared: bool) -> None:
+    attempt = stopped(emulator).next(cleared=cleared)
+    assert run({"failed_statuses": (3,)}, attempt)["status_name"] == "completed"
+    assert len(tasks(emulator)) == 2
+
+
+@with_memory
+def test_what_is_stopped_while_the_cleared_task_waits_is_run_anew(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt)
+    first = tasks(emulator)[0].task_id
+    monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(first))
+    assert run({"failed_statuses": (3,)}, attempt.next(cleared=True))["task_id"] != first
+
+
+@with_memory
+def test_killed_it_runs_nothing_anew(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt)
+    emulator.state.set_status(tasks(emulator)[0].task_id, 1)
+    task = operator()
+    monkeypatch.setattr("time.sleep", lambda _: task.on_kill())
+    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
+        task.execute(attempt.next(cleared=True).context)
+    assert len(tasks(emulator)) == 1
+
+
+@with_memory
+def test_a_stop_that_was_handed_on_as_a_success_stays_one(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.state.next_task(status=4)
+    attempt = Try()
+    first = run({"failed_statuses": (3,)}, attempt)
+    assert run({"failed_statuses": (3,)}, attempt.next())["task_id"] == first["task_id"]
+
+
+@with_memory
+@pytest.mark.parametrize("kind", ["task", "version"])
+def test_what_was_stopped_before_its_id_was_known_is_run_anew(emulator: EmulatorServer, kind: str) -> None:
+    if kind == "task":
+        first = emulator.state.add_task("check-1", template="sys_data_validation", status=4)
+        returned = run({"failed_statuses": (3,)}, pending("check-1"))
+        assert returned["task_id"] != first.task_id
+    else:
+        task = emulator.state.add_task("t", template="sys_data_validation", status=4, body={"inputs": INPUTS})
+        attempt = pending({"processor_task_id": task.task_id, "versions": []})
+        again(task, failed_statuses=(3,)).execute(attempt.context)
+        assert attempt.xcoms["version"]["status_name"] == "completed"
