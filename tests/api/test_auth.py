@@ -418,6 +418,16 @@ def test_of_three_only_one_takes_over_an_abandoned_renewal(process: Process) -> 
     assert [type(flow.send(None)) for flow in flows[1:]] == [Request, Pause]
 
 
+def test_a_copy_of_the_cache_has_its_grants_and_none_of_its_renewals(process: Process) -> None:
+    process.obtain(AGENCY, session_token(), security_key())
+    renewing = process.flow(USER)
+    next(renewing)
+    with process.cache._lock:  # as where a signal interrupts whoever holds it
+        process.cache = process.cache.copy()
+        assert process.obtain(AGENCY).value == AccessKey("AK1", "S3CRET", "T0KEN")
+        assert process.obtain(USER, token()).value == StaticToken("T1")
+
+
 def test_two_identities_are_renewed_side_by_side(process: Process) -> None:
     first, second = process.flow(USER), process.flow(replace(USER, user_name="other"))
     assert [type(start(flow)) for flow in (first, second)] == [Request, Request]

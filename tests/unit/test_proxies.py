@@ -189,6 +189,14 @@ def test_a_proxy_that_is_no_url_is_a_setting_to_change(
     assert "fake-secret" not in str(caught.value)
 
 
+def test_a_proxy_whose_name_nobody_can_look_up_is_named_as_a_suspect(
+    monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy..example.com:3128")
+    with pytest.raises(ModelArtsConfigurationError, match=r"or that of a proxy.*the host name is not valid"):
+        carry_out(DESCRIBE, ONCE)
+
+
 def test_an_exempted_host_is_called_without_the_proxy(
     proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
