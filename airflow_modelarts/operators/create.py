@@ -65,8 +65,9 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
     ``result`` and ``work_path``; beside that ``processor_task_id`` as soon as it is known, and, for a task with
     versions, ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …).
 
-    Killed, cleared or marked as failed while the task runs, it stops the running version. A feature analysis has no
-    versions, and the service offers no way to stop it. Before Airflow 3.3 a task that is deferred cannot notice this.
+    Killed, cleared or marked as failed while the task runs, it stops the running version, which is then no success
+    whatever ``failed_statuses`` says. Before Airflow 3.3 a task that is deferred cannot notice this. A feature analysis
+    cannot be stopped: cleared while it runs, it is adopted, with the inputs that it was started with.
 
     Every field of the request is templated, however deep in it the template stands.
 
@@ -91,7 +92,9 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
     :param project_id: instead of the connection's (templated).
     :raises ValueError: ``failed_statuses`` has one that is no end.
     :raises ModelArtsRequestError: the request is not valid; nothing was sent, and every fault is named.
-    :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``.
+    :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``.
+    :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped since the
+        Airflow task was killed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -189,17 +192,24 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
     """
     Runs a processing task again, as a new version of it (CreateProcessorTaskVersion), and waits for that version's end.
 
-    What is not given is taken from the task as it is. It pushes what
-    :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator` does, and stops the version when it is
-    killed.
+    What is not given is taken from the task as it is; with new inputs, the old ``version_id`` is not. It pushes what
+    :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator` does, and ``task_version_id`` beside
+    ``processor_task_id``, as soon as they are known. It stops the version when it is killed.
 
     Before it posts, it notes the task's versions in Airflow's task state store (Airflow 3.3). A retry after a crash
     adopts a version that has come since. It cannot tell its own version from one that somebody else made of the same
-    task in that moment, as there is nothing in a version by which to know it.
+    task before the retry, as there is nothing in a version by which to know it.
 
     :param processor_task_id: the processing task's id (templated). A feature analysis has no versions.
-    :param name: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all others;
-        default is the task's own.
+    :param name: that the request carries, without a suffix (templated); default is the task's own.
+    :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are
+        ``data_source``, ``inputs``, ``work_path``, ``version_id``, ``description``, ``workspace_id`` and all that is
+        about waiting, memory and the connection; ``create_version`` and ``random_name_suffix`` there are none.
+    :raises ValueError: ``failed_statuses`` has one that is no end.
+    :raises ModelArtsRequestError: the request is not valid; no version was made.
+    :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped since
+        the Airflow task was killed.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
     external_id_key = "modelarts_task_version_id"
@@ -264,8 +274,8 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
         task = self._open().describe_processor_task(self.processor_task_id).to_json()
         lent = {field: task[field] for field in ("name", *BODY_FIELDS) if task.get(field) is not None}
         if given["inputs"] is not None or given["data_source"] is not None:
-            lent.pop("data_source", None)
-            lent.pop("inputs", None)
+            for field in ("data_source", "inputs", "version_id"):  # the last is of the dataset that they name
+                lent.pop(field, None)
         elif "inputs" in lent:
             lent.pop("data_source", None)  # the service tells both, and takes one
         if isinstance(lent.get("work_path"), dict):

@@ -19,6 +19,9 @@ class Memory:
     that may or may not have reached the service.
 
     Airflow raises ``max_tries`` when a user clears a task, and leaves it alone for a retry: that tells the two apart.
+    It does not where ``retries`` was lowered by as many as there were tries: such a clear looks like a retry. A task
+    that is cleared while a worker has it may come back as a plain retry too: then what was stopped counts as a failed
+    try, and is submitted anew.
 
     :param store: Airflow's task state store.
     :param id_key: under which the mixin keeps the id.

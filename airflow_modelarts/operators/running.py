@@ -112,7 +112,8 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         self._check()
         if not AIRFLOW_V_3_3_PLUS:
             self.log.info(
-                "This Airflow remembers nothing between tries, as 3.3 does: a try after a crash runs another one."
+                "Only Airflow 3.3 and later remember a submission between tries: "
+                "here, a try after a crash runs another one."
             )
         with self._open_hook() as self._hook:
             self._memory = Memory.of(context, self.external_id_key) if self.durable else None
@@ -146,10 +147,8 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         except Exception as error:
             if not timed_out:
                 raise
-            self._external_id = self._recall(context)
-            with self._open_hook() as self._hook:
-                self._hook.get_conn()
-                self.on_kill()
+            # What on_kill needs to know: Airflow calls it for the error that follows.
+            self._external_id, self._hook = self._recall(context), self._open_hook()
             raise AirflowTaskTimeout("execution_timeout is over, and the processing task has not ended") from error
 
     def on_kill(self) -> None:

@@ -356,9 +356,11 @@ def test_without_memory_it_works_all_the_same(emulator: EmulatorServer, memory: 
     assert len(tasks(emulator)) == 1
 
 
-def test_an_airflow_that_remembers_nothing_says_so_once(emulator: EmulatorServer, said: Callable[[], str]) -> None:
+def test_an_airflow_that_remembers_no_submission_says_so_once(
+    emulator: EmulatorServer, said: Callable[[], str]
+) -> None:
     run({}, Try())
-    assert said().count("This Airflow remembers nothing") == (0 if AIRFLOW_V_3_3_PLUS else 1)
+    assert said().count("Only Airflow 3.3 and later remember a submission") == (0 if AIRFLOW_V_3_3_PLUS else 1)
 
 
 class Crashes:
@@ -485,9 +487,12 @@ def test_a_timeout_stops_the_version(emulator: EmulatorServer) -> None:
     deferral(attempt)
     (task,) = tasks(emulator)
     emulator.state.set_status(task.task_id, 1)
+    resumed = operator(deferrable=True)
     with pytest.raises(AirflowTaskTimeout, match="execution_timeout is over"):
-        operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+        resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+    resumed.on_kill()  # as Airflow does after this error
     assert emulator.state.status(task.task_id) == 4
+    assert emulator.state.log.count("StopProcessorTaskVersion") == 1
 
 
 def test_a_timeout_stops_the_one_version(emulator: EmulatorServer, original: Task) -> None:
@@ -498,8 +503,10 @@ def test_a_timeout_stops_the_one_version(emulator: EmulatorServer, original: Tas
     emulator.state.set_status(original.task_id, 1)
     attempt.store.clear()  # as on Airflow 2: the XCom is all there is
     context = {key: value for key, value in attempt.context.items() if key == "ti"}
+    resumed = again(original, deferrable=True)
     with pytest.raises(AirflowTaskTimeout):
-        again(original, deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+        resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    resumed.on_kill()
     assert emulator.state.status(original.task_id) == 4
 
 
@@ -635,6 +642,15 @@ def test_inputs_that_are_given_replace_those_of_the_task(emulator: EmulatorServe
     again(original, data_source=given).execute(Try().context)
     assert original.versions[1].body["data_source"] == given
     assert "inputs" not in original.versions[1].body
+
+
+@pytest.mark.parametrize("given", [{}, {"version_id": "V2"}])
+def test_the_dataset_version_goes_with_the_inputs(emulator: EmulatorServer, given: dict[str, str]) -> None:
+    body = {"inputs": INPUTS, "version_id": "V1"}
+    task = emulator.state.add_task("t", template="sys_data_validation", status=2, body=body)
+    again(task).execute(Try().context)
+    again(task, inputs=[{"type": "DATASET", "source": "another"}], **given).execute(Try().context)
+    assert [version.body.get("version_id") for version in task.versions[1:]] == ["V1", given.get("version_id")]
 
 
 def test_a_version_is_waited_for_and_not_the_task(emulator: EmulatorServer, original: Task) -> None:
