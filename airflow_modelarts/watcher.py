@@ -193,7 +193,7 @@ def _copy(error: BaseException) -> BaseException:
 
 def stretched(interval: float, failures: int, error: ModelArtsError) -> float:
     """Return the pause after some failures in a row: growing, with jitter, and as long as the service asks for."""
-    jitter = random.uniform(0.8, 1.2)  # noqa: S311  # nosec B311
+    jitter = random.uniform(0.8, 1.2)  # noqa: S311  # nosec B311 - jitter
     return max(grown(interval, failures) * jitter, min(error.retry_after or 0.0, longest_pause(interval)))
 
 
