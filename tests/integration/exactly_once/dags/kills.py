@@ -12,7 +12,7 @@ from airflow_modelarts.operators import (
     ModelArtsCreateProcessorTaskVersionOperator,
 )
 
-#: Seconds. Long enough to tell what comes with a poll from what comes without one.
+#: Seconds. A stop must come within one of them.
 POLL_INTERVAL = 20
 BODY: dict[str, Any] = {
     "inputs": [{"type": "DATASET", "source": "PYc9H2HGv5BJNwBGXyK"}],
@@ -28,7 +28,7 @@ def create(dag_id: str, template: str = "sys_data_validation", **arguments: Any)
 for path, deferrable in (("synchronous", False), ("deferrable", True)):
     create(f"happy_{path}", deferrable=deferrable, poll_interval=1)
     create(f"killed_{path}", deferrable=deferrable, poll_interval=POLL_INTERVAL)
-    create(f"timed_out_{path}", deferrable=deferrable, poll_interval=1, execution_timeout=timedelta(seconds=8))
+    create(f"timed_out_{path}", deferrable=deferrable, poll_interval=1, execution_timeout=timedelta(seconds=30))
 create("cleared_deferrable", deferrable=True, poll_interval=1)
 create("analysis", "sys_data_analyse", deferrable=True, poll_interval=1)
 
