@@ -434,10 +434,18 @@ def _body(operation: str, model: type[BaseModel], fields: dict[str, Any]) -> byt
 
 def _query(**parameters: Any) -> dict[str, str]:
     return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
+        name: str(value).lower() if isinstance(value, bool) else _sendable(name, str(value))
         for name, value in parameters.items()
         if value is not None
     }
+
+
+def _sendable(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, as JSON can hold
+        raise ModelArtsRequestError(f"{name} is {text!r}, which cannot be sent: {error.reason}") from None
+    return text
 
 
 def _path(*segments: str) -> str:
@@ -447,7 +455,7 @@ def _path(*segments: str) -> str:
 def _segment(value: object) -> str:
     # It can be anything: users pass what another task pushed. A dot segment would change the path.
     if isinstance(value, str) and value.strip() and value not in (".", ".."):
-        return encode(value)
+        return encode(_sendable("an id", value))
     raise ModelArtsRequestError(
         f"{value!r} is not the id of a processing task or version: if another task gives it, check what that pushed"
     )

@@ -168,6 +168,19 @@ def test_what_is_not_an_id_is_refused_before_it_is_sent(
         operation_of(value)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda half: operations.describe_processor_task(half),
+        lambda half: operations.list_processor_tasks(task_name=half),
+        lambda half: operations.create_processor_task(name=half, template={"id": "sys_data_analyse"}),
+    ],
+)
+def test_text_that_utf8_cannot_hold_is_told_before_anything_is_sent(build: Callable[[str], Any]) -> None:
+    with pytest.raises(ModelArtsRequestError, match="surrogates not allowed|unable to parse raw data as a unicode string"):
+        build("half of a pair: \ud83d")
+
+
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 @example("/")
