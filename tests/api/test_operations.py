@@ -177,7 +177,7 @@ def test_what_is_not_an_id_is_refused_before_it_is_sent(
     ],
 )
 def test_text_that_utf8_cannot_hold_is_told_before_anything_is_sent(build: Callable[[str], Any]) -> None:
-    with pytest.raises(ModelArtsRequestError, match="surrogates not allowed|unable to parse raw data as a unicode string"):
+    with pytest.raises(ModelArtsRequestError, match=r"surrogates not allowed|unable to parse raw data"):
         build("half of a pair: \ud83d")
 
 
