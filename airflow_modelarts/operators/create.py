@@ -202,9 +202,8 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
 
     :param processor_task_id: the processing task's id (templated). A feature analysis has no versions.
     :param name: that the request carries, without a suffix (templated); default is the task's own.
-    :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are
-        ``data_source``, ``inputs``, ``work_path``, ``version_id``, ``description``, ``workspace_id`` and all that is
-        about waiting, memory and the connection; ``create_version`` and ``random_name_suffix`` there are none.
+    :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all
+        others; there is no ``create_version`` and no ``random_name_suffix`` here, and none has to be given.
     :raises ValueError: ``failed_statuses`` has one that is no end.
     :raises ModelArtsRequestError: the request is not valid; no version was made.
     :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped since

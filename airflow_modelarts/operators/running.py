@@ -320,13 +320,14 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
                     self._forget()
                     raise
                 self.log.warning("%s Looking it up, since it may be there.", error)
-                if found := self._find_soon(find, attempt):
-                    return found
                 is_there = isinstance(error, ModelArtsAlreadyExistsError)
-                if not (is_there or error.temporary or error.outcome_unknown):
-                    self._forget()  # what is refused for good now was not accepted earlier
-                    raise
-                if attempt == SUBMISSIONS - 1 or not refused_twice:
+                is_final = not (is_there or error.temporary or error.outcome_unknown)
+                # What was accepted can itself be the reason, with the quota that it has used up: then look longest.
+                if found := self._find_soon(find, SUBMISSIONS if is_final else attempt):
+                    return found
+                if is_final:
+                    self._forget()
+                if is_final or attempt == SUBMISSIONS - 1 or not refused_twice:
                     raise
         raise AssertionError("unreachable")
 
