@@ -17,7 +17,10 @@ MODES: dict[str, dict[str, Any]] = {
     "deferrable": {"deferrable": True},
     "triggerer": {"start_from_trigger": True, "end_from_trigger": True},
 }
-PATIENCE: dict[str, Any] = {"poke_interval": 1, "timeout": 120, "retry_delay": timedelta(seconds=1)}
+PATIENCE: dict[str, Any] = {"poke_interval": 1, "timeout": 600, "retry_delay": timedelta(seconds=1)}
+
+#: Waits for a task of their own, which runs until the wait has seen it run; by connection.
+RUNNING = {"running": "modelarts_default", "password": "modelarts_password"}
 
 
 def sensor(task_id: str, **arguments: Any) -> ModelArtsProcessorTaskSensor:
@@ -27,21 +30,25 @@ def sensor(task_id: str, **arguments: Any) -> ModelArtsProcessorTaskSensor:
 with DAG(
     "waits",
     schedule=None,
-    params={name: Param("", type="string") for name in ("running", "failed", "stopped", "versioned")},
+    params={
+        name: Param("", type="string")
+        for name in ("failed", "stopped", "versioned", *(f"{mode}_{name}" for mode in MODES for name in RUNNING))
+    },
 ):
     for mode, options in MODES.items():
-        for name in ("running", "failed", "stopped"):
+        for name in ("failed", "stopped"):
             sensor(f"{mode}_{name}", processor_task_id=f"{{{{ params.{name} }}}}", **options)
         sensor(f"{mode}_any_end", processor_task_id="{{ params.failed }}", failed_statuses=(), **options)
         sensor(f"{mode}_soft_fail", processor_task_id="{{ params.failed }}", soft_fail=True, **options)
         sensor(f"{mode}_retries", processor_task_id="{{ params.failed }}", retries=1, **options)
         sensor(f"{mode}_unknown", processor_task_id="no-such-task", **options)
-        sensor(
-            f"{mode}_password",
-            processor_task_id="{{ params.running }}",
-            modelarts_conn_id="modelarts_password",
-            **options,
-        )
+        for name, conn_id in RUNNING.items():
+            sensor(
+                f"{mode}_{name}",
+                processor_task_id=f"{{{{ params.{mode}_{name} }}}}",
+                modelarts_conn_id=conn_id,
+                **options,
+            )
 
     @task
     def samples(params: dict[str, Any]) -> list[dict[str, Any]]:
