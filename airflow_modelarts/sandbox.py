@@ -269,7 +269,7 @@ class Component:
     def log_end(self, lines: int = 20) -> str:
         """Return the last lines of what the process wrote."""
         with contextlib.suppress(OSError):
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
         return ""
 
 
@@ -439,7 +439,7 @@ class Sandbox:
             raise SandboxError(f"`{title}` did not end within {timeout:g} s. Its output:\n{command.log_end()}")
         if status:
             raise SandboxError(f"`{title}` failed with exit status {status}:\n{command.log_end()}")
-        return log.read_text(errors="replace")
+        return log.read_text(encoding="utf-8", errors="replace")
 
     @property
     def environment_file(self) -> Path:
@@ -529,7 +529,7 @@ class Sandbox:
             folder /= f"map_index={map_index}"
         attempt = "*" if try_number is None else try_number
         files = sorted(folder.glob(f"attempt={attempt}.log*"), key=lambda file: file.name)
-        return "\n".join(readable_log(file.read_text(errors="replace")) for file in files)
+        return "\n".join(readable_log(file.read_text(encoding="utf-8", errors="replace")) for file in files)
 
     # Inside
 
@@ -549,7 +549,8 @@ class Sandbox:
         theirs = [name for name in os.environ if _is_a_setting(name) and name not in self.environment]
         lines = [f"unset {name}\n" for name in sorted(theirs)]
         lines += [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(ours.items())]
-        with open(self.environment_file, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        descriptor = os.open(self.environment_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
             file.writelines(lines)
 
     def _component_log(self, name: str) -> Path:
