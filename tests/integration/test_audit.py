@@ -53,7 +53,7 @@ def test_the_example_reports_and_then_fails_without_a_retry(own_emulator: Emulat
     add_yesterdays_tasks(own_emulator)
     connections = {"modelarts_default": own_emulator.airflow_connection()}
     with Sandbox(EXAMPLE.parent, only_file=EXAMPLE, connections=connections) as sandbox:
-        sandbox.wait_for_dags("nightly_audit")
+        sandbox.wait_for_dags("nightly_audit", timeout=180)
         # Without a logical date, as a run that is started by hand has it in Airflow 3.
         run_id = "by_hand"
         conf = json.dumps({"folder": str(tmp_path)})

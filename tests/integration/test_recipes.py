@@ -79,7 +79,7 @@ def test_the_recipes_run_as_they_stand(reader: Sandbox, emulator: EmulatorServer
     waited_for = emulator.state.add_task(duration=8)
     again = emulator.state.add_task(template="sys_data_validation", status=2)
     active = emulator.state.add_task(duration=10_000)  # one for the recipe that waits for all that are active
-    reader.wait_for_dags(*(dag_id for dag_id, _ in DAGS.values()))
+    reader.wait_for_dags(*(dag_id for dag_id, _ in DAGS.values()), timeout=180)
     ids = {"wait": waited_for.task_id, "rest": again.task_id}
     runs = {
         name: start_by_hand(reader, dag_id, conf={"processor_task_id": ids[name]} if name in ids else {})
@@ -106,7 +106,7 @@ def test_the_recipes_run_as_they_stand(reader: Sandbox, emulator: EmulatorServer
 def test_an_example_runs_without_a_logical_date(reader: Sandbox) -> None:
     """As one that is started by hand does in Airflow 3; Airflow 2 gives it one."""
     dag_id, run_id = EXAMPLE.stem, "by_hand"
-    reader.wait_for_dags(dag_id)
+    reader.wait_for_dags(dag_id, timeout=180)
     reader.airflow("dags", "trigger", dag_id, "--run-id", run_id)
     assert reader.wait(dag_id, run_id, timeout=240) == "success"
     (path,) = [xcom.value["path"] for xcom in reader.xcoms(dag_id, run_id) if xcom.key == "work_path"]
