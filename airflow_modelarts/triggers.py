@@ -256,9 +256,24 @@ class ProcessorTaskTrigger(BaseTrigger):
         try:
             await hook.stop_processor_task_version(self.processor_task_id, version_id or "")
         except ModelArtsError as error:  # the others are to be stopped all the same
-            self.log.warning("%s", error)
-        else:
-            self.log.info("Stopped version '%s' of processing task '%s'.", version_id, self.processor_task_id)
+            # It may have ended meanwhile, or been stopped by an attempt whose answer was lost.
+            end = await self._end_of(hook, version_id)
+            if end is None:
+                self.log.warning("%s", error)
+                return
+            if end != ProcessorTaskStatus.STOPPED:
+                text = "Version '%s' of processing task '%s' had ended already: it is %s."
+                self.log.info(text, version_id, self.processor_task_id, status_name(end))
+                return
+        self.log.info("Stopped version '%s' of processing task '%s'.", version_id, self.processor_task_id)
+
+    async def _end_of(self, hook: ModelArtsAsyncHook, version_id: str | None) -> int | None:
+        """Return the status of a version that has ended; None when it has not, or nobody knows."""
+        try:
+            status = (await hook.describe_processor_task_version(self.processor_task_id, version_id or "")).status
+        except ModelArtsError:  # the refusal of the stop says more
+            return None
+        return status if status in TERMINAL_STATUSES else None
 
 
 class ProcessorTaskEventTrigger(BaseEventTrigger):

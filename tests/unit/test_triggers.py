@@ -456,6 +456,40 @@ def test_on_kill_goes_on_while_airflow_cancels_the_trigger_again_and_again(
     assert lines == [f"Stopped version '{task.versions[0].version_id}' of processing task '{task.task_id}'."]
 
 
+def test_on_kill_takes_a_stop_whose_answer_was_lost_for_what_it_was(state: EmulatorState, lines: list[str]) -> None:
+    task = state.add_task(template="sys_data_cleaning", status=1)
+    state.faults.reset("after", operation="StopProcessorTaskVersion")
+    run(trigger(task.task_id, stop_on_kill=True).on_kill())
+    assert state.status(task.task_id) == 4
+    assert lines == [f"Stopped version '{task.versions[0].version_id}' of processing task '{task.task_id}'."]
+
+
+def test_on_kill_says_that_a_version_has_ended_meanwhile(state: EmulatorState, lines: list[str]) -> None:
+    task = state.add_task(template="sys_data_cleaning", status=1)
+    held = state.faults.hold(operation="StopProcessorTaskVersion")
+
+    async def kill() -> None:
+        killed = asyncio.create_task(trigger(task.task_id, stop_on_kill=True).on_kill())
+        assert await asyncio.to_thread(held.wait, 30)
+        state.finish(task.task_id)
+        held.release()
+        await killed
+
+    run(kill())
+    version = f"Version '{task.versions[0].version_id}' of processing task '{task.task_id}'"
+    assert lines == [f"{version} had ended already: it is completed."]
+
+
+def test_on_kill_warns_of_a_version_of_which_nobody_knows(state: EmulatorState, lines: list[str]) -> None:
+    task = state.add_task(template="sys_data_cleaning", status=1)
+    for operation in ("StopProcessorTaskVersion", "DescribeProcessorTaskVersion"):
+        state.faults.refuse("ModelArts.0104", "no such thing", operation=operation)
+    run(trigger(task.task_id, stop_on_kill=True).on_kill())
+    assert state.status(task.task_id) == 1
+    (line,) = lines
+    assert "no such thing" in line
+
+
 def test_on_kill_asks_for_as_long_as_airflow_grants(state: EmulatorState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 0.5)
     task = state.add_task(template="sys_data_cleaning", status=0)
