@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import socket
 import ssl
 import threading
@@ -64,11 +65,23 @@ class Server:
                     if self._tls:
                         connection = self._tls.wrap_socket(connection, server_side=True)
                     with connection:
-                        request = connection.recv(65536)
+                        request = read_request(connection)
                         self.requests.append(request)
                         self._behave(connection, request)
             except OSError:  # the client has gone, as some of the tests want it to
                 continue
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a request to its end, however many segments it comes in: what is left unread would become a reset."""
+    request = b""
+    while part := connection.recv(65536):
+        request += part
+        head, end_of_head, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"^content-length: *(\d+)", head, re.IGNORECASE | re.MULTILINE)
+        if end_of_head and len(body) >= int(length[1] if length else 0):
+            break
+    return request
 
 
 def http(status: str, body: bytes = b"", **headers: str) -> Callable[[socket.socket, bytes], None]:
