@@ -246,9 +246,9 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
 
     def _noted(self, pending: Any) -> set[str] | None:
         """Return the versions that there were when an earlier try was about to post; None if it was of another task."""
-        if isinstance(pending, Mapping):
-            return set(pending["versions"]) if pending["processor_task_id"] == self.processor_task_id else None
-        return None if pending is None else set(pending)  # the form of releases before this one
+        if pending is None or pending["processor_task_id"] != self.processor_task_id:
+            return None
+        return set(pending["versions"])
 
     def _create(self, operation: Operation[Any], before: set[str], *, may_be_there: bool) -> str:
         def find() -> str | None:

@@ -828,14 +828,6 @@ def test_an_intent_about_another_task_is_no_intent_about_this_one(emulator: Emul
     assert len(original.versions) == 2
 
 
-@with_memory
-def test_an_intent_of_an_older_release_is_understood(emulator: EmulatorServer, original: Task) -> None:
-    before = [version.version_id for version in original.versions]
-    again(original).execute(Try().context)
-    again(original).execute(pending(before).context)
-    assert len(original.versions) == 2
-
-
 # Stopped, where a stop is no failure
 
 
