@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsT
 from airflow_modelarts.api.exchange import Retries
 
 from ..certificates import write_certificate
-from .test_drivers import DESCRIBE, ONCE, Carry, call_asynchronously, call_synchronously
+from .test_drivers import DESCRIBE, ONCE, Carry, Server, call_asynchronously, call_synchronously, read_request
 
 THREE_TIMES = Retries(attempts=3, first_pause=0.01)
 CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
@@ -26,7 +24,7 @@ CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inp
 SERVICE = "127.0.0.1:1"
 
 
-class Proxy:
+class Proxy(Server):
     """
     A proxy that takes what is sent through it and then hangs up, or refuses every tunnel.
 
@@ -34,37 +32,17 @@ class Proxy:
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.requests: list[bytes] = []
-        self._tls = tls
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._tls_of_the_service = tls
+        super().__init__(self._tunnel)
+        self.address = f"127.0.0.1:{self.port}"
 
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept
-        self._thread.join(5)
-        self._socket.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection, suppress(OSError):
-                connection.settimeout(5)
-                self._serve(connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        first = connection.recv(65536)
-        if self._tls is None or not first.startswith(b"CONNECT"):
-            self.requests.append(first)
+    def _tunnel(self, connection: socket.socket, first: bytes) -> None:
+        if self._tls_of_the_service is None or not first.startswith(b"CONNECT"):
             connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-        with self._tls.wrap_socket(connection, server_side=True) as tunnel:
-            self.requests.append(tunnel.recv(65536))
+        with self._tls_of_the_service.wrap_socket(connection, server_side=True) as tunnel:
+            self.requests.append(read_request(tunnel))
 
 
 @pytest.fixture
@@ -106,7 +84,7 @@ def test_a_post_whose_answer_a_proxy_loses_is_sent_once(
     monkeypatch.setenv("HTTPS_PROXY", f"http://{losing.address}")
     with pytest.raises(ModelArtsTransientError) as caught:
         carry_out(CREATE, THREE_TIMES)
-    assert [request.split()[0] for request in losing.requests] == [b"POST"]
+    assert [request.split()[0] for request in losing.requests] == [b"CONNECT", b"POST"]
     assert caught.value.outcome_unknown
 
 
@@ -149,7 +127,7 @@ def test_a_proxy_can_be_named_without_a_scheme(
     monkeypatch.setenv("HTTPS_PROXY", found.address)
     with pytest.raises(ModelArtsTransientError):
         carry_out(DESCRIBE, ONCE)
-    assert len(found.requests) == 1
+    assert [request.split()[0] for request in found.requests] == [b"CONNECT", b"GET"]
 
 
 def test_plain_http_to_this_machine_goes_through_no_proxy(
