@@ -133,7 +133,7 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
             if found is None:
                 self.log.info("An earlier try meant to create '%s', and it is not there.", pending)
                 return self._create(pending, may_be_there=True)
-            if self._will_do(found.status):
+            if self._adopts(found.task_id, found.status):
                 self.log.info("An earlier try has created '%s' already; adopting it.", pending)
                 return found.task_id
         name = self._new_name(context)
@@ -235,7 +235,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
             found = self._newest_since(noted)
             if found is None:
                 return self._create(self._operation(), noted, may_be_there=True)
-            if self._will_do(found.status):
+            if self._adopts(found.task_version_id or "", found.status):
                 self.log.info("An earlier try has created version '%s' already; adopting it.", found.task_version_id)
                 return found.task_version_id or ""
         operation = self._operation()  # before it is noted, since it may turn out not to be valid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,10 @@ if TYPE_CHECKING:
 
 #: The key of the intent. Renaming it breaks retries that are in flight.
 INTENT_KEY = "modelarts_submission"
+#: States after which Airflow starts no further try by itself.
+FINISHED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+#: Seconds for asking Airflow from a signal handler, of the five that it grants for the whole of on_kill.
+ASK_TIMEOUT = 2.0
 
 
 class Memory:
@@ -25,13 +30,14 @@ class Memory:
 
     :param store: Airflow's task state store.
     :param id_key: under which the mixin keeps the id.
-    :param max_tries: of the Airflow task instance.
+    :param task_instance: the Airflow task instance, in this try.
     """
 
-    def __init__(self, store: Any, id_key: str, max_tries: int) -> None:
+    def __init__(self, store: Any, id_key: str, task_instance: Any) -> None:
         self._store = store
         self._id_key = id_key
-        self._max_tries = max_tries
+        self._task_instance = task_instance
+        self._max_tries = max_tries = getattr(task_instance, "max_tries", 0)
         self._record: dict[str, Any] = store.get(INTENT_KEY) or {}
         if self._record and self._record.get("max_tries") != max_tries:
             self._cleared()
@@ -42,7 +48,7 @@ class Memory:
         store = context.get("task_state_store")
         if store is None:
             return None
-        return cls(store, id_key, getattr(context["ti"], "max_tries", 0))
+        return cls(store, id_key, context["ti"])
 
     @property
     def external_id(self) -> str | None:
@@ -64,6 +70,23 @@ class Memory:
         """Whether the submission has been seen to its end."""
         return bool(self._record.get("done"))
 
+    def another_try_follows(self) -> bool:
+        """
+        Whether Airflow runs this task instance again, so that the next try adopts what runs, or stops it.
+
+        Airflow tells a worker to stop for many reasons. After a scheduler has died, another resets the task instances
+        that the dead one had queued, while their workers may still run. Then nobody wants the processing task stopped.
+
+        When Airflow does not answer, it is assumed that a try follows as long as there are retries left.
+        """
+        answers: list[bool] = []
+        # In a thread, since a signal handler may have interrupted the main thread while that held the lock of the
+        # channel to the supervisor. Then the answer comes too late, but the handler does not hang.
+        asking = threading.Thread(target=lambda: answers.append(self._ask_for_another_try()), daemon=True)
+        asking.start()
+        asking.join(ASK_TIMEOUT)
+        return answers[0] if answers else self._has_retries_left
+
     def begin(self, intent: Any) -> None:
         """Note what is about to be posted."""
         self._save({"intent": intent, "max_tries": self._max_tries})
@@ -79,6 +102,32 @@ class Memory:
         self._store.delete(self._id_key)
         self._store.delete(INTENT_KEY)
         self._record = {}
+
+    @property
+    def _has_retries_left(self) -> bool:
+        return bool(self._task_instance.try_number <= self._max_tries)
+
+    def _ask_for_another_try(self) -> bool:
+        instance = self._task_instance
+        try:
+            states = instance.get_task_states(
+                dag_id=instance.dag_id,
+                task_ids=[instance.task_id],
+                run_ids=[instance.run_id],
+                map_index=instance.map_index,
+            )
+            found = list(states.get(instance.run_id, {}).values())
+            if not found or found[0] in FINISHED_STATES:  # deleted, marked, or given up
+                return False
+            if found[0] != "running" or self._is_replaced():
+                return True
+        except Exception:  # whatever the channel raises; nothing may keep on_kill from its decision
+            return self._has_retries_left
+        return self._has_retries_left  # it is this try that runs, such as on a worker that is shut down
+
+    def _is_replaced(self) -> bool:
+        """Whether another try has taken the place of this one, whose record Airflow then no longer finds."""
+        return bool(self._record) and self._store.get(INTENT_KEY) is None
 
     def _cleared(self) -> None:
         if self.is_done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
@@ -152,24 +153,24 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             raise AirflowTaskTimeout("execution_timeout is over, and the processing task has not ended") from error
 
     def on_kill(self) -> None:
-        """Stop the running versions of the task (StopProcessorTaskVersion); it is the operator's own."""
+        """
+        Stop the running versions of the task (StopProcessorTaskVersion); it is the operator's own.
+
+        Where another try follows (Airflow 3.3), they are left running: that try adopts them or, after a user has
+        cleared the Airflow task, stops them. After ``execution_timeout`` they are stopped in any case.
+        """
         self._killed = True
         if self._hook is None or self._external_id is None:
             return
-        from airflow_modelarts.api.errors import ModelArtsError
+        is_timeout = isinstance(sys.exception(), AirflowTaskTimeout)  # Airflow calls this while it handles one
+        if self._memory and not is_timeout and self._memory.another_try_follows():
+            self.log.info("%s is not stopped: another try of this Airflow task follows.", self._what(self._external_id))
+            return
         from airflow_modelarts.api.exchange import Retries
-        from airflow_modelarts.operators.stopping import stop_active_versions, stop_version
 
-        task_id, version_id = self._ids(self._external_id)
         # Airflow grants five seconds. It may have interrupted the hook in the middle of anything.
         with self._hook.twin(Retries(attempts=3, longest_pause=1.0, longest_retry_after=1.0)) as hook:
-            try:
-                if version_id is None:
-                    stop_active_versions(hook, task_id)
-                else:
-                    stop_version(hook, task_id, version_id)
-            except ModelArtsError as error:
-                self.log.warning("%s", error)
+            self._stop(hook, self._external_id)
 
     # What the mixin asks
 
@@ -187,6 +188,9 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         except ModelArtsNotFoundError as error:
             self.log.warning("%s", error)
             return DELETED
+        if self._stops_what_was_cleared(external_id, self._seen.status):
+            self._forget()
+            return status_name(ProcessorTaskStatus.STOPPED)
         return status_name(self._seen.status)
 
     def is_job_active(self, status: str) -> bool:
@@ -235,8 +239,6 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         if self._seen is None:
             self._seen = self._look(external_id)
         is_stopped = self._seen.status == ProcessorTaskStatus.STOPPED
-        if is_stopped and not self._killed and self._memory and self._memory.was_cleared:
-            return self._run_anew(context)
         is_failure = self.wait_for_completion and self._seen.status in self.failed_statuses
         if is_failure or (is_stopped and self._killed):
             self._note_for_lineage(self._seen)
@@ -246,10 +248,35 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             self._memory.conclude()
         return concluded
 
-    def _will_do(self, status: int | None) -> bool:
-        """Whether what an earlier try submitted is to be adopted."""
+    def _adopts(self, external_id: str, status: int | None) -> bool:
+        """Whether what an earlier try submitted is to be adopted; what a user has cleared is stopped instead."""
+        if self._stops_what_was_cleared(external_id, status):
+            return False
         name = status_name(status)
         return self.is_job_active(name) or self.is_job_succeeded(name)
+
+    def _stops_what_was_cleared(self, external_id: str, status: int | None) -> bool:
+        """Stop what still runs of before a user cleared the Airflow task; false where there is nothing to stop."""
+        if self._memory is None or not self._memory.was_cleared or not self.is_job_active(status_name(status)):
+            return False
+        self.log.info("%s was submitted before this Airflow task was cleared; stopping it.", self._what(external_id))
+        return self._stop(self._patient(), external_id)
+
+    def _stop(self, hook: ModelArtsHook, external_id: str) -> bool:
+        """Stop the running versions; return False, with the reason in the log, where that is not possible."""
+        from airflow_modelarts.api.errors import ModelArtsError
+        from airflow_modelarts.operators.stopping import stop_active_versions, stop_version
+
+        task_id, version_id = self._ids(external_id)
+        try:
+            if version_id is None:
+                stop_active_versions(hook, task_id)
+            else:
+                stop_version(hook, task_id, version_id)
+        except ModelArtsError as error:
+            self.log.warning("%s", error)
+            return False
+        return True
 
     def _failure(self, external_id: str) -> ModelArtsProcessorTaskFailed:
         reason = getattr(self._seen, "error_msg", None) or "the service gave no error_msg"
@@ -282,12 +309,6 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             # Nobody knows what the service says of a task that was created without a version. The task has succeeded.
             self.log.warning("%s", error)
             return None
-
-    def _run_anew(self, context: Context) -> Any:
-        self.log.info("It was stopped when this Airflow task was cleared, so it is run anew.")
-        self._forget()
-        self._seen = None
-        return self.execute_resumable(context)
 
     def _post(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,7 +55,14 @@ class Try:
     def __init__(self, store: Store | None = None, *, number: int = 1, max_tries: int = 2) -> None:
         self.store = Store() if store is None else store
         self.xcoms: dict[str, Any] = {}
+        #: What Airflow says of the task instance; no state where its row is gone.
+        self.states: list[str | None] = ["failed"]
+        self.has_store = True
         self.ti = SimpleNamespace(
+            dag_id="dag",
+            task_id="run",
+            run_id="manual",
+            get_task_states=lambda **_: {"manual": dict(zip(["run"], self.states, strict=False))},
             try_number=number,
             max_tries=max_tries,
             map_index=-1,
@@ -74,7 +82,7 @@ class Try:
 
     @property
     def context(self) -> Any:
-        return {"ti": self.ti, "task_state_store": self.store}
+        return {"ti": self.ti, **({"task_state_store": self.store} if self.has_store else {})}
 
 
 class Killed(BaseException):
@@ -319,31 +327,59 @@ def test_a_retry_after_the_end_pushes_the_id_again(emulator: EmulatorServer) -> 
 
 
 @with_memory
-def test_clearing_adopts_what_still_runs(emulator: EmulatorServer) -> None:
+def test_what_has_completed_when_its_airflow_task_is_cleared_is_adopted(emulator: EmulatorServer) -> None:
     emulator.state.next_task(duration=1000)
     attempt = Try()
-    with pytest.raises(TaskDeferred):
-        run({"deferrable": True}, attempt)
+    deferral(attempt)
     (task,) = tasks(emulator)
     emulator.state.finish(task.task_id)
     assert run({}, attempt.next(cleared=True))["task_id"] == task.task_id
 
 
 @with_memory
-def test_what_clearing_stopped_is_run_anew(emulator: EmulatorServer) -> None:
+@pytest.mark.parametrize("id_is_known", [True, False])
+def test_what_runs_when_its_airflow_task_is_cleared_is_stopped_and_run_anew(
+    emulator: EmulatorServer, *, id_is_known: bool
+) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt)
+    (first,) = tasks(emulator)
+    emulator.state.set_status(first.task_id, 1)
+    if not id_is_known:
+        attempt.store.delete("modelarts_processor_task_id")
+    assert run({}, attempt.next(cleared=True))["task_id"] != first.task_id
+    assert sorted(emulator.state.status(task.task_id) for task in tasks(emulator)) == [2, 4]
+    assert emulator.state.status(first.task_id) == 4
+
+
+@with_memory
+@pytest.mark.parametrize("id_is_known", [True, False])
+def test_the_version_that_runs_when_its_airflow_task_is_cleared_is_stopped_alone(
+    emulator: EmulatorServer, original: Task, *, id_is_known: bool
+) -> None:
     emulator.state.next_task(duration=1000)
     attempt = Try()
     with pytest.raises(TaskDeferred):
-        run({"deferrable": True}, attempt)
-    cleared = attempt.next(cleared=True)
-    with pytest.raises(TaskDeferred):  # it may be quicker than the triggerer, which is about to stop the version
-        run({"deferrable": True}, cleared)
+        again(original, deferrable=True).execute(attempt.context)
+    emulator.state.set_status(original.task_id, 1)
+    if not id_is_known:
+        attempt.store.delete("modelarts_task_version_id")
+    again(original).execute(attempt.next(cleared=True).context)
+    now = emulator.state.clock.now()
+    assert [version.run.status(now) for version in original.versions] == [2, 4, 2]
+
+
+@with_memory
+def test_a_feature_analysis_that_runs_when_its_airflow_task_is_cleared_is_adopted(emulator: EmulatorServer) -> None:
+    analysis = {"template": {"id": "sys_data_analyse"}}
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt, **analysis)
     (task,) = tasks(emulator)
-    emulator.state.stop(task.task_id)
-    with pytest.raises(TaskDeferred) as deferred:
-        operator(deferrable=True).execute_complete(cleared.context, {"task_id": task.task_id, "status": 4})
-    assert len(tasks(emulator)) == 2
-    assert deferred.value.trigger.processor_task_id == tasks(emulator)[1].task_id  # type: ignore[attr-defined]
+    trigger: Any = deferral(attempt.next(cleared=True), **analysis).trigger
+    assert trigger.processor_task_id == task.task_id
+    assert len(tasks(emulator)) == 1
 
 
 @pytest.mark.parametrize("memory", [{"durable": False}, {}] if AIRFLOW_V_3_3_PLUS else [{}])
@@ -591,6 +627,117 @@ def test_a_stop_of_somebody_else_is_a_success_if_it_is_to_be(
     emulator.state.next_task(duration=1000)
     monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(tasks(emulator)[0].task_id))
     assert run({"failed_statuses": (3,)}, Try())["status_name"] == "stopped"
+
+
+class Interrupted(BaseException):
+    """The SIGKILL that follows on_kill, for a test."""
+
+
+def killed(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, attempt: Try, **arguments: Any) -> int:
+    """Kill a try in the middle of its wait, as Airflow's signal does; return the status that its task then has."""
+    emulator.state.next_task(duration=1000)
+    task = operator(**arguments)
+
+    def kill(_: float) -> None:
+        emulator.state.set_status(tasks(emulator)[0].task_id, 1)
+        task.on_kill()
+        raise Interrupted
+
+    monkeypatch.setattr("time.sleep", kill)
+    with pytest.raises(Interrupted):
+        task.execute(attempt.context)
+    return emulator.state.status(tasks(emulator)[0].task_id)
+
+
+@with_memory
+@pytest.mark.parametrize(
+    ("states", "number", "expected"),
+    [
+        # Reset by another scheduler, cleared, or lost and taken up again: the next try adopts or stops it.
+        ([None], 1, 1),
+        (["scheduled"], 1, 1),
+        (["queued"], 1, 1),
+        (["restarting"], 1, 1),
+        (["up_for_retry"], 1, 1),
+        (["deferred"], 1, 1),
+        ([None], 3, 1),
+        # A worker that is shut down: Airflow retries, as long as there are retries.
+        (["running"], 2, 1),
+        (["running"], 3, 4),
+        # Marked by a user, out of time with its DAG run, or deleted: nobody comes back for it.
+        (["failed"], 1, 4),
+        (["success"], 1, 4),
+        (["skipped"], 1, 4),
+        (["removed"], 1, 4),
+        (["upstream_failed"], 1, 4),
+        ([], 1, 4),
+    ],
+)
+def test_killed_it_leaves_to_the_next_try_what_runs(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, states: list[str | None], number: int, expected: int
+) -> None:
+    attempt = Try(number=number, max_tries=2)
+    attempt.states = states
+    assert killed(emulator, monkeypatch, attempt) == expected
+
+
+@with_memory
+def test_killed_in_its_last_try_it_stops_nothing_that_another_try_has_taken_over(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Try(number=3, max_tries=2)
+    attempt.states = ["running"]
+    # Airflow no longer finds the record of a try that another one has replaced.
+    attempt.ti.get_task_states = lambda **_: attempt.store.clear() or {"manual": {"run": "running"}}
+    assert killed(emulator, monkeypatch, attempt) == 1
+
+
+@with_memory
+@pytest.mark.parametrize(("number", "expected"), [(1, 1), (3, 4)])
+@pytest.mark.parametrize("hangs", [False, True])
+def test_where_airflow_does_not_answer_the_retries_that_are_left_decide(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, number: int, expected: int, *, hangs: bool
+) -> None:
+    monkeypatch.setattr("airflow_modelarts.operators.memory.ASK_TIMEOUT", 0.01)
+    attempt = Try(number=number, max_tries=2)
+    released = threading.Event()
+
+    def ask(**_: Any) -> Any:
+        if hangs:
+            released.wait(60)
+        raise RuntimeError("the supervisor does not answer")
+
+    attempt.ti.get_task_states = ask
+    try:
+        assert killed(emulator, monkeypatch, attempt) == expected
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize("memory", [{"durable": False}, {}] if AIRFLOW_V_3_3_PLUS else [{}])
+def test_killed_without_memory_it_stops_what_no_other_try_can_adopt(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, memory: dict[str, Any]
+) -> None:
+    attempt = Try()
+    attempt.states = [None]
+    attempt.has_store = bool(memory)
+    assert killed(emulator, monkeypatch, attempt, **memory) == 4
+
+
+@with_memory
+def test_out_of_time_it_stops_what_runs_though_a_retry_follows(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    attempt.states = ["running"]
+    deferral(attempt)
+    (task,) = tasks(emulator)
+    emulator.state.set_status(task.task_id, 1)
+    resumed = operator(execution_timeout=timedelta(seconds=1))
+    try:
+        resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+    except AirflowTaskTimeout:
+        resumed.on_kill()  # as Airflow does
+    assert emulator.state.status(task.task_id) == 4
 
 
 def test_killed_it_says_that_a_feature_analysis_cannot_be_stopped(
@@ -858,19 +1005,6 @@ def test_what_is_stopped_while_the_cleared_task_waits_is_run_anew(
     first = tasks(emulator)[0].task_id
     monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(first))
     assert run({"failed_statuses": (3,)}, attempt.next(cleared=True))["task_id"] != first
-
-
-@with_memory
-def test_killed_it_runs_nothing_anew(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt)
-    emulator.state.set_status(tasks(emulator)[0].task_id, 1)
-    task = operator()
-    monkeypatch.setattr("time.sleep", lambda _: task.on_kill())
-    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
-        task.execute(attempt.next(cleared=True).context)
-    assert len(tasks(emulator)) == 1
 
 
 @with_memory
