@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copyreg
 import json
 import os
 import secrets
@@ -140,6 +141,10 @@ class DagImportError(SandboxError):
     def __init__(self, errors: Mapping[str, str]) -> None:
         self.errors = dict(errors)
         super().__init__("\n".join(f"{file} cannot be imported:\n{trace.rstrip()}" for file, trace in errors.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle without another call of ``__init__``, which wants more than the message."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # typeshed lacks it
 
 
 def is_wanted_dag_file(file_path: str, zip_file: object | None = None) -> bool:
