@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_modelarts import __version__
 
 if TYPE_CHECKING:
-    from airflow_modelarts._metadata import TaskInstance, XCom
+    from airflow_modelarts._airflow_api import TaskInstance, XCom
     from airflow_modelarts.emulator import EmulatorServer
     from airflow_modelarts.sandbox import Sandbox
 
@@ -381,5 +381,5 @@ def _indented(text: str, spaces: int) -> str:
 def _say_where(sandbox: Sandbox) -> None:
     print(f"\nThe scratch Airflow is kept in {sandbox.home}")
     print("  logs:         logs/ (tasks), components/ (Airflow's processes)")
-    print(f"  in a browser: . {sandbox.environment_file} && airflow {sandbox.flavour.viewer}")
+    print(f"  in a browser: . {sandbox.environment_file} && airflow {sandbox.flavour.server}")
     print(f"                then http://127.0.0.1:{sandbox.port}; the local ModelArts is gone")

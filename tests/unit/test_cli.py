@@ -5,25 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import socket
-import sqlite3
 import stat
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import requests
+import requests_mock
 
-from airflow_modelarts import __version__, cli, sandbox
-from airflow_modelarts._metadata import MetadataReader, TaskInstance, XCom, plain, readable_log
+from airflow_modelarts import __version__, _airflow_api, cli, sandbox
+from airflow_modelarts._airflow_api import AirflowApi, TaskInstance, XCom, plain
+from airflow_modelarts._task_log import readable_log
 
 
 def task_instance(task_id: str, state: str | None, map_index: int = -1, **values: object) -> TaskInstance:
@@ -293,104 +294,177 @@ def test_airflow_3_logs_become_lines_with_the_outer_exception_last() -> None:
     ]
 
 
-# The metadata database
+# Airflow's REST API
 
-AIRFLOW_2_TABLES = """
-CREATE TABLE dag (dag_id VARCHAR(250) PRIMARY KEY, is_active BOOLEAN, fileloc VARCHAR(2000));
-CREATE TABLE serialized_dag (dag_id VARCHAR(250) PRIMARY KEY, fileloc VARCHAR(2000), data JSON);
-CREATE TABLE import_error (id INTEGER PRIMARY KEY, filename VARCHAR(1024), stacktrace TEXT, processor_subdir TEXT);
-CREATE TABLE job (id INTEGER PRIMARY KEY, state VARCHAR(20), job_type VARCHAR(30));
-CREATE TABLE dag_run (id INTEGER PRIMARY KEY, dag_id VARCHAR(250), run_id VARCHAR(250), execution_date TIMESTAMP,
-  state VARCHAR(50));
-CREATE TABLE task_instance (task_id VARCHAR(250), dag_id VARCHAR(250), run_id VARCHAR(250), map_index INTEGER,
-  start_date TIMESTAMP, end_date TIMESTAMP, duration FLOAT, state VARCHAR(20), try_number INTEGER);
-CREATE TABLE xcom (dag_run_id INTEGER, task_id VARCHAR(250), map_index INTEGER, "key" VARCHAR(512),
-  dag_id VARCHAR(250), run_id VARCHAR(250), value BLOB, timestamp TIMESTAMP);
-"""
-AIRFLOW_3_TABLES = (
-    AIRFLOW_2_TABLES.replace("value BLOB", "value JSON")
-    .replace("is_active", "is_stale")
-    .replace("processor_subdir TEXT", "bundle_name VARCHAR(250)")
-    .replace("execution_date", "logical_date")
-    .replace("dag_id VARCHAR(250) PRIMARY KEY, fileloc VARCHAR(2000), data", "id CHAR(32), dag_id VARCHAR(250), data")
-)
+ORIGIN = "http://127.0.0.1:8080"
+RUN = "dags/one/dagRuns/r"
 
 
-@pytest.fixture(params=["Airflow 2", "Airflow 3"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    file = tmp_path / "airflow.db"
-    airflow_3 = request.param == "Airflow 3"
-    encode: Callable[[object], object] = json.dumps if airflow_3 else lambda value: json.dumps(value).encode()
-    with closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute(f"PRAGMA journal_mode = {'wal' if airflow_3 else 'delete'}")
-        connection.executescript(AIRFLOW_3_TABLES if airflow_3 else AIRFLOW_2_TABLES)
-        connection.executemany("INSERT INTO dag VALUES (?, 0, 'd.py')", [("one",), ("not_serialized",)])
-        connection.execute("INSERT INTO serialized_dag (dag_id, data) VALUES ('one', '{}')")
-        connection.execute("INSERT INTO import_error (filename, stacktrace) VALUES ('bad.py', 'Traceback')")
-        jobs = [("running", "SchedulerJob"), ("running", "SchedulerJob"), ("failed", "SchedulerJob")]
-        connection.executemany("INSERT INTO job (state, job_type) VALUES (?, ?)", jobs)
-        connection.execute("INSERT INTO dag_run (dag_id, run_id, state) VALUES ('one', 'r', 'running')")
-        connection.executemany(
-            "INSERT INTO task_instance (task_id, dag_id, run_id, map_index, start_date, end_date, duration, state,"
-            " try_number) VALUES (?, 'one', 'r', ?, ?, ?, ?, ?, ?)",
-            [
-                ("last", -1, None, None, None, None, 0),
-                ("wait", 0, "2026-01-01 00:00:03.000000", None, None, "running", 2),
-                ("wait", 1, "2026-01-01 00:00:02.000000", None, None, "running", 1),
-                ("create", -1, "2026-01-01 00:00:00.000000", "2026-01-01 00:00:01.500000", 1.5, "success", 1),
-            ],
-        )
-        connection.executemany(
-            "INSERT INTO xcom (task_id, map_index, key, dag_id, run_id, value, timestamp)"
-            " VALUES (?, ?, ?, 'one', 'r', ?, ?)",
-            [
-                ("wait", 1, "return_value", encode(7), "2026-01-01 00:00:03"),
-                ("wait", 0, "return_value", encode("7"), "2026-01-01 00:00:04"),
-                ("create", -1, "none", None, "2026-01-01 00:00:02"),
-                ("create", -1, "id", encode({"a": [1]}), "2026-01-01 00:00:01"),
-            ],
-        )
-    return file
+def instance_entry(task_id: str, map_index: int, start: str | None, **values: object) -> dict[str, object]:
+    defaults = {"state": "running", "try_number": 1, "end_date": None, "duration": None}
+    return {"task_id": task_id, "map_index": map_index, "start_date": start, **defaults, **values}
 
 
-def test_the_reader_knows_what_is_ready(database: Path) -> None:
-    reader = MetadataReader(database)
-    assert reader.dags() == ["one"]
-    assert reader.import_errors() == {"bad.py": "Traceback"}
-    assert reader.newest_job("SchedulerJob") == 2
-    assert reader.newest_job("TriggererJob") == 0
-    assert reader.run_state("one", "r") == "running"
-    assert reader.run_state("one", "none") is None
+def xcom_entry(task_id: str, map_index: int, key: str, second: int) -> dict[str, object]:
+    timestamp = f"2026-01-01T00:00:0{second}Z"
+    return {"task_id": task_id, "map_index": map_index, "key": key, "timestamp": timestamp}
 
 
-def test_task_instances_come_by_the_start_of_their_task(database: Path) -> None:
-    instances = MetadataReader(database).task_instances("one", "r")
+@pytest.fixture(params=["v1", "v2"])
+def api(request: pytest.FixtureRequest, requests_mock: requests_mock.Mocker) -> Iterator[AirflowApi]:
+    """A client of an API that has one run."""
+    base = f"{ORIGIN}/api/{request.param}"
+    requests_mock.get(f"{ORIGIN}/auth/token", status_code=201, json={"access_token": "t1"})
+
+    def answer(path: str, body: object, **options: Any) -> None:
+        requests_mock.get(f"{base}/{path}", json=body, **options)
+
+    def listing(path: str, key: str, entries: list[dict[str, object]]) -> None:
+        pages = [entries[:2], entries[2:]]  # fewer than were asked for, as a server may answer
+        for number, page in enumerate(pages):
+            query = f"?offset={2 * number}"
+            answer(path + query, {key: page, "total_entries": len(entries)})
+
+    listing("dags", "dags", [{"dag_id": "two"}, {"dag_id": "one"}, {"dag_id": "not_serialized"}])
+    answer("dags/one/details", {})
+    answer("dags/two/details", {})
+    answer("dags/not_serialized/details", {"detail": "no such DAG"}, status_code=404)
+    listing("importErrors", "import_errors", [{"filename": "bad.py", "stack_trace": "Traceback"}])
+    answer(RUN, {"state": "running"})
+    answer("dags/one/dagRuns/none", {"detail": "no such run"}, status_code=404)
+    health = {
+        "scheduler": {"status": "healthy", "latest_scheduler_heartbeat": "2026-01-01T00:00:00+00:00"},
+        "triggerer": {"status": "unhealthy", "latest_triggerer_heartbeat": "2026-01-01T00:00:00+00:00"},
+        "dag_processor": {"status": None, "latest_dag_processor_heartbeat": None},
+    }
+    answer("health" if request.param == "v1" else "monitor/health", health)
+    listing(
+        f"{RUN}/taskInstances",
+        "task_instances",
+        [
+            instance_entry("last", -1, None, state=None, try_number=0),
+            instance_entry("wait", 1, "2026-01-01T00:00:02Z"),
+            instance_entry("wait", 0, "2026-01-01T00:00:03+00:00", try_number=2),
+            instance_entry("create", -1, "2026-01-01T00:00:00Z", end_date="2026-01-01T00:00:01.5Z", duration=1.5),
+        ],
+    )
+    listing(
+        f"{RUN}/taskInstances/~/xcomEntries",
+        "xcom_entries",
+        [
+            xcom_entry("wait", 1, "return_value", 3),
+            xcom_entry("wait", 0, "return_value", 4),
+            xcom_entry("create", -1, "a/b", 2),
+            xcom_entry("create", -1, "id", 1),
+        ],
+    )
+    entries = f"{RUN}/taskInstances/wait/xcomEntries/return_value?stringify=false&map_index"
+    answer(f"{entries}=0", {"value": "7"})
+    answer(f"{entries}=1", {"value": 7})
+    answer(f"{RUN}/taskInstances/create/xcomEntries/id", {"value": {"a": [1]}})
+    answer(f"{RUN}/taskInstances/create/xcomEntries/a%2Fb", {"detail": "no such XCom"}, status_code=404)
+    client = AirflowApi(ORIGIN, request.param)
+    yield client
+    client.close()
+
+
+def test_airflow_says_what_is_ready(api: AirflowApi) -> None:
+    assert api.dags() == ["one", "two"]
+    assert api.import_errors() == {"bad.py": "Traceback"}
+    assert api.heartbeat("scheduler") == datetime(2026, 1, 1, tzinfo=UTC)
+    assert api.heartbeat("triggerer") is None, "its process is dead"
+    assert api.heartbeat("dag-processor") is None, "it has never run"
+    assert api.run_state("one", "r") == "running"
+    assert api.run_state("one", "none") is None
+
+
+def test_task_instances_come_by_the_start_of_their_task(api: AirflowApi) -> None:
+    instances = api.task_instances("one", "r")
     assert [instance.label for instance in instances] == ["create", "wait[0]", "wait[1]", "last"]
     assert instances[0].end_date == datetime(2026, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
     assert instances[1].try_number == 2
     assert instances[3].start_date is None
 
 
-def test_xcoms_come_by_the_time_of_their_task(database: Path) -> None:
-    xcoms = MetadataReader(database).xcoms("one", "r")
-    assert [(xcom.label, xcom.key, xcom.value) for xcom in xcoms] == [
+def test_xcoms_come_by_the_time_of_their_task(api: AirflowApi) -> None:
+    assert [(xcom.label, xcom.key, xcom.value) for xcom in api.xcoms("one", "r")] == [
         ("create", "id", {"a": [1]}),
-        ("create", "none", None),
+        ("create", "a/b", "(Airflow's API does not give the value of this key)"),
         ("wait[0]", "return_value", "7"),
         ("wait[1]", "return_value", 7),
     ]
 
 
-def test_the_reader_waits_for_a_lock_and_never_writes(database: Path) -> None:
-    reader = MetadataReader(database)
-    with closing(sqlite3.connect(database, check_same_thread=False, isolation_level=None)) as writer:
-        writer.execute("BEGIN EXCLUSIVE")
-        timer = threading.Timer(0.3, writer.execute, ("COMMIT",))
-        timer.start()
-        assert reader.dags() == ["one"]
-        timer.join()
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        reader._rows("DELETE FROM dag")
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_airflow_api, "RETRY_INTERVAL", 0)
+
+
+@pytest.mark.parametrize(
+    "outage", [{"status_code": 500, "text": "database is locked"}, {"exc": requests.ConnectionError("refused")}]
+)
+def test_an_airflow_that_is_out_of_order_is_asked_again(
+    outage: dict[str, Any], requests_mock: requests_mock.Mocker, no_pauses: None
+) -> None:
+    requests_mock.get(f"{ORIGIN}/api/v1/{RUN}", [outage, outage, {"json": {"state": "success"}}])
+    checks: list[None] = []
+    client = AirflowApi(ORIGIN, "v1", check=lambda: checks.append(None))
+    assert client.run_state("one", "r") == "success"
+    assert len(checks) == 2
+    client.close()
+
+
+def test_waiting_for_airflow_ends_with_its_words(
+    requests_mock: requests_mock.Mocker, no_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_airflow_api, "OUTAGE_TIMEOUT", 0)
+    requests_mock.get(f"{ORIGIN}/api/v1/{RUN}", status_code=503, text="starting")
+    client = AirflowApi(ORIGIN, "v1")
+    with pytest.raises(sandbox.SandboxError, match=f"GET {RUN} got no answer within 0 s: HTTP 503: starting"):
+        client.run_state("one", "r")
+    client.close()
+
+
+def test_a_token_that_has_expired_is_renewed(requests_mock: requests_mock.Mocker, no_pauses: None) -> None:
+    tokens = [{"status_code": 201, "json": {"access_token": token}} for token in ("old", "new")]
+    requests_mock.get(f"{ORIGIN}/auth/token", tokens)
+    refused = requests_mock.get(f"{ORIGIN}/api/v2/{RUN}", status_code=401, json={"detail": "expired"})
+    headers = {"Authorization": "Bearer new"}
+    requests_mock.get(f"{ORIGIN}/api/v2/{RUN}", request_headers=headers, json={"state": "success"})
+    client = AirflowApi(ORIGIN, "v2")
+    assert client.run_state("one", "r") == "success"
+    assert refused.call_count == 1
+    client.close()
+
+
+def test_a_run_that_airflow_refuses_is_told_with_its_reason(requests_mock: requests_mock.Mocker) -> None:
+    detail = "'name' is a required param"
+    requests_mock.post(f"{ORIGIN}/api/v1/dags/one/dagRuns", status_code=400, json={"detail": detail})
+    client = AirflowApi(ORIGIN, "v1")
+    with pytest.raises(sandbox.SandboxError, match=f"dagRuns was refused with HTTP 400: {detail}"):
+        client.trigger("one", "r", datetime.now(UTC), {})
+    client.close()
+
+
+def test_a_run_that_was_started_although_the_answer_was_an_error_is_started_once(
+    requests_mock: requests_mock.Mocker, no_pauses: None
+) -> None:
+    there = {"status_code": 409, "json": {"detail": "there is such a run"}}
+    requests_mock.post(f"{ORIGIN}/api/v1/dags/one/dagRuns", [{"status_code": 500}, there, there])
+    client = AirflowApi(ORIGIN, "v1")
+    client.trigger("one", "r", datetime.now(UTC), {})
+    with pytest.raises(sandbox.SandboxError, match="there is such a run"):
+        client.trigger("one", "r", datetime.now(UTC), {})
+    client.close()
+
+
+def test_nothing_here_knows_airflows_tables() -> None:
+    """Their schema is nobody's interface: Airflow 3.4 has other columns than 3.3."""
+    root = Path(__file__).parents[2]
+    files = [*(root / "airflow_modelarts").rglob("*.py"), *(root / "tests" / "integration").rglob("*.py")]
+    assert len(files) > 50
+    sql = re.compile(r"import sqlite3|import sqlalchemy|from sqlalchemy|\bSELECT\b.*\bFROM\b")
+    assert [file.name for file in files if sql.search(file.read_text())] == []
 
 
 def test_types_that_airflow_remembers_are_shown_as_plain_values() -> None:
