@@ -32,7 +32,11 @@ class AirflowApiError(SandboxError):
     """Airflow's API refused a request, or did not answer; the message holds Airflow's own words."""
 
 
-class NotFoundError(AirflowApiError):
+class RefusedError(AirflowApiError):
+    """Airflow refused a request for what was asked (HTTP 4xx)."""
+
+
+class NotFoundError(RefusedError):
     """Airflow knows no such thing (HTTP 404)."""
 
 
@@ -142,7 +146,7 @@ class AirflowApi:
     def trigger(self, dag_id: str, run_id: str, logical_date: datetime, conf: Mapping[str, Any]) -> None:
         """Start a run.
 
-        :raises AirflowApiError: there is no such DAG, or the configuration does not fit its params
+        :raises RefusedError: there is no such DAG, or the configuration does not fit its params
         """
         body = {"dag_run_id": run_id, "logical_date": logical_date.isoformat(), "conf": dict(conf)}
         self._request("POST", f"dags/{_quoted(dag_id)}/dagRuns", body=body)
@@ -294,7 +298,7 @@ def _json(method: str, path: str, answer: requests.Response) -> Any:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):
         detail = answer.text
-    kind = NotFoundError if answer.status_code == 404 else AirflowApiError
+    kind = NotFoundError if answer.status_code == 404 else RefusedError
     raise kind(f"{method} {path} was refused with HTTP {answer.status_code}: {detail}")
 
 

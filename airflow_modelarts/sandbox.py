@@ -28,7 +28,7 @@ from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped]
 
-from airflow_modelarts._airflow_api import PAGE_SIZE, AirflowApi, AirflowApiError, TaskInstance, XCom
+from airflow_modelarts._airflow_api import PAGE_SIZE, AirflowApi, RefusedError, TaskInstance, XCom
 from airflow_modelarts._airflow_api import SandboxError as SandboxError
 from airflow_modelarts._task_log import readable_log
 
@@ -60,6 +60,8 @@ _COMMON_SETTINGS = {
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
     "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": str(PAGE_SIZE),
+    # Stack frames of an import error; by default 2, of which none need be of the DAG file.
+    "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
     # Airflow 2.11 reports its usage over the network unless told not to.
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
 }
@@ -132,6 +134,10 @@ AIRFLOW_2 = Flavour(
 
 class DagNotFoundError(SandboxError):
     """Airflow has read the folder, or the one file, and found no such DAG."""
+
+
+class RunRefusedError(SandboxError):
+    """Airflow does not start the run: there is no such DAG, or the configuration does not fit its params."""
 
 
 class DagImportError(SandboxError):
@@ -492,7 +498,7 @@ class Sandbox:
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run of a DAG, with this moment as its logical date, and return its run id.
 
-        :raises SandboxError: Airflow refuses it: there is no such DAG, or `conf` does not fit its params
+        :raises RunRefusedError: there is no such DAG, or `conf` does not fit its params
         """
         now = datetime.now(UTC)
         run_id = run_id or f"sandbox_{now:%Y%m%dT%H%M%S_%f}"
@@ -500,8 +506,8 @@ class Sandbox:
             if self.api.is_paused(dag_id):  # its own is_paused_upon_creation stands above the configuration
                 self.api.unpause(dag_id)
             self.api.trigger(dag_id, run_id, now, conf or {})
-        except AirflowApiError as error:
-            raise SandboxError(f"Airflow does not start a run of DAG {dag_id!r}: {error}") from error
+        except RefusedError as error:
+            raise RunRefusedError(f"Airflow does not start a run of DAG {dag_id!r}: {error}") from error
         return run_id
 
     def wait(

@@ -188,9 +188,7 @@ def test_one_dag_must_be_named_where_a_file_has_several(sandbox: Sandbox) -> Non
 def test_the_sandbox_says_which_dag_never_appeared_and_why_a_command_failed(sandbox: Sandbox) -> None:
     with pytest.raises(DagNotFoundError, match="no DAG nope in"):
         sandbox.wait_for_dags("nope", timeout=0)
-    with pytest.raises(
-        SandboxError, match="start a run of DAG 'nope': GET dags/nope was refused with HTTP 404"
-    ):
+    with pytest.raises(SandboxError, match="start a run of DAG 'nope': GET dags/nope was refused with HTTP 404"):
         sandbox.trigger("nope")
     with pytest.raises(SandboxError, match="`airflow version` did not end within 0 s"):
         sandbox.airflow("version", timeout=0)

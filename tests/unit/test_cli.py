@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -24,7 +25,11 @@ import requests_mock
 
 from airflow_modelarts import __version__, _airflow_api, cli, sandbox
 from airflow_modelarts._airflow_api import AirflowApi, TaskInstance, XCom, plain
-from airflow_modelarts._task_log import readable_log
+from airflow_modelarts._task_log import printable, readable_log
+from airflow_modelarts.emulator import EmulatorServer, accounts
+from airflow_modelarts.emulator.seeds import seed
+
+EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "feature_analysis.py"
 
 
 def task_instance(task_id: str, state: str | None, map_index: int = -1, **values: object) -> TaskInstance:
@@ -67,6 +72,8 @@ def test_run_has_sensible_defaults() -> None:
         (["run", "dag.py", "--timeout", "soon"], "a number of seconds is needed, not 'soon'"),
         (["run", "dag.py", "--task-duration", "-1"], "a number of seconds is needed"),
         (["run", "dag.py", "--timeout", "nan"], "a number of seconds is needed"),
+        (["run", "dag.py", "--seed", "-1"], "a number from 0 to 10000 is needed, not '-1'"),
+        (["emulator", "--seed", "many"], "a number from 0 to 10000 is needed, not 'many'"),
         ([], "COMMAND"),
     ],
 )
@@ -88,7 +95,34 @@ def test_a_file_that_is_not_python_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert "is not a Python file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["emulator"], ["run", __file__]])
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("dag = DAG(\n", "my_dag.py, line 1: '(' was never closed"),
+        (
+            "from airflow.sdk import dag\n@dag\ndef p(): ...\n",
+            "line 3: @dag makes a DAG of p() only where it is called",
+        ),
+        ("", "my_dag.py defines no DAG"),
+    ],
+)
+def test_a_file_without_a_dag_is_refused_before_anything_starts(
+    source: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my_dag.py"
+    file.write_text(source)
+    assert cli.main(["run", str(file)]) == 2
+    printed = capsys.readouterr()
+    assert complaint in printed.err
+    assert printed.out == ""
+
+
+def test_a_folder_is_refused_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["emulator"], ["run", str(EXAMPLE)]])
 def test_the_missing_extra_is_named(command: list[str]) -> None:
     # In a process of its own, since modules that are taken away and come back are not the same to those who have them.
     code = "import sys; sys.modules.update(fastapi=None, uvicorn=None); from airflow_modelarts import cli; "
@@ -108,7 +142,7 @@ def test_a_defect_of_the_emulator_is_not_taken_for_a_missing_extra(monkeypatch: 
 
 
 def test_the_emulator_prints_a_connection_to_paste_and_ends_on_a_signal() -> None:
-    command = [sys.executable, "-m", "airflow_modelarts", "emulator", "--port", "0"]
+    command = [sys.executable, "-m", "airflow_modelarts", "emulator", "--port", "0", "--seed", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as emulator:
         assert emulator.stdout is not None
         lines = []
@@ -118,14 +152,33 @@ def test_the_emulator_prints_a_connection_to_paste_and_ends_on_a_signal() -> Non
                 break
         (address,) = [line.split()[-1] for line in lines if line.startswith("OpenAPI page:")]
         page = requests.get(address, timeout=10).text
+        seeded = {task["task_id"]: task["name"] for task in requests.get(f"{url_in(lines)}/tasks", timeout=10).json()}
+        answers = [send(line) for line in lines if line.startswith("curl ")]
         emulator.send_signal(signal.SIGINT)
         rest, errors = emulator.communicate(timeout=30)
     assert (emulator.returncode, rest, errors) == (0, "Ended.\n", "")
     assert "swagger" in page
+    assert len(seeded) == 3
+    assert all(
+        any(line.split()[:1] == [task_id] and name in line for line in lines) for task_id, name in seeded.items()
+    )
+    assert [answer.status_code for answer in answers] == [200] * 9
     (export,) = [line for line in lines if line.startswith("export ")]
     script = f'{export}printf %s "$AIRFLOW_CONN_MODELARTS_DEFAULT"'
     pasted = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert json.loads(pasted)["conn_type"] == "modelarts"
+
+
+def url_in(lines: list[str]) -> str:
+    (url,) = {line.split()[-1].removesuffix("/tasks") for line in lines if line.startswith("curl -sS -X GET ")}
+    return url
+
+
+def send(curl: str) -> requests.Response:
+    """Send what a line that begins with `curl` would."""
+    _, _, _, method, url, *options = shlex.split(curl)
+    headers = dict([options[1].split(": ")]) if options else {}
+    return requests.request(method, url, headers=headers, data=options[3] if options else None, timeout=10)
 
 
 def test_a_port_in_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,6 +252,18 @@ def test_progress_prints_changes_only(capsys: pytest.CaptureFixture[str]) -> Non
     first, second = capsys.readouterr().out.splitlines()
     assert first.split(" s  ")[1].split() == ["wait[3]", "running"]
     assert second.endswith("running (try 2)")
+
+
+def test_the_log_of_each_failed_try_is_shown() -> None:
+    show = cli.tries_to_show
+    assert show(task_instance("a", "success"), all_tries=False) == []
+    assert show(task_instance("a", "success"), all_tries=True) == [1]
+    assert show(task_instance("a", "success", try_number=3), all_tries=False) == [1, 2]
+    assert show(task_instance("a", "failed", try_number=2), all_tries=False) == [1, 2]
+    assert show(task_instance("a", "up_for_retry", try_number=2), all_tries=False) == [1, 2]
+    assert show(task_instance("a", "running", try_number=2), all_tries=False) == [1]
+    assert show(task_instance("a", "upstream_failed", try_number=0), all_tries=True) == []
+    assert show(task_instance("a", None, try_number=0), all_tries=False) == []
 
 
 def test_unfinished_tasks_are_listed() -> None:
@@ -292,6 +357,92 @@ def test_airflow_3_logs_become_lines_with_the_outer_exception_last() -> None:
         "a note",
         "[1]",
     ]
+
+
+FORGED = "it is well\n[2026-01-01T00:00:00] INFO - forged"
+HIDDEN = "a\x1b[2Kb\rc\x08d\x07e\x9b1mf\x7fg\u2028h\u2029i\x85j\x0bk\x0cl\u202em\x1b]0;title\x07"
+SHOWN = r"a\x1b[2Kb\rc\x08d\x07e\x9b1mf\x7fg\u2028h\u2029i\x85j\x0bk\x0cl\u202em\x1b]0;title\x07"
+
+
+def logged(**entry: object) -> str:
+    return json.dumps({"timestamp": "2026-01-02T03:04:05Z", "level": "info", **entry}, ensure_ascii=False)
+
+
+def test_a_log_line_can_hold_any_separator_but_a_line_feed() -> None:
+    text = readable_log(f"{logged(event=HIDDEN)}\n{logged(event='after')}\n")
+    assert text.split("\n") == [f"[2026-01-02T03:04:05] INFO - {SHOWN}", "[2026-01-02T03:04:05] INFO - after"]
+
+
+def test_a_log_message_cannot_look_like_a_line_of_the_log() -> None:
+    assert readable_log(logged(event=FORGED)).split("\n") == [
+        "[2026-01-02T03:04:05] INFO - it is well",
+        "    [2026-01-01T00:00:00] INFO - forged",
+    ]
+    error = {"exc_type": "E", "exc_value": FORGED, "exc_notes": [FORGED], "frames": [{"filename": FORGED, "name": "f"}]}
+    lines = readable_log(logged(event="x", level=FORGED, error_detail=[error])).split("\n")
+    assert [line for line in lines if line.startswith("[2026-01-01")] == []
+
+
+@pytest.mark.parametrize("detail", ["text", {"a": 1}, [1], [{"frames": [1]}], [{"frames": "x", "exc_notes": 1}]])
+def test_a_log_whose_error_detail_is_something_else_can_be_read(detail: object) -> None:
+    assert readable_log(logged(event="x", error_detail=detail)).startswith("[2026-01-02T03:04:05] INFO - x")
+
+
+def test_text_that_is_no_json_loses_its_control_characters() -> None:
+    assert readable_log(f"{HIDDEN}\r\n" + "[" * 100_000).split("\n")[0] == SHOWN
+
+
+def test_colours_are_left_out_and_any_script_is_shown() -> None:
+    text = "\x1b[31;1mred\x1b[0m grün 猫 👩\u200d💻\ttab"
+    assert printable(text) == "red grün 猫 👩\u200d💻\ttab"
+
+
+def test_nothing_that_a_run_prints_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names, keys, values, logs and errors are others'."""
+    instance = task_instance(HIDDEN + FORGED, "failed")
+    cli.Progress().show([instance])
+    cli.say(cli.task_table([instance]))
+    cli.say(cli.xcom_listing([XCom(HIDDEN + FORGED, -1, HIDDEN + FORGED, {HIDDEN + FORGED: [HIDDEN + FORGED]})]))
+    cli.say(cli.log_end(readable_log(logged(event=HIDDEN + FORGED))))
+    cli.say(HIDDEN, file=sys.stderr)
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]", text)
+    assert [line for line in printed.out.split("\n") if line.startswith("[2026-01-01")] == []
+
+
+# The processing tasks of --seed
+
+
+def test_seeds_end_once_the_dag_has_seen_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    with EmulatorServer() as server:
+        tasks = seed(server.state, 5)
+        running, initialized = tasks[0], tasks[4]
+        seeds = cli.Seeds(server, tasks, 5.0)
+        assert list(seeds.end_those_due()) == []
+        now += 1000
+        assert list(seeds.end_those_due()) == [], "the DAG has not asked for anything yet"
+        requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=10)
+        assert list(seeds.end_those_due()) == []
+        now += 5
+        assert list(seeds.end_those_due()) == [(running, "completed"), (initialized, "running")]
+        assert list(seeds.end_those_due()) == []
+        now += 5
+        assert list(seeds.end_those_due()) == [(initialized, "completed")]
+        now += 5
+        assert list(seeds.end_those_due()) == []
+        assert server.state.status(initialized.task_id) == 2
+
+
+def test_a_seed_that_the_dag_has_deleted_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmulatorServer() as server:
+        tasks = seed(server.state, 5)
+        server.state.delete_task(accounts.PROJECT_ID, tasks[0].task_id)
+        seeds = cli.Seeds(server, tasks, 0.0)
+        requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=10)
+        assert list(seeds.end_those_due()) == [(tasks[4], "running")]
 
 
 # Airflow's REST API
