@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
@@ -56,6 +58,12 @@ def test_they_are_the_same_each_time(state: EmulatorState) -> None:
     assert [version.version_id for task in state.all_tasks() for version in task.versions] == versions
     state.reset()
     assert [task.task_id for task in seed(state, 3)] == [task_id for task_id, _, _ in first[:3]]
+
+
+def test_the_one_that_runs_has_the_id_that_the_readme_gives(state: EmulatorState) -> None:
+    (running,) = seed(state, 1)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"""--seed 5 --conf '{{"processor_task_id": "{running.task_id}"}}'""" in readme
 
 
 def test_they_were_created_during_the_last_day_and_are_listed_newest_first(state: EmulatorState) -> None:
