@@ -234,6 +234,27 @@ def test_cleared_it_runs_another_one_and_stops_the_first_where_airflow_tells(
     assert pushed(sandbox, run.dag_id, run.run_id)["run", "return_value"]["task_id"] == second.task_id
 
 
+def test_when_its_time_is_over_while_deferred_its_version_is_stopped_from_airflow_3_on(
+    sandbox: Sandbox, emulator: EmulatorServer
+) -> None:
+    sandbox.wait_for_dags("timed_out", timeout=180)
+    emulator.state.next_task(name="timed-out-*", duration=100_000)
+    run_id = sandbox.trigger("timed_out")
+
+    def tasks() -> list[Task]:
+        return [task for task in emulator.state.all_tasks() if task.name.startswith("timed-out-")]
+
+    def log() -> str:
+        return sandbox.task_log("timed_out", run_id, "run")
+
+    wait_until(lambda: bool(tasks()), log)
+    (task,) = tasks()
+    emulator.state.set_status(task.task_id, RUNNING)
+    assert sandbox.wait("timed_out", run_id, timeout=PATIENCE) == "failed", log()
+    # Airflow 2 fails the task without letting the operator know.
+    assert emulator.state.status(task.task_id) == (STOPPED if AIRFLOW_V_3_0_PLUS else RUNNING), log()
+
+
 # Starting a DAG
 
 
