@@ -19,27 +19,39 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from airflow_modelarts import __version__
+from airflow_modelarts._dag_file import DagFileError, check_dag_file
+from airflow_modelarts._task_log import one_line, printable
+from airflow_modelarts.api.statuses import ProcessorTaskStatus
 
 if TYPE_CHECKING:
-    from airflow_modelarts._metadata import TaskInstance, XCom
+    from airflow_modelarts._airflow_api import TaskInstance, XCom
     from airflow_modelarts.emulator import EmulatorServer
+    from airflow_modelarts.emulator.tasks import Task
     from airflow_modelarts.sandbox import Sandbox
 
 SUCCESS, FAILURE, USAGE = 0, 1, 2
 XCOM_CHARACTERS = 1200
 LINE_CHARACTERS = 80
 LOG_LINES = 20
+MOST_SEEDS = 10_000
 CONNECTION_ID = "modelarts_default"
 FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _FOLDING_MARK = re.compile(r"::(end)?group::")
-_AIRFLOW_FRAME = re.compile(r'\s*File ".*[/\\]site-packages[/\\]airflow[/\\]')
+ACTIVE = frozenset({ProcessorTaskStatus.INITIALIZED, ProcessorTaskStatus.RUNNING})
+FAILED_TRY = frozenset({"failed", "up_for_retry"})
+_AIRFLOW_FRAME = re.compile(r'\s*File "(.*[/\\]site-packages[/\\]airflow[/\\]|<frozen importlib)')
 
 
 class UsageError(Exception):
     """What was asked for cannot be done; the message says what to do instead."""
+
+
+def say(text: str, *, file: TextIO | None = None) -> None:
+    """Print text of which some may be others': tasks' names, values and logs must not command the terminal."""
+    print(printable(text), file=file, flush=True)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _signals_interrupt():
             return command(arguments)
     except UsageError as error:
-        print(f"airflow-modelarts: {error}", file=sys.stderr)
+        say(f"airflow-modelarts: {error}", file=sys.stderr)
         return USAGE
     except Interrupted as interrupted:
         print("Interrupted; everything it started has been ended.", file=sys.stderr)
@@ -95,7 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="give up on the run after this (%(default)g)"
     )
-    run.add_argument("--logs", action="store_true", help="show the end of every task's log, not of failed ones only")
+    _add_seed(run, "one of them runs until the DAG has asked for it or for a list, and --task-duration longer")
+    run.add_argument("--logs", action="store_true", help="show the end of every task's log, not of failed tries only")
     run.add_argument("--keep", action="store_true", help="keep the scratch Airflow home and say where it is")
     run.set_defaults(command=run_command)
 
@@ -103,12 +116,15 @@ def build_parser() -> argparse.ArgumentParser:
         "emulator",
         help="serve a local ModelArts until Ctrl-C",
         description="Serve a local ModelArts and IAM until Ctrl-C, and print the Airflow connection to it.",
+        epilog="A control API under /emulator ends tasks, makes calls fail and turns the clock; curl lines for it are "
+        "printed at the start, and /docs describes it.",
     )
     emulator.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
     emulator.add_argument(
         "--port", type=_port, default=5080, help="the port to listen on (%(default)s), 0 for a free one"
     )
     _add_task_duration(emulator, 10.0)
+    _add_seed(emulator, "one of them runs until it is ended")
     emulator.set_defaults(command=emulator_command)
     return parser
 
@@ -120,6 +136,17 @@ def _add_task_duration(parser: argparse.ArgumentParser, default: float) -> None:
         default=default,
         metavar="SECONDS",
         help="how long a processing task takes in the local ModelArts (%(default)g)",
+    )
+
+
+def _add_seed(parser: argparse.ArgumentParser, running: str) -> None:
+    parser.add_argument(
+        "--seed",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="put N processing tasks of the last day into the local ModelArts, the same ones each time, and print "
+        f"their ids; 5 have every status, 25 every end in every template; {running} (%(default)s)",
     )
 
 
@@ -140,6 +167,16 @@ def _seconds(text: str) -> float:
         value = -1
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"a number from 0 to {MOST_SEEDS} is needed, not {text!r}")
     return value
 
 
@@ -202,9 +239,12 @@ def emulator_command(arguments: argparse.Namespace) -> int:
     try:
         print(f"ModelArts and IAM:  {emulator.url}")
         print(f"OpenAPI page:       {emulator.url}/docs")
+        tasks = _seed(emulator, arguments.seed)
         print("For Airflow, in the shell that starts it:\n")
         print(f"export AIRFLOW_CONN_{CONNECTION_ID.upper()}={shlex.quote(emulator.airflow_connection())}\n")
-        print("Ctrl-C ends it.", flush=True)
+        print("For you, in any shell:\n")
+        print(control_examples(emulator.url, tasks[0].task_id if tasks else "TASK_ID"))
+        print("\nCtrl-C ends it.", flush=True)
         threading.Event().wait()
     except Interrupted:
         print("Ended.")
@@ -213,16 +253,63 @@ def emulator_command(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
+def control_examples(url: str, task_id: str) -> str:
+    """Return shell lines that use the emulator's control API.
+
+    :param task_id: the processing task that they are about
+    """
+    control = f"{url}/emulator"
+
+    def line(what: str, path: str, order: dict[str, Any] | None = None, method: str = "POST") -> str:
+        body = f" -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(order))}" if order is not None else ""
+        return f"# {what}\ncurl -sS -X {method} {control}/{path}{body}"
+
+    return "\n".join(
+        [
+            line("show the processing tasks", "tasks", method="GET"),
+            line("add one that runs for a minute", "tasks", {"template": "sys_data_validation", "duration": 60}),
+            line("end one: completed, failed or stopped", f"tasks/{task_id}/finish"),
+            line("", f"tasks/{task_id}/fail", {"error_msg": "the bucket is full"}).removeprefix("# \n"),
+            line("", f"tasks/{task_id}/stop").removeprefix("# \n"),
+            line("let the next task that is created fail", "rules", {"status": 3, "error_msg": "the bucket is full"}),
+            line("throttle the next three calls (HTTP 429)", "faults", {"kind": "throttle", "times": 3}),
+            line("let an hour pass", "clock/advance", {"seconds": 3600}),
+            line("forget all of it", "reset"),
+        ]
+    )
+
+
+def _seed(server: EmulatorServer, count: int) -> list[Task]:
+    """Put processing tasks into the local ModelArts and print them."""
+    from airflow_modelarts.emulator.seeds import seed
+
+    tasks = seed(server.state, count)
+    if tasks:
+        print(f"\nIts processing tasks, the newest first:\n{seed_table(server, tasks)}\n")
+    return tasks
+
+
+def seed_table(server: EmulatorServer, tasks: Iterable[Task]) -> str:
+    """Return a table of the processing tasks in the local ModelArts."""
+    now = server.state.clock.now()
+    rows = [("Task id", "Status", "Age", "Name")]
+    for task in sorted(tasks, key=lambda task: task.created_at, reverse=True):
+        minutes = int((now - task.created_at) / 60)
+        status = ProcessorTaskStatus(task.run.status(now)).name.lower()
+        rows.append((task.task_id, status, f"{minutes // 60}:{minutes % 60:02} h", task.name))
+    return aligned(rows)
+
+
 # airflow-modelarts run
 
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Run one DAG of a file once; see `main` for the exit status."""
     dag_file: Path = arguments.dag_file
-    if not dag_file.is_file():
-        raise UsageError(f"there is no file {dag_file}")
-    if dag_file.suffix != ".py":
-        raise UsageError(f"{dag_file} is not a Python file; Airflow reads DAGs from files that end in .py")
+    try:
+        check_dag_file(dag_file)
+    except DagFileError as error:
+        raise UsageError(str(error)) from None
     server_class = _emulator_class()
     from airflow_modelarts.sandbox import Sandbox, SandboxError
 
@@ -234,35 +321,87 @@ def run_command(arguments: argparse.Namespace) -> int:
             keep=arguments.keep,
         )
         print(f"Local ModelArts at {server.url}; a processing task takes {arguments.task_duration:g} s.")
+        seeds = Seeds(server, _seed(server, arguments.seed), arguments.task_duration)
         try:
-            return _run_in(sandbox, arguments)
+            return _run_in(sandbox, seeds, arguments)
         except SandboxError as error:
-            print(f"airflow-modelarts: {error}", file=sys.stderr)
+            say(f"airflow-modelarts: {error}", file=sys.stderr)
             return FAILURE
         finally:
             if arguments.keep:
                 _say_where(sandbox)
 
 
-def _run_in(sandbox: Sandbox, arguments: argparse.Namespace) -> int:
+def _run_in(sandbox: Sandbox, seeds: Seeds, arguments: argparse.Namespace) -> int:
+    from airflow_modelarts.sandbox import RunRefusedError
+
     started = time.monotonic()
     processes = ", ".join(sandbox.flavour.components)
     print(f"Starting a scratch Airflow {version('apache-airflow')} ({processes}), some 15 s …", flush=True)
     with sandbox:
-        print(f"Airflow is up after {time.monotonic() - started:.0f} s. Reading {arguments.dag_file} …", flush=True)
+        say(f"Airflow is up after {time.monotonic() - started:.0f} s. Reading {arguments.dag_file} …")
         dag_id = choose_dag(sandbox, arguments.dag_file, arguments.dag_id)
-        print(f"Running {dag_id}.\n", flush=True)
+        say(f"Running {one_line(dag_id)}.\n")
         progress = Progress()
-        run_id = sandbox.trigger(dag_id, arguments.conf)
         try:
-            state = sandbox.wait(dag_id, run_id, arguments.timeout - progress.elapsed(), progress.show)
+            run_id = sandbox.trigger(dag_id, arguments.conf)
+        except RunRefusedError as error:
+            raise UsageError(str(error)) from None
+
+        def watch(task_instances: list[TaskInstance]) -> None:
+            progress.show(task_instances)
+            for task, status in seeds.end_those_due():
+                progress.note(task.name, f"processing task {task.task_id} is {status} now")
+
+        try:
+            state = sandbox.wait(dag_id, run_id, arguments.timeout - progress.elapsed(), watch)
         except TimeoutError:
             print(f"\nThe run has not ended within {arguments.timeout:g} s.", end=" ")
-            print(unfinished(sandbox.task_instances(dag_id, run_id)), flush=True)
+            say(unfinished(sandbox.task_instances(dag_id, run_id)))
             state = "timed out"
-        print(f"\nRun of {dag_id}: {state} after {progress.elapsed():.1f} s.", flush=True)
+        say(f"\nRun of {one_line(dag_id)}: {state} after {progress.elapsed():.1f} s.")
         _summarize(sandbox, dag_id, run_id, all_logs=arguments.logs)
     return SUCCESS if state == "success" else FAILURE
+
+
+class Seeds:
+    """The processing tasks of ``--seed`` that have not ended, and their ends during the run.
+
+    The one that runs completes ``task_duration`` after the DAG has asked for a processing task or for a list, so that a
+    sensor sees it run first. The one that is initialized begins to run then, and completes as much later.
+
+    :param task_duration: seconds
+    """
+
+    def __init__(self, server: EmulatorServer, tasks: Sequence[Task], task_duration: float) -> None:
+        self._state = server.state
+        self._active = [task for task in tasks if task.run.status(self._state.clock.now()) in ACTIVE]
+        self._task_duration = task_duration
+        self._next_at: float | None = None
+
+    def end_those_due(self) -> Iterator[tuple[Task, str]]:
+        """Change what is due to change now; return the processing tasks and their new statuses."""
+        if not self._active or not self._has_been_asked():
+            return
+        if self._next_at is None:
+            self._next_at = time.monotonic() + self._task_duration
+        if time.monotonic() < self._next_at:
+            return
+        task = self._active.pop(0)
+        yield from self._set_status(task, ProcessorTaskStatus.COMPLETED)
+        if self._active:
+            yield from self._set_status(self._active[0], ProcessorTaskStatus.RUNNING)
+        self._next_at = time.monotonic() + self._task_duration
+
+    def _has_been_asked(self) -> bool:
+        return any("ProcessorTask" in operation for operation in self._state.log.counts())
+
+    def _set_status(self, task: Task, status: ProcessorTaskStatus) -> Iterator[tuple[Task, str]]:
+        # The DAG may have stopped or deleted it.
+        with contextlib.suppress(KeyError):
+            if self._state.status(task.task_id) in ACTIVE:
+                self._state.set_status(task.task_id, int(status))
+                yield task, status.name.lower()
 
 
 def choose_dag(sandbox: Sandbox, dag_file: Path, dag_id: str | None) -> str:
@@ -271,7 +410,13 @@ def choose_dag(sandbox: Sandbox, dag_file: Path, dag_id: str | None) -> str:
 
     try:
         known = sandbox.wait_for_dags()
-    except (DagImportError, DagNotFoundError) as error:
+    except DagImportError as error:
+        traces = "\n".join(
+            f"{file} cannot be imported:\n" + "\n".join(_without_airflow_frames(trace.rstrip().split("\n")))
+            for file, trace in error.errors.items()
+        )
+        raise UsageError(traces) from None
+    except DagNotFoundError as error:
         raise UsageError(str(error)) from None
     if dag_id is None and len(known) == 1:
         return known[0]
@@ -303,7 +448,11 @@ class Progress:
             if self._seen.get(instance.label) != now:
                 self._seen[instance.label] = now
                 tries = f" (try {instance.try_number})" if instance.try_number > 1 else ""
-                print(f"{self.elapsed():7.1f} s  {instance.label:32} {instance.state}{tries}", flush=True)
+                self.note(instance.label, f"{instance.state}{tries}")
+
+    def note(self, name: str, what: str) -> None:
+        """Print what has become of something."""
+        say(f"{self.elapsed():7.1f} s  {one_line(name):32} {what}")
 
 
 def unfinished(task_instances: Iterable[TaskInstance]) -> str:
@@ -314,13 +463,21 @@ def unfinished(task_instances: Iterable[TaskInstance]) -> str:
 
 def _summarize(sandbox: Sandbox, dag_id: str, run_id: str, *, all_logs: bool) -> None:
     instances = sandbox.task_instances(dag_id, run_id)
-    print(f"\n{task_table(instances)}")
+    say(f"\n{task_table(instances)}")
     if listing := xcom_listing(sandbox.xcoms(dag_id, run_id)):
-        print(f"\nXComs\n{listing}")
+        say(f"\nXComs\n{listing}")
     for instance in instances:
-        if instance.state == "failed" or (all_logs and instance.try_number):
-            log = sandbox.task_log(dag_id, run_id, instance.task_id, instance.map_index, instance.try_number)
-            print(f"\nThe end of the log of {instance.label}, try {instance.try_number}\n{log_end(log)}")
+        for number in tries_to_show(instance, all_tries=all_logs):
+            log = sandbox.task_log(dag_id, run_id, instance.task_id, instance.map_index, number)
+            say(f"\nThe end of the log of {one_line(instance.label)}, try {number}\n{log_end(log)}")
+
+
+def tries_to_show(instance: TaskInstance, *, all_tries: bool) -> list[int]:
+    """Return the numbers of the tries of a task that failed: all but the last have, and the state tells of that one."""
+    last_failed = instance.state in FAILED_TRY
+    return [*range(1, instance.try_number), *([instance.try_number] if last_failed or all_tries else [])] * (
+        instance.try_number > 0
+    )
 
 
 def task_table(task_instances: Iterable[TaskInstance]) -> str:
@@ -328,8 +485,13 @@ def task_table(task_instances: Iterable[TaskInstance]) -> str:
     rows = [("Task", "State", "Tries", "Duration")]
     for instance in task_instances:
         duration = "" if instance.duration is None else f"{instance.duration:.1f} s"
-        rows.append((instance.label, instance.state or "not started", str(instance.try_number), duration))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        rows.append((one_line(instance.label), instance.state or "not started", str(instance.try_number), duration))
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table whose columns line up."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
@@ -344,8 +506,8 @@ def xcom_listing(xcoms: Iterable[XCom]) -> str:
             continue
         if xcom.label != label:
             label = xcom.label
-            lines.append(f"  {label}")
-        lines.append(_indented(f"{xcom.key}: {shortened(xcom.value)}", 4))
+            lines.append(f"  {one_line(label)}")
+        lines.append(_indented(f"{one_line(xcom.key)}: {shortened(xcom.value)}", 4))
     return "\n".join(lines)
 
 
@@ -359,8 +521,8 @@ def shortened(value: object) -> str:
 
 def log_end(log: str) -> str:
     """Return the last LOG_LINES of a task's log, without Airflow's own stack frames and the folding marks of its UI."""
-    lines = [line for line in _without_airflow_frames(log.splitlines()) if not _FOLDING_MARK.search(line)]
-    return _indented("\n".join(lines[-LOG_LINES:]) or "(the task wrote no log)", 2)
+    lines = [line for line in _without_airflow_frames(log.split("\n")) if not _FOLDING_MARK.search(line)]
+    return _indented("\n".join(lines[-LOG_LINES:]).strip("\n") or "(the task wrote no log)", 2)
 
 
 def _without_airflow_frames(lines: Iterable[str]) -> Iterator[str]:
@@ -375,11 +537,11 @@ def _without_airflow_frames(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _indented(text: str, spaces: int) -> str:
-    return "\n".join(" " * spaces + line for line in text.splitlines())
+    return "\n".join(" " * spaces + line for line in text.split("\n"))
 
 
 def _say_where(sandbox: Sandbox) -> None:
     print(f"\nThe scratch Airflow is kept in {sandbox.home}")
     print("  logs:         logs/ (tasks), components/ (Airflow's processes)")
-    print(f"  in a browser: . {sandbox.environment_file} && airflow {sandbox.flavour.viewer}")
+    print(f"  in a browser: . {sandbox.environment_file} && airflow {sandbox.flavour.server}")
     print(f"                then http://127.0.0.1:{sandbox.port}; the local ModelArts is gone")

@@ -1,14 +1,14 @@
 """A scratch Airflow: real Airflow processes over a temporary AIRFLOW_HOME, started, watched and removed again.
 
-`airflow-modelarts run` and the integration tests stand on it. It reads the metadata database but never writes it:
-whatever changes something goes through Airflow's own command line.
+`airflow-modelarts run` and the integration tests stand on it. It uses Airflow's REST API and command line, never the
+metadata database, whose schema changes between versions.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import json
+import copyreg
 import os
 import secrets
 import shlex
@@ -29,7 +29,9 @@ from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped]
 
-from airflow_modelarts._metadata import MetadataReader, TaskInstance, XCom, readable_log
+from airflow_modelarts._airflow_api import PAGE_SIZE, AirflowApi, RefusedError, TaskInstance, XCom
+from airflow_modelarts._airflow_api import SandboxError as SandboxError
+from airflow_modelarts._task_log import readable_log
 
 START_TIMEOUT = 180.0
 """Seconds for Airflow's processes to come up; about 10 are usual, a busy machine needs more."""
@@ -38,7 +40,7 @@ PARSE_TIMEOUT = 45.0
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 POLL_INTERVAL = 0.3
-"""Seconds between two looks at the metadata database."""
+"""Seconds between two looks at Airflow."""
 
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 
@@ -58,6 +60,9 @@ _COMMON_SETTINGS = {
     # A supervisor of Airflow 3 may notice the end of its task only at the next heartbeat, 5 s by default.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+    "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": str(PAGE_SIZE),
+    # Stack frames of an import error; by default 2, of which none need be of the DAG file.
+    "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
     # Airflow 2.11 reports its usage over the network unless told not to.
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
 }
@@ -68,20 +73,18 @@ class Flavour:
     """What differs between the major versions of Airflow, as data.
 
     :param components: the processes that make an Airflow, by name, with the arguments of `airflow`
-    :param jobs: the row in the table `job` by which a component says that it is up; the others listen on the port
+    :param server: the one of them that serves the REST API
+    :param api_version: the version of that API
     :param settings: environment variables, in which ``{port}`` stands for a free port
-    :param logical_date_option: how `airflow dags trigger` wants the logical date
-    :param viewer: the command of `airflow` that shows a kept home in a browser
+    :param files: what AIRFLOW_HOME must hold, by name
     """
 
     components: Mapping[str, tuple[str, ...]]
-    jobs: Mapping[str, str]
+    server: str
+    api_version: str
     settings: Mapping[str, str]
-    logical_date_option: str
-    viewer: str
+    files: Mapping[str, str]
 
-
-_JOBS = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor": "DagProcessorJob"}
 
 # Nobody asks the scheduler and the triggerer for task logs here, and their log servers would listen on all addresses:
 # hence --skip-serve-logs.
@@ -92,7 +95,8 @@ AIRFLOW_3 = Flavour(
         "dag-processor": ("dag-processor",),
         "triggerer": ("triggerer", "--skip-serve-logs"),
     },
-    jobs=_JOBS,
+    server="api-server",
+    api_version="v2",
     settings={
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:{port}/execution/",
@@ -103,35 +107,38 @@ AIRFLOW_3 = Flavour(
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
     },
-    logical_date_option="--logical-date",
-    viewer="api-server",
+    files={},
 )
 AIRFLOW_2 = Flavour(
     components={
+        "webserver": ("webserver", "--hostname", "127.0.0.1", "--port", "{port}", "--workers", "1"),
         "scheduler": ("scheduler", "--skip-serve-logs"),
         "triggerer": ("triggerer", "--skip-serve-logs"),
     },
-    jobs=_JOBS,
+    server="webserver",
+    api_version="v1",
     settings={
         # Airflow 2 refuses any executor on SQLite that runs tasks side by side. It parses DAGs in the scheduler.
         "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",
+        "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
         "AIRFLOW__SCHEDULER__PARSING_PROCESSES": "1",
         "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "300",
+        "AIRFLOW__WEBSERVER__BASE_URL": "http://127.0.0.1:{port}",
         "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": "{port}",
     },
-    logical_date_option="--exec-date",
-    viewer="standalone",
+    # As in Airflow 3 above, everybody on this machine is an administrator of the scratch Airflow.
+    files={"webserver_config.py": 'AUTH_ROLE_PUBLIC = "Admin"\n'},
 )
-
-
-class SandboxError(Exception):
-    """The scratch Airflow cannot do what was asked of it; the message says what happened and shows the log."""
 
 
 class DagNotFoundError(SandboxError):
     """Airflow has read the folder, or the one file, and found no such DAG."""
+
+
+class RunRefusedError(SandboxError):
+    """Airflow does not start the run: there is no such DAG, or the configuration does not fit its params."""
 
 
 class DagImportError(SandboxError):
@@ -140,6 +147,10 @@ class DagImportError(SandboxError):
     def __init__(self, errors: Mapping[str, str]) -> None:
         self.errors = dict(errors)
         super().__init__("\n".join(f"{file} cannot be imported:\n{trace.rstrip()}" for file, trace in errors.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle without another call of ``__init__``, which wants more than the message."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # typeshed lacks it
 
 
 def is_wanted_dag_file(file_path: str, zip_file: object | None = None) -> bool:
@@ -319,12 +330,11 @@ class Sandbox:
         self.only_file = Path(only_file).resolve() if only_file else None
         self.keep = keep
         self.home = Path(home or Path(tempfile.gettempdir(), f"airflow-modelarts-{secrets.token_hex(4)}")).resolve()
-        self.database = self.home / "airflow.db"
-        self.metadata = MetadataReader(self.database)
         self.environment: dict[str, str] = {}
         self.port = 0
         self.flavour = installed_flavour()
         self.components: dict[str, Component] = {}
+        self._api: AirflowApi | None = None
         self._connections = dict(connections or {})
         self._overrides = dict(environment or {})
         self._commands: list[Component] = []
@@ -351,7 +361,7 @@ class Sandbox:
     # Life
 
     def start(self) -> None:
-        """Create the home and the database, start every component and wait until all are up.
+        """Create the home with its database, start every component and wait until all are up.
 
         :raises SandboxError: a command failed, a component died, or they took longer than START_TIMEOUT
         :raises FileExistsError: the home exists already
@@ -362,6 +372,8 @@ class Sandbox:
         if self.only_file:
             # Airflow puts this folder behind all others that it imports from: so the file finds what lies beside it.
             (self.home / "config").symlink_to(self.dags_folder)
+        for name, text in self.flavour.files.items():
+            (self.home / name).write_text(text, encoding="utf-8")
         self.port = free_port()
         self.environment = self._make_environment()
         self.airflow("db", "migrate")
@@ -380,6 +392,8 @@ class Sandbox:
         deadline = time.monotonic() + GRACE
         for component in processes:
             component.kill(grace=deadline - time.monotonic())
+        if self._api is not None:
+            self._api.close()
         if self._made_home and self.keep:
             self._write_environment_file()
         elif self._made_home:
@@ -391,20 +405,22 @@ class Sandbox:
 
     def restart(self, name: str) -> None:
         """Kill a component with everything it started, start it again, and wait until it is up."""
-        before = self.metadata.newest_job(self.flavour.jobs.get(name, ""))
         self.components[name].kill()
+        killed = datetime.now(UTC)
         self.components[name].start()
-        self.wait_until_up(name, newer_than=before)
+        self.wait_until_up(name, newer_than=killed)
 
-    def wait_until_up(self, name: str, *, newer_than: int = 0, timeout: float = START_TIMEOUT) -> None:
-        """Wait until a component says that it works.
+    def wait_until_up(self, name: str, *, newer_than: datetime | None = None, timeout: float = START_TIMEOUT) -> None:
+        """Wait until a component works: the server answers, the others send heartbeats.
 
-        :param newer_than: the id of its previous job, so as not to be taken in by what that one left behind
+        :param newer_than: the end of its previous process, whose last heartbeat Airflow still knows
         """
-        job_type = self.flavour.jobs.get(name)
 
         def up() -> bool:
-            return self.metadata.newest_job(job_type) > newer_than if job_type else _listens(self.port)
+            if name == self.flavour.server:
+                return self.api.is_up()
+            heartbeat = self.api.heartbeat(name)
+            return heartbeat is not None and (newer_than is None or heartbeat > newer_than)
 
         if not self._becomes_true(up, timeout):
             end = self.components[name].log_end()
@@ -442,6 +458,18 @@ class Sandbox:
         return log.read_text(encoding="utf-8", errors="replace")
 
     @property
+    def url(self) -> str:
+        """Scheme, host and port of Airflow's web pages and REST API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api(self) -> AirflowApi:
+        """Airflow's REST API, from the start on."""
+        if self._api is None:
+            self._api = AirflowApi(self.url, self.flavour.api_version, self.check)
+        return self._api
+
+    @property
     def environment_file(self) -> Path:
         """The shell file that a kept home holds: sourced, it makes Airflow's commands work on that home."""
         return self.home / "environment.sh"
@@ -455,14 +483,14 @@ class Sandbox:
         """
 
         def known() -> bool:
-            if dag_ids and set(dag_ids) <= set(self.metadata.dags()):
+            if dag_ids and set(dag_ids) <= set(self.api.dags()):
                 return True
-            if errors := self.metadata.import_errors():
+            if errors := self.api.import_errors():
                 # Airflow names files relative to its DAG folder.
                 raise DagImportError(
                     {str(self.only_file) if name == "." else name: trace for name, trace in errors.items()}
                 )
-            return not dag_ids and bool(self.metadata.dags())
+            return not dag_ids and bool(self.api.dags())
 
         if not self._becomes_true(known, timeout):
             where = self.only_file or self.dags_folder
@@ -470,20 +498,21 @@ class Sandbox:
                 f"Airflow found no DAG {' '.join(dag_ids)}".rstrip() + f" in {where} within {timeout:g} s. Does the "
                 "file call the function that @dag decorates, and does no .airflowignore exclude it?"
             )
-        return self.metadata.dags()
+        return self.api.dags()
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
-        """Start a run of a DAG through `airflow dags trigger` and return its run id.
+        """Start a run of a DAG, with this moment as its logical date, and return its run id.
 
-        The command costs some three seconds, nearly all of it imports. It is the only public way that Airflow 2.11
-        and 3 share: 2.11 has no API server here, and writing to the database is not for a bystander.
+        :raises RunRefusedError: there is no such DAG, or `conf` does not fit its params
         """
-        if self.metadata.is_paused(dag_id):  # its own is_paused_upon_creation stands above the configuration
-            self.airflow("dags", "unpause", dag_id)
         now = datetime.now(UTC)
         run_id = run_id or f"sandbox_{now:%Y%m%dT%H%M%S_%f}"
-        date = (self.flavour.logical_date_option, now.isoformat())
-        self.airflow("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(conf or {}), *date)
+        try:
+            if self.api.is_paused(dag_id):  # its own is_paused_upon_creation stands above the configuration
+                self.api.unpause(dag_id)
+            self.api.trigger(dag_id, run_id, now, conf or {})
+        except RefusedError as error:
+            raise RunRefusedError(f"Airflow does not start a run of DAG {dag_id!r}: {error}") from error
         return run_id
 
     def wait(
@@ -502,7 +531,7 @@ class Sandbox:
         """
         deadline = time.monotonic() + timeout
         while True:
-            state = self.metadata.run_state(dag_id, run_id)
+            state = self.api.run_state(dag_id, run_id)
             if watch is not None:
                 watch(self.task_instances(dag_id, run_id))
             if state in FINAL_RUN_STATES:
@@ -514,11 +543,11 @@ class Sandbox:
 
     def task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
         """Return the task instances of a run, in the order in which they started."""
-        return self.metadata.task_instances(dag_id, run_id)
+        return self.api.task_instances(dag_id, run_id)
 
     def xcoms(self, dag_id: str, run_id: str) -> list[XCom]:
         """Return what the tasks of a run pushed, in the order in which they pushed it."""
-        return self.metadata.xcoms(dag_id, run_id)
+        return self.api.xcoms(dag_id, run_id)
 
     def task_log(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int | None = None
@@ -538,7 +567,7 @@ class Sandbox:
         environment |= {name: value.format(port=self.port) for name, value in self.flavour.settings.items()}
         # A folder would be walked, with the links in it: a virtual environment beside the file ends Airflow's walk.
         environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(self.only_file or self.dags_folder)
-        environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{self.database}"
+        environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{self.home / 'airflow.db'}"
         environment |= {f"AIRFLOW_CONN_{name.upper()}": value for name, value in self._connections.items()}
         return environment | self._overrides
 
@@ -564,9 +593,3 @@ class Sandbox:
                 return False
             time.sleep(POLL_INTERVAL)
         return True
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False

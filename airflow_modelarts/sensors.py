@@ -161,6 +161,8 @@ class ModelArtsProcessorTaskSensor(BaseSensorOperator):
         except Exception as error:
             if not timed_out:
                 raise
+            if self.soft_fail:  # Airflow 3.0 forgets it when the time of a deferred sensor is over
+                raise AirflowSkipException("timeout is over, and the processing task has not ended") from error
             if self.execution_timeout and self.execution_timeout.total_seconds() < self.timeout:
                 raise AirflowTaskTimeout("execution_timeout is over, and the processing task has not ended") from error
             raise AirflowSensorTimeout("timeout is over, and the processing task has not ended") from error

@@ -3,8 +3,8 @@ Audit each night the processing tasks of the day before, whoever created them, a
 
 A task that still runs at midnight is in no audit after its end: where that matters, add ``lag=timedelta(hours=12)``.
 
-Run it with no cloud account: ``airflow-modelarts run dags_examples/nightly_audit.py``. Nothing has been created there,
-so the page says just that.
+Run it with no cloud account: ``airflow-modelarts run dags_examples/nightly_audit.py --seed 25``. The processing
+tasks that ``--seed`` makes up break rules, so the run fails; the page says which.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 Wait for a processing task that somebody started in the console, and read it.
 
 Trigger it with the task's id: ``airflow dags trigger wait_for_console_task --conf '{"processor_task_id": "…"}'``
+
+Run it with no cloud account: ``airflow-modelarts run dags_examples/wait_for_console_task.py --seed 5 --conf …``, with
+an id that this prints.
 """
 
 from __future__ import annotations

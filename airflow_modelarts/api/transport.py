@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -87,6 +88,10 @@ class TransportError(Exception):
         self.reason = reason
         self.kind = kind
         self.sent = sent
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle without another call of ``__init__``, which wants more than the message."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # typeshed lacks it
 
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import json
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -61,6 +62,10 @@ class Refusal(Exception):  # noqa: N818  # it is what the service means to answe
         self.message = message or (CODES[code][1] if code in CODES else code)
         self.status = status or HTTP_STATUS.get(code, 400)
         super().__init__(f"{self.code}: {self.message}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle without another call of ``__init__``, which wants more than the message."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # typeshed lacks it
 
     def answer(self, request_id: str) -> Answer:
         """Return the answer; the gateway's carry the request id in their body too."""

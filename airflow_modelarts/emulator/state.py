@@ -348,6 +348,13 @@ class EmulatorState:
         with self._lock:
             return [self.add_task(**wishes) for _ in range(count)]
 
+    def put_task(self, task: Task) -> None:
+        """Put a ready-made task there, newer than all others; its id and its name must be new to its project."""
+        with self._lock:
+            self._serial += 1
+            task.serial = self._serial
+            self.projects[task.project_id].add(task)
+
     # Inside
 
     def _find(self, project_id: str, task_id: str) -> Task:

@@ -383,7 +383,7 @@ def test_a_refused_update_names_the_description() -> None:
         (TWELVE[8][0], b'{"task_version_id": "v"}', ProcessorTaskVersion(task_version_id="v")),
         (TWELVE[11][0], b'{"count": 3, "has_more": true, "results": []}', Page([], 3, True)),
     ],
-    ids=str,
+    ids=lambda value: value.name if isinstance(value, Operation) else None,
 )
 def test_an_answer_is_read_as_what_the_operation_returns(operation: Operation[Any], body: bytes, expected: Any) -> None:
     assert operation.read(body) == expected

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _pytest.terminal import TerminalReporter
 
 from airflow_modelarts.emulator import EmulatorServer, accounts
 from airflow_modelarts.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 DAGS = HERE / "dags"
-TABLES = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,15 +62,3 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)
-
-
-@pytest.fixture(scope="session")
-def publish(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
-    """Have a table printed under its title when all tests are over."""
-    return pytestconfig.stash.setdefault(TABLES, {}).__setitem__
-
-
-def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
-    for title, table in config.stash.get(TABLES, {}).items():
-        terminalreporter.section(title)
-        terminalreporter.write_line(table)

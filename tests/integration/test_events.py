@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,25 +32,19 @@ def watching() -> Iterator[tuple[Sandbox, EmulatorServer]]:
 
 def told(sandbox: Sandbox, dag_id: str) -> Counter[str]:
     """Count how often each processing task was told of to a DAG."""
-    with closing(sqlite3.connect(f"{sandbox.database.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-        rows = database.execute(
-            "SELECT value FROM xcom WHERE dag_id = ? AND key = 'return_value'", (dag_id,)
-        ).fetchall()
-    return Counter(name for (value,) in rows for name in json.loads(value))
+    xcoms = [xcom for run_id in sandbox.api.runs(dag_id) for xcom in sandbox.api.xcoms(dag_id, run_id)]
+    return Counter(name for xcom in xcoms if xcom.key == "return_value" for name in xcom.value)
 
 
 def events(sandbox: Sandbox, asset: str) -> list[str]:
     """Return the names of the processing tasks that an asset's events are about."""
-    sql = "SELECT e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id WHERE a.name = ? ORDER BY e.id"
-    with closing(sqlite3.connect(f"{sandbox.database.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-        return [json.loads(extra)["payload"]["name"] for (extra,) in database.execute(sql, (asset,))]
+    return [event.extra["payload"]["name"] for event in sandbox.api.asset_events() if event.name == asset]
 
 
 def noted(sandbox: Sandbox, processor_task_id: str) -> int:
     """Count the assets for which it is stored that the end of a task was told."""
-    with closing(sqlite3.connect(f"{sandbox.database.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-        rows = database.execute("SELECT value FROM asset_state_store").fetchall()
-    return sum(processor_task_id in json.loads(value)["ended"] for (value,) in rows)
+    values = [value for asset in sandbox.api.asset_ids() for value in sandbox.api.asset_state(asset).values()]
+    return sum(processor_task_id in value["ended"] for value in values)
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import airflow
 import pytest
 
 from airflow_modelarts.emulator import EmulatorServer
@@ -20,21 +15,7 @@ from airflow_modelarts.sandbox import Sandbox
 
 from .conftest import DAGS
 
-ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
-KIND = "dataset" if ON_AIRFLOW_2 else "asset"
 SIGNED = "https://leavings.obs.example.com/a.jpg?AccessKeyId=TEMPORARY&Signature=SIGNED"
-# The scratch Airflow 2 has no web server, so its way from a button to the URL is walked here.
-ASK_FOR_LINKS = """
-import sys
-from airflow.models.serialized_dag import SerializedDagModel
-from airflow.models.taskinstance import TaskInstance
-from airflow.utils.session import create_session
-
-with create_session() as session:
-    dag = SerializedDagModel.get("leavings", session=session).dag
-    for ti in session.query(TaskInstance).filter_by(dag_id="leavings", run_id=sys.argv[1]):
-        print("LINK", ti.task_id, dag.get_task(ti.task_id).get_extra_links(ti, "ModelArts console"))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +66,9 @@ def run(airflow_with_lineage: Sandbox, emulator: EmulatorServer) -> dict[str, st
     return {"run_id": run_id, "describe": described.task_id, **created}
 
 
-def rows(sandbox: Sandbox, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"{sandbox.database.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-        return database.execute(sql, parameters).fetchall()
-
-
 def asset_events(sandbox: Sandbox, task_id: str) -> dict[str, dict[str, Any]]:
     """Return the extras of what a task told, by the asset's URI."""
-    sql = f"SELECT uri, event.extra FROM {KIND}_event AS event JOIN {KIND} ON {KIND}.id = {KIND}_id"
-    found = rows(sandbox, f"{sql} WHERE source_task_id = ?", task_id)
-    return {uri: json.loads(extra) for uri, extra in found}
+    return {event.uri: event.extra for event in sandbox.api.asset_events() if event.source_task_id == task_id}
 
 
 def lineage_events(lineage: Path, task_id: str, kind: str) -> list[dict[str, Any]]:
@@ -149,10 +123,10 @@ def test_an_alias_gets_the_output_of_the_version(airflow_with_lineage: Sandbox, 
 
 def test_an_aliass_event_starts_a_dag_that_reads_it(airflow_with_lineage: Sandbox, run: dict[str, str]) -> None:
     deadline = time.monotonic() + 180
-    while not (found := rows(airflow_with_lineage, "SELECT run_id FROM dag_run WHERE dag_id = 'leavings_consumer'")):
+    while not (found := airflow_with_lineage.api.runs("leavings_consumer")):
         assert time.monotonic() < deadline, "no run was started"
         time.sleep(0.2)
-    run_id = str(found[0][0])
+    run_id = found[0]
     assert airflow_with_lineage.wait("leavings_consumer", run_id, timeout=600) == "success"
     (xcom,) = [x for x in airflow_with_lineage.xcoms("leavings_consumer", run_id) if x.key == "return_value"]
     # Airflow 3 tells an alias's event twice, by the alias and by the asset.
@@ -162,13 +136,11 @@ def test_an_aliass_event_starts_a_dag_that_reads_it(airflow_with_lineage: Sandbo
 def test_the_button_leads_to_the_console(
     airflow_with_lineage: Sandbox, run: dict[str, str], emulator: EmulatorServer
 ) -> None:
-    printed = subprocess.check_output(
-        [sys.executable, "-c", ASK_FOR_LINKS, run["run_id"]],
-        env=airflow_with_lineage.environment,
-        text=True,
-        stderr=subprocess.DEVNULL,
-    )
-    links = {words[1]: words[2] for words in map(str.split, printed.splitlines()) if words[:1] == ["LINK"]}
+    links = {
+        task_id: airflow_with_lineage.api.extra_links("leavings", run["run_id"], task_id)["ModelArts console"]
+        for task_id in run
+        if task_id != "run_id"
+    }
     project_id = json.loads(emulator.airflow_connection())["extra"]["project_id"]
     console = f"https://console.example.com/{project_id}/#/tasks"
     assert links == {task_id: f"{console}/{id_}" for task_id, id_ in run.items() if task_id != "run_id"}
@@ -218,7 +190,8 @@ def test_no_credential_leaves(
     airflow_with_lineage: Sandbox, run: dict[str, str], lineage: Path, emulator: EmulatorServer
 ) -> None:
     """Neither the key nor a signed link: in lineage, XComs, asset events and logs."""
-    places = [lineage, airflow_with_lineage.database, *airflow_with_lineage.home.glob("logs/**/*.log")]
+    home = airflow_with_lineage.home
+    places = [lineage, *home.glob("airflow.db*"), *home.glob("logs/**/*.log")]
     left = b"".join(place.read_bytes() for place in places)
     assert run["failing_worker"].encode() in left
     assert json.loads(emulator.airflow_connection())["password"].encode() not in left

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 
@@ -17,6 +19,7 @@ import pytest
 from airflow_modelarts.cli import UsageError, choose_dag, main
 from airflow_modelarts.sandbox import DagNotFoundError, Sandbox, SandboxError
 
+ROOT = Path(__file__).parents[2]
 HEAD = """\
 from datetime import datetime, timedelta
 from airflow.providers.common.compat.sdk import dag, task
@@ -81,7 +84,7 @@ def test_a_run_that_succeeds_shows_its_xcoms_and_leaves_nothing_behind(
     assert processes_of(scratch) == []
 
 
-def test_a_run_that_fails_ends_with_the_log_of_the_last_try(
+def test_a_run_that_fails_ends_with_the_log_of_every_try_that_failed(
     tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dag_file = write_dag(
@@ -91,13 +94,18 @@ def test_a_run_that_fails_ends_with_the_log_of_the_last_try(
         def fail():
             @task(retries=1, retry_delay=timedelta(seconds=1))
             def boom():
-                raise RuntimeError("the roof fell in")
+                raise RuntimeError("the roof fell in \\x1b[2J")
+
+            @task(retries=1, retry_delay=timedelta(seconds=1))
+            def recovers(ti=None):
+                if ti.try_number == 1:
+                    raise RuntimeError("a passing cloud")
 
             @task
             def after():
                 return "never"
 
-            boom() >> after()
+            recovers() >> boom() >> after()
 
         fail()
         """,
@@ -109,20 +117,50 @@ def test_a_run_that_fails_ends_with_the_log_of_the_last_try(
     assert "Run of fail: failed" in output
     assert re.search(r"boom +failed \(try 2\)", output)
     assert re.search(r"^after +upstream_failed", output, re.MULTILINE)
-    _, log = output.split("The end of the log of boom, try 2\n")
-    assert "RuntimeError: the roof fell in" in log
-    assert "my_dag.py" in log
+    logs = re.split(r"\nThe end of the log of (\w+, try \d)\n", output)
+    assert logs[1::2] == ["recovers, try 1", "boom, try 1", "boom, try 2"]
+    assert "RuntimeError: a passing cloud" in logs[2]
+    for log in (logs[4], logs[6]):
+        assert r"RuntimeError: the roof fell in \x1b[2J" in log
+        assert "my_dag.py" in log
+    assert "\x1b" not in output
     assert list(scratch.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_imported_is_a_usage_error_with_its_trace(
     tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dag_file = write_dag(tmp_path, "import no_such_module  # for the dag\n")
+    (tmp_path / "helper.py").write_text("def deep():\n    deeper()\n\n\ndef deeper():\n    import no_such_module\n")
+    dag_file = write_dag(tmp_path, "import helper  # for the dag\nhelper.deep()\n")
 
     assert main(["run", str(dag_file)]) == 2
 
-    assert "No module named 'no_such_module'" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "No module named 'no_such_module'" in errors
+    assert re.search(r"my_dag\.py.*\n(?s:.*)in deep\n(?s:.*)in deeper\n", errors), "all frames of the user's"
+    assert "site-packages/airflow/" not in errors
+    assert list(scratch.iterdir()) == []
+
+
+def test_the_readmes_sensor_sees_a_seeded_task_run_and_end(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (block,) = re.findall(r"<!-- shell: seed -->\n```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    command, *arguments = shlex.split(block)
+
+    assert (command, main(arguments)) == ("airflow-modelarts", 0)
+
+    output = capsys.readouterr().out
+    assert re.search(r"^9UZUAOkihFPhD7HyO7L +running ", output, re.MULTILINE)
+    assert "processing task 9UZUAOkihFPhD7HyO7L is completed now" in output
+    assert '"status_name": "completed"' in output
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_run_whose_conf_does_not_fit_is_a_usage_error(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(ROOT / "dags_examples" / "wait_for_console_task.py")]) == 2
+    assert "processor_task_id" in capsys.readouterr().err
     assert list(scratch.iterdir()) == []
 
 
@@ -187,7 +225,7 @@ def test_one_dag_must_be_named_where_a_file_has_several(sandbox: Sandbox) -> Non
 def test_the_sandbox_says_which_dag_never_appeared_and_why_a_command_failed(sandbox: Sandbox) -> None:
     with pytest.raises(DagNotFoundError, match="no DAG nope in"):
         sandbox.wait_for_dags("nope", timeout=0)
-    with pytest.raises(SandboxError, match=r"`airflow dags trigger` failed with exit status 1(?s:.*)nope"):
+    with pytest.raises(SandboxError, match="start a run of DAG 'nope': GET dags/nope was refused with HTTP 404"):
         sandbox.trigger("nope")
     with pytest.raises(SandboxError, match="`airflow version` did not end within 0 s"):
         sandbox.airflow("version", timeout=0)
@@ -207,4 +245,4 @@ def test_a_dead_component_is_named_and_can_be_restarted(sandbox: Sandbox) -> Non
 
     sandbox.check()
     with pytest.raises(SandboxError, match="triggerer did not come up within 0 s"):
-        sandbox.wait_until_up("triggerer", newer_than=10**9, timeout=0)
+        sandbox.wait_until_up("triggerer", newer_than=datetime.max.replace(tzinfo=UTC), timeout=0)

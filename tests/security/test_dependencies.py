@@ -1,5 +1,5 @@
 """
-The declared dependencies, the two constraints files and the environment held against each other.
+The declared dependencies, the constraints files and the environment held against each other.
 
 This is no audit: it knows no advisories, which need a database from elsewhere. It says that what was tested is what was
 declared, so that an audit of a constraints file is an audit of this package.
@@ -23,7 +23,11 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 DECLARED = [Requirement(text) for text in PROJECT["dependencies"]]
 #: Checked and measured with one Airflow only.
 WITH_THE_NEWEST = ("benchmark", "lint")
-AIRFLOWS = ["3.3", "2.11"]
+#: Run with two Airflows only, the newest and the oldest.
+WITH_TWO = (*WITH_THE_NEWEST, "cluster", "security", "ui")
+BETWEEN = ["3.0", "3.1", "3.2"]
+PRE_RELEASE = "3.4"
+AIRFLOWS = ["3.3", "2.11", *BETWEEN]
 
 
 def optional(*but: str) -> list[Requirement]:
@@ -43,13 +47,18 @@ def pinned(airflow: str) -> dict[str, Version]:
     [
         *(("3.3", requirement) for requirement in [*DECLARED, *optional()]),
         *(("2.11", requirement) for requirement in [*DECLARED, *optional(*WITH_THE_NEWEST)]),
+        *(
+            (airflow, requirement)
+            for airflow in [*BETWEEN, PRE_RELEASE]
+            for requirement in [*DECLARED, *optional(*WITH_TWO)]
+        ),
     ],
     ids=str,
 )
 def test_a_declared_dependency_is_pinned_within_its_bounds(airflow: str, requirement: Requirement) -> None:
     version = pinned(airflow).get(canonicalize_name(requirement.name))
     assert version is not None, f"{requirement.name} is declared, and not in the constraints"
-    assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
+    assert requirement.specifier.contains(version, prereleases=True), f"{requirement} is pinned to {version}"
 
 
 @pytest.mark.parametrize("requirement", [*DECLARED, *optional()], ids=str)

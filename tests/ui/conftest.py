@@ -39,7 +39,7 @@ _ARGUMENTS = [
 
 def what_is_missing() -> str | None:
     if airflow.__version__.startswith("2."):
-        return "the UI of Airflow 2 is another one, and the scratch Airflow 2 has no web server"
+        return "the UI of Airflow 2 is another one"
     if importlib.util.find_spec("playwright") is None:
         return "there is no playwright: install the extra 'ui'"
     if CHROMIUM is None:

@@ -5,25 +5,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import socket
-import sqlite3
 import stat
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import requests
+import requests_mock
 
-from airflow_modelarts import __version__, cli, sandbox
-from airflow_modelarts._metadata import MetadataReader, TaskInstance, XCom, plain, readable_log
+from airflow_modelarts import __version__, _airflow_api, cli, sandbox
+from airflow_modelarts._airflow_api import AirflowApi, TaskInstance, XCom, plain
+from airflow_modelarts._task_log import printable, readable_log
+from airflow_modelarts.emulator import EmulatorServer, accounts
+from airflow_modelarts.emulator.seeds import seed
+
+EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "feature_analysis.py"
 
 
 def task_instance(task_id: str, state: str | None, map_index: int = -1, **values: object) -> TaskInstance:
@@ -66,6 +72,8 @@ def test_run_has_sensible_defaults() -> None:
         (["run", "dag.py", "--timeout", "soon"], "a number of seconds is needed, not 'soon'"),
         (["run", "dag.py", "--task-duration", "-1"], "a number of seconds is needed"),
         (["run", "dag.py", "--timeout", "nan"], "a number of seconds is needed"),
+        (["run", "dag.py", "--seed", "-1"], "a number from 0 to 10000 is needed, not '-1'"),
+        (["emulator", "--seed", "many"], "a number from 0 to 10000 is needed, not 'many'"),
         ([], "COMMAND"),
     ],
 )
@@ -87,7 +95,34 @@ def test_a_file_that_is_not_python_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert "is not a Python file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["emulator"], ["run", __file__]])
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("dag = DAG(\n", "my_dag.py, line 1: '(' was never closed"),
+        (
+            "from airflow.sdk import dag\n@dag\ndef p(): ...\n",
+            "line 3: @dag makes a DAG of p() only where it is called",
+        ),
+        ("", "my_dag.py defines no DAG"),
+    ],
+)
+def test_a_file_without_a_dag_is_refused_before_anything_starts(
+    source: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my_dag.py"
+    file.write_text(source)
+    assert cli.main(["run", str(file)]) == 2
+    printed = capsys.readouterr()
+    assert complaint in printed.err
+    assert printed.out == ""
+
+
+def test_a_folder_is_refused_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["emulator"], ["run", str(EXAMPLE)]])
 def test_the_missing_extra_is_named(command: list[str]) -> None:
     # In a process of its own, since modules that are taken away and come back are not the same to those who have them.
     code = "import sys; sys.modules.update(fastapi=None, uvicorn=None); from airflow_modelarts import cli; "
@@ -107,7 +142,7 @@ def test_a_defect_of_the_emulator_is_not_taken_for_a_missing_extra(monkeypatch: 
 
 
 def test_the_emulator_prints_a_connection_to_paste_and_ends_on_a_signal() -> None:
-    command = [sys.executable, "-m", "airflow_modelarts", "emulator", "--port", "0"]
+    command = [sys.executable, "-m", "airflow_modelarts", "emulator", "--port", "0", "--seed", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as emulator:
         assert emulator.stdout is not None
         lines = []
@@ -117,14 +152,33 @@ def test_the_emulator_prints_a_connection_to_paste_and_ends_on_a_signal() -> Non
                 break
         (address,) = [line.split()[-1] for line in lines if line.startswith("OpenAPI page:")]
         page = requests.get(address, timeout=10).text
+        seeded = {task["task_id"]: task["name"] for task in requests.get(f"{url_in(lines)}/tasks", timeout=10).json()}
+        answers = [send(line) for line in lines if line.startswith("curl ")]
         emulator.send_signal(signal.SIGINT)
         rest, errors = emulator.communicate(timeout=30)
     assert (emulator.returncode, rest, errors) == (0, "Ended.\n", "")
     assert "swagger" in page
+    assert len(seeded) == 3
+    assert all(
+        any(line.split()[:1] == [task_id] and name in line for line in lines) for task_id, name in seeded.items()
+    )
+    assert [answer.status_code for answer in answers] == [200] * 9
     (export,) = [line for line in lines if line.startswith("export ")]
     script = f'{export}printf %s "$AIRFLOW_CONN_MODELARTS_DEFAULT"'
     pasted = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert json.loads(pasted)["conn_type"] == "modelarts"
+
+
+def url_in(lines: list[str]) -> str:
+    (url,) = {line.split()[-1].removesuffix("/tasks") for line in lines if line.startswith("curl -sS -X GET ")}
+    return url
+
+
+def send(curl: str) -> requests.Response:
+    """Send what a line that begins with `curl` would."""
+    _, _, _, method, url, *options = shlex.split(curl)
+    headers = dict([options[1].split(": ")]) if options else {}
+    return requests.request(method, url, headers=headers, data=options[3] if options else None, timeout=10)
 
 
 def test_a_port_in_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,6 +252,18 @@ def test_progress_prints_changes_only(capsys: pytest.CaptureFixture[str]) -> Non
     first, second = capsys.readouterr().out.splitlines()
     assert first.split(" s  ")[1].split() == ["wait[3]", "running"]
     assert second.endswith("running (try 2)")
+
+
+def test_the_log_of_each_failed_try_is_shown() -> None:
+    show = cli.tries_to_show
+    assert show(task_instance("a", "success"), all_tries=False) == []
+    assert show(task_instance("a", "success"), all_tries=True) == [1]
+    assert show(task_instance("a", "success", try_number=3), all_tries=False) == [1, 2]
+    assert show(task_instance("a", "failed", try_number=2), all_tries=False) == [1, 2]
+    assert show(task_instance("a", "up_for_retry", try_number=2), all_tries=False) == [1, 2]
+    assert show(task_instance("a", "running", try_number=2), all_tries=False) == [1]
+    assert show(task_instance("a", "upstream_failed", try_number=0), all_tries=True) == []
+    assert show(task_instance("a", None, try_number=0), all_tries=False) == []
 
 
 def test_unfinished_tasks_are_listed() -> None:
@@ -293,104 +359,263 @@ def test_airflow_3_logs_become_lines_with_the_outer_exception_last() -> None:
     ]
 
 
-# The metadata database
-
-AIRFLOW_2_TABLES = """
-CREATE TABLE dag (dag_id VARCHAR(250) PRIMARY KEY, is_active BOOLEAN, fileloc VARCHAR(2000));
-CREATE TABLE serialized_dag (dag_id VARCHAR(250) PRIMARY KEY, fileloc VARCHAR(2000), data JSON);
-CREATE TABLE import_error (id INTEGER PRIMARY KEY, filename VARCHAR(1024), stacktrace TEXT, processor_subdir TEXT);
-CREATE TABLE job (id INTEGER PRIMARY KEY, state VARCHAR(20), job_type VARCHAR(30));
-CREATE TABLE dag_run (id INTEGER PRIMARY KEY, dag_id VARCHAR(250), run_id VARCHAR(250), execution_date TIMESTAMP,
-  state VARCHAR(50));
-CREATE TABLE task_instance (task_id VARCHAR(250), dag_id VARCHAR(250), run_id VARCHAR(250), map_index INTEGER,
-  start_date TIMESTAMP, end_date TIMESTAMP, duration FLOAT, state VARCHAR(20), try_number INTEGER);
-CREATE TABLE xcom (dag_run_id INTEGER, task_id VARCHAR(250), map_index INTEGER, "key" VARCHAR(512),
-  dag_id VARCHAR(250), run_id VARCHAR(250), value BLOB, timestamp TIMESTAMP);
-"""
-AIRFLOW_3_TABLES = (
-    AIRFLOW_2_TABLES.replace("value BLOB", "value JSON")
-    .replace("is_active", "is_stale")
-    .replace("processor_subdir TEXT", "bundle_name VARCHAR(250)")
-    .replace("execution_date", "logical_date")
-    .replace("dag_id VARCHAR(250) PRIMARY KEY, fileloc VARCHAR(2000), data", "id CHAR(32), dag_id VARCHAR(250), data")
-)
+FORGED = "it is well\n[2026-01-01T00:00:00] INFO - forged"
+HIDDEN = "a\x1b[2Kb\rc\x08d\x07e\x9b1mf\x7fg\u2028h\u2029i\x85j\x0bk\x0cl\u202em\x1b]0;title\x07"
+SHOWN = r"a\x1b[2Kb\rc\x08d\x07e\x9b1mf\x7fg\u2028h\u2029i\x85j\x0bk\x0cl\u202em\x1b]0;title\x07"
 
 
-@pytest.fixture(params=["Airflow 2", "Airflow 3"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    file = tmp_path / "airflow.db"
-    airflow_3 = request.param == "Airflow 3"
-    encode: Callable[[object], object] = json.dumps if airflow_3 else lambda value: json.dumps(value).encode()
-    with closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute(f"PRAGMA journal_mode = {'wal' if airflow_3 else 'delete'}")
-        connection.executescript(AIRFLOW_3_TABLES if airflow_3 else AIRFLOW_2_TABLES)
-        connection.executemany("INSERT INTO dag VALUES (?, 0, 'd.py')", [("one",), ("not_serialized",)])
-        connection.execute("INSERT INTO serialized_dag (dag_id, data) VALUES ('one', '{}')")
-        connection.execute("INSERT INTO import_error (filename, stacktrace) VALUES ('bad.py', 'Traceback')")
-        jobs = [("running", "SchedulerJob"), ("running", "SchedulerJob"), ("failed", "SchedulerJob")]
-        connection.executemany("INSERT INTO job (state, job_type) VALUES (?, ?)", jobs)
-        connection.execute("INSERT INTO dag_run (dag_id, run_id, state) VALUES ('one', 'r', 'running')")
-        connection.executemany(
-            "INSERT INTO task_instance (task_id, dag_id, run_id, map_index, start_date, end_date, duration, state,"
-            " try_number) VALUES (?, 'one', 'r', ?, ?, ?, ?, ?, ?)",
-            [
-                ("last", -1, None, None, None, None, 0),
-                ("wait", 0, "2026-01-01 00:00:03.000000", None, None, "running", 2),
-                ("wait", 1, "2026-01-01 00:00:02.000000", None, None, "running", 1),
-                ("create", -1, "2026-01-01 00:00:00.000000", "2026-01-01 00:00:01.500000", 1.5, "success", 1),
-            ],
-        )
-        connection.executemany(
-            "INSERT INTO xcom (task_id, map_index, key, dag_id, run_id, value, timestamp)"
-            " VALUES (?, ?, ?, 'one', 'r', ?, ?)",
-            [
-                ("wait", 1, "return_value", encode(7), "2026-01-01 00:00:03"),
-                ("wait", 0, "return_value", encode("7"), "2026-01-01 00:00:04"),
-                ("create", -1, "none", None, "2026-01-01 00:00:02"),
-                ("create", -1, "id", encode({"a": [1]}), "2026-01-01 00:00:01"),
-            ],
-        )
-    return file
+def logged(**entry: object) -> str:
+    return json.dumps({"timestamp": "2026-01-02T03:04:05Z", "level": "info", **entry}, ensure_ascii=False)
 
 
-def test_the_reader_knows_what_is_ready(database: Path) -> None:
-    reader = MetadataReader(database)
-    assert reader.dags() == ["one"]
-    assert reader.import_errors() == {"bad.py": "Traceback"}
-    assert reader.newest_job("SchedulerJob") == 2
-    assert reader.newest_job("TriggererJob") == 0
-    assert reader.run_state("one", "r") == "running"
-    assert reader.run_state("one", "none") is None
+def test_a_log_line_can_hold_any_separator_but_a_line_feed() -> None:
+    text = readable_log(f"{logged(event=HIDDEN)}\n{logged(event='after')}\n")
+    assert text.split("\n") == [f"[2026-01-02T03:04:05] INFO - {SHOWN}", "[2026-01-02T03:04:05] INFO - after"]
 
 
-def test_task_instances_come_by_the_start_of_their_task(database: Path) -> None:
-    instances = MetadataReader(database).task_instances("one", "r")
+def test_a_log_message_cannot_look_like_a_line_of_the_log() -> None:
+    assert readable_log(logged(event=FORGED)).split("\n") == [
+        "[2026-01-02T03:04:05] INFO - it is well",
+        "    [2026-01-01T00:00:00] INFO - forged",
+    ]
+    error = {"exc_type": "E", "exc_value": FORGED, "exc_notes": [FORGED], "frames": [{"filename": FORGED, "name": "f"}]}
+    lines = readable_log(logged(event="x", level=FORGED, error_detail=[error])).split("\n")
+    assert [line for line in lines if line.startswith("[2026-01-01")] == []
+
+
+@pytest.mark.parametrize("detail", ["text", {"a": 1}, [1], [{"frames": [1]}], [{"frames": "x", "exc_notes": 1}]])
+def test_a_log_whose_error_detail_is_something_else_can_be_read(detail: object) -> None:
+    assert readable_log(logged(event="x", error_detail=detail)).startswith("[2026-01-02T03:04:05] INFO - x")
+
+
+def test_text_that_is_no_json_loses_its_control_characters() -> None:
+    assert readable_log(f"{HIDDEN}\r\n" + "[" * 100_000).split("\n")[0] == SHOWN
+
+
+def test_colours_are_left_out_and_any_script_is_shown() -> None:
+    text = "\x1b[31;1mred\x1b[0m grün 猫 👩\u200d💻\ttab"
+    assert printable(text) == "red grün 猫 👩\u200d💻\ttab"
+
+
+def test_nothing_that_a_run_prints_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names, keys, values, logs and errors are others'."""
+    instance = task_instance(HIDDEN + FORGED, "failed")
+    cli.Progress().show([instance])
+    cli.say(cli.task_table([instance]))
+    cli.say(cli.xcom_listing([XCom(HIDDEN + FORGED, -1, HIDDEN + FORGED, {HIDDEN + FORGED: [HIDDEN + FORGED]})]))
+    cli.say(cli.log_end(readable_log(logged(event=HIDDEN + FORGED))))
+    cli.say(HIDDEN, file=sys.stderr)
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]", text)
+    assert [line for line in printed.out.split("\n") if line.startswith("[2026-01-01")] == []
+
+
+# The processing tasks of --seed
+
+
+def test_seeds_end_once_the_dag_has_seen_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    with EmulatorServer() as server:
+        tasks = seed(server.state, 5)
+        running, initialized = tasks[0], tasks[4]
+        seeds = cli.Seeds(server, tasks, 5.0)
+        assert list(seeds.end_those_due()) == []
+        now += 1000
+        assert list(seeds.end_those_due()) == [], "the DAG has not asked for anything yet"
+        requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=10)
+        assert list(seeds.end_those_due()) == []
+        now += 5
+        assert list(seeds.end_those_due()) == [(running, "completed"), (initialized, "running")]
+        assert list(seeds.end_those_due()) == []
+        now += 5
+        assert list(seeds.end_those_due()) == [(initialized, "completed")]
+        now += 5
+        assert list(seeds.end_those_due()) == []
+        assert server.state.status(initialized.task_id) == 2
+
+
+def test_a_seed_that_the_dag_has_deleted_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmulatorServer() as server:
+        tasks = seed(server.state, 5)
+        server.state.delete_task(accounts.PROJECT_ID, tasks[0].task_id)
+        seeds = cli.Seeds(server, tasks, 0.0)
+        requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=10)
+        assert list(seeds.end_those_due()) == [(tasks[4], "running")]
+
+
+# Airflow's REST API
+
+ORIGIN = "http://127.0.0.1:8080"
+RUN = "dags/one/dagRuns/r"
+
+
+def instance_entry(task_id: str, map_index: int, start: str | None, **values: object) -> dict[str, object]:
+    defaults = {"state": "running", "try_number": 1, "end_date": None, "duration": None}
+    return {"task_id": task_id, "map_index": map_index, "start_date": start, **defaults, **values}
+
+
+def xcom_entry(task_id: str, map_index: int, key: str, second: int) -> dict[str, object]:
+    timestamp = f"2026-01-01T00:00:0{second}Z"
+    return {"task_id": task_id, "map_index": map_index, "key": key, "timestamp": timestamp}
+
+
+@pytest.fixture(params=["v1", "v2"])
+def api(request: pytest.FixtureRequest, requests_mock: requests_mock.Mocker) -> Iterator[AirflowApi]:
+    """A client of an API that has one run."""
+    base = f"{ORIGIN}/api/{request.param}"
+    requests_mock.get(f"{ORIGIN}/auth/token", status_code=201, json={"access_token": "t1"})
+
+    def answer(path: str, body: object, **options: Any) -> None:
+        requests_mock.get(f"{base}/{path}", json=body, **options)
+
+    def listing(path: str, key: str, entries: list[dict[str, object]]) -> None:
+        pages = [entries[:2], entries[2:]]  # fewer than were asked for, as a server may answer
+        for number, page in enumerate(pages):
+            query = f"?offset={2 * number}"
+            answer(path + query, {key: page, "total_entries": len(entries)})
+
+    listing("dags", "dags", [{"dag_id": "two"}, {"dag_id": "one"}, {"dag_id": "not_serialized"}])
+    answer("dags/one/details", {})
+    answer("dags/two/details", {})
+    answer("dags/not_serialized/details", {"detail": "no such DAG"}, status_code=404)
+    listing("importErrors", "import_errors", [{"filename": "bad.py", "stack_trace": "Traceback"}])
+    answer(RUN, {"state": "running"})
+    answer("dags/one/dagRuns/none", {"detail": "no such run"}, status_code=404)
+    health = {
+        "scheduler": {"status": "healthy", "latest_scheduler_heartbeat": "2026-01-01T00:00:00+00:00"},
+        "triggerer": {"status": "unhealthy", "latest_triggerer_heartbeat": "2026-01-01T00:00:00+00:00"},
+        "dag_processor": {"status": None, "latest_dag_processor_heartbeat": None},
+    }
+    answer("health" if request.param == "v1" else "monitor/health", health)
+    listing(
+        f"{RUN}/taskInstances",
+        "task_instances",
+        [
+            instance_entry("last", -1, None, state=None, try_number=0),
+            instance_entry("wait", 1, "2026-01-01T00:00:02Z"),
+            instance_entry("wait", 0, "2026-01-01T00:00:03+00:00", try_number=2),
+            instance_entry("create", -1, "2026-01-01T00:00:00Z", end_date="2026-01-01T00:00:01.5Z", duration=1.5),
+        ],
+    )
+    listing(
+        f"{RUN}/taskInstances/~/xcomEntries",
+        "xcom_entries",
+        [
+            xcom_entry("wait", 1, "return_value", 3),
+            xcom_entry("wait", 0, "return_value", 4),
+            xcom_entry("create", -1, "a/b", 2),
+            xcom_entry("create", -1, "id", 1),
+        ],
+    )
+    entries = f"{RUN}/taskInstances/wait/xcomEntries/return_value?stringify=false&map_index"
+    answer(f"{entries}=0", {"value": "7"})
+    answer(f"{entries}=1", {"value": 7})
+    answer(f"{RUN}/taskInstances/create/xcomEntries/id", {"value": {"a": [1]}})
+    answer(f"{RUN}/taskInstances/create/xcomEntries/a%2Fb", {"detail": "no such XCom"}, status_code=404)
+    client = AirflowApi(ORIGIN, request.param)
+    yield client
+    client.close()
+
+
+def test_airflow_says_what_is_ready(api: AirflowApi) -> None:
+    assert api.dags() == ["one", "two"]
+    assert api.import_errors() == {"bad.py": "Traceback"}
+    assert api.heartbeat("scheduler") == datetime(2026, 1, 1, tzinfo=UTC)
+    assert api.heartbeat("triggerer") is None, "its process is dead"
+    assert api.heartbeat("dag-processor") is None, "it has never run"
+    assert api.run_state("one", "r") == "running"
+    assert api.run_state("one", "none") is None
+
+
+def test_task_instances_come_by_the_start_of_their_task(api: AirflowApi) -> None:
+    instances = api.task_instances("one", "r")
     assert [instance.label for instance in instances] == ["create", "wait[0]", "wait[1]", "last"]
     assert instances[0].end_date == datetime(2026, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
     assert instances[1].try_number == 2
     assert instances[3].start_date is None
 
 
-def test_xcoms_come_by_the_time_of_their_task(database: Path) -> None:
-    xcoms = MetadataReader(database).xcoms("one", "r")
-    assert [(xcom.label, xcom.key, xcom.value) for xcom in xcoms] == [
+def test_xcoms_come_by_the_time_of_their_task(api: AirflowApi) -> None:
+    assert [(xcom.label, xcom.key, xcom.value) for xcom in api.xcoms("one", "r")] == [
         ("create", "id", {"a": [1]}),
-        ("create", "none", None),
+        ("create", "a/b", "(Airflow's API does not give the value of this key)"),
         ("wait[0]", "return_value", "7"),
         ("wait[1]", "return_value", 7),
     ]
 
 
-def test_the_reader_waits_for_a_lock_and_never_writes(database: Path) -> None:
-    reader = MetadataReader(database)
-    with closing(sqlite3.connect(database, check_same_thread=False, isolation_level=None)) as writer:
-        writer.execute("BEGIN EXCLUSIVE")
-        timer = threading.Timer(0.3, writer.execute, ("COMMIT",))
-        timer.start()
-        assert reader.dags() == ["one"]
-        timer.join()
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        reader._rows("DELETE FROM dag")
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_airflow_api, "RETRY_INTERVAL", 0)
+
+
+@pytest.mark.parametrize(
+    "outage", [{"status_code": 500, "text": "database is locked"}, {"exc": requests.ConnectionError("refused")}]
+)
+def test_an_airflow_that_is_out_of_order_is_asked_again(
+    outage: dict[str, Any], requests_mock: requests_mock.Mocker, no_pauses: None
+) -> None:
+    requests_mock.get(f"{ORIGIN}/api/v1/{RUN}", [outage, outage, {"json": {"state": "success"}}])
+    checks: list[None] = []
+    client = AirflowApi(ORIGIN, "v1", check=lambda: checks.append(None))
+    assert client.run_state("one", "r") == "success"
+    assert len(checks) == 2
+    client.close()
+
+
+def test_waiting_for_airflow_ends_with_its_words(
+    requests_mock: requests_mock.Mocker, no_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_airflow_api, "OUTAGE_TIMEOUT", 0)
+    requests_mock.get(f"{ORIGIN}/api/v1/{RUN}", status_code=503, text="starting")
+    client = AirflowApi(ORIGIN, "v1")
+    with pytest.raises(sandbox.SandboxError, match=f"GET {RUN} got no answer within 0 s: HTTP 503: starting"):
+        client.run_state("one", "r")
+    client.close()
+
+
+def test_a_token_that_has_expired_is_renewed(requests_mock: requests_mock.Mocker, no_pauses: None) -> None:
+    tokens = [{"status_code": 201, "json": {"access_token": token}} for token in ("old", "new")]
+    requests_mock.get(f"{ORIGIN}/auth/token", tokens)
+    refused = requests_mock.get(f"{ORIGIN}/api/v2/{RUN}", status_code=401, json={"detail": "expired"})
+    headers = {"Authorization": "Bearer new"}
+    requests_mock.get(f"{ORIGIN}/api/v2/{RUN}", request_headers=headers, json={"state": "success"})
+    client = AirflowApi(ORIGIN, "v2")
+    assert client.run_state("one", "r") == "success"
+    assert refused.call_count == 1
+    client.close()
+
+
+def test_a_run_that_airflow_refuses_is_told_with_its_reason(requests_mock: requests_mock.Mocker) -> None:
+    detail = "'name' is a required param"
+    requests_mock.post(f"{ORIGIN}/api/v1/dags/one/dagRuns", status_code=400, json={"detail": detail})
+    client = AirflowApi(ORIGIN, "v1")
+    with pytest.raises(sandbox.SandboxError, match=f"dagRuns was refused with HTTP 400: {detail}"):
+        client.trigger("one", "r", datetime.now(UTC), {})
+    client.close()
+
+
+def test_a_run_that_was_started_although_the_answer_was_an_error_is_started_once(
+    requests_mock: requests_mock.Mocker, no_pauses: None
+) -> None:
+    there = {"status_code": 409, "json": {"detail": "there is such a run"}}
+    requests_mock.post(f"{ORIGIN}/api/v1/dags/one/dagRuns", [{"status_code": 500}, there, there])
+    client = AirflowApi(ORIGIN, "v1")
+    client.trigger("one", "r", datetime.now(UTC), {})
+    with pytest.raises(sandbox.SandboxError, match="there is such a run"):
+        client.trigger("one", "r", datetime.now(UTC), {})
+    client.close()
+
+
+def test_nothing_here_knows_airflows_tables() -> None:
+    """Their schema is nobody's interface: Airflow 3.4 has other columns than 3.3."""
+    root = Path(__file__).parents[2]
+    files = [*(root / "airflow_modelarts").rglob("*.py"), *(root / "tests" / "integration").rglob("*.py")]
+    assert len(files) > 50
+    sql = re.compile(r"import sqlite3|import sqlalchemy|from sqlalchemy|\bSELECT\b.*\bFROM\b")
+    assert [file.name for file in files if sql.search(file.read_text())] == []
 
 
 def test_types_that_airflow_remembers_are_shown_as_plain_values() -> None:

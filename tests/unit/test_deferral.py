@@ -27,6 +27,7 @@ from airflow.providers.common.compat.sdk import (
     task,
     task_group,
 )
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts import watcher
@@ -40,7 +41,7 @@ from airflow_modelarts.triggers import ProcessorTaskTrigger
 from .virtual import run
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
-needs_airflow_3_3 = pytest.mark.skipif(AIRFLOW_2, reason="start_from_trigger needs Airflow 3.3")
+needs_airflow_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger needs Airflow 3.3")
 #: Seconds on the world's clock that go by at once while a trigger waits; a poke interval.
 TICK = 5.0
 TIMED_OUT = "Trigger/execution timeout" if AIRFLOW_2 else "Trigger timeout"
@@ -274,8 +275,8 @@ def test_every_mode_has_the_same_outcome(
 
     expected = outcome_in({})
     outcomes = {name: outcome_in(mode) for name, mode in MODES.items()}
-    if not AIRFLOW_2 and expected[0] == "AirflowSensorTimeout" and options.get("never_fail"):
-        # Airflow 3's own resume_execution skips after a timeout too; its execute does not.
+    if AIRFLOW_V_3_1_PLUS and expected[0] == "AirflowSensorTimeout" and options.get("never_fail"):
+        # Since 3.1 Airflow's own resume_execution skips after a timeout too; its execute does not.
         assert outcomes.pop("deferrable")[0] == outcomes.pop("end_from_trigger")[0] == "AirflowSkipException"
     assert outcomes == dict.fromkeys(outcomes, expected)
 
@@ -579,7 +580,7 @@ def test_what_a_triggerer_cannot_look_up_takes_a_worker_which_says_why(
     waiting.project_id = None
     waiting.execute({"ti": None})
     (said,) = reasons(lines)
-    assert ("it needs Airflow 3.3" if AIRFLOW_2 else reason) in said
+    assert (reason if AIRFLOW_V_3_3_PLUS else "it needs Airflow 3.3") in said
 
 
 @pytest.mark.parametrize("text", ["abc", "{{ params.id }}", "{{ dag_run.conf['id'] }}", "{{ macros.uuid }}-{{ ds }}"])
@@ -588,8 +589,8 @@ def test_what_a_triggerer_can_render_takes_no_worker(text: str) -> None:
     assert of_a_template(text).start_from_trigger
 
 
-@pytest.mark.skipif(not AIRFLOW_2, reason="Airflow 3.3 can")
-def test_on_airflow_2_it_defers_from_the_worker_and_says_why(world: World, lines: list[str]) -> None:
+@pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="Airflow 3.3 can")
+def test_before_airflow_3_3_it_defers_from_the_worker_and_says_why(world: World, lines: list[str]) -> None:
     waiting = sensor(world.state.add_task(status=1).task_id, start_from_trigger=True, end_from_trigger=True)
     assert reasons(lines) == []
     deferred = deferral(waiting, world)

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel and the sdist, and what the two constraints files may say."""
+"""What a user installs: the wheel and the sdist, and what the constraints files may say."""
 
 from __future__ import annotations
 
@@ -63,11 +63,19 @@ def test_the_sdist_holds_what_is_needed_to_build_and_test_it(built: Path) -> Non
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
 
 
-@pytest.mark.parametrize("version", ["3.3", "2.11"])
+@pytest.mark.parametrize("version", ["2.11", "3.0", "3.1", "3.2", "3.3", "3.4"])
 def test_a_constraints_file_has_names_and_versions_only(version: str) -> None:
     lines = (ROOT / f"tests/constraints-airflow-{version}.txt").read_text().splitlines()
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", line)] == []
     assert any(line.startswith(f"apache-airflow=={version}.") for line in lines)
+
+
+def test_the_gate_runs_every_set_that_is_known_to_be_good() -> None:
+    sets = {
+        file.stem.removeprefix("constraints-airflow-") for file in (ROOT / "tests").glob("constraints-airflow-*.txt")
+    }
+    steps = subprocess.check_output([ROOT / ".ci/run", "--list"], text=True).split()
+    assert {step.partition("-py")[0] for step in steps if "-py" in step} == sets
 
 
 def test_the_changelog_tells_of_this_version() -> None:

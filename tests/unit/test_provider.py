@@ -71,7 +71,17 @@ def manager() -> object:
     return ProvidersManager()
 
 
-def test_the_form_has_a_field_for_every_extra_with_secrets_as_passwords(manager: object) -> None:
+@pytest.fixture(scope="module")
+def form(manager: object) -> Any:
+    """The connection's form as the API server of Airflow 3 describes it to the UI."""
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    described = {one.connection_type: one for one in HookMetaService.hook_meta_data()}
+    return described["modelarts"]
+
+
+@pytest.mark.skipif(not ON_AIRFLOW_2, reason="Airflow 3 describes the form to its UI")
+def test_the_form_of_airflow_2_has_a_field_for_every_extra_with_secrets_as_passwords(manager: object) -> None:
     widgets = {
         name.removeprefix("extra__modelarts__"): widget
         for name, widget in manager.connection_form_widgets.items()  # type: ignore[attr-defined]
@@ -81,10 +91,25 @@ def test_the_form_has_a_field_for_every_extra_with_secrets_as_passwords(manager:
     assert {name for name, widget in widgets.items() if widget.is_sensitive} == {"security_token"}
 
 
-def test_the_standard_fields_carry_our_names(manager: object) -> None:
+@pytest.mark.skipif(not ON_AIRFLOW_2, reason="Airflow 3 describes the form to its UI")
+def test_the_standard_fields_of_airflow_2_carry_our_names(manager: object) -> None:
     behaviour = manager.field_behaviours["modelarts"]  # type: ignore[attr-defined]
     assert set(behaviour["hidden_fields"]) == {"schema", "port", "extra"}
     assert behaviour["relabeling"]["login"] == "Access key or user"
+
+
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 draws the form itself")
+def test_the_form_has_a_field_for_every_extra_with_secrets_as_passwords(form: Any) -> None:
+    assert set(form.extra_fields) == set(provider.CONN_FIELDS)
+    formats = {name: field["schema"].get("format") for name, field in form.extra_fields.items()}
+    assert {name for name, kind in formats.items() if kind == "password"} == {"security_token"}
+
+
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 draws the form itself")
+def test_the_standard_fields_carry_our_names(form: Any) -> None:
+    standard = form.standard_fields
+    assert (standard.url_schema.hidden, standard.port.hidden, standard.host.hidden) == (True, True, False)
+    assert standard.login.title == "Access key or user"
 
 
 def test_airflow_has_the_link(manager: object) -> None:

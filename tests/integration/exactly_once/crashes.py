@@ -243,7 +243,7 @@ class CrashTable:
                     case.step(instance, answered[case.project_id])
             if all(case.outcome in ENDED for case in self.cases.values()):
                 return
-            time.sleep(0.1)
+            time.sleep(0.25)  # each look costs the API server some time
 
     def table(self) -> str:
         """Return the table: a row a case."""

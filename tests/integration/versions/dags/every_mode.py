@@ -1,0 +1,66 @@
+"""Every mode of the sensor, both paths of an operator that creates, and, from Airflow 3 on, a watcher of an asset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, Param, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
+from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke", "deferrable": False},
+    # Airflow takes a task that is back within a second or two for a lost one, and fails it.
+    "reschedule": {"mode": "reschedule", "deferrable": False, "poke_interval": 5},
+    "deferrable": {"deferrable": True},
+    "triggerer": {"start_from_trigger": True, "end_from_trigger": True},
+}
+WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "deferred": {"deferrable": True}}
+
+with DAG("waits", schedule=None, params={name: Param("", type="string") for name in ("failed", *MODES)}):
+    for mode, options in MODES.items():
+        for name, of_task in (("good", mode), ("bad", "failed")):
+            ModelArtsProcessorTaskSensor(
+                task_id=f"{mode}_{name}",
+                processor_task_id=f"{{{{ params.{of_task} }}}}",
+                **{"poke_interval": 1, "timeout": 600, **options},
+            )
+
+for way, options in WAYS.items():
+    with DAG(f"create_{way}", schedule=None):
+        create = ModelArtsCreateProcessorTaskOperator(
+            task_id="run",
+            name=f"create-{way}",
+            template={"id": "sys_data_cleaning"},
+            inputs=[{"type": "OBS", "source": "/versions/in/"}],
+            work_path={"type": "OBS", "path": "/versions/out/"},
+            poll_interval=1,
+            **options,
+        )
+
+        @task
+        def use(work_path: Any) -> Any:
+            return work_path
+
+        use(create.output["work_path"])
+
+if AIRFLOW_V_3_0_PLUS:
+    from airflow.sdk import AssetWatcher
+
+    from airflow_modelarts.triggers import ProcessorTaskEventTrigger
+
+    watched = Asset(
+        "watched",
+        watchers=[
+            AssetWatcher(name="watched", trigger=ProcessorTaskEventTrigger(name_prefix="watched-", poll_interval=1))
+        ],
+    )
+    with DAG("on_end", schedule=[watched]):
+
+        @task
+        def told(triggering_asset_events: Any) -> list[str]:
+            return [event.extra["payload"]["name"] for event in triggering_asset_events[watched]]
+
+        told()

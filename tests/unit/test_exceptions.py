@@ -1,0 +1,84 @@
+"""Every exception of the package can be copied and sent to another process, as multiprocessing and Airflow do."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pickle
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import airflow_modelarts
+from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.transport import TransportError
+from airflow_modelarts.emulator.answers import KeystoneRefusal, NotFound, Refusal
+from airflow_modelarts.sandbox import DagImportError
+
+#: Those that are not made of a message alone, with every argument they have.
+ARGUMENTS: dict[type[Exception], tuple[tuple[Any, ...], dict[str, Any]]] = {
+    ModelArtsError: (
+        ("it was refused",),
+        {
+            "error_code": "ModelArts.0104",
+            "http_status": 400,
+            "request_id": "a1",
+            "operation": "CreateProcessorTask",
+            "retry_after": 2.5,
+            "outcome_unknown": True,
+        },
+    ),
+    TransportError: (("the connection ended early",), {"kind": "broken", "sent": True}),
+    DagImportError: (({"my_dag.py": "SyntaxError"},), {}),
+    KeystoneRefusal: ((401, "no such user"), {}),
+    NotFound: (("ModelArts.4700", "no task with this id", "modelarts"), {}),
+    Refusal: (("ModelArts.0104", "values are wrong"), {"status": 422}),
+}
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle {p}": lambda error, p=p: pickle.loads(pickle.dumps(error, p))
+        for p in range(pickle.HIGHEST_PROTOCOL + 1)
+    },
+}
+
+
+def exceptions_of_the_package() -> list[type[Exception]]:
+    modules = [
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(airflow_modelarts.__path__, f"{airflow_modelarts.__name__}.")
+        if not found.name.endswith("__main__")
+    ]
+    classes = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == module.__name__
+    }
+    return sorted(classes, key=lambda kind: kind.__qualname__)
+
+
+def an_error(kind: type[Exception]) -> Exception:
+    for base in kind.__mro__:
+        if base in ARGUMENTS:
+            positional, named = ARGUMENTS[base]
+            return kind(*positional, **named)
+    return kind("what happened")
+
+
+@pytest.mark.parametrize("way", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("kind", exceptions_of_the_package(), ids=lambda kind: kind.__name__)
+def test_an_exception_says_the_same_in_another_process(kind: type[Exception], way: Callable[[Any], Any]) -> None:
+    error = an_error(kind)
+    other = way(error)
+    assert type(other) is kind
+    assert (str(other), vars(other)) == (str(error), vars(error))
+
+
+def test_what_is_added_to_an_exception_comes_along() -> None:
+    error = TransportError("the connection ended early", kind="broken", sent=True)
+    error.add_note("while it was read")
+    assert pickle.loads(pickle.dumps(error)).__notes__ == ["while it was read"]
