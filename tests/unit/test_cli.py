@@ -583,6 +583,7 @@ def test_the_states_of_all_assets_can_be_read(requests_mock: requests_mock.Mocke
 
 def test_a_dag_that_is_paused_is_unpaused_before_it_runs(requests_mock: requests_mock.Mocker, tmp_path: Path) -> None:
     scratch = sandbox.Sandbox(tmp_path)
+    scratch.port = 8080
     base = f"{scratch.url}/api/{scratch.flavour.api_version}"
     requests_mock.get(f"{scratch.url}/auth/token", status_code=201, json={"access_token": "t1"})
     requests_mock.get(f"{base}/dags/one", json={"is_paused": True})
@@ -592,7 +593,7 @@ def test_a_dag_that_is_paused_is_unpaused_before_it_runs(requests_mock: requests
     assert patched.last_request.json() == {"is_paused": False}
     assert (posted.last_request.json()["dag_run_id"], posted.last_request.json()["conf"]) == (run_id, {"a": 1})
     requests_mock.get(f"{base}/dags/two", status_code=404, json={"detail": "no such DAG"})
-    with pytest.raises(sandbox.RunRefusedError, match="start a run of DAG 'two': .* HTTP 404: no such DAG"):
+    with pytest.raises(sandbox.RunRefusedError, match=r"start a run of DAG 'two': .* HTTP 404: no such DAG"):
         scratch.trigger("two")
     scratch.stop()
 
