@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from airflow_modelarts.api import models
-from airflow_modelarts.api.errors import ModelArtsRequestError
+from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsRequestError, is_template
 from airflow_modelarts.api.exchange import Repeat
 from airflow_modelarts.api.models import (
     CreatedTask,
@@ -454,6 +454,14 @@ def _path(*segments: str) -> str:
 
 def _segment(value: object) -> str:
     # It can be anything: users pass what another task pushed. A dot segment would change the path.
+    if is_template(value):
+        raise ModelArtsRequestError(f"{value!r} is not the id of a processing task or version: {NOT_RENDERED}")
+    if isinstance(value, str) and "/" in value:
+        # Escaped, it is still one to some gateways: a task would be deleted instead of a version.
+        raise ModelArtsRequestError(
+            f"{value!r} is not the id of a processing task or version: an id holds no slash. Give the last part alone, "
+            "and a version's id by its own parameter"
+        )
     if isinstance(value, str) and value.strip() and value not in (".", ".."):
         return encode(_sendable("an id", value))
     raise ModelArtsRequestError(
