@@ -61,6 +61,8 @@ AnyFlow: TypeAlias = Generator[Step | Page[Any], Any, Any]
 CHUNK_BYTES = 64 * 1024
 #: Bytes of one line of an answer's head after which neither library reads on; what is allowed is checked afterwards.
 LONGEST_LINE = 2 * MAX_HEADER_BYTES
+#: Bytes, which is http.client's own limit.
+LONGEST_STATUS_LINE = 64 * 1024
 #: Seconds for an answer, since one that trickles resets the read timeout with every byte: on a worker for its head and
 #: its body each, in a triggerer from the request to its end. So a longer read timeout has no effect.
 LONGEST_EXCHANGE = 300.0
@@ -201,6 +203,8 @@ class _Head:
         if self._pieces is None:
             self._pieces = []
             status_line: bytes = self._file.readline(limit)
+            if len(status_line) > LONGEST_STATUS_LINE and status_line.startswith(b"HTTP/"):
+                raise _too_large_a_head()
             return status_line
         if not self._pieces:
             self._pieces = self._read_headers(limit)
@@ -409,10 +413,15 @@ class AsyncDriver:
                 self._session = aiohttp.ClientSession(
                     # Not longer: a server closes idle connections too (uvicorn after 5 s), and a request that meets
                     # the closing is lost.
-                    connector=aiohttp.TCPConnector(ssl=context, keepalive_timeout=2.0),
+                    connector=aiohttp.TCPConnector(
+                        ssl=context,
+                        keepalive_timeout=2.0,
+                        # As a worker looks names up, and fails to, whatever else is installed here.
+                        resolver=aiohttp.ThreadedResolver(),
+                    ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"User-Agent": USER_AGENT},
-                    max_line_size=LONGEST_LINE,
+                    max_line_size=LONGEST_STATUS_LINE,
                     max_field_size=LONGEST_LINE,
                 )
                 # aiohttp would send a PUT or DELETE again by itself, and a lost answer would look like a task that
@@ -506,6 +515,8 @@ def _told_apart(fault: TransportError, url: str, proxy: str | None, reached: set
     """Return the fault as it is for this host: where one has answered before, its name and its scheme are right."""
     if fault.kind in ("name", "tls") and _host(url) in reached:
         return TransportError(fault.reason, kind="connect", sent=fault.sent)
+    if fault.kind == "name" and proxy:  # which then looks up the name of the host
+        return TransportError(fault.reason, kind="proxy", sent=False)
     if fault.kind == "tls" and (proxy or "").startswith("https:"):
         reason = f"{fault.reason}; or the proxy in the environment does not, so that its URL must begin with http://"
         return TransportError(reason, kind="tls", sent=fault.sent)
@@ -589,7 +600,8 @@ def _proxy_answered(status: int) -> str:
 def _is_unknown_name(error: Exception) -> bool:
     """Tell a name that does not exist from a resolver that does not answer."""
     found = _find(error, socket.gaierror)
-    return found is not None and found.args[:1] == (socket.EAI_NONAME,)
+    # The second is of a name that exists without an address, where the platform tells the two apart.
+    return found is not None and found.args[:1] in ((socket.EAI_NONAME,), (getattr(socket, "EAI_NODATA", None),))
 
 
 def _find(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:

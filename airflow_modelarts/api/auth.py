@@ -204,7 +204,7 @@ class PasswordToken:
             ModelArtsRequestError,
         ) as error:
             raise self._explained(error, context.project_id) from None
-        if self.project_name and project_id and project_id != context.project_id:
+        if self.project_name and project_id and project_id.lower() != context.project_id.lower():
             raise ModelArtsConfigurationError(
                 f"project_name '{self.project_name}' is the project {project_id}, says IAM at {self.iam_endpoint}, and "
                 f"project_id is '{context.project_id}': give the two of one project, or leave project_name out.",

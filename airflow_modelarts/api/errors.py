@@ -96,7 +96,7 @@ NOT_RENDERED = (
 
 def is_template(value: object) -> bool:
     """Whether a text is a template of Jinja's, so that it cannot be what was meant."""
-    return isinstance(value, str) and re.search(r"\{\{.*\}\}|\{%.*%\}", value, re.DOTALL) is not None
+    return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
 _AUTH, _CONFIGURATION, _REQUEST = ModelArtsAuthenticationError, ModelArtsConfigurationError, ModelArtsRequestError
@@ -206,11 +206,14 @@ def from_transport(
     if error.kind == "name":
         kind: type[ModelArtsError] = ModelArtsConfigurationError
         about = f"{unresolved}. {about}" if unresolved else about
-        text = (
-            f"{address} cannot be reached, because its host name does not exist, or that of a proxy in the environment "
-            f"({error.reason})."
-        )
+        text = f"{address} cannot be reached, because its host name does not exist ({error.reason})."
         text = text if unresolved else f"{text} {ADVICE[kind]}."
+    elif error.kind == "proxy":
+        kind = ModelArtsConfigurationError
+        text = (
+            f"the host name of the proxy that HTTPS_PROXY or ALL_PROXY in the environment name for {address} does not "
+            f"exist ({error.reason}). Check that variable, or exempt the host by NO_PROXY."
+        )
     elif error.kind == "tls":
         kind = ModelArtsConfigurationError
         if address.startswith("https:"):

@@ -92,7 +92,7 @@ class Exchange:
             except TransportError as fault:
                 error, again = self._unanswered(fault), fault.kind not in ("certificate", "tls", "too_large")
                 # A resolver can be wrong for a moment; what it says twice is so.
-                again = again and (fault.kind != "name" or attempt == 1)
+                again = again and (fault.kind not in ("name", "proxy") or attempt == 1)
             except ModelArtsError as refusal:
                 error, again = refusal, refusal.temporary
             certainly_not_done = not error.outcome_unknown

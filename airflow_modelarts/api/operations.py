@@ -421,7 +421,9 @@ def _body(operation: str, model: type[BaseModel], fields: dict[str, Any]) -> byt
     """Check a body and return it as it was written: validation must not rewrite what the user meant."""
     if "inputs" in fields:
         fields = {**fields, "inputs": list(fields["inputs"])}
-    reason = models.faults(model, fields)
+    unrendered = (name for name in ("name", "version_id", "workspace_id") if is_template(fields.get(name)))
+    reason = "; ".join(f"{name} is {fields[name]!r}: {NOT_RENDERED}" for name in unrendered)
+    reason = reason or models.faults(model, fields)
     if not reason:
         try:
             return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
@@ -441,6 +443,8 @@ def _query(**parameters: Any) -> dict[str, str]:
 
 
 def _sendable(name: str, text: str) -> str:
+    if is_template(text):
+        raise ModelArtsRequestError(f"{name} is {text!r}: {NOT_RENDERED}")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair, as JSON can hold

@@ -77,7 +77,8 @@ class TransportError(Exception):
     No usable answer came.
 
     :param reason: what happened, in words that hold no secret.
-    :param kind: ``connect`` (the connection was not made), ``name`` (the host name does not exist), ``tls`` (one side
+    :param kind: ``connect`` (the connection was not made), ``name`` (the host name does not exist), ``proxy``
+        (that of the proxy does not), ``tls`` (one side
         speaks TLS and the other plain http), ``certificate`` (TLS could not be verified), ``broken`` (the connection
         ended early), ``timeout``, ``too_large``.
     :param sent: False only when the request certainly did not reach the service.
@@ -87,7 +88,7 @@ class TransportError(Exception):
         self,
         reason: str,
         *,
-        kind: Literal["connect", "name", "tls", "certificate", "broken", "timeout", "too_large"],
+        kind: Literal["connect", "name", "proxy", "tls", "certificate", "broken", "timeout", "too_large"],
         sent: bool,
     ) -> None:
         super().__init__(reason)

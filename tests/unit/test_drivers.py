@@ -262,8 +262,13 @@ def test_a_name_that_resolved_before_is_out_of_order_when_it_does_not(
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(socket.EAI_NONAME, ModelArtsConfigurationError), (socket.EAI_AGAIN, ModelArtsTransientError)],
-    ids=["no such host", "resolver out of order"],
+    [
+        (socket.EAI_NONAME, ModelArtsConfigurationError),
+        (socket.EAI_NODATA, ModelArtsConfigurationError),
+        (socket.EAI_AGAIN, ModelArtsTransientError),
+        (socket.EAI_FAIL, ModelArtsTransientError),
+    ],
+    ids=["no such host", "no address of that host", "resolver out of order", "resolver fails"],
 )
 def test_a_host_name_that_does_not_exist_is_told_from_a_resolver_that_fails(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry, code: int, kind: type[ModelArtsError]

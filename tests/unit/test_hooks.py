@@ -16,7 +16,7 @@ from requests_mock import Mocker
 
 from airflow_modelarts import connection
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.errors import ModelArtsConfigurationError
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.transport import Request, Response
 from airflow_modelarts.connection import Overrides, Settings
@@ -352,3 +352,79 @@ def test_a_connection_that_was_deleted_is_told_after_a_minute(
     with pytest.raises(ModelArtsConfigurationError, match="is not there"):
         ModelArtsHook().describe_processor_task("abc")
     assert 30 <= store.slept <= 60
+
+
+def iam_user(server: EmulatorServer, **extra: Any) -> str:
+    """Return the connection of the emulator's IAM user."""
+    found = json.loads(server.airflow_connection())
+    extras = {**found["extra"], "auth": "password", "domain_name": accounts.DOMAIN_NAME, **extra}
+    return json.dumps({**found, "login": accounts.USER_NAME, "password": accounts.PASSWORD, "extra": extras})
+
+
+def count_on_a_worker() -> int:
+    with ModelArtsHook(retries=Retries(attempts=1)) as hook:
+        return len(list(hook.list_processor_tasks()))
+
+
+def count_in_a_triggerer() -> int:
+    async def count() -> int:
+        async with ModelArtsAsyncHook(retries=Retries(attempts=1)) as hook:
+            return len([task async for task in hook.list_processor_tasks()])
+
+    return asyncio.run(count())
+
+
+in_both = pytest.mark.parametrize("count", [count_on_a_worker, count_in_a_triggerer], ids=["worker", "triggerer"])
+
+
+@in_both
+@pytest.mark.parametrize("size", [8 * 1024, 100 * 1024])
+def test_the_emulators_tokens_can_be_large(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int], size: int
+) -> None:
+    monkeypatch.setattr(accounts, "TOKEN_BYTES", size)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", iam_user(emulator))
+    assert count() == 0
+
+
+@in_both
+def test_a_project_name_of_another_project_is_told(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
+) -> None:
+    wrong = iam_user(emulator, project_name=accounts.OTHER_PROJECT_NAME)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", wrong)
+    with pytest.raises(ModelArtsConfigurationError, match=f"is the project {accounts.OTHER_PROJECT_ID}"):
+        count()
+
+
+@in_both
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ({"project_name": "no-such-project"}, "project_name 'no-such-project'"),
+        ({"domain_name": "no-such-domain"}, "domain_name 'no-such-domain'"),
+        ({"project_id": accounts.PROJECT_NAME}, f"project_id '{accounts.PROJECT_NAME}' looks like a project's name"),
+        ({"project_id": "f" * 32}, f"project_id '{'f' * 32}' .32 hex digits"),
+    ],
+)
+def test_what_iam_refuses_is_named(
+    emulator: EmulatorServer,
+    monkeypatch: pytest.MonkeyPatch,
+    count: Callable[[], int],
+    extra: dict[str, str],
+    named: str,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", iam_user(emulator, **extra))
+    with pytest.raises(ModelArtsAuthenticationError, match=named):
+        count()
+
+
+@in_both
+def test_a_project_name_in_the_place_of_the_id_is_told(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
+) -> None:
+    found = json.loads(emulator.airflow_connection())
+    found["extra"]["project_id"] = "eu-de_project"
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(found))
+    with pytest.raises(ModelArtsConfigurationError, match="'eu-de_project' looks like a project's name"):
+        count()
