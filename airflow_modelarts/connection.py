@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import random
 import re
@@ -15,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from airflow_modelarts.api import auth
 from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache, InstanceAgency, PasswordToken, StaticToken
 from airflow_modelarts.api.call import Client
-from airflow_modelarts.api.errors import ModelArtsConfigurationError
+from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsConfigurationError, is_template
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
@@ -23,6 +24,11 @@ READ_TIMEOUT = 60.0
 OTC_REGIONS = ("eu-de", "eu-nl")
 #: Domains whose IAM and ModelArts hosts differ in their first label only.
 PUBLIC_DOMAINS = ("myhuaweicloud.com", "myhuaweicloud.eu", "otc.t-systems.com")
+
+#: Read for auth 'password' where the connection does not tell IAM's endpoint; the vendor's SDK knows it by this name.
+IAM_ENDPOINT_VARIABLE = "HUAWEICLOUD_SDK_IAM_ENDPOINT"
+#: Extras that can hold braces of their own, or are not to be shown.
+MAY_HOLD_BRACES = ("console_url", "security_token")
 
 #: Tokens and temporary keys of this process, whichever hook or trigger obtained them.
 GRANTS = GrantCache()
@@ -58,6 +64,7 @@ class Settings:
     :param connect_timeout: seconds.
     :param read_timeout: seconds without a byte.
     :param console_url: of the web console; None when the connection does not say.
+    :param region: of the hook or of the connection's extras; None when neither says. The endpoint can be of another.
     """
 
     client: Client
@@ -65,16 +72,55 @@ class Settings:
     connect_timeout: float
     read_timeout: float
     console_url: str | None
+    region: str | None = None
 
 
-def read(connection: AirflowConnection, extra: Mapping[str, Any], overrides: Overrides) -> Settings:
+def read(connection: AirflowConnection, extra: Any, overrides: Overrides) -> Settings:
     """
     Read a connection of type ``modelarts``.
 
-    :param extra: the connection's extras, decoded.
+    :param extra: the connection's extras as Airflow decodes them, which can be any JSON.
     :raises ModelArtsConfigurationError: a field is missing or wrong; the message names it.
     """
-    return _Reader(connection, extra, overrides).read()
+    return _Reader(connection, _checked_extra(connection, extra), overrides).read()
+
+
+def check_conn_id(conn_id: str) -> None:
+    """
+    Check the id of a connection before Airflow is asked for it.
+
+    :raises ModelArtsConfigurationError: it is a template that nobody has rendered.
+    """
+    if is_template(conn_id):
+        raise ModelArtsConfigurationError(f"modelarts_conn_id is {conn_id!r}: {NOT_RENDERED}")
+
+
+def _checked_extra(connection: AirflowConnection, extra: Any) -> Mapping[str, Any]:
+    """Return the extras if they are a JSON object; their value is not shown, since it can hold a secret."""
+    name = f"the extras of connection '{connection.conn_id}'"
+    form = '{"project_id": "…", "region": "…"}'
+    if isinstance(extra, Mapping):
+        raw = getattr(connection, "extra", None)
+        if not extra and isinstance(raw, str) and raw.strip() and not _is_json(raw):
+            raise ModelArtsConfigurationError(f"{name} are not JSON: write a JSON object such as {form}")
+        return extra
+    if isinstance(extra, str) and _is_json(extra):
+        raise ModelArtsConfigurationError(
+            f"{name} are JSON text within a JSON text, which is encoded twice: write the JSON object itself, such as "
+            f"{form}, without quotes around it"
+        )
+    kinds = {list: "a JSON list", str: "a JSON text", bool: "a JSON boolean", type(None): "null"}
+    raise ModelArtsConfigurationError(
+        f"{name} are {kinds.get(type(extra), 'a JSON number')}: write a JSON object such as {form}"
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class _Reader:
@@ -97,6 +143,7 @@ class _Reader:
             cache=GRANTS,
             now=time.time,
             random=random.random,
+            unresolved=self.unresolved(),
         )
         return Settings(
             client=client,
@@ -104,15 +151,51 @@ class _Reader:
             connect_timeout=self.seconds("connect_timeout", CONNECT_TIMEOUT),
             read_timeout=self.seconds("read_timeout", READ_TIMEOUT),
             console_url=self.text("console_url"),
+            region=(self.overrides.region or "").strip() or self.text("region"),
         )
 
     def text(self, name: str) -> str | None:
+        """Return an extra as text. Airflow reads those of a connection's URI as JSON, so that one can be anything."""
         value = self.extra.get(name)
-        return str(value).strip() or None if value is not None else None
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # nothing is lost: JSON knows no integer with a zero before it
+        if not isinstance(value, str):
+            raise self.no_text(name, value)
+        value = value.strip()
+        if name not in MAY_HOLD_BRACES:
+            self.check_rendered(f"{name} of {self.name}", value)
+        return value or None
+
+    def argument(self, name: str, value: object) -> str:
+        """Return what a hook was told, as text; "" when it was told nothing."""
+        if value is None:
+            return ""
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # a template that was rendered to a native object
+        if not isinstance(value, str):
+            raise ModelArtsConfigurationError(f"{name}= is {value!r}, which is not text: write it in quotes")
+        self.check_rendered(f"{name}=", value)
+        return value.strip()
+
+    def check_rendered(self, what: str, value: str) -> None:
+        if is_template(value):
+            raise ModelArtsConfigurationError(f"{what} is {value!r}: {NOT_RENDERED}")
+
+    def no_text(self, name: str, value: object) -> ModelArtsConfigurationError:
+        kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, float) else "JSON"
+        shown = f"{value!r}, which is {kind}" if isinstance(value, bool | float) else kind
+        if name == "security_token":
+            shown = kind  # a secret, or what is left of it
+        return ModelArtsConfigurationError(
+            f"{name} of {self.name} is {shown} and not text: write it in quotes. In a connection's URI, where Airflow "
+            "takes 0e12 and 1e5 for numbers, give all extras as __extra__={...}, a JSON object"
+        )
 
     def field(self, name: str, meaning: str) -> str:
         value: str | None = getattr(self.connection, name)
-        if not value:
+        if not value or not value.strip():
             raise self.missing(f"{name} ({meaning})", f"set it in {self.name}, whose auth is '{self.kind}'")
         return value
 
@@ -128,55 +211,93 @@ class _Reader:
         return ModelArtsConfigurationError(f"{what} is missing: {way_out}")
 
     def wrong(self, what: str, value: object, way_out: str) -> ModelArtsConfigurationError:
-        shown = re.sub(r"(?s)(^|//).*@", r"\1", str(value))  # a URL can carry a password, without its scheme too
-        return ModelArtsConfigurationError(f"{what} of {self.name} is {shown!r}: {way_out}")
+        where = "in the environment" if what == IAM_ENDPOINT_VARIABLE else f"of {self.name}"
+        where = "of the hook" if what.endswith("=") else where
+        return ModelArtsConfigurationError(f"{what} {where} is {self.shown(str(value))!r}: {way_out}")
+
+    def shown(self, value: str) -> str:
+        """Return a URL without the user and the password that it can carry, without its scheme too."""
+        return re.sub(r"(?s)(^|//).*@", r"\1", value)
 
     def project_id(self) -> str:
         project_id = (
-            self.overrides.project_id
+            self.argument("project_id", self.overrides.project_id)
             or self.text("project_id")
             or self.environment.get("HUAWEICLOUD_SDK_PROJECT_ID", "").strip()
         )
         if not project_id:
             raise self.missing("project_id", f"set it in the extras of {self.name}, or pass project_id=")
+        if "/" in project_id:
+            raise self.wrong(
+                "project_id", project_id, "a project's ID holds no slash; give its 32 hex digits alone, without a URL"
+            )
         return self.sendable("project_id", project_id)
 
     def endpoint(self) -> str:
-        if self.overrides.endpoint:
-            return self.url("endpoint", self.overrides.endpoint)
-        if self.overrides.region:
-            return f"https://{self.host_of('modelarts', self.overrides.region, 'pass endpoint= too')}"
-        if self.connection.host:
+        if endpoint := self.argument("endpoint", self.overrides.endpoint):
+            return self.url("endpoint=", endpoint)
+        if region := self.argument("region", self.overrides.region):
+            return f"https://{self.host_of('modelarts', region, 'pass endpoint= too', name='region=')}"
+        if self.host():
             return self.url("host", self.host_and_port())
-        if region := self.text("region"):
-            return f"https://{self.host_of('modelarts', region, 'set host to the ModelArts endpoint')}"
+        if written := self.text("region"):
+            return f"https://{self.host_of('modelarts', written, 'set host to the ModelArts endpoint')}"
         raise self.missing(
             "host", f"set it in {self.name} to the ModelArts endpoint, or set region in its extras, or pass endpoint="
         )
 
+    def host(self) -> str:
+        host = str(self.connection.host or "").strip()
+        self.check_rendered(f"host of {self.name}", host)
+        return host
+
+    def unresolved(self) -> str:
+        """Return what to say of the endpoint when its host name does not exist: what was written, and the way out."""
+        if endpoint := self.argument("endpoint", self.overrides.endpoint):
+            return f"endpoint={endpoint!r} has a host name that does not resolve: check its spelling"
+        if region := self.argument("region", self.overrides.region):
+            return _unresolved_region(f"region={region!r}", "ModelArts", "pass endpoint=")
+        if host := self.host():
+            return f"host {self.shown(host)!r} of {self.name} does not resolve: check its spelling"
+        return _unresolved_region(f"region {self.text('region')!r} of {self.name}", "ModelArts", "set host")
+
+    def unresolved_iam(self) -> str:
+        """Return the same for IAM."""
+        if given := self.text("iam_endpoint"):
+            return f"iam_endpoint {self.shown(given)!r} of {self.name} does not resolve: check its spelling"
+        region = self.argument("region", self.overrides.region) or self.text("region")
+        if region and region in self.endpoint():
+            return _unresolved_region(f"region {region!r} of {self.name}", "IAM", "set host and iam_endpoint")
+        return f"{self.endpoint()} tells an IAM endpoint that does not resolve: check its spelling, or set iam_endpoint"
+
     def host_and_port(self) -> str:
         """Put together what a connection's URI takes apart: ``modelarts://key:secret@host:port/http``."""
-        host = _with_scheme(str(self.connection.host).strip(), self.connection.schema or "https")
+        host = _with_scheme(self.host(), str(self.connection.schema or "").strip() or "https")
         if not self.connection.port or re.search(r":\d+/?$", host):
             return host
         return f"{host.rstrip('/')}:{self.connection.port}"
 
     def iam_endpoint(self) -> str:
         if given := self.text("iam_endpoint"):
-            return self.url("iam_endpoint", given)
+            return self.url("iam_endpoint", _without_version(given))
         host = urlsplit(self.endpoint()).hostname or ""
         service, _, rest = host.partition(".")
         if service == "modelarts" and rest.partition(".")[2] in PUBLIC_DOMAINS:
             return f"https://iam.{rest}"
+        # Last, so that a variable left behind does not change where another connection sends its password.
+        if given := os.environ.get(IAM_ENDPOINT_VARIABLE, "").strip():
+            return self.url(IAM_ENDPOINT_VARIABLE, _without_version(given))
         raise self.missing("iam_endpoint", f"set it in the extras of {self.name}, since {host} does not tell it")
 
-    def host_of(self, service: str, region: str, way_out: str) -> str:
+    def host_of(self, service: str, region: str, way_out: str, name: str = "region") -> str:
         if not re.fullmatch(r"[a-z0-9-]+", region):
-            raise self.wrong("region", region, "it must look like 'cn-north-4' or 'eu-de'")
+            raise self.wrong(name, region, "it must look like 'cn-north-4' or 'eu-de'")
         if region in OTC_REGIONS:
             return f"{service}.{region}.otc.t-systems.com"
         if region.startswith("eu-"):
-            raise self.wrong("region", region, f"its endpoint cannot be told from its name; {way_out}")
+            raise self.wrong(
+                name, region, f"its endpoint cannot be told from its name; check its spelling, or {way_out}"
+            )
         return f"{service}.{region}.myhuaweicloud.com"
 
     def url(self, name: str, value: str) -> str:
@@ -235,10 +356,11 @@ class _Reader:
             raise self.missing("domain_name", f"set the account's name in the extras of {self.name}")
         return PasswordToken(
             iam_endpoint=self.iam_endpoint(),
-            user_name=self.field("login", "the IAM user"),
-            password=self.field("password", "the user's password"),
+            user_name=self.field("login", "the IAM user").strip(),
+            password=self.field("password", "the user's password").strip("\r\n"),  # spaces can be part of it
             domain_name=domain_name,
             project_name=self.text("project_name"),
+            unresolved=self.unresolved_iam(),
         )
 
     def verify(self) -> bool | str:
@@ -265,8 +387,9 @@ class _Reader:
         return None
 
     def seconds(self, name: str, default: float) -> float:
-        text = self.text(name)
-        if text is None:
+        given = self.extra.get(name)
+        text = str("" if given is None else given).strip()
+        if not text:
             return default
         try:
             value = float(text)
@@ -275,6 +398,15 @@ class _Reader:
         if not 0 < value < 86400:
             raise self.wrong(name, text, "it must be a number of seconds above 0")
         return value
+
+
+def _unresolved_region(region: str, service: str, way_out: str) -> str:
+    return f"{region} has no {service} endpoint that resolves: check its spelling, or {way_out}"
+
+
+def _without_version(iam_endpoint: str) -> str:
+    """Return IAM's endpoint without the version of its API, with which documentation writes it."""
+    return re.sub(r"(?i)/+v3(\.0)?(/+auth/+tokens)?/*$", "", iam_endpoint.strip())
 
 
 def _with_scheme(value: str, scheme: str) -> str:

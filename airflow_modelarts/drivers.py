@@ -14,9 +14,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from http.client import BadStatusLine
+from http.client import HTTPResponse as StandardResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
@@ -37,6 +39,10 @@ from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.transport import (
     MAX_ANSWER_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    ConnectionReadError,
     Pause,
     ReadConnection,
     Request,
@@ -53,9 +59,15 @@ T = TypeVar("T")
 AnyFlow: TypeAlias = Generator[Step | Page[Any], Any, Any]
 
 CHUNK_BYTES = 64 * 1024
+#: Bytes of one line of an answer's head after which neither library reads on; what is allowed is checked afterwards.
+LONGEST_LINE = 2 * MAX_HEADER_BYTES
+#: Bytes, which is http.client's own limit.
+LONGEST_STATUS_LINE = 64 * 1024
 #: Seconds for an answer, since one that trickles resets the read timeout with every byte: on a worker for its head and
 #: its body each, in a triggerer from the request to its end. So a longer read timeout has no effect.
 LONGEST_EXCHANGE = 300.0
+#: What OpenSSL says of an answer that is not TLS.
+PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
 USER_AGENT = f"airflow-provider-modelarts/{__version__}"
 
 
@@ -77,6 +89,7 @@ class Driver:
         self._read_settings = read_settings
         self._settings: Settings | None = None
         self._session: requests.Session | None = None
+        self._reached: set[str] = set()
 
     def call(self, operation: Operation[T], retries: Retries) -> T:
         """Carry out one operation, see :func:`airflow_modelarts.api.call.call`."""
@@ -124,7 +137,12 @@ class Driver:
                     case Pause(seconds):
                         time.sleep(seconds)
                     case ReadConnection(refused):
-                        value = self.settings(refused).client
+                        try:
+                            value = self.settings(refused).client
+                        except Exception as error:
+                            if refused is None:
+                                raise
+                            proceed, value = flow.throw, ConnectionReadError(error)
                     case Page():
                         return step
         except StopIteration as end:
@@ -148,10 +166,10 @@ class Driver:
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status_code, headers, _read(answer))
+                self._reached.add(_host(request.url))
+                return Response(answer.status_code, _headers(answer.raw.headers.items()), _read(answer))
         except (requests.RequestException, urllib3_errors.HTTPError, OSError, UnicodeError) as error:
-            raise _requests_fault(error) from error
+            raise _told_apart(_requests_fault(error), request.url, proxy, self._reached) from error
 
     def _open_session(self) -> requests.Session:
         if self._session is None:
@@ -169,9 +187,67 @@ def _with_own_grants(settings: Settings) -> Settings:
     return replace(settings, client=replace(settings.client, cache=settings.client.cache.copy()))
 
 
+class _Head:
+    """
+    Reads the heads of one answer for http.client, whose own limit of 64 KiB a line a token can exceed.
+
+    It looks for the end of the head itself, and hands out in short pieces what http.client only puts together again.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._pieces: list[bytes] | None = None
+
+    def readline(self, limit: int) -> bytes:
+        """Return the status line, then the headers in pieces, then the empty line; and so on for the next head."""
+        if self._pieces is None:
+            self._pieces = []
+            status_line: bytes = self._file.readline(limit)
+            if len(status_line) > LONGEST_STATUS_LINE and status_line.startswith(b"HTTP/"):
+                raise _too_large_a_head()
+            return status_line
+        if not self._pieces:
+            self._pieces = self._read_headers(limit)
+        piece = self._pieces.pop(0)
+        if not self._pieces:
+            self._pieces = None
+        return piece
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read_headers(self, limit: int) -> list[bytes]:
+        lines: list[bytes] = []
+        size = 0
+        while (line := self._file.readline(LONGEST_LINE + 1)) not in (b"\r\n", b"\n", b""):
+            lines.append(line)
+            size += len(line)
+            # Not exactly the limits, which say nothing of colons and line ends.
+            if len(line) > LONGEST_LINE or len(lines) > 2 * MAX_HEADERS or size > 2 * MAX_HEAD_BYTES:
+                raise _too_large_a_head()
+        block = b"".join(lines)
+        # In equal parts, so that none is an empty line.
+        length = -(-len(block) // -(-len(block) // (limit - 1))) if block else 1
+        return [*(block[start : start + length] for start in range(0, len(block), length)), line]
+
+
+class _Answer(StandardResponse):
+    fp: Any
+
+    def begin(self) -> None:
+        file, head = self.fp, _Head(self.fp)
+        self.fp = head
+        try:
+            super().begin()
+        finally:
+            if self.fp is head:
+                self.fp = file
+
+
 class _GivesUp:
     """A connection that gives up on an answer whose head trickles, since each byte resets the read timeout."""
 
+    response_class = _Answer
     sock: Any
     _gave_up = False
 
@@ -236,6 +312,7 @@ class AsyncDriver:
         self._read_settings = read_settings
         self._settings: Settings | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._reached: set[str] = set()
         self._opening = asyncio.Lock()
 
     async def call(self, operation: Operation[T], retries: Retries) -> T:
@@ -285,7 +362,12 @@ class AsyncDriver:
                     case Pause(seconds):
                         await asyncio.sleep(seconds)
                     case ReadConnection(refused):
-                        value = (await self.settings(refused)).client
+                        try:
+                            value = (await self.settings(refused)).client
+                        except Exception as error:
+                            if refused is None:
+                                raise
+                            proceed, value = flow.throw, ConnectionReadError(error)
                     case Page():
                         return step
         except StopIteration as end:
@@ -316,10 +398,10 @@ class AsyncDriver:
                 proxy=proxy,
                 allow_redirects=False,
             ) as answer:
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status, headers, await _read_async(answer.content))
+                self._reached.add(_host(request.url))
+                return Response(answer.status, _headers(answer.headers.items()), await _read_async(answer.content))
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # a timeout is an OSError too
-            raise _aiohttp_fault(error) from error
+            raise _told_apart(_aiohttp_fault(error), request.url, proxy, self._reached) from error
 
     async def _open_session(self, settings: Settings) -> aiohttp.ClientSession:
         import aiohttp
@@ -331,14 +413,41 @@ class AsyncDriver:
                 self._session = aiohttp.ClientSession(
                     # Not longer: a server closes idle connections too (uvicorn after 5 s), and a request that meets
                     # the closing is lost.
-                    connector=aiohttp.TCPConnector(ssl=context, keepalive_timeout=2.0),
+                    connector=aiohttp.TCPConnector(
+                        ssl=context,
+                        keepalive_timeout=2.0,
+                        # As a worker looks names up, and fails to, whatever else is installed here.
+                        resolver=aiohttp.ThreadedResolver(),
+                    ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"User-Agent": USER_AGENT},
+                    max_line_size=LONGEST_STATUS_LINE,
+                    max_field_size=LONGEST_LINE,
                 )
                 # aiohttp would send a PUT or DELETE again by itself, and a lost answer would look like a task that
                 # never was. There is no public switch; the drivers' tests fail should this one go.
                 self._session._retry_connection = False
         return self._session
+
+
+def _headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the headers of an answer, names in lower case; one that came several times has all its values."""
+    found = [(name.lower(), value) for name, value in pairs]
+    size = sum(len(name) + len(value) for name, value in found)
+    if len(found) > MAX_HEADERS or size > MAX_HEAD_BYTES or any(len(value) > MAX_HEADER_BYTES for _, value in found):
+        raise _too_large_a_head()
+    headers: dict[str, str] = {}
+    for name, value in found:
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _too_large_a_head() -> TransportError:
+    return TransportError(
+        f"headers of more than {MAX_HEADER_BYTES} bytes each, {MAX_HEAD_BYTES} in all, or more than {MAX_HEADERS}",
+        kind="too_large",
+        sent=True,
+    )
 
 
 def _read(answer: requests.Response) -> bytes:
@@ -398,6 +507,22 @@ def _proxy(url: str) -> str | None:
     return proxy
 
 
+def _host(url: str) -> str:
+    return url.split("/", 3)[2]
+
+
+def _told_apart(fault: TransportError, url: str, proxy: str | None, reached: set[str]) -> TransportError:
+    """Return the fault as it is for this host: where one has answered before, its name and its scheme are right."""
+    if fault.kind in ("name", "tls") and _host(url) in reached:
+        return TransportError(fault.reason, kind="connect", sent=fault.sent)
+    if fault.kind == "name" and proxy:  # which then looks up the name of the host
+        return TransportError(fault.reason, kind="proxy", sent=False)
+    if fault.kind == "tls" and (proxy or "").startswith("https:"):
+        reason = f"{fault.reason}; or the proxy in the environment does not, so that its URL must begin with http://"
+        return TransportError(reason, kind="tls", sent=fault.sent)
+    return fault
+
+
 def _requests_fault(error: Exception) -> TransportError:
     reason = _reason(error)
     # Of a proxy too: an empty label is a UnicodeError, when the name is looked up.
@@ -405,6 +530,8 @@ def _requests_fault(error: Exception) -> TransportError:
         return TransportError("the host name is not valid", kind="name", sent=False)
     if _is_about_certificates(error):
         return TransportError(reason, kind="certificate", sent=False)
+    if _is_about_schemes(error):
+        return TransportError(reason, kind="tls", sent=False)
     if answered := _refused_tunnel(error):
         return TransportError(answered, kind="connect", sent=False)
     # No ProxyError: urllib3 wraps whatever happens behind a proxy in it, a lost answer too.
@@ -417,12 +544,17 @@ def _requests_fault(error: Exception) -> TransportError:
 
 def _aiohttp_fault(error: Exception) -> TransportError:
     import aiohttp
+    from aiohttp.http_exceptions import LineTooLong
 
     reason = _reason(error)
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return TransportError("the host name is not valid", kind="name", sent=False)
     if _is_about_certificates(error):
         return TransportError(reason, kind="certificate", sent=False)
+    if _is_about_schemes(error):
+        return TransportError(reason, kind="tls", sent=False)
+    if _find(error, LineTooLong) or any("Too many headers" in str(inner) for inner in _chain(error)):
+        return _too_large_a_head()
     if isinstance(error, aiohttp.ClientHttpProxyError):  # raised for CONNECT alone
         return TransportError(_proxy_answered(error.status), kind="connect", sent=False)
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
@@ -436,6 +568,21 @@ def _is_about_certificates(error: Exception) -> bool:
     """Tell a certificate that is not trusted, and a file of authorities that holds none, from another fault of TLS."""
     found = _find(error, ssl.SSLError)
     return isinstance(found, ssl.SSLCertVerificationError) or getattr(found, "library", None) == "X509"
+
+
+def _is_about_schemes(error: Exception) -> bool:
+    """Tell https to a port that speaks plain http, and the other way round, from another fault."""
+    # aiohttp's own kind of SSLError has no reason; the one that it wraps does.
+    tls_errors = (inner for inner in _chain(error) if isinstance(inner, ssl.SSLError))
+    if any(getattr(inner, "reason", None) in PLAIN_HTTP_REASONS for inner in tls_errors):
+        return True
+    # Both libraries show how an answer begins that is not HTTP; aiohttp escapes it.
+    alert = ("\x15\x03", r"b'\x15\x03")
+    return any(
+        any(start in str(inner) for start in alert)
+        for inner in _chain(error)
+        if isinstance(inner, BadStatusLine) or "Bad status line" in str(inner)
+    )
 
 
 def _refused_tunnel(error: Exception) -> str | None:
@@ -453,7 +600,8 @@ def _proxy_answered(status: int) -> str:
 def _is_unknown_name(error: Exception) -> bool:
     """Tell a name that does not exist from a resolver that does not answer."""
     found = _find(error, socket.gaierror)
-    return found is not None and found.args[:1] == (socket.EAI_NONAME,)
+    # The second is of a name that exists without an address, where the platform tells the two apart.
+    return found is not None and found.args[:1] in ((socket.EAI_NONAME,), (getattr(socket, "EAI_NODATA", None),))
 
 
 def _find(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:

@@ -194,6 +194,7 @@ class ModelArtsHook(_BaseHook):
         self.close()
 
     def _read_connection(self) -> Settings:
+        connection.check_conn_id(self.modelarts_conn_id)
         try:
             found = self.get_connection(self.modelarts_conn_id)
         except AirflowNotFoundException as error:
@@ -259,6 +260,7 @@ class ModelArtsAsyncHook(_BaseHook):
         await self.close()
 
     async def _read_connection(self) -> Settings:
+        connection.check_conn_id(self.modelarts_conn_id)
         try:
             found = await get_async_connection(self.modelarts_conn_id, self)
         except AirflowNotFoundException as error:

@@ -27,10 +27,14 @@ def console_url(settings: Settings, processor_task_id: str) -> str | None:
     Return the URL of the console for a processing task; None when nothing tells it.
 
     :param settings: the connection. Its ``console_url`` comes first, with ``{region}``, ``{project_id}`` and
-        ``{processor_task_id}`` filled in; without one it is the public console of the endpoint's region.
+        ``{processor_task_id}`` filled in; without one it is the public console of the endpoint's region. Where the
+        endpoint is not public, the region is the one of the hook or of the connection's extras.
     """
     region, domain = _region_and_domain(settings.client.endpoint)
-    pattern = settings.console_url or _public_console(region, domain)
+    public = _public_console(region, domain)
+    if public is None:  # then the host's name only looks as if it told a region
+        region = settings.region or region
+    pattern = settings.console_url or public
     if not pattern or not _may_be_shown(pattern) or ("{region}" in pattern and not region):
         return None
     values = {"region": region, "project_id": settings.client.project_id, "processor_task_id": processor_task_id}
@@ -69,7 +73,7 @@ class ModelArtsConsoleLink(BaseOperatorLink):
         elif settings.console_url:
             operator.log.warning(
                 "There is no link to the console: console_url of the connection must be an http or https URL without "
-                "user and password, and have {region} only where the endpoint's name tells it."
+                "user and password, and have {region} only where the extra region or the endpoint's name tells it."
             )
 
 

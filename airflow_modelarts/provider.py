@@ -27,7 +27,9 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     "project_id": _field("Project ID", "The 32-digit ID of the project in the region, from 'My Credentials'."),
     "region": _field("Region", "For example cn-north-4 or eu-de; tells where ModelArts is when Endpoint is empty."),
     "iam_endpoint": _field(
-        "IAM endpoint", "Only for Authentication 'password', where Endpoint does not tell it: host or URL of IAM."
+        "IAM endpoint",
+        "Only for Authentication 'password', where Endpoint does not tell it: host or URL of IAM. If empty, "
+        "HUAWEICLOUD_SDK_IAM_ENDPOINT in the environment of workers and triggerers.",
     ),
     "domain_name": _field("Domain name", "Only for Authentication 'password': the account to which the user belongs."),
     "project_name": _field(

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from airflow_modelarts.api import signing
 from airflow_modelarts.api.errors import (
+    ADVICE,
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,
     ModelArtsError,
@@ -27,6 +28,14 @@ from airflow_modelarts.api.transport import Flow, Pause, Request, Response, Tran
 METADATA_SERVICE = "http://169.254.169.254"
 #: Seconds; on a machine without a metadata service nobody answers, and nobody shall wait long for it.
 METADATA_TIMEOUT = 3.0
+#: How often both requests to the metadata service are made before an answer that a moment can cause is believed.
+METADATA_ROUNDS = 3
+#: Seconds between them.
+METADATA_PAUSE = 1.0
+NO_AGENCY = (
+    "This server has no temporary key: give it an agency that may use ModelArts, in the console of the Elastic Cloud "
+    "Server, or choose another auth in the connection's extras"
+)
 #: Seconds for which a token of the metadata service is asked; it is used once, at once.
 METADATA_TOKEN_TTL = 60
 #: Seconds before its end at which a grant is renewed, at most; a short-lived one is used for nine tenths of its life.
@@ -159,6 +168,7 @@ class PasswordToken:
     :param user_name: the IAM user's name.
     :param domain_name: the account to which the user belongs.
     :param project_name: scopes the token by the project's name; by default it is scoped by project id.
+    :param unresolved: said first where the host name of IAM does not exist: what the user wrote, and the way out.
     """
 
     iam_endpoint: str
@@ -166,6 +176,7 @@ class PasswordToken:
     password: str = field(repr=False)
     domain_name: str
     project_name: str | None = None
+    unresolved: str = field(default="", repr=False, compare=False)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -180,18 +191,56 @@ class PasswordToken:
     def _ask(self, context: Context) -> Flow[tuple[Grant, float]]:
         target = f"user '{self.user_name}' of domain '{self.domain_name}'"
         exchange = context.exchange("KeystoneCreateUserTokenByPassword", target, self.iam_endpoint, self.secrets)
+        exchange = replace(exchange, unresolved=self.unresolved)
         request = self._request(context.project_id)
         try:
-            return (yield from exchange.run(lambda: request, lambda response: _read_token(response, context.now())))
-        except (ModelArtsConfigurationError, ModelArtsNotFoundError, ModelArtsRequestError) as error:
+            grant, renew_at, project_id = yield from exchange.run(
+                lambda: request, lambda response: _read_token(response, context.now())
+            )
+        except (
+            ModelArtsAuthenticationError,
+            ModelArtsConfigurationError,
+            ModelArtsNotFoundError,
+            ModelArtsRequestError,
+        ) as error:
+            raise self._explained(error, context.project_id) from None
+        if self.project_name and project_id and project_id.lower() != context.project_id.lower():
             raise ModelArtsConfigurationError(
-                f"{error} This was IAM at {self.iam_endpoint}: check iam_endpoint, domain_name, project_id and "
-                "project_name in the connection's extras.",
-                error_code=error.error_code,
-                http_status=error.http_status,
-                request_id=error.request_id,
-                operation=error.operation,
-            ) from None
+                f"project_name '{self.project_name}' is the project {project_id}, says IAM at {self.iam_endpoint}, and "
+                f"project_id is '{context.project_id}': give the two of one project, or leave project_name out.",
+                operation=exchange.operation,
+            )
+        return grant, renew_at
+
+    def _explained(self, error: ModelArtsError, project_id: str) -> ModelArtsError:
+        """Return IAM's refusal with what can be its cause, since IAM itself tells little of that."""
+        if error.http_status is None:  # no answer of IAM's
+            if isinstance(error, ModelArtsRequestError):  # too large a one
+                advice = "Give this user fewer roles, or choose auth 'access_key'"
+            elif self.unresolved:
+                return error
+            else:
+                advice = "Check iam_endpoint in the connection's extras"
+        else:
+            project = (
+                f"project_name '{self.project_name}' (a project of that account and region)"
+                if self.project_name
+                else f"project_id '{project_id}' (32 hex digits, of the region of that IAM)"
+            )
+            advice = (
+                f"Check in the connection: domain_name '{self.domain_name}' (the account's name, not the user's), "
+                f"login '{self.user_name}' (the IAM user), its password, {project}, and iam_endpoint. IAM may give one "
+                "answer for all of them"
+            )
+        kind = type(error) if isinstance(error, ModelArtsAuthenticationError) else ModelArtsConfigurationError
+        return kind(
+            f"{_without_advice(error)} This was IAM at {self.iam_endpoint}. {advice}."
+            f"{about_project_id('' if self.project_name else project_id)}",
+            error_code=error.error_code,
+            http_status=error.http_status,
+            request_id=error.request_id,
+            operation=error.operation,
+        )
 
     def _request(self, project_id: str) -> Request:
         user = {"name": self.user_name, "password": self.password, "domain": {"name": self.domain_name}}
@@ -223,39 +272,70 @@ class InstanceAgency:
 
     def obtain(self, context: Context, *, refused: Grant | None) -> Flow[Grant]:
         """Take the temporary key out of the cache, or ask the metadata service for one."""
-        identity = _identity("agency", self.metadata_service)
-        return (yield from context.cache.obtain(identity, lambda: self._ask(context), context.now, refused))
+        return (yield from context.cache.obtain(self._identity, lambda: self._ask(context), context.now, refused))
+
+    @property
+    def _identity(self) -> str:
+        return _identity("agency", self.metadata_service)
 
     def _ask(self, context: Context) -> Flow[tuple[Grant, float]]:
-        token = yield from self._session_token()
+        """Ask, and again where the answer can be that of a moment: the poll of a wait is a single attempt."""
+        for number in range(1, METADATA_ROUNDS + 1):
+            token = yield from self._session_token()
+            try:
+                return (yield from self._security_key(context, token))
+            except ModelArtsError as error:
+                is_unanswered = error.temporary and error.http_status is None
+                if str(error).startswith(NO_AGENCY) or (error.temporary and not is_unanswered):
+                    raise
+                can_be_of_a_moment = (
+                    context.retries.attempts < METADATA_ROUNDS  # or it has been repeated already
+                    if is_unanswered
+                    else token is None and error.http_status == 401
+                )
+                if not can_be_of_a_moment or number == METADATA_ROUNDS:
+                    # Where there has been a key before, the machine has an agency and a way to the service.
+                    raise self._explained(error, token, is_outage=context.cache.has(self._identity)) from None
+            yield Pause(METADATA_PAUSE)
+        raise AssertionError("the last round returns or raises")
+
+    def _security_key(self, context: Context, token: str | None) -> Flow[tuple[Grant, float]]:
         headers = {"X-Metadata-Token": token} if token else {}
         url = f"{self.metadata_service}/openstack/latest/securitykey"
         request = Request("GET", url, headers, timeout=METADATA_TIMEOUT)
         exchange = context.exchange("GetSecurityKey", "this server's agency", self.metadata_service, (token or "",))
-        try:
-            return (yield from exchange.run(lambda: request, _read_security_key))
-        except ModelArtsError as error:
-            if error.temporary and error.http_status is None:
-                raise ModelArtsConfigurationError(
-                    "The metadata service does not answer: auth 'agency' works on an Elastic Cloud Server only. "
-                    "Choose another auth in the connection's extras.",
-                    operation=error.operation,
-                ) from None
-            if error.http_status == 401 and token is None:
-                raise ModelArtsTransientError(
+        exchange = replace(exchange, explain=_no_agency)
+        return (yield from exchange.run(lambda: request, _read_security_key))
+
+    def _explained(self, error: ModelArtsError, token: str | None, *, is_outage: bool) -> ModelArtsError:
+        """Return what it means that there is no temporary key."""
+        if error.temporary:
+            if is_outage:
+                return error
+            return ModelArtsConfigurationError(
+                "The metadata service does not answer: auth 'agency' works on an Elastic Cloud Server only, and in a "
+                "container there only if that reaches the service. Choose another auth in the connection's extras.",
+                operation=error.operation,
+            )
+        if token is None and error.http_status == 401:
+            if is_outage:
+                return ModelArtsTransientError(
                     "The metadata service wants a token, and was out of order when it was asked for one. Try again "
                     "later.",
                     http_status=error.http_status,
                     operation=error.operation,
-                ) from None
-            if not error.temporary:
-                raise ModelArtsAuthenticationError(
-                    "This server has no temporary key: give it an agency that may use ModelArts, in the console of "
-                    f"the Elastic Cloud Server. ({error})",
-                    http_status=error.http_status,
-                    operation=error.operation,
-                ) from None
-            raise
+                )
+            return ModelArtsConfigurationError(
+                "The metadata service gives no token, and no temporary key without one. In a container behind another "
+                "network hop auth 'agency' does not work: use the host's network, or raise the server's hop limit for "
+                "metadata. Elsewhere, give the server an agency that may use ModelArts. Or choose another auth in the "
+                "connection's extras.",
+                http_status=error.http_status,
+                operation=error.operation,
+            )
+        return ModelArtsAuthenticationError(
+            f"{NO_AGENCY}. ({_without_advice(error)})", http_status=error.http_status, operation=error.operation
+        )
 
     def _session_token(self) -> Flow[str | None]:
         """
@@ -281,17 +361,18 @@ def from_environment(environment: Mapping[str, str]) -> AccessKey:
 
     :raises ModelArtsConfigurationError: one of the two is missing.
     """
-    missing = [name for name in ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK") if not environment.get(name)]
+    # What was read from a file tends to end with a line feed.
+    access_key, secret_key, security_token = (
+        environment.get(f"HUAWEICLOUD_SDK_{name}", "").strip() for name in ("AK", "SK", "SECURITY_TOKEN")
+    )
+    found = {"HUAWEICLOUD_SDK_AK": access_key, "HUAWEICLOUD_SDK_SK": secret_key}
+    missing = [name for name, value in found.items() if not value]
     if missing:
         raise ModelArtsConfigurationError(
             f"{' and '.join(missing)} missing: auth 'environment' reads them from the environment variables of "
             "workers and triggerers"
         )
-    return AccessKey(
-        environment["HUAWEICLOUD_SDK_AK"],
-        environment["HUAWEICLOUD_SDK_SK"],
-        environment.get("HUAWEICLOUD_SDK_SECURITY_TOKEN") or None,
-    )
+    return AccessKey(access_key, secret_key, security_token or None)
 
 
 class _Renewal:
@@ -323,6 +404,10 @@ class GrantCache:
         twin = GrantCache()
         twin._grants = dict(self._grants)
         return twin
+
+    def has(self, identity: str) -> bool:
+        """Whether there has been a grant of this identity, expired or not."""
+        return identity in self._grants
 
     def obtain(
         self,
@@ -367,6 +452,28 @@ class GrantCache:
                 del self._renewals[identity]
 
 
+def _no_agency(response: Response) -> ModelArtsError | None:
+    """Return the error of a server without an agency, whose metadata service says in a text that it needs one."""
+    if response.status != 401 or not any(word in response.body.lower() for word in (b"agency", "委托".encode())):
+        return None
+    return ModelArtsAuthenticationError(f"{NO_AGENCY}.", http_status=response.status, operation="GetSecurityKey")
+
+
+def _without_advice(error: ModelArtsError) -> str:
+    return str(error).replace(f" {ADVICE[type(error)]}.", "")
+
+
+def about_project_id(project_id: str) -> str:
+    """Return a sentence on a project id that looks like none, to follow a refusal; "" for one that looks right."""
+    if not project_id or re.fullmatch(r"[0-9a-fA-F]{32}", project_id):
+        return ""
+    looks_like = "looks like a project's name" if re.search(r"[-_]", project_id) else "does not look like one"
+    return (
+        f" project_id '{project_id}' {looks_like}: the ID of a project has 32 hex digits, see 'My Credentials' in the "
+        "console."
+    )
+
+
 def _fields(credentials: PasswordToken) -> Iterator[str]:
     yield from (credentials.iam_endpoint, credentials.user_name, credentials.password, credentials.domain_name)
     yield credentials.project_name or ""
@@ -376,12 +483,16 @@ def _identity(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _read_token(response: Response, now: float) -> tuple[Grant, float]:
+def _read_token(response: Response, now: float) -> tuple[Grant, float, str | None]:
+    """Return the token, the time at which to renew it, and the id of the project that it is for, if IAM tells."""
     token = response.headers.get("x-subject-token", "")
     if not is_visible(token):
         raise ValueError("no X-Subject-Token, or not one that can be sent")
-    expires_at = _json_object(response.body, "token").get("expires_at")
-    return StaticToken(token), _renewal_time(expires_at, now)
+    document = _json_object(response.body, "token")
+    project = document.get("project")
+    project_id = project.get("id") if isinstance(project, dict) else None
+    is_id = isinstance(project_id, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", project_id)
+    return StaticToken(token), _renewal_time(document.get("expires_at"), now), project_id if is_id else None
 
 
 def _read_security_key(response: Response) -> tuple[Grant, float]:

@@ -8,14 +8,23 @@ from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_modelarts.api.auth import Context, Credentials, Grant, GrantCache
-from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsError, ModelArtsNotFoundError
+from airflow_modelarts.api.auth import Context, Credentials, Grant, GrantCache, about_project_id
+from airflow_modelarts.api.errors import (
+    ModelArtsAuthenticationError,
+    ModelArtsConfigurationError,
+    ModelArtsError,
+    ModelArtsNotFoundError,
+    ModelArtsTransientError,
+)
 from airflow_modelarts.api.exchange import Exchange, Retries
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.signing import encode
-from airflow_modelarts.api.transport import Flow, ReadConnection, Request, Response, Step
+from airflow_modelarts.api.transport import ConnectionReadError, Flow, Pause, ReadConnection, Request, Response, Step
 
 T = TypeVar("T")
+
+#: Seconds between readings of a connection that could be read before; a minute in all, and at least half of it.
+READ_AGAIN_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class Client:
     :param cache: of grants; shared by everything in the process.
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1), for the jitter of pauses.
+    :param unresolved: said first where the endpoint's host name does not exist: what the user wrote, and the way out.
     """
 
     endpoint: str
@@ -37,13 +47,15 @@ class Client:
     cache: GrantCache = field(repr=False, compare=False)
     now: Callable[[], float] = field(repr=False, compare=False)
     random: Callable[[], float] = field(repr=False, compare=False)
+    unresolved: str = field(default="", repr=False, compare=False)
 
 
 def call(operation: Operation[T], retries: Retries) -> Flow[T]:
     """
     Carry out one operation.
 
-    Refused credentials are renewed once; if that does not help, the Airflow connection is read again once.
+    Refused credentials are renewed once; if that does not help, the Airflow connection is read again once, for which
+    it is waited where it cannot be read.
 
     :raises ModelArtsError: the service refused, or no attempt got a usable answer.
     """
@@ -51,11 +63,41 @@ def call(operation: Operation[T], retries: Retries) -> Flow[T]:
     try:
         return (yield from _renewing(operation, client, retries, may_have_happened=False))
     except ModelArtsAuthenticationError as error:
-        changed: Client = yield ReadConnection(refused=client)
+        changed = yield from _read_again(client, error)
         if changed == client:
             raise
         may_have_happened = error.outcome_unknown
     return (yield from _renewing(operation, changed, retries, may_have_happened=may_have_happened))
+
+
+def _read_again(refused: Client, refusal: ModelArtsError) -> Flow[Client]:
+    """
+    Return what the Airflow connection says now.
+
+    It could be read before, so that it cannot now is rather a secrets backend out of order than a mistake: that is
+    waited for. Airflow itself reports such a backend as a connection that does not exist.
+    """
+    for pause in (*READ_AGAIN_PAUSES, None):
+        try:
+            changed: Client = yield ReadConnection(refused=refused)
+            return changed
+        except ConnectionReadError as failure:
+            if pause is None:
+                error = _unread(failure, refusal)
+                error.outcome_unknown = refusal.outcome_unknown
+                raise error from None
+        yield Pause(pause * (0.5 + refused.random() / 2))
+    raise AssertionError("the last reading returns or raises")
+
+
+def _unread(failure: ConnectionReadError, refusal: ModelArtsError) -> ModelArtsError:
+    if isinstance(failure.error, ModelArtsError):
+        return failure.error
+    return ModelArtsTransientError(  # without the text of an error that is not ours, which can hold a password
+        f"{refusal} The Airflow connection could not be read again ({type(failure.error).__name__}): check where "
+        "Airflow keeps it, for example its secrets backend.",
+        operation=refusal.operation,
+    )
 
 
 def pages(operation: ListOperation[T], retries: Retries) -> Generator[Step | Page[T], Any, None]:
@@ -148,10 +190,13 @@ def _authorized(
         now=client.now,
         random=client.random,
         may_have_happened=may_have_happened,
+        unresolved=client.unresolved,
     )
     try:
         return (yield from exchange.run(build, read))
-    except ModelArtsNotFoundError as error:
-        if operation.method == "DELETE" and error.outcome_unknown:
+    except (ModelArtsAuthenticationError, ModelArtsConfigurationError, ModelArtsNotFoundError) as error:
+        if isinstance(error, ModelArtsNotFoundError) and operation.method == "DELETE" and error.outcome_unknown:
             return operation.read(b"")  # an earlier attempt whose answer was lost has deleted it
+        if error.http_status is not None:
+            error.args = (f"{error}{about_project_id(client.project_id)}",)
         raise

@@ -87,6 +87,18 @@ class ModelArtsTransientError(ModelArtsError):
     temporary = True
 
 
+#: What follows the value of a setting or an id that still is a template.
+NOT_RENDERED = (
+    "it is a template that nobody has rendered. Airflow renders the templated fields of operators and sensors, once, "
+    "and nothing in connections, in hooks and in the values that a template brings"
+)
+
+
+def is_template(value: object) -> bool:
+    """Whether a text is a template of Jinja's, so that it cannot be what was meant."""
+    return isinstance(value, str) and ("{{" in value or "{%" in value)
+
+
 _AUTH, _CONFIGURATION, _REQUEST = ModelArtsAuthenticationError, ModelArtsConfigurationError, ModelArtsRequestError
 _NOT_FOUND, _EXISTS, _BUSY = ModelArtsNotFoundError, ModelArtsAlreadyExistsError, ModelArtsBusyError
 _THROTTLED, _TRANSIENT = ModelArtsThrottledError, ModelArtsTransientError
@@ -182,15 +194,35 @@ def from_response(
     )
 
 
-def from_transport(error: TransportError, *, operation: str, target: str, address: str) -> ModelArtsError:
-    """Say what it means that no answer came from ``address``, a URL's scheme and host."""
+def from_transport(
+    error: TransportError, *, operation: str, target: str, address: str, unresolved: str = ""
+) -> ModelArtsError:
+    """
+    Say what it means that no answer came from ``address``, a URL's scheme and host.
+
+    :param unresolved: said first where the host name does not exist: what the user wrote, and the way out.
+    """
     about = f"{operation} of {target} failed: "
     if error.kind == "name":
         kind: type[ModelArtsError] = ModelArtsConfigurationError
+        about = f"{unresolved}. {about}" if unresolved else about
+        text = f"{address} cannot be reached, because its host name does not exist ({error.reason})."
+        text = text if unresolved else f"{text} {ADVICE[kind]}."
+    elif error.kind == "proxy":
+        kind = ModelArtsConfigurationError
         text = (
-            f"{address} cannot be reached, because its host name does not exist, or that of a proxy in the environment "
-            f"({error.reason}). {ADVICE[kind]}."
+            f"the host name of the proxy that HTTPS_PROXY or ALL_PROXY in the environment name for {address} does not "
+            f"exist ({error.reason}). Check that variable, or exempt the host by NO_PROXY."
         )
+    elif error.kind == "tls":
+        kind = ModelArtsConfigurationError
+        if address.startswith("https:"):
+            text = (
+                f"{address} does not speak TLS ({error.reason}): if that port is one for plain http, give the port for "
+                "https, or write http:// before the host, which is allowed to this machine alone."
+            )
+        else:
+            text = f"{address} speaks TLS, not plain http ({error.reason}): write https:// before the host."
     elif error.kind == "certificate":
         kind = ModelArtsConfigurationError
         advice = _about_certificate(error.reason)
@@ -201,7 +233,15 @@ def from_transport(error: TransportError, *, operation: str, target: str, addres
     else:
         kind = ModelArtsTransientError
         text = f"no answer from {address} ({error.reason}). {ADVICE[kind]}; if it lasts, check the connection's host."
+        if error.kind == "broken" and address.startswith("http:"):
+            text = text.removesuffix(".") + ", and whether its port wants https://."
     return kind(about + text, operation=operation, outcome_unknown=error.sent)
+
+
+def wants_tls(response: Response) -> bool:
+    """Whether a server says that it was spoken to in plain http, as nginx, Apache and those written in Go do."""
+    said = response.body[:2000].lower()
+    return (b"http request" in said and b"https" in said) or b"plain http to an ssl" in said
 
 
 def _about_certificate(reason: str) -> str:

@@ -61,6 +61,8 @@ class Exchange:
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1).
     :param may_have_happened: whether an earlier exchange for the same operation may have taken effect.
+    :param unresolved: what an error says first where the address has a host name that does not exist.
+    :param explain: returns the error of a refusal that means something special here; None leaves it to the usual table.
     """
 
     operation: str
@@ -72,6 +74,8 @@ class Exchange:
     now: Callable[[], float]
     random: Callable[[], float]
     may_have_happened: bool = False
+    unresolved: str = ""
+    explain: Callable[[Response], ModelArtsError | None] = lambda _: None
 
     def run(self, build: Callable[[], Request], parse: Callable[[Response], T]) -> Flow[T]:
         """
@@ -86,7 +90,9 @@ class Exchange:
             try:
                 return (yield from self._attempt(build(), parse))
             except TransportError as fault:
-                error, again = self._unanswered(fault), fault.kind not in ("certificate", "too_large")
+                error, again = self._unanswered(fault), fault.kind not in ("certificate", "tls", "too_large")
+                # A resolver can be wrong for a moment; what it says twice is so.
+                again = again and (fault.kind not in ("name", "proxy") or attempt == 1)
             except ModelArtsError as refusal:
                 error, again = refusal, refusal.temporary
             certainly_not_done = not error.outcome_unknown
@@ -98,8 +104,10 @@ class Exchange:
 
     def _attempt(self, request: Request, parse: Callable[[Response], T]) -> Flow[T]:
         response = yield from send(request)
+        if response.status == 400 and self.address.startswith("http:") and errors.wants_tls(response):
+            raise self._unanswered(TransportError("it wants https", kind="tls", sent=False))
         if not 200 <= response.status < 300:
-            raise errors.from_response(
+            raise self.explain(response) or errors.from_response(
                 response, operation=self.operation, target=self.target, secrets=self.secrets, now=self.now()
             )
         try:
@@ -110,4 +118,6 @@ class Exchange:
             ) from None
 
     def _unanswered(self, fault: TransportError) -> ModelArtsError:
-        return errors.from_transport(fault, operation=self.operation, target=self.target, address=self.address)
+        return errors.from_transport(
+            fault, operation=self.operation, target=self.target, address=self.address, unresolved=self.unresolved
+        )

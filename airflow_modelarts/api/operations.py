@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from airflow_modelarts.api import models
-from airflow_modelarts.api.errors import ModelArtsRequestError
+from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsRequestError, is_template
 from airflow_modelarts.api.exchange import Repeat
 from airflow_modelarts.api.models import (
     CreatedTask,
@@ -421,7 +421,9 @@ def _body(operation: str, model: type[BaseModel], fields: dict[str, Any]) -> byt
     """Check a body and return it as it was written: validation must not rewrite what the user meant."""
     if "inputs" in fields:
         fields = {**fields, "inputs": list(fields["inputs"])}
-    reason = models.faults(model, fields)
+    unrendered = (name for name in ("name", "version_id", "workspace_id") if is_template(fields.get(name)))
+    reason = "; ".join(f"{name} is {fields[name]!r}: {NOT_RENDERED}" for name in unrendered)
+    reason = reason or models.faults(model, fields)
     if not reason:
         try:
             return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
@@ -441,6 +443,8 @@ def _query(**parameters: Any) -> dict[str, str]:
 
 
 def _sendable(name: str, text: str) -> str:
+    if is_template(text):
+        raise ModelArtsRequestError(f"{name} is {text!r}: {NOT_RENDERED}")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair, as JSON can hold
@@ -454,6 +458,14 @@ def _path(*segments: str) -> str:
 
 def _segment(value: object) -> str:
     # It can be anything: users pass what another task pushed. A dot segment would change the path.
+    if is_template(value):
+        raise ModelArtsRequestError(f"{value!r} is not the id of a processing task or version: {NOT_RENDERED}")
+    if isinstance(value, str) and "/" in value:
+        # Escaped, it is still one to some gateways: a task would be deleted instead of a version.
+        raise ModelArtsRequestError(
+            f"{value!r} is not the id of a processing task or version: an id holds no slash. Give the last part alone, "
+            "and a version's id by its own parameter"
+        )
     if isinstance(value, str) and value.strip() and value not in (".", ".."):
         return encode(_sendable("an id", value))
     raise ModelArtsRequestError(

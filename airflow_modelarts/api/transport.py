@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 #: No answer of this family should come near it; a result of some 20 MB is the largest that has been seen.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+#: Of one header of an answer: an IAM token comes in one, and other services of the same clouds admit 102,400 bytes.
+MAX_HEADER_BYTES = 128 * 1024
+#: Of all headers of an answer together, names and values.
+MAX_HEAD_BYTES = 256 * 1024
+MAX_HEADERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class ReadConnection:
     A wish for the :class:`Client` to call with.
 
     :param refused: the one whose credentials the service refused. The driver then reads the Airflow connection again,
-        since a key may have been rotated, and answers with what it finds, changed or not.
+        since a key may have been rotated, and answers with what it finds, changed or not. If it cannot be read this
+        time, a :class:`ConnectionReadError` comes out of the ``yield``.
     """
 
     refused: Client | None = None
@@ -72,8 +78,10 @@ class TransportError(Exception):
     No usable answer came.
 
     :param reason: what happened, in words that hold no secret.
-    :param kind: ``connect`` (the connection was not made), ``name`` (the host name does not exist), ``certificate``
-        (TLS could not be verified), ``broken`` (the connection ended early), ``timeout``, ``too_large``.
+    :param kind: ``connect`` (the connection was not made), ``name`` (the host name does not exist), ``proxy``
+        (that of the proxy does not), ``tls`` (one side
+        speaks TLS and the other plain http), ``certificate`` (TLS could not be verified), ``broken`` (the connection
+        ended early), ``timeout``, ``too_large``.
     :param sent: False only when the request certainly did not reach the service.
     """
 
@@ -81,7 +89,7 @@ class TransportError(Exception):
         self,
         reason: str,
         *,
-        kind: Literal["connect", "name", "certificate", "broken", "timeout", "too_large"],
+        kind: Literal["connect", "name", "proxy", "tls", "certificate", "broken", "timeout", "too_large"],
         sent: bool,
     ) -> None:
         super().__init__(reason)
@@ -92,6 +100,18 @@ class TransportError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle without another call of ``__init__``, which wants more than the message."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # typeshed lacks it
+
+
+class ConnectionReadError(Exception):
+    """
+    The Airflow connection could not be read again.
+
+    :param error: what the reading ended with.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 T = TypeVar("T")

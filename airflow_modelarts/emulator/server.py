@@ -24,6 +24,8 @@ from airflow_modelarts.emulator.state import EmulatorState, Settings
 #: Seconds.
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
+#: Bytes of a request's head where uvicorn reads it with h11, whose own 64 KiB a token can exceed.
+LARGEST_HEAD = 256 * 1024
 #: Connections that may wait to be accepted: a thousand callers can come at once.
 BACKLOG = 4096
 
@@ -111,6 +113,7 @@ class EmulatorServer:
             date_header=False,  # the gateway's clock need not be this machine's
             server_header=False,
             backlog=BACKLOG,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
         )
         self._server = server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -13,7 +13,14 @@ from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache
 from airflow_modelarts.api.call import Client
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.exchange import Retries
-from airflow_modelarts.api.transport import Pause, ReadConnection, Request, Response, TransportError
+from airflow_modelarts.api.transport import (
+    ConnectionReadError,
+    Pause,
+    ReadConnection,
+    Request,
+    Response,
+    TransportError,
+)
 
 T = TypeVar("T")
 
@@ -86,7 +93,7 @@ def play(
     flow: Generator[Any, Any, T],
     answers: Iterable[Answer] | Service = (),
     *,
-    clients: Iterable[Client] | Client = (),
+    clients: Iterable[Client | ConnectionReadError] | Client = (),
     clock: Clock | None = None,
     at_most: int = 1000,
 ) -> Played[T]:
@@ -94,7 +101,8 @@ def play(
     Run a flow to its end.
 
     :param answers: one for each request, in order, and all of them are to be used; or a service for all requests.
-    :param clients: one for each reading of the connection, likewise; or one client for all readings.
+    :param clients: one for each reading of the connection, likewise, or that it cannot be read; or one client for all
+        readings.
     :param clock: is moved forward as the steps take time.
     :param at_most: the number of steps after which a flow counts as endless.
     """
@@ -166,6 +174,7 @@ FIVE_TIMES = Retries(attempts=5, first_pause=1.0, longest_pause=30.0, longest_re
 
 REFUSED_CONNECTION = TransportError("connection refused", kind="connect", sent=False)
 UNKNOWN_NAME = TransportError("no such host", kind="name", sent=False)
+PLAIN_HTTP = TransportError("wrong version number", kind="tls", sent=False)
 BAD_CERTIFICATE = TransportError("self-signed", kind="certificate", sent=False)
 BROKEN = TransportError("reset by peer", kind="broken", sent=True)
 TIMEOUT = TransportError("read timed out", kind="timeout", sent=True)

@@ -39,6 +39,8 @@ from .playing import (
     PROJECT_ID,
     REFUSED_CONNECTION,
     TIMEOUT,
+    TOO_LARGE,
+    UNKNOWN_NAME,
     Answer,
     Clock,
     Played,
@@ -325,6 +327,72 @@ def test_an_error_of_iam_does_not_quote_the_password(process: Process) -> None:
     assert "the-password" not in str(process.obtain(USER, refuse(400, "IAM.1", "bad: the-password")).refusal)
 
 
+NAMED = replace(USER, project_name="eu-de_other")
+
+
+def project_token(project: object) -> Response:
+    return answer({"token": {"expires_at": at(NOON + DAY), "project": project}}, 201, x_subject_token="T1")
+
+
+def test_a_project_name_of_another_project_than_the_id_is_said_so_by_both(process: Process) -> None:
+    other = "f" * 32
+    error = process.obtain(NAMED, project_token({"id": other, "name": "eu-de_other"})).refusal
+    assert isinstance(error, ModelArtsConfigurationError)
+    assert str(error).startswith(f"project_name 'eu-de_other' is the project {other}")
+    assert f"project_id is '{PROJECT_ID}'" in str(error)
+    assert "Change the request" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "project", [None, {}, [], {"id": None}, {"id": 17}, {"id": PROJECT_ID}, {"id": "not an id <x>"}], ids=str
+)
+def test_an_answer_that_names_this_project_or_none_is_taken(process: Process, project: object) -> None:
+    assert process.obtain(NAMED, project_token(project)).value == StaticToken("T1")
+
+
+def test_a_token_of_another_project_is_not_kept(process: Process) -> None:
+    assert process.obtain(NAMED, project_token({"id": "f" * 32})).error
+    assert process.obtain(NAMED, project_token({"id": PROJECT_ID})).value == StaticToken("T1")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, ModelArtsConfigurationError),
+        (401, ModelArtsAuthenticationError),
+        (403, ModelArtsAuthenticationError),
+        (404, ModelArtsConfigurationError),
+    ],
+)
+def test_a_refusal_of_iam_names_everything_that_can_be_wrong(
+    process: Process, status: int, kind: type[ModelArtsError]
+) -> None:
+    error = process.obtain(NAMED, refuse(status)).refusal
+    assert type(error) is kind
+    assert error.http_status == status
+    for named in ("domain_name 'domain'", "login 'user'", "project_name 'eu-de_other'", "iam_endpoint"):
+        assert named in str(error)
+    assert "Change the request" not in str(error)
+    assert "the-password" not in str(error)
+
+
+def test_a_refusal_of_iam_tells_that_a_name_stands_in_the_place_of_an_id(process: Process) -> None:
+    error = process.obtain(USER, refuse(401), project_id="eu-de_project").refusal
+    assert "project_id 'eu-de_project' looks like a project's name" in str(error)
+
+
+def test_too_large_a_token_is_a_setting_to_change(process: Process) -> None:
+    error = process.obtain(USER, TOO_LARGE).refusal
+    assert isinstance(error, ModelArtsConfigurationError)
+    assert "fewer roles" in str(error)
+
+
+def test_an_iam_that_does_not_resolve_is_told_by_what_was_written(process: Process) -> None:
+    error = process.obtain(replace(USER, unresolved="region 'eu-dee' has no IAM endpoint"), UNKNOWN_NAME).refusal
+    assert str(error).startswith("region 'eu-dee' has no IAM endpoint.")
+    assert "project_name" not in str(error)
+
+
 def test_a_failed_renewal_is_not_kept(process: Process) -> None:
     process.obtain(USER, refuse(401))
     assert process.obtain(USER, token("T1")).value == StaticToken("T1")
@@ -508,10 +576,19 @@ def test_a_refused_temporary_key_is_asked_for_anew(process: Process) -> None:
 
 @pytest.mark.parametrize("fault", [REFUSED_CONNECTION, TIMEOUT], ids=lambda fault: str(fault.kind))
 def test_a_machine_without_a_metadata_service_is_told_to_use_other_credentials(process: Process, fault: Answer) -> None:
-    error = process.obtain(AGENCY, fault, fault).refusal
-    assert isinstance(error, ModelArtsConfigurationError)
-    assert "Elastic Cloud Server only" in str(error)
-    assert "auth" in str(error)
+    played = process.obtain(AGENCY, *[fault] * 6)
+    assert isinstance(played.refusal, ModelArtsConfigurationError)
+    assert "Elastic Cloud Server only" in str(played.refusal)
+    assert "auth" in str(played.refusal)
+    assert played.pauses == [auth.METADATA_PAUSE] * 2
+
+
+@pytest.mark.parametrize("fault", [REFUSED_CONNECTION, TIMEOUT], ids=lambda fault: str(fault.kind))
+def test_a_metadata_service_that_gave_a_key_before_and_does_not_answer_is_out_of_order(
+    process: Process, fault: Answer
+) -> None:
+    key = process.obtain(AGENCY, session_token(), security_key()).value
+    assert process.obtain(AGENCY, *[fault] * 6, refused=key).refusal.temporary
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
@@ -522,11 +599,56 @@ def test_a_server_without_an_agency_is_told_to_give_it_one(process: Process, sta
     assert error.http_status == status
 
 
-@pytest.mark.parametrize("hiccup", [TIMEOUT, BROKEN, refuse(429), refuse(500)], ids=["timeout", "broken", "429", "500"])
-def test_a_token_that_could_not_be_had_for_a_moment_is_a_temporary_error(process: Process, hiccup: Answer) -> None:
-    error = process.obtain(AGENCY, hiccup, refuse(401)).refusal
+hiccups = pytest.mark.parametrize(
+    "hiccup", [TIMEOUT, BROKEN, refuse(429), refuse(500), refuse(503)], ids=["timeout", "broken", "429", "500", "503"]
+)
+
+
+@hiccups
+def test_a_token_that_could_not_be_had_for_a_moment_is_asked_for_again(process: Process, hiccup: Answer) -> None:
+    """A poll of a wait is a single attempt, which does not count here."""
+    played = process.obtain(AGENCY, hiccup, refuse(401), hiccup, refuse(401), session_token(), security_key())
+    assert played.value == AccessKey("AK1", "S3CRET", "T0KEN")
+
+
+@hiccups
+def test_a_container_behind_another_hop_is_told_so_at_once(process: Process, hiccup: Answer) -> None:
+    played = process.obtain(AGENCY, *[hiccup, refuse(401)] * 3)
+    assert isinstance(played.refusal, ModelArtsConfigurationError)
+    assert all(word in str(played.refusal) for word in ("container", "hop limit", "agency", "another auth"))
+    assert sum(played.pauses) < 5
+
+
+@hiccups
+def test_a_service_that_gave_a_key_before_is_out_of_order_where_it_gives_no_token(
+    process: Process, hiccup: Answer
+) -> None:
+    key = process.obtain(AGENCY, session_token(), security_key()).value
+    error = process.obtain(AGENCY, *[hiccup, refuse(401)] * 3, refused=key).refusal
     assert isinstance(error, ModelArtsTransientError)
     assert "was out of order" in str(error)
+
+
+NO_AGENCY = [
+    Response(401, {"content-type": "text/plain"}, b"Please configure an agency first."),
+    Response(401, {"content-type": "text/html"}, b"<html>The server has no Agency</html>"),
+    answer({"error": {"code": 401, "message": "agency is not configured"}}, 401),
+    Response(401, {}, "请先配置委托".encode()),
+]
+
+
+@pytest.mark.parametrize("said", NO_AGENCY, ids=["text", "html", "json", "chinese"])
+@pytest.mark.parametrize(
+    "first", [session_token(), refuse(404), refuse(503), TIMEOUT], ids=["token", "404", "503", "timeout"]
+)
+@pytest.mark.parametrize("retries", [ONCE, FIVE_TIMES], ids=["poll", "call"])
+def test_a_service_that_says_it_has_no_agency_is_believed_at_once(
+    said: Response, first: Answer, retries: Retries
+) -> None:
+    played = Process(retries).obtain(AGENCY, first, said)
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+    assert str(played.refusal).startswith("This server has no temporary key: give it an agency")
+    assert played.pauses == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 405])
@@ -588,12 +710,18 @@ def test_the_environment_needs_no_security_token(missing: dict[str, str]) -> Non
     assert from_environment(environment) == AccessKey("AK", "SK", None)
 
 
-@pytest.mark.parametrize("value", [None, ""], ids=["absent", "empty"])
+@pytest.mark.parametrize("value", [None, "", " \n"], ids=["absent", "empty", "blank"])
 @pytest.mark.parametrize("name", ["HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK"])
 def test_an_environment_without_a_key_is_an_error_that_names_the_variable(name: str, value: str | None) -> None:
     environment = {key: text for key, text in {**ENVIRONMENT, name: value}.items() if text is not None}
     with pytest.raises(ModelArtsConfigurationError, match=f"^{name} missing"):
         from_environment(environment)
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {} ", "\t{}\r\n"])
+def test_white_space_around_what_the_environment_has_is_not_part_of_it(around: str) -> None:
+    environment = {name: around.format(value) for name, value in ENVIRONMENT.items()}
+    assert from_environment(environment) == AccessKey("AK", "SK", "T0KEN")
 
 
 def test_an_empty_environment_is_an_error_that_names_both_variables() -> None:
@@ -642,5 +770,5 @@ def test_credentials_know_what_must_not_be_shown(one: Credentials, secrets: tupl
 
 
 def test_an_error_that_was_met_can_be_told_by_its_operation(process: Process) -> None:
-    error: ModelArtsError = process.obtain(AGENCY, TIMEOUT, TIMEOUT).refusal
+    error: ModelArtsError = process.obtain(AGENCY, *[TIMEOUT] * 6).refusal
     assert error.operation == "GetSecurityKey"

@@ -25,7 +25,7 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.api.models import Empty, ProcessorTask
 from airflow_modelarts.api.operations import Page
-from airflow_modelarts.api.transport import ReadConnection, Request, Response
+from airflow_modelarts.api.transport import ConnectionReadError, ReadConnection, Request, Response
 
 from .playing import (
     ACCESS_KEY,
@@ -561,3 +561,75 @@ def test_a_service_that_ignores_the_offset_is_read_to_an_end(
     played = play(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client(), at_most=200)
     returned = ids_of(played)
     assert len(returned) == len(set(returned))
+
+
+UNREAD = ConnectionReadError(ModelArtsConfigurationError("connection 'mine' is not there"))
+UNREADABLE = ConnectionReadError(RuntimeError("password=the-secret-key"))
+
+
+def read_again(*readings: Client | ConnectionReadError, answers: tuple[Answer, ...]) -> Played[ProcessorTask]:
+    return play(call(DESCRIBE, ONCE), answers, clients=(client(), *readings))
+
+
+@pytest.mark.parametrize("failure", [UNREAD, UNREADABLE], ids=["missing", "unreadable"])
+def test_a_connection_that_cannot_be_read_again_for_a_moment_is_waited_for(failure: ConnectionReadError) -> None:
+    played = read_again(*[failure] * 4, client(OTHER_KEY), answers=(refuse(401), TASK))
+    assert played.value
+    assert played.pauses == [1, 2, 4, 8]
+
+
+def test_a_connection_that_comes_back_as_it_was_ends_with_the_refusal() -> None:
+    played = read_again(UNREAD, client(), answers=(refuse(401),))
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+
+
+def test_a_connection_that_stays_away_is_the_end_after_a_minute() -> None:
+    played = read_again(*[UNREAD] * 7, answers=(refuse(401),))
+    assert played.refusal is UNREAD.error
+    assert sum(played.pauses) == 60
+
+
+def test_a_connection_is_waited_for_half_a_minute_at_least() -> None:
+    impatient = client(random=lambda: 0.0)
+    played = play(call(DESCRIBE, ONCE), (refuse(401),), clients=(impatient, *[UNREAD] * 7))
+    assert sum(played.pauses) == 30
+
+
+def test_a_backend_that_stays_out_of_order_is_no_verdict_and_its_words_are_not_quoted() -> None:
+    error = read_again(*[UNREADABLE] * 7, answers=(refuse(401),)).refusal
+    assert isinstance(error, ModelArtsTransientError)
+    assert "could not be read again (RuntimeError)" in str(error)
+    assert SECRET_KEY not in str(error)
+
+
+def test_that_the_outcome_of_a_post_is_unknown_outlasts_a_connection_that_cannot_be_read() -> None:
+    played = play(call(DELETE, FIVE_TIMES), [TIMEOUT, refuse(401)], clients=(client(), *[UNREAD] * 7))
+    assert played.refusal.outcome_unknown
+
+
+@pytest.mark.parametrize(
+    "refusal", [refuse(401), refuse(403), refuse(404), refuse(400, "ModelArts.0210"), refuse(404, "ModelArts.4700")]
+)
+@pytest.mark.parametrize(
+    ("project_id", "hint"),
+    [
+        ("eu-de_project", "looks like a project's name"),
+        ("0123", "does not look like one"),
+        (PROJECT_ID + "0", "does not look like one"),
+        (PROJECT_ID, None),
+        (PROJECT_ID.upper(), None),
+    ],
+)
+def test_a_refusal_tells_of_a_project_id_that_looks_like_none(
+    refusal: Response, project_id: str, hint: str | None
+) -> None:
+    one = client(project_id=project_id)
+    error = play(call(DESCRIBE, ONCE), itertools.repeat(refusal, 1), clients=one).refusal
+    assert (hint or "32 hex digits") in str(error) if hint else "32 hex digits" not in str(error)
+
+
+def test_an_endpoint_that_does_not_resolve_is_told_by_what_was_written() -> None:
+    written = "region 'cn-nort-4' of connection 'mine' has no ModelArts endpoint that resolves: check its spelling"
+    played = describe(UNKNOWN_NAME, clients=(replace(client(), unresolved=written),))
+    assert isinstance(played.refusal, ModelArtsConfigurationError)
+    assert str(played.refusal).startswith(f"{written}. DescribeProcessorTask of processing task 'abc' failed")

@@ -50,7 +50,7 @@ CALLS: tuple[Operation[Any], ...] = (
     *(operations.describe_processor_task("t"),) * 4,
     operations.describe_processor_task_version("t", "v"),
     operations.update_processor_task("t", description="d"),
-    operations.delete_processor_task("a/b c"),
+    operations.delete_processor_task("a?b c"),
     operations.delete_processor_task_version("t", "v"),
     operations.stop_processor_task_version("t", "v"),
     *(operations.list_processor_tasks(return_result=True).page(0),) * 2,

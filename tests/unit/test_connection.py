@@ -124,6 +124,58 @@ def test_they_are_a_user_and_a_password_for_auth_password() -> None:
     assert read(extra).client.credentials == PasswordToken("https://iam.example.com", "AK", "SK", "account", "eu-de")
 
 
+@pytest.mark.parametrize("suffix", ["", "/", "/v3", "/v3/", "/v3.0", "/V3", "/v3/auth/tokens", ":443/v3/auth/tokens/"])
+@pytest.mark.parametrize("scheme", ["", "https://"])
+def test_iams_endpoint_can_be_written_with_its_version_as_documentation_does(scheme: str, suffix: str) -> None:
+    extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f" {scheme}iam.example.com{suffix}\n"}
+    credentials = read(extra).client.credentials
+    assert isinstance(credentials, PasswordToken)
+    assert credentials.iam_endpoint == f"https://iam.example.com{':443' if ':443' in suffix else ''}"
+
+
+@pytest.mark.parametrize("path", ["/v2.0", "/v3/users", "/x/v3", "/v3?x=1", "/v33"])
+def test_another_path_of_iam_is_refused(path: str) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^iam_endpoint of connection 'mine' is"):
+        read({"auth": "password", "domain_name": "account", "iam_endpoint": f"https://iam.example.com{path}"})
+
+
+PASSWORD = {"auth": "password", "domain_name": "account"}
+
+
+@pytest.mark.parametrize("value", ["iam.env.example", " https://iam.env.example/v3\n"])
+def test_the_environment_tells_iam_where_the_connection_does_not(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", value)
+    credentials = read(PASSWORD).client.credentials
+    assert isinstance(credentials, PasswordToken)
+    assert credentials.iam_endpoint == "https://iam.env.example"
+
+
+@pytest.mark.parametrize(
+    ("extra", "host", "iam"),
+    [
+        ({"iam_endpoint": "iam.example.com"}, HOST, "https://iam.example.com"),
+        ({}, "modelarts.eu-de.otc.t-systems.com", "https://iam.eu-de.otc.t-systems.com"),
+        ({"region": "eu-nl"}, None, "https://iam.eu-nl.otc.t-systems.com"),
+    ],
+)
+def test_the_environment_does_not_change_where_a_connection_sends_its_password(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, str], host: str, iam: str
+) -> None:
+    monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "https://evil.example")
+    credentials = read({**PASSWORD, **extra}, host=host).client.credentials
+    assert isinstance(credentials, PasswordToken)
+    assert credentials.iam_endpoint == iam
+
+
+def test_a_wrong_iam_of_the_environment_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "http://user:secret@iam.example")
+    with pytest.raises(
+        ModelArtsConfigurationError, match=r"^HUAWEICLOUD_SDK_IAM_ENDPOINT in the environment is"
+    ) as caught:
+        read(PASSWORD)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("host", "iam"),
     [
@@ -147,6 +199,29 @@ def test_the_other_kinds_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None
     client = read({"auth": "environment"}, bare=True, login=None, password=None).client
     assert client.credentials == AccessKey("ENVAK", "ENVSK")
     assert client.project_id == "envproject"
+
+
+def test_white_space_around_what_is_read_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AK": "ENVAK", "SK": "ENVSK", "SECURITY_TOKEN": "ENVT", "PROJECT_ID": "envproject"}.items():
+        monkeypatch.setenv(f"HUAWEICLOUD_SDK_{name}", f" {value}\r\n")
+    client = read({"auth": " environment\n"}, bare=True, login=None, password=None).client
+    assert (client.credentials, client.project_id) == (AccessKey("ENVAK", "ENVSK", "ENVT"), "envproject")
+    told = Overrides(project_id=" p2\n", endpoint=" other.example.com\n")
+    assert (read(overrides=told).client.project_id, read(overrides=told).client.endpoint) == (
+        "p2",
+        "https://other.example.com",
+    )
+    assert read(overrides=Overrides(region=" eu-de\n")).client.endpoint.startswith("https://modelarts.eu-de.")
+    extra = {**PASSWORD, "iam_endpoint": "iam.example.com", "domain_name": " account\n", "project_name": "\tname "}
+    assert read(extra, login=" user\n", password=" pass word \r\n").client.credentials == PasswordToken(
+        "https://iam.example.com", "user", " pass word ", "account", "name"
+    )
+
+
+@pytest.mark.parametrize("field", ["login", "password"])
+def test_a_blank_field_is_missing(field: str) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{field} .* is missing"):
+        read(**{field: " \n"})
 
 
 def test_the_environment_does_not_change_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,3 +297,123 @@ def test_nothing_that_is_read_shows_a_secret() -> None:
     secrets = {"password": "fake-secret-one", "extra": "fake-secret-two"}
     settings = read({"security_token": secrets["extra"]}, password=secrets["password"])
     assert not any(secret in repr(settings) for secret in secrets.values())
+
+
+TEXTS = ["project_id", "region", "auth", "iam_endpoint", "domain_name", "project_name", "security_token", "console_url"]
+
+
+@pytest.mark.parametrize("value", [0.0, 1e5, float("inf"), float("nan"), True, False, ["x"], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("name", TEXTS)
+def test_an_extra_that_is_no_text_is_refused_by_its_name_with_the_way_out(name: str, value: object) -> None:
+    """Airflow reads the extras of a connection's URI as JSON, where 0e00 is a number."""
+    extra = {**PASSWORD, "iam_endpoint": "iam.example.com", "project_id": "p", name: value}
+    if name == "security_token":
+        del extra["auth"]
+    with pytest.raises(
+        ModelArtsConfigurationError, match=f"^{name} of connection 'mine' is .*not text.*__extra__"
+    ) as caught:
+        read(extra, host=None if name == "region" else HOST)
+    assert name != "security_token" or repr(value) not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [12345678901234567890123456789012, 7])
+def test_an_id_of_digits_alone_is_its_text(value: int) -> None:
+    assert read({"project_id": value}).client.project_id == str(value)
+    assert read(overrides=Overrides(project_id=value)).client.project_id == str(value)  # type: ignore[arg-type]  # as native objects are
+
+
+@pytest.mark.parametrize("value", [1.5, True, ["p"], {}], ids=repr)
+def test_a_project_id_that_a_hook_is_told_and_that_is_no_text_is_refused(value: Any) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^project_id= is .*, which is not text"):
+        read(overrides=Overrides(project_id=value))
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ([1], "a JSON list"),
+        ('{"project_id": "p"}', "encoded twice"),
+        ('"{}"', "encoded twice"),
+        ("no JSON", "a JSON text"),
+        (None, "null"),
+        (17, "a JSON number"),
+        (1.5, "a JSON number"),
+        (True, "a JSON boolean"),
+    ],
+)
+def test_extras_that_are_no_object_are_told_with_the_way_out(extra: Any, words: str) -> None:
+    found = SimpleNamespace(conn_id="mine", schema=None, host=HOST, port=None, login="AK", password="SK")
+    with pytest.raises(ModelArtsConfigurationError, match=f"^the extras of connection 'mine' are .*{words}") as caught:
+        connection.read(found, extra, Overrides())
+    assert '{"project_id": "…"' in str(caught.value)
+
+
+def test_extras_that_are_no_json_are_told_and_not_shown() -> None:
+    raw = "{'project_id': 'p', 'security_token': 'fake-secret'}"
+    with pytest.raises(ModelArtsConfigurationError, match=r"^the extras of connection 'mine' are not JSON") as caught:
+        connection.read(SimpleNamespace(conn_id="mine", extra=raw), {}, Overrides())  # type: ignore[arg-type]  # no more is read
+    assert "fake-secret" not in str(caught.value)
+
+
+TEMPLATE = "{{ var.value.x }}"
+
+
+@pytest.mark.parametrize("name", ["project_id", "region", "domain_name", "iam_endpoint", "project_name", "auth"])
+def test_a_template_in_an_extra_is_told(name: str) -> None:
+    extra = {**PASSWORD, "iam_endpoint": "iam.example.com", name: TEMPLATE}
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{name} of connection 'mine' is .*nobody has rendered"):
+        read(extra, host=None if name == "region" else HOST)
+
+
+def test_a_template_in_the_host_is_told() -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^host of connection 'mine' is .*nobody has rendered"):
+        read(host=TEMPLATE)
+
+
+@pytest.mark.parametrize("name", ["project_id", "region", "endpoint"])
+def test_a_template_that_a_hook_is_told_is_told(name: str) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{name}= is .*nobody has rendered"):
+        read(overrides=Overrides(**{name: TEMPLATE}))
+
+
+@pytest.mark.parametrize("project_id", ["a/b", "../x", "https://console.example/p"])
+def test_a_project_id_with_a_slash_is_told(project_id: str) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^project_id of connection 'mine' is .*holds no slash"):
+        read({"project_id": project_id})
+
+
+@pytest.mark.parametrize(
+    ("extra", "fields", "overrides", "said"),
+    [
+        (
+            {"region": "cn-nort-4"},
+            {"host": None},
+            Overrides(),
+            "region 'cn-nort-4' of connection 'mine' has no ModelArts endpoint that resolves: check its spelling, or "
+            "set host",
+        ),
+        ({}, {"host": "user:pass@x.example"}, Overrides(endpoint="e.example"), "endpoint='e.example' has a host name"),
+        ({}, {}, Overrides(region="cn-nort-4"), "region='cn-nort-4' has no ModelArts endpoint that resolves: check"),
+        ({"region": "eu-de"}, {}, Overrides(), f"host '{HOST}' of connection 'mine' does not resolve: check its"),
+    ],
+)
+def test_an_endpoint_that_does_not_resolve_would_be_told_by_what_was_written(
+    extra: dict[str, Any], fields: dict[str, Any], overrides: Overrides, said: str
+) -> None:
+    assert read(extra, overrides=overrides, **fields).client.unresolved.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("extra", "host", "said"),
+    [
+        ({"region": "cn-nort-4"}, None, "region 'cn-nort-4' of connection 'mine' has no IAM endpoint that resolves"),
+        ({"iam_endpoint": "iam.exmple.com"}, HOST, "iam_endpoint 'iam.exmple.com' of connection 'mine' does not"),
+        ({}, "modelarts.eu-dee.otc.t-systems.com", "https://modelarts.eu-dee.otc.t-systems.com tells an IAM endpoint"),
+    ],
+)
+def test_an_iam_that_does_not_resolve_would_be_told_by_what_was_written(
+    extra: dict[str, Any], host: str | None, said: str
+) -> None:
+    credentials = read({**PASSWORD, **extra}, host=host).client.credentials
+    assert isinstance(credentials, PasswordToken)
+    assert credentials.unresolved.startswith(said)

@@ -27,9 +27,11 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.api.transport import MAX_HEADER_BYTES
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 
 from ..certificates import write_certificate
+from .conftest import PROJECT_ID
 
 ONCE = Retries(attempts=1)
 TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
@@ -38,8 +40,16 @@ TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
 class Server:
     """Accepts connections on loopback and hands each to a behaviour, with the request that came."""
 
-    def __init__(self, behave: Callable[[socket.socket, bytes], None], *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        behave: Callable[[socket.socket, bytes], None],
+        *,
+        tls: ssl.SSLContext | None = None,
+        until: bytes = b"",
+    ) -> None:
+        """Behave when a request has come, or as soon as what came begins with ``until``, which is no HTTP."""
         self.requests: list[bytes] = []
+        self._until = until
         self._behave = behave
         self._tls = tls
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -65,18 +75,20 @@ class Server:
                     if self._tls:
                         connection = self._tls.wrap_socket(connection, server_side=True)
                     with connection:
-                        request = read_request(connection)
+                        request = read_request(connection, self._until)
                         self.requests.append(request)
                         self._behave(connection, request)
             except OSError:  # the client has gone, as some of the tests want it to
                 continue
 
 
-def read_request(connection: socket.socket) -> bytes:
+def read_request(connection: socket.socket, until: bytes = b"") -> bytes:
     """Read a request to its end, however many segments it comes in: what is left unread would become a reset."""
     request = b""
     while part := connection.recv(65536):
         request += part
+        if until and request.startswith(until):
+            break
         head, end_of_head, body = request.partition(b"\r\n\r\n")
         length = re.search(rb"^content-length: *(\d+)", head, re.IGNORECASE | re.MULTILINE)
         if end_of_head and len(body) >= int(length[1] if length else 0):
@@ -164,6 +176,14 @@ def test_a_compressed_answer_is_decompressed(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
+def tls_alert(connection: socket.socket, _: bytes) -> None:
+    connection.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
+
+
+NGINX = b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"
+GO = b"Client sent an HTTP request to an HTTPS server.\n"
+APACHE = b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"
+
 FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsError], str]] = {
     "reset": (reset, ModelArtsTransientError, "no answer from http://127.0.0.1"),
     "closed without an answer": (lambda *_: None, ModelArtsTransientError, "no answer from"),
@@ -173,6 +193,10 @@ FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsEr
     "not http": (lambda c, _: c.sendall(b"SSH-2.0-OpenSSH\r\n"), ModelArtsTransientError, "no answer from"),
     "html": (http("200 OK", b"<html>", Content_Type="text/html"), ModelArtsTransientError, "text/html"),
     "false gzip": (http("200 OK", b"{}", Content_Encoding="gzip"), ModelArtsTransientError, "no answer from"),
+    "http to a port for https": (tls_alert, ModelArtsConfigurationError, "speaks TLS, not plain http.*write https://"),
+    "http to nginx's port for https": (http("400 Bad", NGINX), ModelArtsConfigurationError, "speaks TLS, not plain"),
+    "http to Go's port for https": (http("400 Bad", GO), ModelArtsConfigurationError, "speaks TLS, not plain http"),
+    "http to Apache's port for https": (http("400 Bad", APACHE), ModelArtsConfigurationError, "speaks TLS, not plain"),
     "redirect": (http("302 Found", Location="http://127.0.0.1:1/"), ModelArtsConfigurationError, "redirect"),
     "503": (http("503 Busy", b"<html>"), ModelArtsTransientError, "HTTP 503"),
 }
@@ -208,10 +232,43 @@ def test_a_refused_connection_is_known_not_to_have_reached_the_service(
     assert not caught.value.outcome_unknown
 
 
+def test_a_name_that_resolved_before_is_out_of_order_when_it_does_not(
+    serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waits of a triggerer would all end with the first wrong answer of a resolver."""
+
+    def resolve(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "no luck with that name")
+
+    server = serve(http("200 OK", json.dumps(TASK).encode()))
+    set_connection(host=f"http://localhost:{server.port}")
+    with ModelArtsHook(retries=ONCE) as hook, monkeypatch.context() as patch:
+        hook.call(DESCRIBE)
+        patch.setattr(socket, "getaddrinfo", resolve)
+        with pytest.raises(ModelArtsTransientError, match="no luck with that name"):
+            hook.call(DESCRIBE)
+
+    async def run() -> None:
+        async with ModelArtsAsyncHook(retries=ONCE) as hook:
+            await hook.call(DESCRIBE)
+            await hook.close()  # it would remember the address for ten seconds
+            with monkeypatch.context() as patch:
+                patch.setattr(socket, "getaddrinfo", resolve)
+                with pytest.raises(ModelArtsTransientError, match="no luck with that name"):
+                    await hook.call(DESCRIBE)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(socket.EAI_NONAME, ModelArtsConfigurationError), (socket.EAI_AGAIN, ModelArtsTransientError)],
-    ids=["no such host", "resolver out of order"],
+    [
+        (socket.EAI_NONAME, ModelArtsConfigurationError),
+        (socket.EAI_NODATA, ModelArtsConfigurationError),
+        (socket.EAI_AGAIN, ModelArtsTransientError),
+        (socket.EAI_FAIL, ModelArtsTransientError),
+    ],
+    ids=["no such host", "no address of that host", "resolver out of order", "resolver fails"],
 )
 def test_a_host_name_that_does_not_exist_is_told_from_a_resolver_that_fails(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry, code: int, kind: type[ModelArtsError]
@@ -290,9 +347,9 @@ def test_what_is_signed_is_what_is_sent(
     monkeypatch.setenv("HOME", str(tmp_path))
     server = serve(http("200 OK", json.dumps(TASK).encode()))
     set_connection(host=f"http://127.0.0.1:{server.port}")
-    carry_out(operations.describe_processor_task("a b/ü~%41'\"<"), ONCE)
+    carry_out(operations.describe_processor_task("a b?ü~%41'\"<"), ONCE)
     head = server.requests[0].decode()
-    assert "/processor-tasks/a%20b%2F%C3%BC~%2541%27%22%3C HTTP/1.1" in head
+    assert "/processor-tasks/a%20b%3F%C3%BC~%2541%27%22%3C HTTP/1.1" in head
     assert "Authorization: SDK-HMAC-SHA256 Access=FAKEACCESSKEY" in head
     assert f"Host: 127.0.0.1:{server.port}\r\n" in head
 
@@ -304,6 +361,95 @@ def test_cookies_are_not_kept(serve: Serve, set_connection: Callable[..., None])
         hook.describe_processor_task("abc")
         hook.describe_processor_task("abc")
     assert b"session" not in server.requests[1]
+
+
+def token_answer(token: str, **headers: str) -> Callable[[socket.socket, bytes], None]:
+    document = {"token": {"expires_at": "2099-01-01T00:00:00.000000Z", "project": {"id": PROJECT_ID}}}
+    return http("201 Created", json.dumps(document).encode(), X_Subject_Token=token, **headers)
+
+
+LINE = 65536  # of http.client's
+SIZES = [8_190, 8_191, LINE - 19, LINE - 18, LINE - 17, LINE, LINE + 1, 102_400, MAX_HEADER_BYTES]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_token_of_any_size_up_to_128_kib_works(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, size: int
+) -> None:
+    """Aiohttp takes 8,190 bytes a header by itself, http.client 65,536 a line."""
+    token = "M" * size
+    iam = serve(token_answer(token))
+    server = serve(http("200 OK", json.dumps(TASK).encode()))
+    extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{iam.port}"}
+    set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)
+    assert carry_out(DESCRIBE, ONCE).status == 2
+    assert f"X-Auth-Token: {token}\r\n".encode() in server.requests[0]
+
+
+TOO_LARGE_HEADS: dict[str, dict[str, str]] = {
+    "one byte more": {"X_Subject_Token": "M" * (MAX_HEADER_BYTES + 1)},
+    "twice as long": {"X_Subject_Token": "M" * 2 * MAX_HEADER_BYTES},
+    "ten times as long": {"X_Subject_Token": "M" * 10 * MAX_HEADER_BYTES},
+    "another header": {"X_Other": "x" * (MAX_HEADER_BYTES + 1)},
+    "too much in all": {f"X_{number}": "x" * 100_000 for number in range(3)},
+    "98 more headers": {f"X_{number}": "x" for number in range(98)},
+    "129 headers": {f"X_{number}": "x" for number in range(129)},
+    "1000 headers": {f"X_{number}": "x" for number in range(1000)},
+}
+
+
+@pytest.mark.parametrize("headers", TOO_LARGE_HEADS.values(), ids=TOO_LARGE_HEADS)
+def test_a_larger_head_is_refused_and_not_asked_for_again(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, headers: dict[str, str]
+) -> None:
+    iam = serve(token_answer(**{"token": "T", **headers} if "X_Subject_Token" not in headers else subject(headers)))
+    extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{iam.port}"}
+    set_connection(host="http://127.0.0.1:1", extra=extra)
+    with pytest.raises(ModelArtsConfigurationError, match=r"131072 bytes each.*fewer roles"):
+        carry_out(DESCRIBE, Retries(attempts=3, first_pause=0.0))
+    assert len(iam.requests) == 1
+
+
+def subject(headers: dict[str, str]) -> dict[str, str]:
+    return {"token": headers["X_Subject_Token"]}
+
+
+def test_a_head_with_as_much_as_is_allowed_is_read(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
+) -> None:
+    # With Content-Length and Connection: 100 headers.
+    headers = {f"X_{number}": "x" * 1000 for number in range(98)}
+    server = serve(http("200 OK", json.dumps(TASK).encode(), **headers))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    assert carry_out(DESCRIBE, ONCE).status == 2
+
+
+def test_an_interim_answer_is_passed_over(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+    def behave(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\nX-A: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+        http("200 OK", json.dumps(TASK).encode())(connection, request)
+
+    server = serve(behave)
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    assert carry_out(DESCRIBE, ONCE).status == 2
+
+
+@pytest.mark.parametrize("scheme", ["", "https://"])
+def test_https_to_a_port_for_plain_http_is_told_at_once(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, scheme: str
+) -> None:
+    connections: list[bytes] = []
+
+    def behave(connection: socket.socket, request: bytes) -> None:
+        connections.append(request)
+        http("400 Bad Request")(connection, request)
+
+    server = serve(behave, until=b"\x16\x03")
+    set_connection(host=f"{scheme}127.0.0.1:{server.port}")
+    with pytest.raises(ModelArtsConfigurationError, match=r"does not speak TLS .*http://") as caught:
+        carry_out(DESCRIBE, Retries(attempts=3, first_pause=0.0))
+    assert len(connections) == 1
+    assert not caught.value.outcome_unknown
 
 
 @pytest.fixture

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import redact
 from requests_mock import Mocker
 
+from airflow_modelarts import connection
 from airflow_modelarts.api import operations
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError
+from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.transport import Request, Response
+from airflow_modelarts.connection import Overrides, Settings
+from airflow_modelarts.drivers import AsyncDriver
+from airflow_modelarts.emulator import EmulatorServer, accounts
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 
 PROJECT = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef"
@@ -175,3 +184,247 @@ def test_a_key_of_the_environment_is_masked_in_logs(
 
 async def _wait_for(reading: Any) -> None:
     await reading
+
+
+def read_on_a_worker(**arguments: Any) -> Settings:
+    with ModelArtsHook(**arguments) as hook:
+        return hook.get_conn()
+
+
+def read_in_a_triggerer(**arguments: Any) -> Settings:
+    async def read() -> Settings:
+        async with ModelArtsAsyncHook(**arguments) as hook:
+            return await hook._driver.settings()
+
+    return asyncio.run(read())
+
+
+both = pytest.mark.parametrize("read", [read_on_a_worker, read_in_a_triggerer], ids=["worker", "triggerer"])
+
+
+@both
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("[1]", "are a JSON list"),
+        (json.dumps(json.dumps({"project_id": "p"})), "are JSON text within a JSON text"),
+        ("null", "are null"),
+        ("17", "are a JSON number"),
+        ("true", "are a JSON boolean"),
+        ("{'project_id': 'p'}", "are not JSON"),
+        ('{"project_id": "p"', "are not JSON"),
+        ([1], "are a JSON list"),
+    ],
+)
+def test_extras_that_are_no_object_are_a_setting_to_change(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[..., Settings], extra: Any, words: str
+) -> None:
+    described = {"conn_type": "modelarts", "host": "h.example", "login": "AK", "password": "SK", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
+    with pytest.raises(ModelArtsConfigurationError, match=f"^the extras of connection 'modelarts_default' {words}"):
+        read()
+
+
+def test_the_connection_test_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = {"conn_type": "modelarts", "host": "h.example", "login": "AK", "password": "SK", "extra": "[1]"}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
+    works, sentence = ModelArtsHook().test_connection()
+    assert not works
+    assert sentence.startswith("the extras of this connection are a JSON list")
+
+
+def test_the_emulators_project_id_is_text_in_a_connection_uri_too(emulator: EmulatorServer) -> None:
+    """Airflow's metadata database reads the extras of a URI as JSON."""
+    from airflow.models.connection import Connection
+
+    for project_id in (accounts.PROJECT_ID, accounts.OTHER_PROJECT_ID):
+        with pytest.raises(ValueError, match="Expecting value"):
+            json.loads(project_id)
+        found = Connection(conn_id="mine", uri=f"modelarts://AK:SK@h.example/?project_id={project_id}")
+        assert connection.read(found, found.extra_dejson, Overrides()).client.project_id == project_id
+
+
+def test_a_project_id_that_airflow_took_for_a_number_is_told() -> None:
+    from airflow.models.connection import Connection
+
+    found = Connection(conn_id="mine", uri=f"modelarts://AK:SK@h.example/?project_id=0e{'0' * 29}1")
+    with pytest.raises(ModelArtsConfigurationError, match=r"^project_id of connection 'mine' is 0\.0, .*__extra__"):
+        connection.read(found, found.extra_dejson, Overrides())
+
+
+@both
+def test_a_template_that_nobody_rendered_is_no_connection(read: Callable[..., Settings]) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^modelarts_conn_id is .*nobody has rendered"):
+        read(modelarts_conn_id="{{ params.connection }}")
+
+
+def described(access_key: str) -> str:
+    found = {"conn_type": "modelarts", "host": "modelarts.example.com", "login": access_key, "password": "SK"}
+    return json.dumps({**found, "extra": json.dumps({"project_id": PROJECT.rpartition("/")[2]})})
+
+
+#: What a store of connections can answer with while it is written to, or out of order.
+BROKEN_STORES = {
+    "missing": None,
+    "half-written": described("NEWKEY")[:40],
+    "half-written extras": json.dumps({**json.loads(described("NEWKEY")), "extra": '{"project_id": '}),
+    "a field missing": json.dumps({**json.loads(described("NEWKEY")), "password": None}),
+    "not a connection": "[]",
+}
+
+
+class Store:
+    """Where Airflow keeps the connection: it is broken when the service first refuses, and whole 8 seconds later."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, broken: str | None, *, whole_after: float = 8.0) -> None:
+        self._set = lambda value: (
+            monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", value)
+            if value is not None
+            else monkeypatch.delenv("AIRFLOW_CONN_MODELARTS_DEFAULT")
+        )
+        self._broken = broken
+        self._whole_after = whole_after
+        self.slept = 0.0
+        self._set(described("OLDKEY"))
+
+    def answer(self, request: Any, context: Any) -> dict[str, Any]:
+        if "Access=NEWKEY" in request.headers["Authorization"]:
+            return {"task_id": "abc", "status": 2}
+        self._set(self._broken)
+        context.status_code = 401
+        return {"error_code": "APIGW.0301"}
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        if self.slept >= self._whole_after:
+            self._set(described("NEWKEY"))
+
+
+@pytest.mark.parametrize("broken", BROKEN_STORES.values(), ids=BROKEN_STORES)
+def test_a_worker_waits_for_a_store_that_is_out_of_order_when_a_key_is_refused(
+    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch, broken: str | None
+) -> None:
+    store = Store(monkeypatch, broken)
+    monkeypatch.setattr("time.sleep", store.sleep)
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=store.answer)
+    assert ModelArtsHook(retries=Retries(attempts=1)).describe_processor_task("abc").status == 2
+    assert 8 <= store.slept < 60
+
+
+@pytest.mark.parametrize("broken", BROKEN_STORES.values(), ids=BROKEN_STORES)
+def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refused(
+    monkeypatch: pytest.MonkeyPatch, broken: str | None
+) -> None:
+    store = Store(monkeypatch, broken)
+
+    async def sleep(seconds: float) -> None:
+        store.sleep(seconds)
+
+    async def exchange(driver: AsyncDriver, request: Request) -> Response:
+        """Answer in the place of the socket."""
+        context = SimpleNamespace(status_code=200)
+        body = store.answer(request, context)
+        return Response(context.status_code, {}, json.dumps(body).encode())
+
+    monkeypatch.setattr(AsyncDriver, "_exchange", exchange)
+    monkeypatch.setattr("airflow_modelarts.drivers.asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+
+    async def run() -> int | None:
+        async with ModelArtsAsyncHook(retries=Retries(attempts=1)) as hook:
+            return (await hook.describe_processor_task("abc")).status
+
+    assert asyncio.run(run()) == 2
+    assert 8 <= store.slept < 60
+
+
+def test_a_connection_that_never_was_is_not_waited_for(pauses: list[float]) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match="is not there"):
+        ModelArtsHook("not_there").describe_processor_task("abc")
+    assert pauses == []
+
+
+def test_a_connection_that_was_deleted_is_told_after_a_minute(
+    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(monkeypatch, None, whole_after=1e9)
+    monkeypatch.setattr("time.sleep", store.sleep)
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=store.answer)
+    with pytest.raises(ModelArtsConfigurationError, match="is not there"):
+        ModelArtsHook().describe_processor_task("abc")
+    assert 30 <= store.slept <= 60
+
+
+def iam_user(server: EmulatorServer, **extra: Any) -> str:
+    """Return the connection of the emulator's IAM user."""
+    found = json.loads(server.airflow_connection())
+    extras = {**found["extra"], "auth": "password", "domain_name": accounts.DOMAIN_NAME, **extra}
+    return json.dumps({**found, "login": accounts.USER_NAME, "password": accounts.PASSWORD, "extra": extras})
+
+
+def count_on_a_worker() -> int:
+    with ModelArtsHook(retries=Retries(attempts=1)) as hook:
+        return len(list(hook.list_processor_tasks()))
+
+
+def count_in_a_triggerer() -> int:
+    async def count() -> int:
+        async with ModelArtsAsyncHook(retries=Retries(attempts=1)) as hook:
+            return len([task async for task in hook.list_processor_tasks()])
+
+    return asyncio.run(count())
+
+
+in_both = pytest.mark.parametrize("count", [count_on_a_worker, count_in_a_triggerer], ids=["worker", "triggerer"])
+
+
+@in_both
+@pytest.mark.parametrize("size", [8 * 1024, 100 * 1024])
+def test_the_emulators_tokens_can_be_large(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int], size: int
+) -> None:
+    monkeypatch.setattr(accounts, "TOKEN_BYTES", size)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", iam_user(emulator))
+    assert count() == 0
+
+
+@in_both
+def test_a_project_name_of_another_project_is_told(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
+) -> None:
+    wrong = iam_user(emulator, project_name=accounts.OTHER_PROJECT_NAME)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", wrong)
+    with pytest.raises(ModelArtsConfigurationError, match=f"is the project {accounts.OTHER_PROJECT_ID}"):
+        count()
+
+
+@in_both
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ({"project_name": "no-such-project"}, "project_name 'no-such-project'"),
+        ({"domain_name": "no-such-domain"}, "domain_name 'no-such-domain'"),
+        ({"project_id": accounts.PROJECT_NAME}, f"project_id '{accounts.PROJECT_NAME}' looks like a project's name"),
+        ({"project_id": "f" * 32}, f"project_id '{'f' * 32}' .32 hex digits"),
+    ],
+)
+def test_what_iam_refuses_is_named(
+    emulator: EmulatorServer,
+    monkeypatch: pytest.MonkeyPatch,
+    count: Callable[[], int],
+    extra: dict[str, str],
+    named: str,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", iam_user(emulator, **extra))
+    with pytest.raises(ModelArtsAuthenticationError, match=named):
+        count()
+
+
+@in_both
+def test_a_project_name_in_the_place_of_the_id_is_told(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
+) -> None:
+    found = json.loads(emulator.airflow_connection())
+    found["extra"]["project_id"] = "eu-de_project"
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(found))
+    with pytest.raises(ModelArtsConfigurationError, match="'eu-de_project' looks like a project's name"):
+        count()

@@ -91,6 +91,35 @@ def test_placeholders_are_filled_in_and_escaped(settings: Callable[..., Settings
     )
 
 
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("127.0.0.1:8080", "region-7"),
+        ("gateway.example.com", "region-7"),
+        ("modelarts.example.com", "region-7"),  # looks as if it told one
+        ("modelarts.region-1.cloud.example.com", "region-7"),
+        ("modelarts.eu-de.otc.t-systems.com", "eu-de"),  # where the calls go, whatever the extra says
+    ],
+)
+def test_the_region_of_the_extras_is_filled_in_where_the_host_does_not_tell_it(
+    settings: Callable[..., Settings], host: str, region: str
+) -> None:
+    told = settings(host, region="region-7", console_url="https://console.example.com/?region={region}")
+    assert console_url(told, "abc") == f"https://console.example.com/?region={region}"
+
+
+def test_the_region_that_the_hook_was_told_comes_before_the_connections(set_connection: Callable[..., None]) -> None:
+    set_connection(extra={"region": "region-7", "console_url": "https://console.example.com/{region}"})
+    with ModelArtsHook(region="eu-nl") as hook:
+        assert console_url(hook.get_conn(), "abc") == "https://console.example.com/eu-nl"
+
+
+@pytest.mark.parametrize("url", ["https://console.example.com/{}/{{region}}", "https://console.example.com/{x}{y"])
+def test_braces_that_are_no_placeholders_break_nothing(settings: Callable[..., Settings], url: str) -> None:
+    told = settings("127.0.0.1", region="r/7", console_url=url)
+    assert console_url(told, "abc") == url.replace("{region}", "r%2F7")
+
+
 def test_an_id_that_looks_like_a_placeholder_stays_itself(settings: Callable[..., Settings]) -> None:
     told = settings(console_url="https://console.example.com/{processor_task_id}")
     assert console_url(told, "{region}") == "https://console.example.com/%7Bregion%7D"

@@ -108,7 +108,7 @@ def test_a_proxy_that_refuses_the_connection_is_known_not_to_have_reached_the_se
     assert not caught.value.outcome_unknown
 
 
-def test_a_proxy_whose_name_does_not_exist_is_named_as_a_suspect(
+def test_a_proxy_whose_name_does_not_exist_is_told_from_the_host(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
     def resolve(*_: Any, **__: Any) -> None:
@@ -116,8 +116,26 @@ def test_a_proxy_whose_name_does_not_exist_is_named_as_a_suspect(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
-    with pytest.raises(ModelArtsConfigurationError, match="or that of a proxy in the environment"):
+    with pytest.raises(ModelArtsConfigurationError, match="the host name of the proxy that HTTPS_PROXY") as caught:
         carry_out(DESCRIBE, ONCE)
+    assert "does not resolve: check its spelling" not in str(caught.value)
+
+
+def test_a_proxy_for_plain_http_that_is_named_as_one_for_https_is_told(
+    proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    class Plain(Proxy):
+        def _tunnel(self, connection: socket.socket, first: bytes) -> None:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    plain = Plain()
+    plain._until = b"\x16\x03"
+    monkeypatch.setenv("HTTPS_PROXY", f"https://{plain.address}")
+    try:
+        with pytest.raises(ModelArtsConfigurationError, match=r"the proxy in the environment.*begin with http://"):
+            carry_out(DESCRIBE, ONCE)
+    finally:
+        plain.close()
 
 
 def test_a_proxy_can_be_named_without_a_scheme(
@@ -171,7 +189,7 @@ def test_a_proxy_whose_name_nobody_can_look_up_is_named_as_a_suspect(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy..example.com:3128")
-    with pytest.raises(ModelArtsConfigurationError, match=r"or that of a proxy.*the host name is not valid"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"of the proxy.*the host name is not valid"):
         carry_out(DESCRIBE, ONCE)
 
 
