@@ -40,6 +40,8 @@ def check_dag_file(path: Path) -> None:
         raise DagFileError(f"there is no file {path}")
     if path.suffix != ".py":
         raise DagFileError(f"{path} is not a Python file; Airflow reads DAGs from files that end in .py")
+    if not path.is_file():
+        raise DagFileError(f"{path} is a device, a pipe or a socket. Name one DAG file")
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -89,7 +91,7 @@ def why_no_dag(tree: ast.Module) -> str | None:
             return f", line {function.lineno}: {made}. Add a line `{function.name}()` at the end of the file"
         inside = _Live(names)
         inside.visit_all(function.body)
-        if inside.may_make_dag:
+        if inside.makes_dag:
             return (
                 f", line {function.lineno}: {function.name}() would make a DAG, but nothing calls it when Airflow "
                 f"imports the file. Call it at the end of the file"
@@ -105,12 +107,14 @@ class _Names:
     """What a module's imports and definitions say of its names.
 
     :param makers: names from Airflow that may make a DAG, as the module calls them
+    :param classes: those of them that are the class `DAG`
     :param decorators: those of them that are the decorator `dag`
     :param functions: all functions by name
     :param is_open: whether the module imports something that may define a DAG or make one
     """
 
     makers: set[str] = field(default_factory=set)
+    classes: set[str] = field(default_factory=set)
     decorators: set[str] = field(default_factory=set)
     functions: dict[str, list[_Function]] = field(default_factory=dict)
     is_open: bool = False
@@ -141,6 +145,8 @@ class _Names:
         self.is_open |= alias.name == "*" or "example" in alias.name
         if "dag" in alias.name.lower():
             self.makers.add(alias.asname or alias.name)
+        if alias.name == "DAG":
+            self.classes.add(alias.asname or alias.name)
         if alias.name == "dag":
             self.decorators.add(alias.asname or alias.name)
 
@@ -152,6 +158,8 @@ class _Live(ast.NodeVisitor):
         self._names = names
         self._visited: set[int] = set()
         self.may_make_dag = False
+        self.makes_dag = False
+        """Whether the class DAG itself is used, which is no guess."""
         self.called_in_main: set[str] = set()
 
     def visit_all(self, nodes: Iterable[ast.AST]) -> None:
@@ -193,6 +201,7 @@ class _Live(ast.NodeVisitor):
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if "dag" in node.attr.lower():
             self.may_make_dag = True
+            self.makes_dag |= node.attr == "DAG"
         self.generic_visit(node)
 
     def _visit_definition(self, node: _Function) -> None:
@@ -207,9 +216,10 @@ class _Live(ast.NodeVisitor):
     def _use(self, name: str) -> None:
         if name in self._names.makers or name in _INDIRECT:
             self.may_make_dag = True
+            self.makes_dag |= name in self._names.classes
         for function in self._names.functions.get(name, ()):
             if _is_dag_function(function, self._names):
-                self.may_make_dag = True
+                self.may_make_dag = self.makes_dag = True
             self._visit_body(function)
 
     def _visit_body(self, function: _Function) -> None:

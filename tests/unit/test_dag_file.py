@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 from textwrap import dedent
 
@@ -45,6 +46,12 @@ def test_a_folder_whose_name_ends_in_py_is_a_folder(tmp_path: Path) -> None:
 def test_a_dangling_link_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "dag.py").symlink_to("gone.py")
     with pytest.raises(DagFileError, match="there is no file"):
+        check_dag_file(tmp_path / "dag.py")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dag.py")
+    with pytest.raises(DagFileError, match="is a device, a pipe or a socket"):
         check_dag_file(tmp_path / "dag.py")
 
 
@@ -130,6 +137,10 @@ NO_DAG = {
                 return made
         """,
         "FILE, line 4: make() would make a DAG, but nothing calls it when Airflow imports the file",
+    ),
+    "a function that nobody calls and that has to do with DAGs": (
+        "from airflow.sdk import task\ndef f(context): return context.dag_run, getattr(context, 'x')",
+        "FILE defines no DAG",
     ),
     "a chain that nobody begins": (
         """
