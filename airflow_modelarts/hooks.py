@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
-from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_modelarts import connection, provider
+from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
 from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.compat import mask_secret
 from airflow_modelarts.connection import Overrides, Settings
 from airflow_modelarts.drivers import AsyncDriver, Driver
 
@@ -109,6 +109,18 @@ class _BaseHook(_Operations, BaseHook):
         self.overrides = Overrides(project_id, region, endpoint)
         self.retries = retries or Retries()
 
+    def _read_connection(self) -> Settings:
+        connection.check_conn_id(self.modelarts_conn_id)
+        """Read the Airflow connection; it blocks."""
+        try:
+            found = self.get_connection(self.modelarts_conn_id)
+        except AirflowNotFoundException as error:
+            raise self._missing() from error
+        settings = connection.read(found, found.extra_dejson, self.overrides)
+        for secret in settings.client.credentials.secrets:
+            mask_secret(secret)  # what Airflow did not read itself, such as a key of the environment
+        return settings
+
     def _missing(self) -> ModelArtsConfigurationError:
         return ModelArtsConfigurationError(
             f"connection '{self.modelarts_conn_id}' is not there: add it to Airflow, or check modelarts_conn_id="
@@ -193,16 +205,6 @@ class ModelArtsHook(_BaseHook):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read_connection(self) -> Settings:
-        connection.check_conn_id(self.modelarts_conn_id)
-        try:
-            found = self.get_connection(self.modelarts_conn_id)
-        except AirflowNotFoundException as error:
-            raise self._missing() from error
-        settings = connection.read(found, found.extra_dejson, self.overrides)
-        _mask(settings)
-        return settings
-
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return how Airflow 2 shows the standard fields; Airflow 3 reads it from the provider info."""
@@ -223,7 +225,7 @@ class ModelArtsAsyncHook(_BaseHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._driver = AsyncDriver(self._read_connection)
+        self._driver = AsyncDriver(lambda: call_airflow(self._read_connection))
 
     async def call(self, operation: Operation[T]) -> T:
         """
@@ -258,19 +260,3 @@ class ModelArtsAsyncHook(_BaseHook):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _read_connection(self) -> Settings:
-        connection.check_conn_id(self.modelarts_conn_id)
-        try:
-            found = await get_async_connection(self.modelarts_conn_id, self)
-        except AirflowNotFoundException as error:
-            raise self._missing() from error
-        settings = connection.read(found, await get_async_extra_dejson(found), self.overrides)
-        await asyncio.to_thread(_mask, settings)  # it tells the supervisor, and blocks for that
-        return settings
-
-
-def _mask(settings: Settings) -> None:
-    """Have Airflow mask what it did not read itself, such as a key of the environment."""
-    for secret in settings.client.credentials.secrets:
-        mask_secret(secret)

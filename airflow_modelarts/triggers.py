@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, status_name
@@ -157,7 +158,7 @@ class ProcessorTaskTrigger(BaseTrigger):
         from airflow.providers.common.compat.sdk import XCom
 
         instance: Any = self.task_instance
-        await asyncio.to_thread(
+        await call_airflow(
             XCom.set,
             key="return_value",
             value=value,
@@ -191,7 +192,7 @@ class ProcessorTaskTrigger(BaseTrigger):
         from airflow.providers.common.compat.sdk import XCom
 
         instance: Any = self.task_instance
-        return await asyncio.to_thread(
+        return await call_airflow(
             XCom.get_one,
             key=key,
             task_id=task_id,
@@ -239,7 +240,7 @@ class ProcessorTaskTrigger(BaseTrigger):
             return False
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-        states = await asyncio.to_thread(
+        states = await call_airflow(
             RuntimeTaskInstance.get_task_states,
             dag_id=instance.dag_id,
             task_ids=[instance.task_id],

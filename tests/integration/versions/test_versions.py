@@ -50,7 +50,7 @@ def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, str], 
 
 
 class User:
-    """Somebody at Airflow's public API, who may be refused while it is busy with the same task."""
+    """Somebody at Airflow's public API, who tries again while the database is locked."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._session = requests.Session()
@@ -105,9 +105,10 @@ class Run:
         (self.first,) = self.tasks
         self.state.set_status(self.first.task_id, RUNNING)  # while it is initializing, the service stops nothing
         waits = "deferred" if way == "deferred" else "running"
-        wait_until(
-            lambda: states(sandbox, self.dag_id, self.run_id)["run"] == waits and self._is_waiting(way), self.log
-        )
+        wait_until(lambda: states(sandbox, self.dag_id, self.run_id)["run"] == waits, self.log)
+        # Whoever waits for it is there to be killed when it polls.
+        count = self._polls()
+        wait_until(lambda: self._polls() > count + 2, self.log)
 
     @property
     def tasks(self) -> list[Task]:
@@ -121,12 +122,6 @@ class Run:
 
     def ends(self) -> str:
         return self.sandbox.wait(self.dag_id, self.run_id, timeout=PATIENCE)
-
-    def _is_waiting(self, way: str) -> bool:
-        """Tell whether somebody has polled it since it runs: then whoever waits for it is there to be killed."""
-        count = self._polls()
-        wait_until(lambda: self._polls() > count + 2, self.log)
-        return True
 
     def _polls(self) -> int:
         return self.state.log.count("DescribeProcessorTaskVersion") + self.state.log.count("DescribeProcessorTask")
