@@ -421,7 +421,7 @@ class AsyncDriver:
                     ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"User-Agent": USER_AGENT},
-                    max_line_size=LONGEST_STATUS_LINE,
+                    max_line_size=LONGEST_LINE,
                     max_field_size=LONGEST_LINE,
                 )
                 # aiohttp would send a PUT or DELETE again by itself, and a lost answer would look like a task that

@@ -232,6 +232,35 @@ def test_a_refused_connection_is_known_not_to_have_reached_the_service(
     assert not caught.value.outcome_unknown
 
 
+@pytest.mark.parametrize(
+    ("extra", "service"),
+    [({}, "ModelArts"), ({"auth": "password", "domain_name": "account"}, "IAM")],
+    ids=["access key", "password"],
+)
+def test_a_region_that_is_misspelt_is_named_after_one_more_look(
+    set_connection: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    carry_out: Carry,
+    extra: dict[str, str],
+    service: str,
+) -> None:
+    looked_up: list[Any] = []
+
+    def resolve(host: Any, *_: Any, **__: Any) -> None:
+        looked_up.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "no luck with that name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    set_connection(host=None, extra={"region": "cn-nort-4", **extra})
+    words = (
+        f"^region 'cn-nort-4' of connection 'modelarts_default' has no {service} endpoint that resolves: check its "
+        "spelling, or set host"
+    )
+    with pytest.raises(ModelArtsConfigurationError, match=words):
+        carry_out(DESCRIBE, Retries(first_pause=0.01))
+    assert len(looked_up) == 2
+
+
 def test_a_name_that_resolved_before_is_out_of_order_when_it_does_not(
     serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
