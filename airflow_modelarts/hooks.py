@@ -180,6 +180,11 @@ class _BaseHook(_Operations, BaseHook):
         self.modelarts_conn_id = modelarts_conn_id
         self.overrides = Overrides(project_id, region, endpoint)
         self.retries = retries or Retries()
+        self._driver: Any = self._new_driver()
+
+    def _new_driver(self) -> Driver | AsyncDriver:
+        """Return what carries out the calls."""
+        raise NotImplementedError
 
     def _read_connection(self) -> Settings:
         """Read the Airflow connection; it blocks."""
@@ -216,9 +221,10 @@ class ModelArtsHook(_BaseHook):
         the service asks for longer ones.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._driver = Driver(self._read_connection)
+    _driver: Driver
+
+    def _new_driver(self) -> Driver:
+        return Driver(self._read_connection)
 
     def call(self, operation: Operation[T]) -> T:
         """
@@ -296,9 +302,10 @@ class ModelArtsAsyncHook(_BaseHook):
     It takes the same arguments. As an asynchronous context manager it closes its sockets in the end.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._driver = AsyncDriver(lambda: call_airflow(self._read_connection))
+    _driver: AsyncDriver
+
+    def _new_driver(self) -> AsyncDriver:
+        return AsyncDriver(lambda: call_airflow(self._read_connection))
 
     async def call(self, operation: Operation[T]) -> T:
         """

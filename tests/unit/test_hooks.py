@@ -65,6 +65,17 @@ def test_every_operation_is_a_method_with_the_name_signature_and_docstring_of_it
     assert get_type_hints(method)["return"] == returned
 
 
+@pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
+def test_a_hook_names_its_arguments(hook: type[Any]) -> None:
+    assert list(inspect.signature(hook).parameters) == [
+        "modelarts_conn_id",
+        "project_id",
+        "region",
+        "endpoint",
+        "retries",
+    ]
+
+
 def test_help_lists_the_methods_with_their_signatures() -> None:
     text = pydoc.plain(pydoc.render_doc(ModelArtsHook))
     methods = text[text.index("Methods defined here:") : text.index("Class methods defined here:")]
