@@ -68,7 +68,7 @@ LONGEST_STATUS_LINE = 64 * 1024
 LONGEST_EXCHANGE = 300.0
 #: What OpenSSL says of an answer that is not TLS.
 PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
-USER_AGENT = f"airflow-provider-modelarts/{__version__}"
+USER_AGENT = f"airflow-modelarts/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
