@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_modelarts import assets
 from airflow_modelarts.lineage import ProcessorTaskLineage
 from airflow_modelarts.links import ModelArtsConsoleLink
+from airflow_modelarts.operators.arguments import TypedArguments
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.hooks import ModelArtsHook
 
 
-class ModelArtsOperator(BaseOperator):
+class ModelArtsOperator(TypedArguments):
     """
     An operator with a connection to ModelArts.
 
@@ -52,6 +51,13 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
 
     operator_extra_links = (ModelArtsConsoleLink(),)
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._pushes_each_field = self.multiple_outputs
+        # An XCom that is None reaches the tasks that ask for it only when its operator has several outputs: otherwise
+        # Airflow 3 takes it for one that was never pushed.
+        self.multiple_outputs = self.do_xcom_push
+
     def _link(self, context: Context, hook: ModelArtsHook, task_id: str) -> None:
         """Leave the link to the console, as soon as the processing task's id is known."""
         ModelArtsConsoleLink.persist(context, self, task_id, hook.get_conn())
@@ -60,7 +66,7 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         self, context: Context, task: ProcessorTask, version: ProcessorTaskVersion | None = None
     ) -> dict[str, Any]:
         """
-        Tell everybody: push ``result``, ``work_path`` and, if there is one, ``version``.
+        Push ``result``, ``work_path`` and, if there is one, ``version``; emit the asset events.
 
         :param version: the run that it is about, for a task that has versions.
         :return: what is to be ``return_value``.
@@ -74,6 +80,8 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
                 context["ti"].xcom_push(key="version", value=version.to_json())
         if self.outlets:
             assets.emit(context, self.outlets, task, version)
+        # Airflow would otherwise push each field of what is returned as an XCom of its own too.
+        self.multiple_outputs = self._pushes_each_field
         return description
 
 
