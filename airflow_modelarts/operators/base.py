@@ -50,6 +50,9 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
     """An operator that hands a processing task on: its XComs, a link to the console, asset events and lineage."""
 
     operator_extra_links = (ModelArtsConsoleLink(),)
+    #: Whether ``version`` is one of the XComs. Then it is pushed even when it is None: the outputs of mapped tasks are
+    #: a sequence, in which each has its place.
+    pushes_version = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -66,7 +69,7 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         self, context: Context, task: ProcessorTask, version: ProcessorTaskVersion | None = None
     ) -> dict[str, Any]:
         """
-        Push ``result``, ``work_path`` and, if there is one, ``version``; emit the asset events.
+        Push ``result``, ``work_path`` and, where that is an XCom, ``version``; emit the asset events.
 
         :param version: the run that it is about, for a task that has versions.
         :return: what is to be ``return_value``.
@@ -76,8 +79,8 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         if self.do_xcom_push:
             context["ti"].xcom_push(key="result", value=task.result)
             context["ti"].xcom_push(key="work_path", value=description.get("work_path"))
-            if version is not None:
-                context["ti"].xcom_push(key="version", value=version.to_json())
+            if self.pushes_version:
+                context["ti"].xcom_push(key="version", value=version and version.to_json())
         if self.outlets:
             assets.emit(context, self.outlets, task, version)
         # Airflow would otherwise push each field of what is returned as an XCom of its own too.

@@ -81,8 +81,9 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
     so does clearing the Airflow task after a success. On an older Airflow each try creates a task.
 
     It pushes what :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator` does: ``return_value``,
-    ``result`` and ``work_path``; beside that ``processor_task_id`` as soon as it is known, and, for a task with
-    versions, ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …).
+    ``result`` and ``work_path``; beside that ``processor_task_id`` as soon as it is known, and ``version``: its id
+    (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task without versions. An
+    output that is None arrives as such: ``create.output["result"]`` can always be given to another task.
 
     Killed, cleared or marked as failed while the task runs, it stops the running version, which is then no success
     whatever ``failed_statuses`` says. Before Airflow 3.3 a task that is deferred cannot notice this. A feature analysis

@@ -53,6 +53,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
     external_id_key = "modelarts_processor_task_id"
     #: The XCom that holds the id of what was submitted.
     _id_xcom = "processor_task_id"
+    pushes_version = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from airflow_modelarts.emulator import EmulatorServer
 from airflow_modelarts.sandbox import Sandbox
 
 PATH = {"type": "OBS", "path": "obs://outputs/out/"}
-FOUND = ["features"]
+FOUND = ["features", "labels", "sample_count"]
 
 
 def run(sandbox: Sandbox, dag_id: str, **conf: str) -> str:
@@ -48,7 +48,8 @@ def test_outputs_arrive_whether_they_have_a_value_or_not(taken: Any, task_id: st
 
 
 def test_outputs_of_mapped_tasks_arrive(taken: Any) -> None:
-    assert taken["take_all", -1, "return_value"] == [[FOUND, None], [PATH, None]]
+    assert taken["take_all", -1, "return_value"] == [[FOUND, None], [PATH, None], []]
+    assert taken["take_all_made", -1, "return_value"] == [[FOUND, None], [None, None], [None, "dict"]]
 
 
 def test_outputs_in_a_mapped_group_arrive(taken: Any) -> None:

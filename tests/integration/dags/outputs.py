@@ -23,9 +23,10 @@ def take(result: Any, work_path: Any, version: Any = "not asked for") -> list[An
 
 
 @task
-def take_all(results: Any, work_paths: Any) -> list[Any]:
+def take_all(results: Any, work_paths: Any, versions: Any = ()) -> list[Any]:
     """Return what arrives of mapped tasks."""
-    return [[result and sorted(result) for result in results], list(work_paths)]
+    kinds = [version and type(version).__name__ for version in versions]
+    return [[result and sorted(result) for result in results], list(work_paths), kinds]
 
 
 def create(task_id: str, template: Any, **arguments: Any) -> ModelArtsCreateProcessorTaskOperator:
@@ -49,12 +50,23 @@ with DAG("outputs", schedule=None, params={name: Param("", type="string") for na
     reads = ModelArtsDescribeProcessorTaskOperator.partial(task_id="reads").expand(processor_task_id=ids)
     take_all(reads.output["result"], reads.output["work_path"])
 
+    made = ModelArtsCreateProcessorTaskOperator.partial(
+        task_id="made", name="made", data_source={"type": "DATASET", "source": "images"}, poll_interval=1
+    ).expand(template=[{"id": "sys_data_analyse"}, {"id": "sys_data_validation"}])
+    outputs = (made.output[key] for key in ("result", "work_path", "version"))
+    take_all.override(task_id="take_all_made")(*outputs)
+
     @task_group
     def each(id_: Any) -> None:
         read = ModelArtsDescribeProcessorTaskOperator(task_id="read", processor_task_id=id_)
         take(read.output["result"], read.output["work_path"], read.output["version"])
 
-    each.expand(id_=ids)
+    @task
+    def listed(params: Any) -> list[str]:
+        """Return the ids, since Airflow renders no template for a mapped group."""
+        return [params["analysis"], params["validation"]]
+
+    each.expand(id_=listed())
 
     @task
     def pull(ti: Any) -> list[Any]:
