@@ -101,14 +101,21 @@ def check_object(field: str, value: Any) -> None:
 
     :raises ValueError: it is a literal that cannot become one, whatever happens to it.
     """
-    read = value
-    if isinstance(value, str):
-        if any(mark in value for mark in ("{{", "{%", "{#")) or value.endswith(".json"):
-            return
-        read = read_text(value)
+    read = _read_literal(value)
     other_kind = Mapping if field in LISTS else list | tuple
     if isinstance(read, str | bytes | Number | other_kind):
         raise ValueError(f"{field} is {repr(value)[:200]}: give {example(field, value)}")
+    for number, item in enumerate(read if isinstance(read, list | tuple) else ()):
+        if isinstance(_read_literal(item), str | bytes | Number | list | tuple):
+            raise ValueError(f"{field}[{number}] is {repr(item)[:200]}: give {example(field, item, item=True)}")
+
+
+def _read_literal(value: Any) -> Any:
+    """Return what a literal is; None when only a run can tell."""
+    if not isinstance(value, str):
+        return value
+    is_open = any(mark in value for mark in ("{{", "{%", "{#")) or value.endswith(".json")
+    return None if is_open else read_text(value)
 
 
 def _unprotect(value: Any, is_native: bool) -> Any:

@@ -51,7 +51,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param lag: how far before the run the window lies, so that its tasks have ended; default not at all. It moves what
         is not given of the window, and nothing when ``window_end`` is given.
     :param rules: what the tasks have to comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
-        fields (templated). By default no task may have failed, and every output has to be named.
+        fields or the text of one (templated). By default no task may have failed, and every output has to be named.
     :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated); the API calls the
         filter ``task_type``, which Airflow's operators have for themselves.
     :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
@@ -152,6 +152,10 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             sort_by="create_time",
             order="desc",
         )
+        if isinstance(self.rules, str):
+            raise ValueError(
+                f"rules is {self.rules!r}: give the rules as an object, such as {{'longest_seconds': 3600}}"
+            )
         rules = AuditRules.of(self.rules) if isinstance(self.rules, Mapping) else self.rules
         return audit(newest_first(tasks, window), window=window, now=now, rules=rules)
 

@@ -267,7 +267,7 @@ def test_a_text_that_is_no_body_is_refused_with_the_form_of_one(text: str) -> No
     [
         ({"template": {"id": "t", "operator_params": {"id": "x"}}}, r"template.operator_params: .* \[\{"),
         ({"template": {"id": "t", "operator_params": ["x"]}}, r"template.operator_params.0: it must be an object"),
-        ({"inputs": ["x"]}, r'inputs.0: it must be an object, .* such as \{"type": "DATASET"'),
+        ({"inputs": ["{{ x }}"]}, r'inputs.0: it must be an object, .* such as \{"type": "DATASET"'),
     ],
 )
 def test_a_part_that_is_no_object_is_refused_with_the_form_of_one(arguments: dict[str, Any], message: str) -> None:
@@ -290,6 +290,7 @@ def test_a_part_that_is_no_object_is_refused_with_the_form_of_one(arguments: dic
         ({"inputs": "obs://bucket/in/"}, r'give \[{"type": "OBS", "source": "obs://bucket/in/"}\]'),
         ({"inputs": INPUTS[0]}, r'give \[{"type": "DATASET"'),
         ({"inputs": json.dumps(INPUTS[0])}, r'give \[{"type": "DATASET"'),
+        ({"inputs": [INPUTS[0], "/b/in"]}, r"inputs\[1\] is '/b/in': give {"),
         ({"work_path": "obs://bucket/out/"}, 'give {"type": "OBS", "path": "obs://bucket/out/"}'),
     ],
 )
@@ -311,6 +312,12 @@ def test_what_only_a_run_can_tell_is_not_refused_when_the_dag_is_parsed() -> Non
         ModelArtsCreateProcessorTaskVersionOperator(task_id="again", processor_task_id="abc")
     with DAG("other", schedule=None, jinja_environment_kwargs={"variable_start_string": "<<"}):
         ModelArtsCreateProcessorTaskOperator(task_id="t", name="n", template="<< x >>")
+
+
+def test_the_rules_of_an_audit_may_come_from_a_template_as_text() -> None:
+    task = ModelArtsAuditProcessorTasksOperator(task_id="t", rules="{{ x }}")
+    rendered(task, x={"longest_seconds": 5})._read_arguments()
+    assert task.rules == {"longest_seconds": 5}
 
 
 def test_a_failed_rendering_leaves_the_arguments_as_they_were() -> None:
