@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The scheme of a place in OBS; the API also writes ``s3://bucket/key`` and ``/bucket/key``.
+#: The scheme of a place in OBS; the API also writes ``s3://bucket/key`` and ``/bucket/key``, Hadoop ``s3a://bucket/key``.
 SCHEME = "obs"
 
 # A bucket is written in lower-case letters, digits, hyphens and periods, so this also refuses user info and ports.
 _PLACE = re.compile(
-    r"(?i:(?P<scheme>obs|s3):/)?/(?P<bucket>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?:/(?P<key>.*))?", re.DOTALL
+    r"(?i:(?P<scheme>obs|s3[an]?):/)?/(?P<bucket>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?:/(?P<key>.*))?", re.DOTALL
 )
 # Whoever has what follows has the object.
 _SIGNATURE = re.compile(r"(?i)[?&;#](?:x-[a-z]{1,9}-)?(?:signature|security-token)=")
@@ -30,7 +30,7 @@ _SAFE_IN_KEYS = "/!$&'()*+,;=:@~"
 _KINDS_OF_PLACES = ("OBS", None)
 
 
-def obs_uri(place: str | None) -> str | None:
+def obs_uri(place: str | None, *, is_in_obs: bool = False) -> str | None:
     """
     Return ``obs://bucket/key`` for a place in OBS, however the API wrote it; None for anything else.
 
@@ -38,9 +38,12 @@ def obs_uri(place: str | None) -> str | None:
     its assets, without slashes at the end. A key with ``.`` or ``..`` between slashes has none, since programs disagree
     about where it is.
 
-    :param place: ``obs://bucket/key``, ``s3://bucket/key`` (both may be percent-encoded) or ``/bucket/key`` (as it is).
+    :param place: ``obs://bucket/key``, the same with ``s3``, ``s3a`` or ``s3n`` (which may be percent-encoded), or
+        ``/bucket/key`` (as it is).
+    :param is_in_obs: whether it is known to be a place in OBS; then ``bucket/key`` is one too, as some write it.
     """
-    found = _PLACE.fullmatch(place or "")
+    place = place or ""
+    found = _PLACE.fullmatch(place) or (_PLACE.fullmatch(f"/{place}") if is_in_obs and "/" in place else None)
     if not found:
         return None
     key = (found["key"] or "").partition("?")[0]
@@ -77,20 +80,25 @@ def output_uri(task: ProcessorTask | ProcessorTaskVersion) -> str | None:
     """
     Return where a task writes; None when that is a dataset, which is no place in OBS, or when the task does not say.
 
-    That is the path of a ``work_path`` of type ``OBS``. Its ``output_path``, such as ``/datasets/demo``, counts only as
-    ``obs://`` or ``s3://``: the reference does not tell whether it begins with a bucket.
+    That is the path of a ``work_path`` of type ``OBS``. Its ``output_path``, such as ``/datasets/demo``, counts only
+    with a scheme, as in ``obs://``: the reference does not tell whether it begins with a bucket.
     """
     work_path = task.work_path
     if not work_path:
         return None
     if "://" in (work_path.output_path or "") and (uri := obs_uri(work_path.output_path)):
         return uri
-    return obs_uri(work_path.path) if work_path.type in _KINDS_OF_PLACES else None
+    return typed_uri(work_path.type, work_path.path)
+
+
+def typed_uri(kind: str | None, place: str | None) -> str | None:
+    """Return the URI of a place beside which the API says what kind it is; None for a kind that is not in OBS."""
+    return obs_uri(place, is_in_obs=kind == "OBS") if kind in _KINDS_OF_PLACES else None
 
 
 def input_uris(task: ProcessorTask | ProcessorTaskVersion) -> list[str]:
     """Return the places in OBS that a task reads; datasets and other tasks' outputs are none."""
-    uris = (obs_uri(source.source) for source in data_sources(task) if source.type in _KINDS_OF_PLACES)
+    uris = (typed_uri(source.type, source.source) for source in data_sources(task))
     return list(dict.fromkeys(uri for uri in uris if uri))
 
 

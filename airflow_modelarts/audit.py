@@ -133,7 +133,7 @@ def _number(value: Any) -> Any:
 
 
 def _prefix(place: str) -> str:
-    uri = obs_uri(place)
+    uri = obs_uri(place, is_in_obs=True)
     if uri is None:
         raise ValueError(f"allowed_output_prefixes has {place!r}: write places in OBS as obs://bucket/folder")
     return uri
@@ -372,9 +372,12 @@ def _stuck(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
 def _outside(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
     if rules.allowed_output_prefixes is None:
         return None
-    outside = [place for place in _places(task) if not _is_below(_uri(place), rules.allowed_output_prefixes)]
+    outside = [
+        place for place in _places(task) if not _is_below(obs_uri(place, is_in_obs=True), rules.allowed_output_prefixes)
+    ]
     # What is cut off could be the signature of a link.
-    return ", ".join(_uri(place) or re.split("[?&;#]", place, maxsplit=1)[0] for place in outside) or None
+    named = (obs_uri(place, is_in_obs=True) or re.split("[?&;#]", place, maxsplit=1)[0] for place in outside)
+    return ", ".join(named) or None
 
 
 def _places(task: ProcessorTask) -> Iterator[str]:
@@ -388,10 +391,6 @@ def _places(task: ProcessorTask) -> Iterator[str]:
     # No dataset's id has a slash.
     if work_path.path and (work_path.type == "OBS" or (work_path.type is None and "/" in work_path.path)):
         yield work_path.path
-
-
-def _uri(place: str) -> str | None:
-    return obs_uri(place) or obs_uri(f"/{place}")  # some write no slash before the bucket
 
 
 def _is_below(uri: str | None, prefixes: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_modelarts.assets import data_sources, obs_uri, output_uri
+from airflow_modelarts.assets import data_sources, output_uri, typed_uri
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset
@@ -120,7 +120,7 @@ def _input(source: ProcessorDataSource, version: str | None) -> Dataset | None:
             return _dataset(dataset_id, source.version_id or source.version_name or version)
         case "TASK", str(task_id):
             return _named(f"processor-task/{task_id}")
-        case "OBS" | None, place if uri := obs_uri(place):
+        case kind, place if uri := typed_uri(kind, place):
             return _place(uri)
     return None
 

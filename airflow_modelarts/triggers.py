@@ -17,6 +17,7 @@ from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, status_name
+from airflow_modelarts.assets import obs_uri, typed_uri
 from airflow_modelarts.completions import Ledger, Picture, pictures
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.watcher import DEFAULT_WORKSPACE, Changed, Ended, News, OutageBegan, OutageEnded, watch
@@ -292,7 +293,8 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
     :param project_id: instead of the connection's.
     :param workspace_id: whose tasks are watched, default "0".
     :param template_ids: only tasks of these templates, for example ``["sys_data_analyse"]``; default all.
-    :param sources: only tasks with one of these as an input, for example dataset ids; default all.
+    :param sources: only tasks with one of these as an input, for example dataset ids, or places in OBS, however they
+        are written; default all.
     :param name_prefix: only tasks whose name begins so.
     :param statuses: only these ends; default completed (2), failed (3) and stopped (4).
     :param poll_interval: seconds between two looks, default 60.
@@ -391,10 +393,12 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
 
     def _is_wanted(self, task: ProcessorTask) -> bool:
         inputs = [*(task.inputs or []), *([task.data_source] if task.data_source else [])]
+        # A place in OBS can be written in several ways.
+        wanted = {obs_uri(source) or source for source in self.sources}
         return (
             task.status in self.statuses
             and (not self.template_ids or (task.template is not None and task.template.id in self.template_ids))
-            and (not self.sources or any(given.source in self.sources for given in inputs))
+            and (not wanted or any((typed_uri(given.type, given.source) or given.source) in wanted for given in inputs))
             and (task.name or "").startswith(self.name_prefix)
         )
 

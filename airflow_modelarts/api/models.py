@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from airflow_modelarts.api.bodies import example
 from airflow_modelarts.api.errors import LINK
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 
@@ -349,6 +350,11 @@ def _faults_of_fields(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         field = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] in ("model_type", "dict_type", "list_type"):
+            *_, name = (part for part in fault["loc"] if isinstance(part, str))
+            kind = "a list" if fault["type"] == "list_type" else "an object"
+            shown = example(name, item=isinstance(fault["loc"][-1], int))
+            message = f"it must be {kind}, or its text as JSON, such as {shown}"
         if field == "description" and fault["type"] == "string_pattern_mismatch":
             message = "none of ^ ! < > = & \" ' may be in it"
         yield f"{field}: {message}" if field else message

@@ -419,7 +419,7 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 def _body(operation: str, model: type[BaseModel], fields: dict[str, Any]) -> bytes:
     """Check a body and return it as it was written: validation must not rewrite what the user meant."""
-    if "inputs" in fields:
+    if "inputs" in fields and not isinstance(fields["inputs"], str | Mapping):
         fields = {**fields, "inputs": list(fields["inputs"])}
     unrendered = (name for name in ("name", "version_id", "workspace_id") if is_template(fields.get(name)))
     reason = "; ".join(f"{name} is {fields[name]!r}: {NOT_RENDERED}" for name in unrendered)

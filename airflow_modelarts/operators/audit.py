@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
+from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
 from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, moment_of
 from airflow_modelarts.operators.files import path_of, remove_parts, written_at_once
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
+    from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.hooks import ModelArtsHook
 
 A_DAY = timedelta(days=1)
@@ -48,7 +51,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param lag: how far before the run the window lies, so that its tasks have ended; default not at all. It moves what
         is not given of the window, and nothing when ``window_end`` is given.
     :param rules: what the tasks have to comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
-        fields (templated). By default no task may have failed, and every output has to be named.
+        fields or the text of one (templated). By default no task may have failed, and every output has to be named.
     :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated); the API calls the
         filter ``task_type``, which Airflow's operators have for themselves.
     :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
@@ -74,6 +77,10 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         *("report_path", "object_storage_conn_id"),
         *ModelArtsOperator.template_fields,
     )
+    argument_shapes: ClassVar[Mapping[str, Shape]] = {
+        "rules": {"allowed_output_prefixes": TEXT},
+        **dict.fromkeys(("window_start", "window_end"), TEXT_OR_VALUE),
+    }
 
     def __init__(
         self,
@@ -106,6 +113,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
+        self._read_arguments()
         now = datetime.now(UTC)
         window, path = self._window(context, now), self._open_path()
         with self._open_hook() as hook:
@@ -144,6 +152,10 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             sort_by="create_time",
             order="desc",
         )
+        if isinstance(self.rules, str):
+            raise ValueError(
+                f"rules is {self.rules!r}: give the rules as an object, such as {{'longest_seconds': 3600}}"
+            )
         rules = AuditRules.of(self.rules) if isinstance(self.rules, Mapping) else self.rules
         return audit(newest_first(tasks, window), window=window, now=now, rules=rules)
 

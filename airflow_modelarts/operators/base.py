@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_modelarts import assets
 from airflow_modelarts.lineage import ProcessorTaskLineage
 from airflow_modelarts.links import ModelArtsConsoleLink
+from airflow_modelarts.operators.arguments import TypedArguments
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.hooks import ModelArtsHook
 
 
-class ModelArtsOperator(BaseOperator):
+class ModelArtsOperator(TypedArguments):
     """
     An operator with a connection to ModelArts.
 
@@ -51,6 +50,16 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
     """An operator that hands a processing task on: its XComs, a link to the console, asset events and lineage."""
 
     operator_extra_links = (ModelArtsConsoleLink(),)
+    #: Whether ``version`` is one of the XComs. Then it is pushed even when it is None: the outputs of mapped tasks are
+    #: a sequence, in which each has its place.
+    pushes_version = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._pushes_each_field = self.multiple_outputs
+        # An XCom that is None reaches the tasks that ask for it only when its operator has several outputs: otherwise
+        # Airflow 3 takes it for one that was never pushed.
+        self.multiple_outputs = self.do_xcom_push
 
     def _link(self, context: Context, hook: ModelArtsHook, task_id: str) -> None:
         """Leave the link to the console, as soon as the processing task's id is known."""
@@ -60,7 +69,7 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         self, context: Context, task: ProcessorTask, version: ProcessorTaskVersion | None = None
     ) -> dict[str, Any]:
         """
-        Tell everybody: push ``result``, ``work_path`` and, if there is one, ``version``.
+        Push ``result``, ``work_path`` and, where that is an XCom, ``version``; emit the asset events.
 
         :param version: the run that it is about, for a task that has versions.
         :return: what is to be ``return_value``.
@@ -70,10 +79,12 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         if self.do_xcom_push:
             context["ti"].xcom_push(key="result", value=task.result)
             context["ti"].xcom_push(key="work_path", value=description.get("work_path"))
-            if version is not None:
-                context["ti"].xcom_push(key="version", value=version.to_json())
+            if self.pushes_version:
+                context["ti"].xcom_push(key="version", value=version and version.to_json())
         if self.outlets:
             assets.emit(context, self.outlets, task, version)
+        # Airflow would otherwise push each field of what is returned as an XCom of its own too.
+        self.multiple_outputs = self._pushes_each_field
         return description
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_modelarts.api.bodies import OBJECTS
+from airflow_modelarts.operators.arguments import check_object
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion, TemplateParam
     from airflow_modelarts.api.operations import Operation
 
@@ -23,22 +26,29 @@ class BodyOperator(RunOperator):
     """What both operations send, see the operators below for its meaning."""
 
     template_fields: Sequence[str] = ("name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
-    template_fields_renderers = dict.fromkeys(("template", "data_source", "inputs", "work_path"), "json")
+    template_fields_renderers = dict.fromkeys(OBJECTS, "json")
+    #: Of the files that may hold one of the objects; anything else that ends so is no file's name.
+    template_ext = (".json",)
+    argument_shapes: ClassVar[Mapping[str, Shape]] = OBJECTS
 
     def __init__(
         self,
         *,
         name: str | None,
-        template: Mapping[str, Any] | TemplateParam | None,
-        data_source: Mapping[str, Any] | None = None,
-        inputs: Sequence[Mapping[str, Any]] | None = None,
-        work_path: Mapping[str, Any] | None = None,
+        template: Mapping[str, Any] | TemplateParam | str | None,
+        data_source: Mapping[str, Any] | str | None = None,
+        inputs: Sequence[Mapping[str, Any]] | str | None = None,
+        work_path: Mapping[str, Any] | str | None = None,
         version_id: str | None = None,
         description: str | None = None,
         workspace_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        objects = {"template": template, "data_source": data_source, "inputs": inputs, "work_path": work_path}
+        if not getattr(self.get_dag(), "jinja_environment_kwargs", None):  # with them, any text can be a template
+            for field, value in objects.items():
+                check_object(field, value)
         self.name = name
         self.template = plain(template)
         self.data_source = plain(data_source)
@@ -47,6 +57,15 @@ class BodyOperator(RunOperator):
         self.version_id = version_id
         self.description = description
         self.workspace_id = workspace_id
+
+    def resolve_template_files(self) -> None:
+        """Read the files that the objects of the body are in; Airflow's own looks at every field."""
+        fields = self.template_fields
+        try:
+            self.template_fields = tuple(OBJECTS)
+            super().resolve_template_files()
+        finally:
+            self.template_fields = fields
 
     def _body(self) -> dict[str, Any]:
         return {field: getattr(self, field) for field in BODY_FIELDS}
@@ -62,14 +81,18 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
     so does clearing the Airflow task after a success. On an older Airflow each try creates a task.
 
     It pushes what :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator` does: ``return_value``,
-    ``result`` and ``work_path``; beside that ``processor_task_id`` as soon as it is known, and, for a task with
-    versions, ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …).
+    ``result`` and ``work_path``; beside that ``processor_task_id`` as soon as it is known, and ``version``: its id
+    (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task without versions. An
+    output that is None arrives as such: ``create.output["result"]`` can always be given to another task.
 
     Killed, cleared or marked as failed while the task runs, it stops the running version, which is then no success
     whatever ``failed_statuses`` says. Before Airflow 3.3 a task that is deferred cannot notice this. A feature analysis
     cannot be stopped: cleared while it runs, it is adopted, with the inputs that it was started with.
 
-    Every field of the request is templated, however deep in it the template stands.
+    Every field of the request is templated, however deep in it the template stands. ``template``, ``data_source``,
+    ``inputs`` and ``work_path`` may be text too: JSON or a Python literal, as a template renders it, or the name of a
+    file that ends in ``.json`` and is a template itself. Numbers are taken for text wherever the API wants text, and
+    texts are not turned into numbers by ``render_template_as_native_obj``.
 
     :param name: of the processing task (templated).
     :param template: ``{"id": "sys_data_validation", "operator_params": [...]}``, or a
@@ -90,7 +113,8 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
     :param durable: whether to remember across tries (Airflow 3.3); default true.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
-    :raises ValueError: ``failed_statuses`` has one that is no end.
+    :raises ValueError: ``failed_statuses`` has one that is no end, or an object of the request is a literal that is
+        none, such as ``template="sys_data_validation"``.
     :raises ModelArtsRequestError: the request is not valid; nothing was sent, and every fault is named.
     :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped since the
@@ -102,7 +126,7 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
         self,
         *,
         name: str,
-        template: Mapping[str, Any] | TemplateParam,
+        template: Mapping[str, Any] | TemplateParam | str,
         create_version: bool | None = None,
         random_name_suffix: bool = True,
         **kwargs: Any,
@@ -182,6 +206,7 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
         self._processor_task = seen
 
     def _lineage_body(self) -> dict[str, Any]:
+        self._read_arguments()  # before it is executed
         return self._body()
 
     def _ids(self, external_id: str) -> tuple[str, str | None]:
@@ -220,7 +245,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
         *,
         processor_task_id: str,
         name: str | None = None,
-        template: Mapping[str, Any] | TemplateParam | None = None,
+        template: Mapping[str, Any] | TemplateParam | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, template=template, **kwargs)
@@ -302,6 +327,7 @@ def plain(value: Any) -> Any:
     """Return models as the JSON they stand for, and the rest as it is: Airflow renders templates in plain JSON only."""
     if hasattr(value, "model_dump"):
         return value.model_dump(exclude_unset=True)
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+    if not isinstance(value, tuple | list | dict):
+        return value
+    made = {key: plain(value[key]) for key in value} if isinstance(value, dict) else [plain(item) for item in value]
+    return value if made == value else made  # Airflow knows by their identity the values that it must not render again

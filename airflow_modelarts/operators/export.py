@@ -39,13 +39,13 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     which the connection needs the rights. What a killed try leaves of that is removed by the next one; an upload in
     parts that it has not finished is for a lifecycle rule of the bucket.
 
-    Its XCom is ``{"task_id": …, "version_id": …, "path": …, "count": 3, "by_property": {"reserved": 2, "added": 1}}``;
+    Its XCom is ``{"task_id": …, "task_version_id": …, "path": …, "count": 3, "by_property": {"reserved": 2, …}}``;
     ``ObjectStoragePath`` opens the path, connection included.
 
     :param processor_task_id: the processing task's id (templated).
     :param path: the file, for example ``s3://bucket/{{ ds }}.jsonl.gz`` or ``/data/{{ run_id }}.jsonl`` (templated);
         the provider of the object store must be installed.
-    :param version_id: the version's id, ``task_version_id`` in the API (templated); default the newest one.
+    :param task_version_id: the version's id (templated); default the newest one.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
     :param result_property: only samples that were reserved (0), modified (1), deleted (2) or added (3); default all.
     :param signed_links: write the download links too. They are credentials: for as long as they are valid, whoever
@@ -59,7 +59,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     """
 
     template_fields: Sequence[str] = (
-        *("processor_task_id", "version_id", "path", "object_storage_conn_id"),
+        *("processor_task_id", "task_version_id", "path", "object_storage_conn_id"),
         *ModelArtsOperator.template_fields,
     )
 
@@ -68,7 +68,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         *,
         processor_task_id: str,
         path: str | ObjectStoragePath,
-        version_id: str | None = None,
+        task_version_id: str | None = None,
         object_storage_conn_id: str | None = None,
         result_property: int | None = None,
         signed_links: bool = False,
@@ -78,7 +78,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         super().__init__(**kwargs)
         self.processor_task_id = processor_task_id
         self.path = path
-        self.version_id = version_id
+        self.task_version_id = task_version_id
         self.object_storage_conn_id = object_storage_conn_id
         self.result_property = result_property
         self.signed_links = signed_links
@@ -86,6 +86,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file and return what is in it."""
+        self._read_arguments()
         path = self._open_path()
         with self._open_hook() as hook:
             version = self._find_version(hook)
@@ -100,7 +101,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         self.log.info("Wrote %s samples of version '%s' to %s.", count, version.task_version_id, path)
         return {
             "task_id": self.processor_task_id,
-            "version_id": version.task_version_id,
+            "task_version_id": version.task_version_id,
             "path": str(path),
             "count": count,
             "by_property": dict(counted),
@@ -115,8 +116,8 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     def _find_version(self, hook: ModelArtsHook) -> ProcessorTaskVersion:
         from airflow_modelarts.api.errors import ModelArtsRequestError
 
-        if self.version_id is not None:
-            version = hook.describe_processor_task_version(self.processor_task_id, self.version_id)
+        if self.task_version_id is not None:
+            version = hook.describe_processor_task_version(self.processor_task_id, self.task_version_id)
         else:
             versions = hook.list_processor_task_versions(self.processor_task_id, order="desc")
             newest = max(versions, key=lambda version: version.create_time or 0, default=None)
@@ -138,7 +139,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
         results = operations.list_processor_task_version_results(
             self.processor_task_id,
-            self.version_id or version.task_version_id or "",
+            self.task_version_id or version.task_version_id or "",
             result_property=self.result_property,
             process_parameter=self.process_parameter,
             signed_links=self.signed_links,

@@ -54,6 +54,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
     external_id_key = "modelarts_processor_task_id"
     #: The XCom that holds the id of what was submitted.
     _id_xcom = "processor_task_id"
+    pushes_version = True
 
     def __init__(
         self,
@@ -110,6 +111,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def execute(self, context: Context) -> Any:
         """Run it and, unless told otherwise, wait for its end."""
+        self._read_arguments()
         self._check()
         if not AIRFLOW_V_3_3_PLUS:
             self.log.info(
@@ -129,6 +131,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         :param event: of the trigger.
         :param deadline: when ``execution_timeout`` is over, in seconds since the epoch.
         """
+        self._read_arguments()
         event = event or {}
         external_id: str = event.get("version_id") or event["task_id"]
         with self._open_hook() as self._hook:
@@ -141,6 +144,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Conclude the wait; a timeout that is over stops the task, as it does on a worker."""
+        self._read_arguments()
         # In words, since Airflow 2 has two ways to say it.
         timed_out = "timeout" in str((next_kwargs or {}).get("error", "")).lower()
         try:

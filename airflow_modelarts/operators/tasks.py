@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
+from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
 from airflow_modelarts.operators.base import HandsOnTask, ModelArtsOperator, in_utc, moment_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.api.models import ProcessorTask
     from airflow_modelarts.hooks import ModelArtsHook
 
@@ -39,6 +41,7 @@ class ModelArtsDescribeProcessorTaskOperator(HandsOnTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the task and push what it says."""
+        self._read_arguments()
         with self._open_hook() as hook:
             task = hook.describe_processor_task(self.processor_task_id)
             self._link(context, hook, task.task_id)
@@ -56,7 +59,7 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
     Its XCom is ``{"task_id": …, "stopped_version_ids": [...]}``, with the versions that ended by this.
 
     :param processor_task_id: the processing task's id (templated).
-    :param version_id: the version's id, ``task_version_id`` in the API (templated); default all that have not ended.
+    :param task_version_id: the version's id (templated); default all that have not ended.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
     :raises ModelArtsRequestError: the task has no versions.
@@ -64,22 +67,23 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
-    template_fields: Sequence[str] = ("processor_task_id", "version_id", *ModelArtsOperator.template_fields)
+    template_fields: Sequence[str] = ("processor_task_id", "task_version_id", *ModelArtsOperator.template_fields)
 
-    def __init__(self, *, processor_task_id: str, version_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, processor_task_id: str, task_version_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.processor_task_id = processor_task_id
-        self.version_id = version_id
+        self.task_version_id = task_version_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the version or the versions, and return what was stopped."""
         from airflow_modelarts.operators.stopping import stop_active_versions
 
+        self._read_arguments()
         with self._open_hook() as hook:
-            if self.version_id is None:
+            if self.task_version_id is None:
                 stopped = stop_active_versions(hook, self.processor_task_id)
             else:
-                stopped = self._stop_one(hook, self.version_id)
+                stopped = self._stop_one(hook, self.task_version_id)
         return {"task_id": self.processor_task_id, "stopped_version_ids": stopped}
 
     def _stop_one(self, hook: ModelArtsHook, version_id: str) -> list[str]:
@@ -99,11 +103,10 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     While it is initializing the service forbids that: the call is made five times within some seconds, and what is
     left is for the operator's own ``retries``.
 
-    Its XCom is ``{"task_id": …, "version_id": …, "deleted": true}``; ``deleted`` is false when there was nothing.
+    Its XCom is ``{"task_id": …, "task_version_id": …, "deleted": true}``; ``deleted`` is false when there was nothing.
 
     :param processor_task_id: the processing task's id (templated).
-    :param version_id: the id of the one version to delete, ``task_version_id`` in the API (templated); default the
-        task as a whole.
+    :param task_version_id: the id of the one version to delete (templated); default the task as a whole.
     :param ignore_if_missing: succeed when it does not exist. By default that fails, as a wrong id would otherwise go
         unnoticed. Set it where the operator has ``retries``: the try before may have died after it deleted.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
@@ -113,39 +116,40 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
-    template_fields: Sequence[str] = ("processor_task_id", "version_id", *ModelArtsOperator.template_fields)
+    template_fields: Sequence[str] = ("processor_task_id", "task_version_id", *ModelArtsOperator.template_fields)
 
     def __init__(
         self,
         *,
         processor_task_id: str,
-        version_id: str | None = None,
+        task_version_id: str | None = None,
         ignore_if_missing: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.processor_task_id = processor_task_id
-        self.version_id = version_id
+        self.task_version_id = task_version_id
         self.ignore_if_missing = ignore_if_missing
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the task or the version."""
+        self._read_arguments()
         what = f"Processing task '{self.processor_task_id}'"
-        if self.version_id is not None:
-            what = f"Version '{self.version_id}' of processing task '{self.processor_task_id}'"
+        if self.task_version_id is not None:
+            what = f"Version '{self.task_version_id}' of processing task '{self.processor_task_id}'"
         deleted = self._delete()
         self.log.info("%s is deleted." if deleted else "%s does not exist: there is nothing to delete.", what)
-        return {"task_id": self.processor_task_id, "version_id": self.version_id, "deleted": deleted}
+        return {"task_id": self.processor_task_id, "task_version_id": self.task_version_id, "deleted": deleted}
 
     def _delete(self) -> bool:
         from airflow_modelarts.api.errors import ModelArtsNotFoundError
 
         try:
             with self._open_hook() as hook:
-                if self.version_id is None:
+                if self.task_version_id is None:
                     hook.delete_processor_task(self.processor_task_id)
                 else:
-                    hook.delete_processor_task_version(self.processor_task_id, self.version_id)
+                    hook.delete_processor_task_version(self.processor_task_id, self.task_version_id)
         except ModelArtsNotFoundError:  # not after a lost answer: the hook counts that as the deletion it was
             if not self.ignore_if_missing:
                 raise
@@ -197,6 +201,10 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         *("created_after", "created_before"),
         *ModelArtsOperator.template_fields,
     )
+    argument_shapes: ClassVar[Mapping[str, Shape]] = {
+        "status": None,
+        **dict.fromkeys(("version_id", "created_after", "created_before"), TEXT_OR_VALUE),
+    }
 
     def __init__(
         self,
@@ -233,6 +241,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Read the pages and return the tasks."""
+        self._read_arguments()
         one_more = None if self.max_tasks is None else self.max_tasks + 1
         with self._open_hook() as hook:
             found = list(islice(self._select(hook), one_more))

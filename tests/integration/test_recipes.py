@@ -20,10 +20,13 @@ README = (ROOT / "README.md").read_text()
 EXAMPLE = ROOT / "dags_examples" / "feature_analysis.py"
 RECIPES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
 COMMANDS = dict(re.findall(r"<!-- shell: (\w+) -->\n```bash\n(.*?)```", README, re.DOTALL))
+#: One with another template, which has no result.
+RECIPES["swapped"] = RECIPES["run"].replace("sys_data_analyse", "sys_data_validation").replace("analyse_f", "other_f")
 #: By recipe, its DAG and the tasks that the run has in the end.
 DAGS = {
     "wait": ("wait_for_a_task", ["wait", "read"]),
     "run": ("analyse_features", ["analyse", "report"]),
+    "swapped": ("other_features", ["analyse", "report"]),
     "chain": ("clean_then_augment", ["clean", "augment"]),
     "many": ("many", ["validate[0]", "validate[1]", "active", "wait[0]"]),
     "audit": ("audit", ["audit"]),

@@ -20,9 +20,13 @@ ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 
 
 @pytest.mark.parametrize(
-    "place", ["obs://bucket/a/b.csv", "s3://bucket/a/b.csv", "/bucket/a/b.csv", "S3://bucket/a/b.csv"]
+    "place",
+    [
+        *("obs://bucket/a/b.csv", "s3://bucket/a/b.csv", "s3a://bucket/a/b.csv", "s3n://bucket/a/b.csv"),
+        *("/bucket/a/b.csv", "S3://bucket/a/b.csv", "S3A://bucket/a/b.csv", "Obs://bucket/a/b.csv"),
+    ],
 )
-def test_the_three_ways_to_write_a_place_have_one_uri(place: str) -> None:
+def test_all_ways_to_write_a_place_have_one_uri(place: str) -> None:
     assert obs_uri(place) == "obs://bucket/a/b.csv"
 
 
@@ -35,6 +39,8 @@ def test_the_three_ways_to_write_a_place_have_one_uri(place: str) -> None:
         "bucket/key",
         "https://bucket.obs.eu-de.otc.t-systems.com/key",
         "gs://bucket/key",
+        "s3b://bucket/key",
+        "s3an://bucket/key",
         "obs://",
         "obs:///key",
         "//bucket/key",
@@ -145,6 +151,10 @@ def obs(path: str) -> dict[str, Any]:
     [
         (obs("/bucket/out/"), "obs://bucket/out"),
         ({"path": "s3://bucket/out"}, "obs://bucket/out"),
+        (obs("s3a://bucket/out/"), "obs://bucket/out"),
+        (obs("bucket/out"), "obs://bucket/out"),
+        ({"path": "bucket/out"}, None),  # which may be anything, with no type
+        ({"type": "DATASET", "path": "PYc9", "output_path": "s3a://bucket/dataset/"}, "obs://bucket/dataset"),
         ({"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK"}, None),
         ({"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK", "output_path": "/datasets/demo"}, None),
         ({"type": "DATASET", "path": "PYc9", "output_path": "obs://bucket/dataset/"}, "obs://bucket/dataset"),
@@ -233,6 +243,7 @@ def test_an_alias_gets_an_asset_at_the_output() -> None:
         "obs://bucket/out",
         "obs://bucket",
         "obs://bucket/out/images/manifest.json",
+        "s3a://bucket/out/images",
         "training-images",
         "x-images://of/training",
     ],

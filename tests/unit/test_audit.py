@@ -199,6 +199,8 @@ def test_a_task_that_runs_again_is_as_old_as_its_newest_run() -> None:
         ({"type": "OBS", "path": "s3://b/out/deep/er"}, None),
         ({"type": "OBS", "path": "/b/out"}, None),
         ({"type": "OBS", "path": "b/out/1"}, None),
+        ({"type": "OBS", "path": "s3a://b/out/1"}, None),
+        ({"type": "OBS", "path": "S3N://b/out-2/"}, "obs://b/out-2"),
         ({"type": "OBS", "path": "obs://b/out-2/"}, "obs://b/out-2"),
         ({"type": "OBS", "path": "s3://b/"}, "obs://b"),
         ({"type": "OBS", "path": "/c/out/"}, "obs://c/out"),
@@ -217,7 +219,7 @@ def test_a_task_that_runs_again_is_as_old_as_its_newest_run() -> None:
 def test_an_output_is_outside_when_no_allowed_place_is_above_it(
     place: dict[str, str] | None, outside: str | None
 ) -> None:
-    prefixes = ["/b/out/", "s3://elsewhere"]
+    prefixes = ["s3a://b/out/", "elsewhere/"]
     found = details("outside", task(work_path=place), allowed_output_prefixes=prefixes)
     assert found == ([outside] if outside else [])
 

@@ -107,6 +107,7 @@ def ids(payloads: list[dict[str, Any]]) -> list[str]:
         ({"template_ids": ["sys_data_analyse"]}, {"a"}),
         ({"sources": ["dataset-1"]}, {"a", "c"}),
         ({"sources": ["obs://bucket/in/"]}, {"c"}),
+        ({"sources": ["s3a://bucket/in"]}, {"c"}),
         ({"sources": ["nothing"]}, set()),
         ({"name_prefix": "nightly"}, {"a"}),
         ({"statuses": [3, 4]}, {"c"}),

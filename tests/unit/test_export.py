@@ -94,7 +94,7 @@ def test_the_xcom_counts_and_its_path_opens(emulator: EmulatorServer, tmp_path: 
     assert len(ObjectStoragePath(told.pop("path")).read_text().splitlines()) == 20
     assert told == {
         "task_id": task.task_id,
-        "version_id": task.versions[0].version_id,
+        "task_version_id": task.versions[0].version_id,
         "count": 20,
         "by_property": {"reserved": 10, "modified": 4, "added": 4, "deleted": 2},
     }
@@ -105,8 +105,8 @@ def test_the_newest_version_is_exported_unless_one_is_named(emulator: EmulatorSe
     emulator.state.create_version(accounts.PROJECT_ID, task.task_id, task.body)
     task.versions[1].run.created_at += 1
     first, second = (version.version_id for version in task.versions)
-    assert export(task.task_id, str(tmp_path / "newest"))["version_id"] == second
-    assert export(task.task_id, str(tmp_path / "named"), version_id=first)["version_id"] == first
+    assert export(task.task_id, str(tmp_path / "newest"))["task_version_id"] == second
+    assert export(task.task_id, str(tmp_path / "named"), task_version_id=first)["task_version_id"] == first
 
 
 def test_only_the_property_that_is_wanted_is_exported(emulator: EmulatorServer, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_other_alphabets_and_unknown_fields_are_kept(requests_mock: Mocker, tmp_
     sample = {"sample_id": "s", "new_source": "obs://桶/图片.jpg", "result_property": 9, "of_tomorrow": [1.5, None]}
     requests_mock.get(VERSION_URL, json={"task_version_id": "v1", "status": 2})
     requests_mock.get(f"{VERSION_URL}/results", json={"count": 1, "has_more": False, "results": [sample]})
-    told = export("abc", str(tmp_path / "out"), version_id="v1")
+    told = export("abc", str(tmp_path / "out"), task_version_id="v1")
     assert lines(tmp_path / "out") == [sample]
     assert "图片" in (tmp_path / "out").read_text()
     assert told["by_property"] == {"unknown (9)": 1}
@@ -150,7 +150,7 @@ def test_a_list_that_is_shorter_than_the_services_count_is_told(
     requests_mock.get(VERSION_URL, json={"task_version_id": "v1", "status": 2})
     page = {"count": 3, "has_more": False, "results": [{"sample_id": "s"}, {"sample_id": "s"}]}
     requests_mock.get(f"{VERSION_URL}/results", json=page)
-    assert export("abc", str(tmp_path / "out"), version_id="v1")["count"] == 1
+    assert export("abc", str(tmp_path / "out"), task_version_id="v1")["count"] == 1
     assert "The service counts 3 samples and has listed 1" in said()
 
 
@@ -234,7 +234,7 @@ def test_the_connection_of_the_object_store_is_the_paths_or_the_given_one() -> N
 
 def test_the_fields_that_users_compute_are_templated() -> None:
     assert set(ModelArtsExportProcessorTaskResultsOperator.template_fields) == {
-        *("processor_task_id", "version_id", "path", "object_storage_conn_id"),
+        *("processor_task_id", "task_version_id", "path", "object_storage_conn_id"),
         *("modelarts_conn_id", "project_id"),
     }
 

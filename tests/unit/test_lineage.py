@@ -55,6 +55,15 @@ def told(when: str, **known: Any) -> OperatorLineage[Any, Any]:
     return found
 
 
+@pytest.mark.parametrize("scheme", ["obs", "s3", "s3a", "s3n", "S3A"])
+def test_places_under_any_scheme_of_obs_have_lineage(scheme: str) -> None:
+    place = f"{scheme}://bucket"
+    body = {"inputs": [{"source": f"{place}/in/"}], "work_path": {"type": "OBS", "path": f"{place}/out/"}}
+    found = told("start", body=body)
+    assert names(found.inputs) == [("obs://bucket", "in")]
+    assert names(found.outputs) == [("obs://bucket", "out")]
+
+
 def names(datasets: list[Any]) -> list[tuple[str, str]]:
     return [(dataset.namespace, dataset.name) for dataset in datasets]
 

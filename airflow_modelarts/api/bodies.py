@@ -1,0 +1,80 @@
+"""What the bodies of the create operations are made of, as plain data: DAG files read it, so it imports no pydantic."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+#: The shape of a value that the API defines as text.
+TEXT = "text"
+#: The shape of an object: that of each of its fields. A list of objects has the shape of one of them.
+Shape = str | Mapping[str, Any] | None
+
+_SOURCE = dict.fromkeys(("type", "source", "name", "version_id", "version_name"), TEXT)
+#: The fields of a body that are objects or lists of objects. What is not named in a shape is sent as it was written.
+OBJECTS: Mapping[str, Mapping[str, Any]] = {
+    "template": {"id": TEXT, "name": TEXT, "operator_params": {"id": TEXT, "name": TEXT, "params": {}}},
+    "data_source": _SOURCE,
+    "inputs": _SOURCE,
+    "work_path": dict.fromkeys(("type", "path", "output_path", "name", "version_id", "version_name"), TEXT),
+}
+#: The fields that are lists.
+LISTS = ("inputs", "operator_params")
+
+_DATASET = {"type": "DATASET", "source": "PYc9H2HGv5BJNwBGXyK"}
+_EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "template": {"id": "sys_data_validation", "operator_params": []},
+    "data_source": _DATASET,
+    "inputs": _DATASET,
+    "work_path": {"type": "OBS", "path": "obs://bucket/folder/"},
+    "operator_params": {"id": "sys_data_analyse", "params": {}},
+    "params": {"task_type": "image_classification"},
+}
+#: An id or a place, which somebody may have written where an object that names it belongs.
+_NAME = re.compile(r"[\w:/.@-]{1,200}")
+
+
+def example(field: str, given: Any = None, *, item: bool = False) -> str:
+    """
+    Return what a field looks like, as JSON.
+
+    :param given: what was written instead; when it is an id or a place, the example has it in the right place.
+    :param item: whether one item of a list is wanted.
+    """
+    shown = dict(_EXAMPLES[field])
+    if isinstance(given, str) and _NAME.fullmatch(given):
+        if field == "template":
+            shown["id"] = given
+        elif field == "work_path":
+            shown["path"] = given
+        elif field in ("data_source", "inputs"):
+            shown = {"type": "OBS" if "/" in given else "DATASET", "source": given}
+    return json.dumps([shown] if field in LISTS and not item else shown, ensure_ascii=False)
+
+
+def read_text(text: str) -> Any:
+    """Return the object, the list or the None that a text is as JSON or as a Python literal; else the text itself."""
+    from ast import literal_eval
+
+    for read in (json.loads, literal_eval):
+        try:
+            value = read(text.strip().removeprefix("\ufeff"))
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, str) and value != text:  # encoded twice
+            value = read_text(value)
+        if value is None or (isinstance(value, Mapping | Sequence) and not isinstance(value, str | bytes)):
+            return value
+    return text
+
+
+def replace_leaves(value: Any, shape: Shape, replace: Callable[[Any, Shape], Any]) -> Any:
+    """Return a value in which each leaf is replaced by what ``replace`` returns for it and its shape."""
+    if isinstance(value, Mapping):
+        shapes = shape if isinstance(shape, Mapping) else {}
+        return {key: replace_leaves(item, shapes.get(key), replace) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [replace_leaves(item, shape, replace) for item in value]
+    return replace(value, shape)
