@@ -28,6 +28,7 @@ from airflow.providers.common.compat.sdk import (
     task_group,
 )
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
+from jinja2 import Environment
 
 from airflow_modelarts import watcher
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
@@ -342,7 +343,7 @@ def test_it_defers_with_what_the_trigger_needs(world: World) -> None:
         "end_from_trigger": False,
         "push_return_value": True,
         "failed_statuses": [3],
-        "version_id": None,
+        "task_version_id": None,
         "stop_on_kill": False,
     }
     assert deferred.method_name == "execute_complete"
@@ -481,6 +482,7 @@ def test_a_wait_can_start_in_the_triggerer() -> None:
     assert start.timeout == timedelta(seconds=1000)
     assert start.trigger_kwargs == {
         "processor_task_id": "{{ params.id }}",
+        "task_version_id": None,
         "modelarts_conn_id": "modelarts_default",
         "project_id": None,
         "poll_interval": TICK,
@@ -552,6 +554,16 @@ def of_an_output_as_project(_: str) -> ModelArtsProcessorTaskSensor:
         return sensor("abc", project_id=create(), start_from_trigger=True)
 
 
+def of_an_output_as_version(_: str) -> ModelArtsProcessorTaskSensor:
+    with DAG("dag", schedule=None):
+
+        @task
+        def run_again() -> str:
+            return "abc"
+
+        return sensor("abc", task_version_id=run_again(), start_from_trigger=True)
+
+
 @pytest.mark.parametrize(
     ("build", "text", "reason"),
     [
@@ -564,19 +576,34 @@ def of_an_output_as_project(_: str) -> ModelArtsProcessorTaskSensor:
         (of_a_mapped_task_group, "", "processor_task_id is known only when the task runs"),
         (of_a_mapped_task, "", "processor_task_id is more than one output"),
         (of_a_computed_value, "", "processor_task_id is more than one output"),
-        (of_an_output_as_project, "", "project_id is more than one output"),
+        (of_an_output_as_project, "", "project_id is the output of a task,"),
+        (of_an_output_as_version, "", "task_version_id is the output of a task,"),
     ],
 )
 def test_what_a_triggerer_cannot_look_up_takes_a_worker_which_says_why(
-    world: World, lines: list[str], build: Callable[[str], ModelArtsProcessorTaskSensor], text: str, reason: str
+    world: World,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    build: Callable[[str], ModelArtsProcessorTaskSensor],
+    text: str,
+    reason: str,
 ) -> None:
     waiting = build(text)
     assert not waiting.start_from_trigger
     assert waiting.start_trigger_args is None
     assert waiting.deferrable, "it defers from the worker"
     assert reasons(lines) == [], "not each time the DAG is read"
-    waiting.processor_task_id = world.state.add_task(status=2).task_id  # as rendered
-    waiting.project_id = None
+    added = world.state.add_task(status=2, template="sys_data_cleaning")
+    added.versions[0].run.set_status(2, world.state.clock.now())
+    outputs = {
+        "processor_task_id": added.task_id,
+        "task_version_id": added.versions[0].version_id,
+        "modelarts_conn_id": "modelarts_default",
+        "project_id": PROJECT_ID,
+    }
+    rendered = {id(getattr(waiting, name)): output for name, output in outputs.items()}
+    monkeypatch.setattr(ModelArtsProcessorTaskSensor, "render_template", lambda _, value, *__: rendered[id(value)])
+    waiting.render_template_fields({}, Environment())
     waiting.execute({"ti": None})
     (said,) = reasons(lines)
     assert ("it needs Airflow 3.3" if AIRFLOW_2 else reason) in said
@@ -595,8 +622,8 @@ def test_on_airflow_2_it_defers_from_the_worker_and_says_why(world: World, lines
     deferred = deferral(waiting, world)
     assert deferred.trigger.end_from_trigger is False
     assert reasons(lines) == [
-        "This wait uses a worker: end_from_trigger needs Airflow 3.3.",
         "This wait uses a worker: start_from_trigger is not possible, since it needs Airflow 3.3.",
+        "This wait uses a worker: end_from_trigger is not possible, since it needs Airflow 3.3.",
     ]
 
 

@@ -296,7 +296,7 @@ def test_only_triggers_that_can_share_a_poll_have_the_same_key() -> None:
 
 
 def test_a_status_that_is_no_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="only 2, 3 and 4"):
+    with pytest.raises(ValueError, match=r"only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)"):
         ProcessorTaskEventTrigger(statuses=[1])
 
 

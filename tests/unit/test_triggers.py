@@ -88,7 +88,7 @@ ARGUMENTS: dict[str, Any] = {
     "end_from_trigger": True,
     "push_return_value": True,
     "failed_statuses": [3],
-    "version_id": "def",
+    "task_version_id": "def",
     "stop_on_kill": True,
 }
 
@@ -372,7 +372,7 @@ def test_an_upstream_task_of_the_same_mapped_group_goes_before_one_outside(
     assert run(events(of_upstream(1)))[0].payload["task_id"] == task.task_id
 
 
-@pytest.mark.parametrize("value", [None, 7, ["a", "b"], {"task_id": "abc"}])
+@pytest.mark.parametrize("value", [None, "", 7.5, True, ["a", "b"], {"task_id": "abc"}])
 def test_an_upstream_task_that_pushed_no_id_ends_it_with_an_error(
     state: EmulatorState, pushed: dict[tuple[str, str, int], Any], value: Any
 ) -> None:
@@ -511,7 +511,7 @@ def test_on_kill_stops_one_version_where_the_wait_is_for_one(state: EmulatorStat
     body = {**task.body, "name": task.name}
     later = state.create_version(task.project_id, task.task_id, body)
     later.run.set_status(1, state.clock.now())
-    run(trigger(task.task_id, stop_on_kill=True, version_id=task.versions[0].version_id).on_kill())
+    run(trigger(task.task_id, stop_on_kill=True, task_version_id=task.versions[0].version_id).on_kill())
     now = state.clock.now()
     assert [version.run.status(now) for version in task.versions] == [4, 1]
 
@@ -527,7 +527,7 @@ def test_a_version_is_waited_for_whatever_the_task_does(state: EmulatorState, li
     task = state.add_task(template="sys_data_cleaning", status=2)
     first = task.versions[0].version_id
     state.create_version(task.project_id, task.task_id, {**task.body, "name": task.name})
-    (event,) = run(events(trigger(task.task_id, version_id=first)))
-    assert event.payload == {"task_id": task.task_id, "version_id": first, "status": 2}
+    (event,) = run(events(trigger(task.task_id, task_version_id=first)))
+    assert event.payload == {"task_id": task.task_id, "task_version_id": first, "status": 2}
     assert state.log.counts() == {"DescribeProcessorTaskVersion": 1}
     assert lines == [f"Version '{first}' of processing task '{task.task_id}' is completed."]
