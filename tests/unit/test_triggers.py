@@ -126,6 +126,50 @@ def test_what_another_version_stored_does_not_keep_it_from_being_built() -> None
     assert "gone" not in older.serialize()[1]
 
 
+def test_the_version_that_an_earlier_version_of_this_package_stored_is_read() -> None:
+    older = ProcessorTaskTrigger(**stored_and_read({"processor_task_id": "abc", "version_id": "def"}))
+    assert older.task_version_id == "def"
+    assert "version_id" not in older.serialize()[1]
+    assert ProcessorTaskTrigger("abc", task_version_id="new", version_id="old").task_version_id == "new"
+
+
+def test_statuses_can_be_names(state: EmulatorState) -> None:
+    assert trigger("abc", failed_statuses=["Failed", "4"]).serialize()[1]["failed_statuses"] == [3, 4]
+    for wrong in ("failed", 3, [1], ["finished"]):
+        with pytest.raises(ValueError, match="failed_statuses"):
+            trigger("abc", failed_statuses=wrong)
+
+
+def test_whoever_takes_its_event_alone_leaves_nothing_open(state: EmulatorState, lines: list[str]) -> None:
+    """As ``dag.test()`` does, which never comes back to a trigger that has fired."""
+    complaints: list[str] = []
+
+    async def first_event(task_id: str) -> TriggerEvent | None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+        return await anext(trigger(task_id, look_at_once=True).run(), None)
+
+    for task_id in (state.add_task(status=2).task_id, "unknown"):
+        event = asyncio.run(first_event(task_id))
+        assert event is not None
+        assert watcher._WATCHERS == {}
+    assert complaints == []
+
+
+@pytest.mark.parametrize("push", [True, False])
+def test_without_a_task_instance_a_worker_concludes(state: EmulatorState, lines: list[str], push: bool) -> None:
+    task_id = state.add_task(status=2).task_id
+    (event,) = run(events(trigger(task_id, end_from_trigger=True, push_return_value=push)))
+    assert type(event) is TriggerEvent
+    assert event.payload == {"task_id": task_id, "status": 2}
+    assert lines == [f"Processing task '{task_id}' is completed."]
+
+
+def test_an_id_of_digits_that_was_rendered_natively_is_text_in_the_triggerer(state: EmulatorState) -> None:
+    (event,) = run(events(trigger(7, look_at_once=True)))  # type: ignore[arg-type]  # as native rendering makes it
+    assert event.payload["task_id"] == "7"
+    assert state.log.count() > 0
+
+
 def test_statuses_are_stored_as_plain_numbers() -> None:
     from airflow_modelarts.api.statuses import ProcessorTaskStatus
 
