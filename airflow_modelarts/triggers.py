@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, read_ends, status_name
 from airflow_modelarts.completions import Ledger, Picture, pictures
@@ -65,7 +65,13 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
     """
 
     #: The fields that templates may have made, where the wait starts in the triggerer.
-    _texts = ("processor_task_id", "task_version_id", "modelarts_conn_id", "project_id", "workspace_id")
+    _texts: tuple[str, ...] = (
+        "processor_task_id",
+        "task_version_id",
+        "modelarts_conn_id",
+        "project_id",
+        "workspace_id",
+    )
 
     def __init__(
         self,
@@ -96,6 +102,7 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         self.failed_statuses = list(read_ends("failed_statuses", failed_statuses))
         self.task_version_id = forgotten.get("version_id") if task_version_id is None else task_version_id
         self.stop_on_kill = stop_on_kill
+        self._undefined = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes this trigger again: no secret, and nothing but JSON."""
@@ -116,6 +123,23 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
                 "stop_on_kill": self.stop_on_kill,
             },
         )
+
+    def get_template_env(self, dag: Any = None) -> Any:
+        """Return Airflow's environment, but with what is undefined as an error: it is one on a worker."""
+        from jinja2 import StrictUndefined
+
+        environment = super().get_template_env(dag)
+        environment.undefined = StrictUndefined
+        return environment
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Let Airflow render the fields, where the wait starts here; what is undefined is for the worker to say."""
+        from jinja2 import UndefinedError
+
+        try:
+            super().render_template_fields(context, jinja_env)
+        except UndefinedError as error:
+            self._undefined = str(error)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, log what changes, and yield one event."""
@@ -138,6 +162,8 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
 
     async def _prepare(self) -> None:
         """Complete the fields, and refuse those that rendered to nothing; the worker will say so too."""
+        if self._undefined:
+            raise ModelArtsRequestError(f"a template cannot be rendered: {self._undefined}")
         if self.upstream is not None:
             self.processor_task_id = await self._read_upstream(self.upstream)
         self._refuse_empty_fields(self._texts)

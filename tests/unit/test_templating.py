@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from jinja2 import Environment, StrictUndefined, Undefined
 from jinja2.nativetypes import NativeEnvironment
 from requests_mock import Mocker
@@ -188,18 +190,33 @@ def test_the_trigger_ends_with_an_error_and_calls_nobody(server: EmulatorServer,
     assert server.state.log.count() == 0
 
 
-def test_a_template_of_the_trigger_is_quoted_in_its_error() -> None:
-    waiting = ProcessorTaskTrigger("abc", project_id="{{ dag_run.conf.project }}", look_at_once=True)
-    waiting.template_fields = ("processor_task_id", "project_id")
-    if not hasattr(waiting, "render_template_fields"):
-        pytest.skip("Airflow 2 renders nothing in a triggerer")
-    waiting.render_template_fields({"dag_run": SimpleNamespace(conf={})}, Environment())  # type: ignore[arg-type]  # as much as is used
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 nothing is rendered in a triggerer")
+@pytest.mark.parametrize(
+    "text", ["{{ dag_run.conf.project }}", "a-{{ dag_run.conf.project }}", "{{ ds }}", "{{ none }}"]
+)
+@pytest.mark.parametrize("field", ["processor_task_id", "task_version_id", "modelarts_conn_id", "project_id"])
+def test_a_template_that_a_triggerer_renders_to_nothing_ends_the_wait_with_an_error(
+    server: EmulatorServer, field: str, text: str
+) -> None:
+    server.state.reset()
+    with DAG("dag", schedule=None):
+        arguments = {"processor_task_id": "abc", field: text.replace("none", "params.none")}
+        sensor = ModelArtsProcessorTaskSensor(task_id="wait", start_from_trigger=True, **arguments)  # type: ignore[arg-type]  # any field
+    assert sensor.start_trigger_args is not None
+    waiting = ProcessorTaskTrigger(**(sensor.start_trigger_args.trigger_kwargs or {}))
+    waiting.task_instance = SimpleNamespace(task_id="wait", task=sensor)  # type: ignore[assignment]  # as much as is used
+    waiting.render_template_fields({"dag_run": SimpleNamespace(conf={}), "params": {"none": None}})
 
     async def first_event() -> Any:
         return [event async for event in waiting.run()]
 
     (event,) = run(first_event())
-    assert "project_id rendered to nothing ('') from '{{ dag_run.conf.project }}'" in event.payload["error"]
+    if "none" in text:
+        assert event.payload["error"].startswith(f"{field} rendered to nothing ('None') from '{{{{ params.none }}}}'")
+    else:
+        assert "a template cannot be rendered: " in event.payload["error"]
+        assert "project" in event.payload["error"] or "'ds' is undefined" in event.payload["error"]
+    assert server.state.log.count() == 0
 
 
 @pytest.mark.parametrize("value", [0, False, "0", "none", "null", [None], {"a": ""}, b""])
