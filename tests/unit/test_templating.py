@@ -78,8 +78,8 @@ def test_an_operator_refuses_what_rendered_to_nothing_before_it_sends_anything(
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_an_operator_refuses_what_rendered_natively_to_nothing(requests_mock: Mocker, name: str, field: str) -> None:
     for text, environment in (("{{ none }}", NativeEnvironment()), ("{{ absent }}", NativeEnvironment())):
-        operator = getattr(operators, name)(task_id="t", **{**OPERATORS[name], field: text})
-        operator.render_template_as_native_obj = True
+        with DAG("dag", schedule=None, render_template_as_native_obj=True):
+            operator = getattr(operators, name)(task_id="t", **{**OPERATORS[name], field: text})
         operator.render_template_fields({"none": None}, environment)
         with pytest.raises(ModelArtsRequestError, match=f"^{field} rendered to nothing"):
             operator.execute(context())
@@ -116,8 +116,8 @@ def test_an_empty_text_that_was_written_inside_of_a_field_is_left_to_the_service
 
 
 def test_a_list_that_rendered_to_nothing_is_no_filter() -> None:
-    operator = operators.ModelArtsListProcessorTasksOperator(task_id="t", status="{{ [] }}")
-    operator.render_template_as_native_obj = True
+    with DAG("dag", schedule=None, render_template_as_native_obj=True):
+        operator = operators.ModelArtsListProcessorTasksOperator(task_id="t", status="{{ [] }}")
     operator.render_template_fields({}, NativeEnvironment())
     with pytest.raises(ModelArtsRequestError, match=r"^status rendered to nothing \(\[\]\)"):
         operator.execute(context())
@@ -139,8 +139,8 @@ def test_the_sensor_refuses_it_in_every_mode(
         "complete": lambda waiting: waiting.execute_complete(context(), event),
     }
     for call in calls.values():
-        waiting = ModelArtsProcessorTaskSensor(task_id="wait", **arguments)
-        waiting.render_template_as_native_obj = isinstance(environment, NativeEnvironment)
+        with DAG("dag", schedule=None, render_template_as_native_obj=isinstance(environment, NativeEnvironment)):
+            waiting = ModelArtsProcessorTaskSensor(task_id="wait", **arguments)
         waiting.render_template_fields(values, environment)  # type: ignore[arg-type]  # as much as is used of a context
         with pytest.raises(ModelArtsRequestError) as caught:
             call(waiting)
