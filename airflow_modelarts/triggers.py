@@ -14,12 +14,13 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.airflow_calls import call_airflow
-from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
 from airflow_modelarts.api.exchange import Retries
-from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, status_name
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, read_ends, status_name
 from airflow_modelarts.assets import obs_uri, typed_uri
 from airflow_modelarts.completions import Ledger, Picture, pictures
 from airflow_modelarts.hooks import ModelArtsAsyncHook
+from airflow_modelarts.templating import RefusesEmptyFields, as_text
 from airflow_modelarts.watcher import DEFAULT_WORKSPACE, Changed, Ended, News, OutageBegan, OutageEnded, watch
 
 if TYPE_CHECKING or AIRFLOW_V_3_0_PLUS:
@@ -40,12 +41,13 @@ SENT_AFTER = 5.0
 _STOPPING: set[asyncio.Task[None]] = set()
 
 
-class ProcessorTaskTrigger(BaseTrigger):
+class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
     """
     Waits until a processing task has ended, together with all other waits on the same connection and project.
 
     Its event is ``{"task_id": …, "status": 2}``, or ``{"task_id": …, "error": …}`` when waiting longer makes no sense;
-    what that means is for the worker to say. It never carries the result, which can be megabytes.
+    what that means is for the worker to say. For a version it has ``task_version_id`` too. It never carries the result,
+    which can be megabytes.
 
     :param processor_task_id: the processing task's id; empty when ``upstream`` tells it.
     :param modelarts_conn_id: the Airflow connection.
@@ -56,11 +58,22 @@ class ProcessorTaskTrigger(BaseTrigger):
     :param upstream: ``{"task_id": …, "key": …}`` of the XCom that holds the id, where the wait starts in the triggerer.
     :param end_from_trigger: whether the wait may succeed here, without a worker.
     :param push_return_value: whether it pushes the XCom when it does so.
-    :param failed_statuses: ends that are for the worker to judge even then.
-    :param version_id: the version to wait for, if it is one of the task's versions that counts.
+    :param failed_statuses: ends that are for the worker to judge even then, as numbers or names.
+    :param task_version_id: the version to wait for; default None: the task itself.
     :param stop_on_kill: whether the running versions of the task are stopped when a user kills the Airflow task.
     :param forgotten: what another version of this package stored; a row that cannot be read would be lost silently.
+        Rows of version 1.0.0 have the version as ``version_id``.
+    :raises ValueError: ``failed_statuses`` has one that is no end.
     """
+
+    #: The fields that templates may have made, where the wait starts in the triggerer.
+    _texts: tuple[str, ...] = (
+        "processor_task_id",
+        "task_version_id",
+        "modelarts_conn_id",
+        "project_id",
+        "workspace_id",
+    )
 
     def __init__(
         self,
@@ -73,8 +86,8 @@ class ProcessorTaskTrigger(BaseTrigger):
         upstream: dict[str, str] | None = None,
         end_from_trigger: bool = False,
         push_return_value: bool = True,
-        failed_statuses: Iterable[int] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
-        version_id: str | None = None,
+        failed_statuses: Iterable[int | str] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
+        task_version_id: str | None = None,
         stop_on_kill: bool = False,
         **forgotten: Any,
     ) -> None:
@@ -88,9 +101,10 @@ class ProcessorTaskTrigger(BaseTrigger):
         self.upstream = upstream
         self.end_from_trigger = end_from_trigger
         self.push_return_value = push_return_value
-        self.failed_statuses = [int(status) for status in failed_statuses]
-        self.version_id = version_id
+        self.failed_statuses = list(read_ends("failed_statuses", failed_statuses))
+        self.task_version_id = forgotten.get("version_id") if task_version_id is None else task_version_id
         self.stop_on_kill = stop_on_kill
+        self._undefined = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes this trigger again: no secret, and nothing but JSON."""
@@ -107,28 +121,60 @@ class ProcessorTaskTrigger(BaseTrigger):
                 "end_from_trigger": self.end_from_trigger,
                 "push_return_value": self.push_return_value,
                 "failed_statuses": self.failed_statuses,
-                "version_id": self.version_id,
+                "task_version_id": self.task_version_id,
                 "stop_on_kill": self.stop_on_kill,
             },
         )
 
+    def get_template_env(self, dag: Any = None) -> Any:
+        """Return Airflow's environment, but with what is undefined as an error: it is one on a worker."""
+        from jinja2 import StrictUndefined
+
+        environment = super().get_template_env(dag)
+        environment.undefined = StrictUndefined
+        return environment
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Let Airflow render the fields, where the wait starts here; what is undefined is for the worker to say."""
+        from jinja2 import UndefinedError
+
+        try:
+            super().render_template_fields(context, jinja_env)
+        except UndefinedError as error:
+            self._undefined = str(error)
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, log what changes, and yield one event."""
-        if self.upstream is not None:
-            self.processor_task_id = await self._read_upstream(self.upstream)
         try:
-            async with aclosing(self._watch()) as news:
-                async for latest in news:
-                    self._say(latest)
-                    if isinstance(latest, Ended):
-                        yield await self._event(latest.status)
+            event = await self._wait()
         except ModelArtsError as error:
             self.log.warning("%s", error)
-            yield TriggerEvent({**self._ids(), "error": str(error)})
+            event = TriggerEvent({**self._ids(), "error": str(error)})
+        # Nothing may be left open here: whoever runs a trigger for its first event alone never comes back.
+        yield event
+
+    async def _wait(self) -> TriggerEvent:
+        await self._prepare()
+        async with aclosing(self._watch()) as news:
+            async for latest in news:
+                self._say(latest)
+                if isinstance(latest, Ended):
+                    return await self._event(latest.status)
+        raise AssertionError("the news end with an end or an error")
+
+    async def _prepare(self) -> None:
+        """Complete the fields, and refuse those that rendered to nothing; the worker will say so too."""
+        if self._undefined:
+            raise ModelArtsRequestError(f"a template cannot be rendered: {self._undefined}")
+        if self.upstream is not None:
+            self.processor_task_id = await self._read_upstream(self.upstream)
+        self._refuse_empty_fields(self._texts)
+        for name in self._texts:
+            setattr(self, name, as_text(getattr(self, name)))
 
     def _ids(self) -> dict[str, str]:
         ids = {"task_id": self.processor_task_id}
-        return ids if self.version_id is None else {**ids, "version_id": self.version_id}
+        return ids if self.task_version_id is None else {**ids, "task_version_id": self.task_version_id}
 
     def _watch(self) -> Any:
         return watch(
@@ -136,7 +182,7 @@ class ProcessorTaskTrigger(BaseTrigger):
             # The wait itself is the retry.
             lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=Retries(attempts=1)),
             processor_task_id=self.processor_task_id,
-            version_id=self.version_id,
+            version_id=self.task_version_id,
             interval=self.poll_interval,
             workspace_id=self.workspace_id,
             look_at_once=self.look_at_once,
@@ -146,9 +192,11 @@ class ProcessorTaskTrigger(BaseTrigger):
         for_the_worker = TriggerEvent({**self._ids(), "status": status})
         if not self.end_from_trigger or status in self.failed_statuses:
             return for_the_worker
+        if self.task_instance is None:  # dag.test() and its like, which resume the task whatever the event
+            return for_the_worker
         try:
             if self.push_return_value:
-                await self._push(outcome(self.processor_task_id, status))
+                await self._push(outcome(self.processor_task_id, status, self.task_version_id))
         except Exception as error:  # whatever an XCom backend raises; the wait itself has succeeded
             self.log.warning("The XCom could not be pushed here, so a worker will: %s", error)
             return for_the_worker
@@ -204,7 +252,7 @@ class ProcessorTaskTrigger(BaseTrigger):
 
     def _what(self) -> str:
         task = f"rocessing task '{self.processor_task_id}'"
-        return f"P{task}" if self.version_id is None else f"Version '{self.version_id}' of p{task}"
+        return f"P{task}" if self.task_version_id is None else f"Version '{self.task_version_id}' of p{task}"
 
     async def on_kill(self) -> None:
         """Stop the running versions of the task, if it is the operator's own (StopProcessorTaskVersion)."""
@@ -229,7 +277,7 @@ class ProcessorTaskTrigger(BaseTrigger):
                     text = "%s goes on: it has no versions, and the service stops nothing else."
                     self.log.warning(text, self._what())
                 for version in versions:
-                    if not version.is_terminal and self.version_id in (None, version.task_version_id):
+                    if not version.is_terminal and self.task_version_id in (None, version.task_version_id):
                         await self._stop_version(hook, version.task_version_id)
         except ModelArtsError as error:
             self.log.warning("%s", error)
@@ -296,7 +344,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
     :param sources: only tasks with one of these as an input, for example dataset ids, or places in OBS, however they
         are written; default all.
     :param name_prefix: only tasks whose name begins so.
-    :param statuses: only these ends; default completed (2), failed (3) and stopped (4).
+    :param statuses: only these ends, as numbers or names; default completed (2), failed (3) and stopped (4).
     :param poll_interval: seconds between two looks, default 60.
     :param forgotten: what another version of this package stored.
     :raises ValueError: ``statuses`` has one that is no end.
@@ -310,7 +358,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         template_ids: Iterable[str] = (),
         sources: Iterable[str] = (),
         name_prefix: str = "",
-        statuses: Iterable[int] = tuple(sorted(TERMINAL_STATUSES)),
+        statuses: Iterable[int | str] = tuple(sorted(TERMINAL_STATUSES)),
         poll_interval: float = 60.0,
         **forgotten: Any,
     ) -> None:
@@ -321,10 +369,8 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         self.template_ids = list(template_ids)
         self.sources = list(sources)
         self.name_prefix = name_prefix
-        self.statuses = [int(status) for status in statuses]
+        self.statuses = list(read_ends("statuses", statuses))
         self.poll_interval = float(poll_interval)
-        if not TERMINAL_STATUSES.issuperset(self.statuses):
-            raise ValueError(f"statuses is {self.statuses}: only 2, 3 and 4 are ends of a task")
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes this trigger again: no secret, and nothing but JSON."""

@@ -23,6 +23,7 @@ from airflow_modelarts.api.models import (
     SampleResult,
 )
 from airflow_modelarts.api.signing import encode
+from airflow_modelarts.api.statuses import read_status
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -145,7 +146,7 @@ def create_processor_task(
 
 def list_processor_tasks(
     *,
-    status: int | None = None,
+    status: int | str | None = None,
     task_type: str | None = None,
     task_name: str | None = None,
     source_type: str | None = None,
@@ -161,7 +162,7 @@ def list_processor_tasks(
     """
     List processing tasks (ListProcessorTasks).
 
-    :param status: 0 to 4.
+    :param status: 0 to 4, or a name such as ``failed``.
     :param task_type: a template id, for example ``sys_data_analyse``.
     :param task_name: fuzzy, so a shorter text finds longer names.
     :param source_type: type of the data source.
@@ -172,10 +173,11 @@ def list_processor_tasks(
     :param sort_by: ``create_time`` (the service's default), ``name`` or ``duration_seconds``.
     :param order: ``desc`` (the service's default) or ``asc``.
     :param limit: tasks a page, 1 to 100.
+    :raises ValueError: the status is none.
     """
     versions = version_id if version_id is None or isinstance(version_id, str) else ",".join(version_id)
     query = _query(
-        status=None if status is None else int(status),
+        status=None if status is None else int(read_status("status", status)),
         task_type=task_type,
         task_name=task_name,
         source_type=source_type,

@@ -44,8 +44,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     and ``report_path`` and ``json_path`` when the report was written.
 
     :param window_start: audit tasks created at this moment or later: a datetime or its ISO 8601 text, without an offset
-        in UTC (templated); default the start of the data interval or, where that is empty or ``window_end`` is given,
-        a day before the end.
+        in UTC (templated); default, also for an empty text and ``None``, the start of the data interval or, where that
+        is empty or ``window_end`` is given, a day before the end.
     :param window_end: audit tasks created earlier than this, likewise (templated); default the end of the data interval
         or, where that is empty, the run's logical date or, without one, the moment it was due.
     :param lag: how far before the run the window lies, so that its tasks have ended; default not at all. It moves what
@@ -69,6 +69,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param project_id: instead of the connection's (templated).
     :raises ModelArtsAuditFailed: a rule is broken, and that shall fail; the message names each one.
     :raises ValueError: the window, the rules or the path are none.
+    :raises ModelArtsRequestError: another templated argument rendered to nothing; nothing was sent.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -81,6 +82,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         "rules": {"allowed_output_prefixes": TEXT},
         **dict.fromkeys(("window_start", "window_end"), TEXT_OR_VALUE),
     }
+    #: Where the run has no such moment, the window is found otherwise.
+    may_be_empty = frozenset({"window_start", "window_end"})
 
     def __init__(
         self,
@@ -113,6 +116,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
+        self._refuse_empty_fields(self.template_fields)
         self._read_arguments()
         now = datetime.now(UTC)
         window, path = self._window(context, now), self._open_path()

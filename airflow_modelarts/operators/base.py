@@ -10,6 +10,7 @@ from airflow_modelarts import assets
 from airflow_modelarts.lineage import ProcessorTaskLineage
 from airflow_modelarts.links import ModelArtsConsoleLink
 from airflow_modelarts.operators.arguments import TypedArguments
+from airflow_modelarts.templating import RefusesEmptyFields
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from airflow_modelarts.hooks import ModelArtsHook
 
 
-class ModelArtsOperator(TypedArguments):
+class ModelArtsOperator(RefusesEmptyFields, TypedArguments):
     """
     An operator with a connection to ModelArts.
+
+    A templated argument that was given and rendered to nothing is a ModelArtsRequestError, and nothing is sent.
 
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
@@ -43,6 +46,7 @@ class ModelArtsOperator(TypedArguments):
     def _open_hook(self) -> ModelArtsHook:
         from airflow_modelarts.hooks import ModelArtsHook
 
+        self._refuse_empty_fields(self.template_fields)
         return ModelArtsHook(self.modelarts_conn_id, project_id=self.project_id)
 
 

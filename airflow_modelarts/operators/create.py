@@ -26,6 +26,7 @@ class BodyOperator(RunOperator):
     """What both operations send, see the operators below for its meaning."""
 
     template_fields: Sequence[str] = ("name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
+    may_be_empty = frozenset({"description"})
     template_fields_renderers = dict.fromkeys(OBJECTS, "json")
     #: Of the files that may hold one of the objects; anything else that ends so is no file's name.
     template_ext = (".json",)
@@ -108,7 +109,8 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
         default true. Without them the name must be new in the project at each run, and only a later try gets ``-2``.
     :param wait_for_completion: whether to wait for the end; default true.
     :param poll_interval: seconds between two looks, at most; default 60.
-    :param failed_statuses: ends that fail the operator, with the service's ``error_msg``; default 3 and 4.
+    :param failed_statuses: ends that fail the operator, with the service's ``error_msg``, as numbers or names, for
+        example ``["failed"]``; default 3 (failed) and 4 (stopped).
     :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
     :param durable: whether to remember across tries (Airflow 3.3); default true.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.

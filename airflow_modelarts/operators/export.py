@@ -86,6 +86,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file and return what is in it."""
+        self._refuse_empty_fields(self.template_fields)
         self._read_arguments()
         path = self._open_path()
         with self._open_hook() as hook:

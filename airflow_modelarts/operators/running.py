@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, read_ends, status_name
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.base import HandsOnTask
@@ -47,7 +47,8 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     :param wait_for_completion: whether to wait for the end; default true.
     :param poll_interval: seconds between two looks, at most; default 60.
-    :param failed_statuses: ends that fail the operator, with the service's ``error_msg``; default 3 and 4.
+    :param failed_statuses: ends that fail the operator, with the service's ``error_msg``, as numbers or names, for
+        example ``["failed"]``; default 3 (failed) and 4 (stopped).
     :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
     """
 
@@ -61,19 +62,17 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         *,
         wait_for_completion: bool = True,
         poll_interval: float = 60.0,
-        failed_statuses: Iterable[int] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
+        failed_statuses: Iterable[int | str] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
         self.poll_interval = poll_interval
-        self.failed_statuses = tuple(int(status) for status in failed_statuses)
+        self.failed_statuses = read_ends("failed_statuses", failed_statuses)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        if not TERMINAL_STATUSES.issuperset(self.failed_statuses):
-            raise ValueError(f"failed_statuses is {self.failed_statuses}: only 2, 3 and 4 are ends of a task")
         self._hook: ModelArtsHook | None = None
         self._memory: Memory | None = None
         self._external_id: str | None = None
@@ -111,6 +110,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def execute(self, context: Context) -> Any:
         """Run it and, unless told otherwise, wait for its end."""
+        self._refuse_empty_fields(self.template_fields)
         self._read_arguments()
         self._check()
         if not AIRFLOW_V_3_3_PLUS:
@@ -133,7 +133,8 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         """
         self._read_arguments()
         event = event or {}
-        external_id: str = event.get("version_id") or event["task_id"]
+        # Triggers of version 1.0.0 called the version's id ``version_id``.
+        external_id: str = event.get("task_version_id") or event.get("version_id") or event["task_id"]
         with self._open_hook() as self._hook:
             self._memory = Memory.of(context, self.external_id_key) if self.durable else None
             self._external_id = external_id
@@ -411,7 +412,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             project_id=self.project_id,
             poll_interval=self.poll_interval,
             workspace_id=getattr(self, "workspace_id", None),
-            version_id=version_id,
+            task_version_id=version_id,
             stop_on_kill=True,
         )
         return TaskDeferred(

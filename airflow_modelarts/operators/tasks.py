@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_status, read_statuses
 from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
 from airflow_modelarts.operators.base import HandsOnTask, ModelArtsOperator, in_utc, moment_of
 
@@ -193,6 +193,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
     :raises ValueError: a status or a moment is none.
+    :raises ModelArtsRequestError: a templated argument rendered to nothing; without that filter all would be listed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -259,7 +260,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
             text = "No task can be in there: created_after is %s, and created_before is %s."
             self.log.warning(text, self.created_after, self.created_before)
         tasks = hook.list_processor_tasks(
-            status=min(statuses) if len(statuses) == 1 else None,
+            status=statuses[0] if len(statuses) == 1 else None,
             task_type=self.template_id,
             task_name=self.task_name,
             source_type=self.source_type,
@@ -277,19 +278,11 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
                 yield task
 
 
-def _statuses(given: int | str | Iterable[int | str] | None) -> set[int]:
+def _statuses(given: int | str | Iterable[int | str] | None) -> tuple[int, ...]:
     """Read statuses given in any way; none are all."""
     if given is None:
-        return set()
-    return {_status(one) for one in ([given] if isinstance(given, int | str) else given)}
-
-
-def _status(given: int | str) -> int:
-    try:
-        return ProcessorTaskStatus[given.upper()] if isinstance(given, str) and not given.isdigit() else int(given)
-    except (KeyError, TypeError, ValueError):
-        names = ", ".join(status.name.lower() for status in ProcessorTaskStatus)
-        raise ValueError(f"status has {given!r}: give numbers from 0 to 4, or some of {names}") from None
+        return ()
+    return (int(read_status("status", given)),) if isinstance(given, int | str) else read_statuses("status", given)
 
 
 def _milliseconds(moment: datetime | None) -> int | None:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.statuses import (
+    TERMINAL_STATUSES,
+    ProcessorTaskStatus,
+    read_ends,
+    read_status,
+    read_statuses,
+    status_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,3 +40,44 @@ def test_completed_failed_and_stopped_are_terminal_and_no_others() -> None:
 @pytest.mark.parametrize("status", ProcessorTaskStatus)
 def test_a_status_says_whether_it_is_terminal(status: ProcessorTaskStatus) -> None:
     assert status.is_terminal is (status >= 2)
+
+
+@pytest.mark.parametrize("given", [3, "3", " 3 ", "failed", "FAILED", " Failed\n", ProcessorTaskStatus.FAILED, 3.0])
+def test_a_status_is_read_from_its_number_or_its_name(given: Any) -> None:
+    assert read_status("status", given) is ProcessorTaskStatus.FAILED
+    assert read_ends("failed_statuses", [given, 4]) == (3, 4)
+    assert operations.list_processor_tasks(status=given).query["status"] == "3"
+
+
+@pytest.mark.parametrize(
+    "given", ["", "finished", "fail", "-", "7", "33", 7, -1, 2.5, float("nan"), True, None, [3], "³"]
+)
+def test_what_is_no_status_is_refused_with_the_arguments_name(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"^status is .*: it must be 0 \(initialized\), .* or 4 \(stopped\)$"):
+        read_status("status", given)
+    with pytest.raises(ValueError, match=r"^statuses has .*: it must contain only 0 \(initialized\)"):
+        read_statuses("statuses", [2, given])
+
+
+@pytest.mark.parametrize("given", [0, 1, "running", "initialized", 5])
+def test_what_is_no_end_is_refused_where_ends_are_meant(given: Any) -> None:
+    with pytest.raises(
+        ValueError, match=rf"has {given!r}: it must contain only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)$"
+    ):
+        read_ends("failed_statuses", [3, given])
+
+
+@pytest.mark.parametrize(
+    "given", [3, "failed", ProcessorTaskStatus.FAILED, "failed,stopped", b"3", None, {"failed": 1}]
+)
+def test_one_status_where_a_list_is_meant_is_refused(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"failed_statuses is .*: give a list of statuses, for example \['failed'"):
+        read_ends("failed_statuses", given)
+
+
+def test_a_list_of_statuses_is_stored_alike_however_it_was_given() -> None:
+    for given in (["stopped", 3], {4, "failed"}, iter([3, "4", 3]), ("FAILED", "stopped", "failed")):
+        read = read_ends("failed_statuses", given)
+        assert read == (3, 4)
+        assert [type(status) for status in read] == [int, int]
+    assert read_ends("failed_statuses", ()) == ()

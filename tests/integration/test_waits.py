@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.emulator import EmulatorServer
 from airflow_modelarts.emulator.accounts import PASSWORD, SECRET_KEY
@@ -39,11 +40,13 @@ def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[
     """One run of the DAG ``waits``, over before the tests look at it."""
     add = emulator.state.add_task
     running = {f"{mode}_{name}": add(duration=10_000).task_id for mode in MODES for name in ("running", "password")}
+    versioned = add(template="sys_data_cleaning", duration=0)
     ids = {
         **running,
         "failed": add(status=3, error_msg="the bucket is full").task_id,
         "stopped": add(status=4).task_id,
-        "versioned": add(template="sys_data_cleaning", duration=0).task_id,
+        "versioned": versioned.task_id,
+        "version": versioned.versions[0].version_id,
     }
     run_id = sandbox.trigger("waits", conf=ids)
 
@@ -64,7 +67,7 @@ def test_each_end_of_a_task_has_its_outcome_in_every_mode(
 ) -> None:
     run_id, ids = run_of_waits
     found = states(sandbox, "waits", run_id)
-    names = ("running", "password", "failed", "stopped", "any_end", "soft_fail")
+    names = ("running", "password", "failed", "stopped", "any_end", "soft_fail", "empty", "version", "outlets")
     assert {name: found[f"{mode}_{name}"] for name in names} == {
         "running": "success",
         "password": "success",
@@ -72,10 +75,25 @@ def test_each_end_of_a_task_has_its_outcome_in_every_mode(
         "stopped": "failed",
         "any_end": "success",
         "soft_fail": "skipped",
+        "empty": "failed",
+        "version": "success",
+        "outlets": "success",
     }
     xcoms = pushed(sandbox, "waits", run_id)
     assert xcoms[f"{mode}_running", -1, "return_value"] == outcome(ids[f"{mode}_running"], 2)
     assert xcoms[f"{mode}_any_end", -1, "return_value"] == outcome(ids["failed"], 3)
+    version = {"task_version_id": ids["version"], **outcome(ids["versioned"], 2)}
+    assert xcoms[f"{mode}_version", -1, "return_value"] == version
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_mode_loses_a_callback(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str) -> None:
+    run_id, _ = run_of_waits
+    log = sandbox.task_log("waits", run_id, f"{mode}_outlets")
+    assert "The callback is called" in log
+    assert ("only where a worker ends the task: outlets, on_success_callback" in log) is (
+        mode == "triggerer" and AIRFLOW_V_3_3_PLUS
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -189,7 +189,7 @@ def test_an_exact_name_that_is_taken_is_an_error(emulator: EmulatorServer) -> No
 
 
 def test_a_status_that_is_no_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="only 2, 3 and 4"):
+    with pytest.raises(ValueError, match=r"only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)"):
         operator(failed_statuses=[1])
 
 
@@ -804,7 +804,7 @@ def test_a_version_is_waited_for_and_not_the_task(emulator: EmulatorServer, orig
     with pytest.raises(TaskDeferred) as deferred:
         again(original, deferrable=True).execute(Try().context)
     trigger: Any = deferred.value.trigger
-    assert (trigger.processor_task_id, trigger.version_id) == (original.task_id, original.versions[1].version_id)
+    assert (trigger.processor_task_id, trigger.task_version_id) == (original.task_id, original.versions[1].version_id)
 
 
 def test_an_outage_after_the_end_of_a_version_is_waited_out(

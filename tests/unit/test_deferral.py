@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    Asset,
     BaseSensorOperator,
     TaskDeferred,
     XCom,
@@ -29,6 +30,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
+from jinja2 import Environment
 
 from airflow_modelarts import watcher
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
@@ -343,7 +345,7 @@ def test_it_defers_with_what_the_trigger_needs(world: World) -> None:
         "end_from_trigger": False,
         "push_return_value": True,
         "failed_statuses": [3],
-        "version_id": None,
+        "task_version_id": None,
         "stop_on_kill": False,
     }
     assert deferred.method_name == "execute_complete"
@@ -482,6 +484,7 @@ def test_a_wait_can_start_in_the_triggerer() -> None:
     assert start.timeout == timedelta(seconds=1000)
     assert start.trigger_kwargs == {
         "processor_task_id": "{{ params.id }}",
+        "task_version_id": None,
         "modelarts_conn_id": "modelarts_default",
         "project_id": None,
         "poll_interval": TICK,
@@ -553,6 +556,16 @@ def of_an_output_as_project(_: str) -> ModelArtsProcessorTaskSensor:
         return sensor("abc", project_id=create(), start_from_trigger=True)
 
 
+def of_an_output_as_version(_: str) -> ModelArtsProcessorTaskSensor:
+    with DAG("dag", schedule=None):
+
+        @task
+        def run_again() -> str:
+            return "abc"
+
+        return sensor("abc", task_version_id=run_again(), start_from_trigger=True)
+
+
 @pytest.mark.parametrize(
     ("build", "text", "reason"),
     [
@@ -565,19 +578,34 @@ def of_an_output_as_project(_: str) -> ModelArtsProcessorTaskSensor:
         (of_a_mapped_task_group, "", "processor_task_id is known only when the task runs"),
         (of_a_mapped_task, "", "processor_task_id is more than one output"),
         (of_a_computed_value, "", "processor_task_id is more than one output"),
-        (of_an_output_as_project, "", "project_id is more than one output"),
+        (of_an_output_as_project, "", "project_id is the output of a task,"),
+        (of_an_output_as_version, "", "task_version_id is the output of a task,"),
     ],
 )
 def test_what_a_triggerer_cannot_look_up_takes_a_worker_which_says_why(
-    world: World, lines: list[str], build: Callable[[str], ModelArtsProcessorTaskSensor], text: str, reason: str
+    world: World,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    build: Callable[[str], ModelArtsProcessorTaskSensor],
+    text: str,
+    reason: str,
 ) -> None:
     waiting = build(text)
     assert not waiting.start_from_trigger
     assert waiting.start_trigger_args is None
     assert waiting.deferrable, "it defers from the worker"
     assert reasons(lines) == [], "not each time the DAG is read"
-    waiting.processor_task_id = world.state.add_task(status=2).task_id  # as rendered
-    waiting.project_id = None
+    added = world.state.add_task(status=2, template="sys_data_cleaning")
+    added.versions[0].run.set_status(2, world.state.clock.now())
+    outputs = {
+        "processor_task_id": added.task_id,
+        "task_version_id": added.versions[0].version_id,
+        "modelarts_conn_id": "modelarts_default",
+        "project_id": PROJECT_ID,
+    }
+    rendered = {id(getattr(waiting, name)): output for name, output in outputs.items()}
+    monkeypatch.setattr(ModelArtsProcessorTaskSensor, "render_template", lambda _, value, *__: rendered[id(value)])
+    waiting.render_template_fields({}, Environment())
     waiting.execute({"ti": None})
     (said,) = reasons(lines)
     assert (reason if AIRFLOW_V_3_3_PLUS else "it needs Airflow 3.3") in said
@@ -589,6 +617,241 @@ def test_what_a_triggerer_can_render_takes_no_worker(text: str) -> None:
     assert of_a_template(text).start_from_trigger
 
 
+@needs_airflow_3_3
+def test_where_triggerers_have_queues_it_starts_on_a_worker_and_says_why(
+    world: World, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
+    waiting = sensor(world.state.add_task(status=1).task_id, start_from_trigger=True, end_from_trigger=True)
+    assert not waiting.start_from_trigger
+    assert waiting.start_trigger_args is None
+    assert deferral(waiting, world).trigger.end_from_trigger, "which takes the queue of the Airflow task"
+    (said,) = reasons(lines)
+    assert "start_from_trigger is not possible, since triggerers have queues here ([triggerer] queues_enabled)" in said
+
+
+# Ending in the triggerer
+
+
+def succeeded(context: Any) -> None:
+    """A callback."""
+
+
+class WithHook(ModelArtsProcessorTaskSensor):
+    def post_execute(self, context: Any, result: Any = None) -> None:
+        """Do what a user wants done in the end."""
+
+
+class WithEnd(ModelArtsProcessorTaskSensor):
+    def execute_complete(self, *arguments: Any, **named: Any) -> Any:
+        return super().execute_complete(*arguments, **named)
+
+
+def set_late(waiting: ModelArtsProcessorTaskSensor) -> None:
+    waiting.outlets = [Asset("late")]
+
+
+def add_late(waiting: ModelArtsProcessorTaskSensor) -> None:
+    waiting.add_outlets([Asset("late")])
+
+
+def call_back_late(waiting: ModelArtsProcessorTaskSensor) -> None:
+    waiting.on_success_callback = [succeeded]
+
+
+def map_over(waiting: ModelArtsProcessorTaskSensor) -> None:
+    with waiting.dag:
+
+        @task
+        def use(value: str) -> None:
+            """Use it."""
+
+        use.expand(value=waiting.output)
+
+
+def return_it(waiting: ModelArtsProcessorTaskSensor) -> None:
+    waiting.returns_dag_result = True
+
+
+LOSES: list[tuple[str, dict[str, Any], Callable[[ModelArtsProcessorTaskSensor], None] | None]] = [
+    ("outlets", {"outlets": [Asset("a")]}, None),
+    ("outlets", {"default_args": {"outlets": [Asset("a")]}}, None),
+    ("outlets", {}, set_late),
+    ("outlets", {}, add_late),
+    ("on_success_callback", {"on_success_callback": succeeded}, None),
+    ("on_success_callback", {"on_success_callback": [succeeded]}, None),
+    ("on_success_callback", {"default_args": {"on_success_callback": succeeded}}, None),
+    ("on_success_callback", {}, call_back_late),
+    ("post_execute", {"post_execute": succeeded}, None),
+    ("multiple_outputs", {"multiple_outputs": True}, None),
+    ("returns_dag_result", {}, return_it),
+    ("tasks that are mapped over the XCom", {}, map_over),
+    ("outlets, on_success_callback", {"outlets": [Asset("a")], "on_success_callback": succeeded}, None),
+]
+
+
+@needs_airflow_3_3
+@pytest.mark.parametrize("starts_in_triggerer", [True, False])
+@pytest.mark.parametrize(("what", "arguments", "later"), LOSES)
+def test_what_a_success_in_the_triggerer_would_lose_ends_on_a_worker_which_says_why(
+    world: World,
+    lines: list[str],
+    what: str,
+    arguments: dict[str, Any],
+    later: Callable[[ModelArtsProcessorTaskSensor], None] | None,
+    starts_in_triggerer: bool,
+) -> None:
+    task_id = world.state.add_task(status=1).task_id
+    with DAG("dag", schedule=None):
+        waiting = sensor(task_id, start_from_trigger=starts_in_triggerer, end_from_trigger=True, **arguments)
+        assert waiting.end_from_trigger is (later is not None)
+        if later:
+            later(waiting)
+    assert not waiting.end_from_trigger, "nor does Airflow then mind a listener"
+    said = f"end_from_trigger is not possible, since Airflow does this only where a worker ends the task: {what}."
+    if starts_in_triggerer:
+        start = waiting.start_trigger_args
+        assert start is not None
+        assert (start.trigger_kwargs or {})["end_from_trigger"] is False
+        waiting.resume_execution("execute_complete", {"event": {"task_id": task_id, "status": 2}}, {})
+    else:
+        deferred = deferral(waiting, world)
+        assert deferred.trigger.end_from_trigger is False
+        waiting.execute_complete({}, {"task_id": task_id, "status": 2}, **(deferred.kwargs or {}))
+    assert reasons(lines) == [f"This wait uses a worker: {said}"], "once"
+
+
+@needs_airflow_3_3
+@pytest.mark.parametrize(("kind", "what"), [(WithHook, "post_execute"), (WithEnd, "execute_complete of a subclass")])
+def test_what_a_subclass_does_in_the_end_is_not_lost(kind: type[ModelArtsProcessorTaskSensor], what: str) -> None:
+    waiting = kind(task_id="wait", processor_task_id="abc", end_from_trigger=True)
+    assert not waiting.end_from_trigger
+    assert waiting._why_end_on_worker().endswith(what)
+
+
+@needs_airflow_3_3
+@pytest.mark.parametrize("arguments", [{"on_execute_callback": succeeded}, {"pre_execute": succeeded}])
+def test_what_is_to_be_called_on_a_worker_is_called_on_one(arguments: dict[str, Any]) -> None:
+    assert sensor("abc", end_from_trigger=True, **arguments).end_from_trigger, "at its start"
+    assert not sensor("abc", start_from_trigger=True, end_from_trigger=True, **arguments).end_from_trigger
+
+
+@needs_airflow_3_3
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"inlets": [Asset("a")]},
+        {"on_failure_callback": succeeded, "on_retry_callback": succeeded, "on_skipped_callback": succeeded},
+        {"do_xcom_push": False},
+    ],
+)
+def test_what_is_not_lost_ends_in_the_triggerer(arguments: dict[str, Any]) -> None:
+    assert sensor("abc", start_from_trigger=True, end_from_trigger=True, **arguments).end_from_trigger
+
+
+@needs_airflow_3_3
+def test_what_airflow_stores_of_it_is_as_of_the_end_of_the_dag_file() -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    with DAG("dag", schedule=None) as dag:
+        waiting = sensor("abc", start_from_trigger=True, end_from_trigger=True)
+        mapped = ModelArtsProcessorTaskSensor.partial(
+            task_id="mapped", start_from_trigger=True, end_from_trigger=True, outlets=[Asset("a")]
+        ).expand(processor_task_id=["a", "b"])
+        waiting.outlets = [Asset("a")]
+        waiting.processor_task_id = "{{ params.late }}"
+    stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    start = stored.get_task("wait").start_trigger_args
+    assert stored.get_task("wait").start_from_trigger
+    arguments = start.trigger_kwargs.get("__var", start.trigger_kwargs)
+    assert (arguments["processor_task_id"], arguments["end_from_trigger"]) == ("{{ params.late }}", False)
+    assert stored.get_task("mapped").start_trigger_args is None
+    assert mapped.task_id == "mapped"
+
+
+@needs_airflow_3_3
+def test_a_mapped_task_starts_on_a_worker_and_says_why(world: World, lines: list[str]) -> None:
+    task_id = world.state.add_task(status=1).task_id
+    with DAG("dag", schedule=None):
+        mapped = ModelArtsProcessorTaskSensor.partial(
+            task_id="wait", start_from_trigger=True, end_from_trigger=True, on_success_callback=succeeded
+        ).expand(processor_task_id=[task_id])
+    waiting = mapped.unmap({"processor_task_id": task_id})
+    assert isinstance(waiting, ModelArtsProcessorTaskSensor)
+    assert deferral(waiting, world).trigger.end_from_trigger is False
+    assert [line.partition(", since ")[2] for line in reasons(lines)] == [
+        "Airflow starts mapped tasks on a worker.",
+        "Airflow does this only where a worker ends the task: on_success_callback.",
+    ]
+
+
+def test_an_event_that_is_no_dict_is_looked_behind(world: World) -> None:
+    """Where a trigger is run in line, Airflow passes the payload of a success, which is its state."""
+    waiting = sensor(world.state.add_task(status=2).task_id, deferrable=True)
+    for event in ("success", "TaskInstanceState.SUCCESS", ["x"], 7):
+        assert waiting.resume_execution("execute_complete", {"event": event}, {"ti": None})["status"] == 2
+
+
+# One version of a task
+
+
+def of_version(world: World, status: int | None, at: float) -> tuple[str, str]:
+    """Return the ids of a task that has completed and of a version of it that ends."""
+    added = world.state.add_task(template="sys_data_cleaning", duration=1e9)
+    version = added.versions[0]
+    if status is not None:
+        world.at(at, lambda: version.run.set_status(status, world.state.clock.now()))
+    return added.task_id, version.version_id
+
+
+@pytest.mark.parametrize("mode", [{}, *MODES.values(), {"start_from_trigger": True}], ids=["poke", *MODES, "starts"])
+@pytest.mark.parametrize("status", [2, 3, 4, None])
+def test_a_version_is_waited_for_alike_in_every_mode(
+    world: World, pushed: list[Any], mode: dict[str, Any], status: int | None
+) -> None:
+    task_id, version_id = of_version(world, status, 62.0)
+    kind, value = outcome_of(sensor(task_id, task_version_id=version_id, **mode), world, pushed)
+    named = f"Version '{version_id}' of processing task '{task_id}'"
+    expected: dict[int | None, tuple[str, Any]] = {
+        2: (
+            "succeeded",
+            {"task_id": task_id, "task_version_id": version_id, "status": 2, "status_name": "completed"},
+        ),
+        3: ("ModelArtsProcessorTaskFailed", f"{named} failed: the service gave no error_msg"),
+        4: ("ModelArtsProcessorTaskFailed", f"{named} stopped: the service gave no error_msg"),
+        None: ("AirflowSensorTimeout", ""),
+    }
+    assert (kind, value) == expected[status]
+    operations = set(world.state.log.counts())
+    assert operations == {"DescribeProcessorTaskVersion"}
+
+
+@needs_airflow_3_3
+def test_a_version_is_named_to_the_trigger_that_starts_the_wait() -> None:
+    waiting = sensor("abc", task_version_id="{{ params.version }}", start_from_trigger=True)
+    assert waiting.start_trigger_args is not None
+    assert (waiting.start_trigger_args.trigger_kwargs or {})["task_version_id"] == "{{ params.version }}"
+
+
+@pytest.mark.parametrize("mode", [{}, *MODES.values()], ids=["poke", *MODES])
+def test_names_of_statuses_fail_it_as_their_numbers_do(world: World, pushed: list[Any], mode: dict[str, Any]) -> None:
+    for given, kind in (["Stopped"], "succeeded"), (["failed"], "ModelArtsProcessorTaskFailed"):
+        task_id = world.state.add_task(status=1).task_id
+        world.at(world.now + 20, lambda task_id=task_id: world.state.fail(task_id, "no samples"))
+        waiting = sensor(task_id, failed_statuses=given, timeout=3600, **mode)
+        assert outcome_of(waiting, world, pushed)[0] == kind
+
+
+@pytest.mark.parametrize("mode", [{}, *MODES.values()], ids=["poke", *MODES])
+def test_an_id_of_digits_that_was_rendered_natively_is_text(
+    world: World, pushed: list[Any], mode: dict[str, Any]
+) -> None:
+    _, told = outcome_of(sensor(7, **mode), world, pushed)  # type: ignore[arg-type]  # as native rendering makes it
+    assert "No processing task '7'" in told or "processing task '7'" in told
+    assert world.state.log.count("DescribeProcessorTask") >= 1
+
+
 @pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="Airflow 3.3 can")
 def test_before_airflow_3_3_it_defers_from_the_worker_and_says_why(world: World, lines: list[str]) -> None:
     waiting = sensor(world.state.add_task(status=1).task_id, start_from_trigger=True, end_from_trigger=True)
@@ -596,8 +859,8 @@ def test_before_airflow_3_3_it_defers_from_the_worker_and_says_why(world: World,
     deferred = deferral(waiting, world)
     assert deferred.trigger.end_from_trigger is False
     assert reasons(lines) == [
-        "This wait uses a worker: end_from_trigger needs Airflow 3.3.",
         "This wait uses a worker: start_from_trigger is not possible, since it needs Airflow 3.3.",
+        "This wait uses a worker: end_from_trigger is not possible, since it needs Airflow 3.3.",
     ]
 
 

@@ -296,8 +296,16 @@ def test_only_triggers_that_can_share_a_poll_have_the_same_key() -> None:
     assert ProcessorTaskEventTrigger().shared_stream_key() != ProcessorTaskEventTrigger("other").shared_stream_key()
 
 
+def test_statuses_can_be_names_and_are_stored_alike() -> None:
+    from airflow_modelarts.triggers import ProcessorTaskEventTrigger
+
+    stored = [ProcessorTaskEventTrigger(statuses=given).serialize() for given in (["stopped", "FAILED"], {3, "4"})]
+    assert stored[0] == stored[1]
+    assert stored[0][1]["statuses"] == [3, 4]
+
+
 def test_a_status_that_is_no_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="only 2, 3 and 4"):
+    with pytest.raises(ValueError, match=r"only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)"):
         ProcessorTaskEventTrigger(statuses=[1])
 
 

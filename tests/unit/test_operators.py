@@ -294,7 +294,7 @@ def test_several_statuses_are_picked_by_number_or_name(emulator: EmulatorServer,
 
 @pytest.mark.parametrize("status", ["finished", None, "-"])
 def test_a_status_that_is_none_is_told(status: Any) -> None:
-    with pytest.raises(ValueError, match="numbers from 0 to 4, or some of initialized, running"):
+    with pytest.raises(ValueError, match=r"status has .*only 0 \(initialized\), 1 \(running\)"):
         names(status=[status])
 
 

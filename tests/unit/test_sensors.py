@@ -126,7 +126,7 @@ def test_only_the_listed_statuses_fail(requests_mock: Mocker) -> None:
 
 
 def test_a_failed_status_that_is_no_end_is_refused_when_the_dag_is_read() -> None:
-    with pytest.raises(ValueError, match="only 2, 3 and 4"):
+    with pytest.raises(ValueError, match=r"only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)"):
         sensor(failed_statuses=[1])
 
 
@@ -266,6 +266,7 @@ def test_only_changes_are_logged(requests_mock: Mocker, pauses: list[float]) -> 
 def test_the_fields_that_users_compute_are_templated() -> None:
     assert set(ModelArtsProcessorTaskSensor.template_fields) == {
         "processor_task_id",
+        "task_version_id",
         "modelarts_conn_id",
         "project_id",
     }

@@ -88,7 +88,7 @@ ARGUMENTS: dict[str, Any] = {
     "end_from_trigger": True,
     "push_return_value": True,
     "failed_statuses": [3],
-    "version_id": "def",
+    "task_version_id": "def",
     "stop_on_kill": True,
 }
 
@@ -124,6 +124,50 @@ def test_what_another_version_stored_does_not_keep_it_from_being_built() -> None
     older = ProcessorTaskTrigger(**stored_and_read({"processor_task_id": "abc", "gone": {"since": [1, 2]}}))
     assert older.processor_task_id == "abc"
     assert "gone" not in older.serialize()[1]
+
+
+def test_the_version_that_an_earlier_version_of_this_package_stored_is_read() -> None:
+    older = ProcessorTaskTrigger(**stored_and_read({"processor_task_id": "abc", "version_id": "def"}))
+    assert older.task_version_id == "def"
+    assert "version_id" not in older.serialize()[1]
+    assert ProcessorTaskTrigger("abc", task_version_id="new", version_id="old").task_version_id == "new"
+
+
+def test_statuses_can_be_names(state: EmulatorState) -> None:
+    assert trigger("abc", failed_statuses=["Failed", "4"]).serialize()[1]["failed_statuses"] == [3, 4]
+    for wrong in ("failed", 3, [1], ["finished"]):
+        with pytest.raises(ValueError, match="failed_statuses"):
+            trigger("abc", failed_statuses=wrong)
+
+
+def test_whoever_takes_its_event_alone_leaves_nothing_open(state: EmulatorState, lines: list[str]) -> None:
+    """As ``dag.test()`` does, which never comes back to a trigger that has fired."""
+    complaints: list[str] = []
+
+    async def first_event(task_id: str) -> TriggerEvent | None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+        return await anext(trigger(task_id, look_at_once=True).run(), None)
+
+    for task_id in (state.add_task(status=2).task_id, "unknown"):
+        event = asyncio.run(first_event(task_id))
+        assert event is not None
+        assert watcher._WATCHERS == {}
+    assert complaints == []
+
+
+@pytest.mark.parametrize("push", [True, False])
+def test_without_a_task_instance_a_worker_concludes(state: EmulatorState, lines: list[str], push: bool) -> None:
+    task_id = state.add_task(status=2).task_id
+    (event,) = run(events(trigger(task_id, end_from_trigger=True, push_return_value=push)))
+    assert type(event) is TriggerEvent
+    assert event.payload == {"task_id": task_id, "status": 2}
+    assert lines == [f"Processing task '{task_id}' is completed."]
+
+
+def test_an_id_of_digits_that_was_rendered_natively_is_text_in_the_triggerer(state: EmulatorState) -> None:
+    (event,) = run(events(trigger(7, look_at_once=True)))  # type: ignore[arg-type]  # as native rendering makes it
+    assert event.payload["task_id"] == "7"
+    assert state.log.count() > 0
 
 
 def test_statuses_are_stored_as_plain_numbers() -> None:
@@ -372,7 +416,7 @@ def test_an_upstream_task_of_the_same_mapped_group_goes_before_one_outside(
     assert run(events(of_upstream(1)))[0].payload["task_id"] == task.task_id
 
 
-@pytest.mark.parametrize("value", [None, 7, ["a", "b"], {"task_id": "abc"}])
+@pytest.mark.parametrize("value", [None, "", 7.5, True, ["a", "b"], {"task_id": "abc"}])
 def test_an_upstream_task_that_pushed_no_id_ends_it_with_an_error(
     state: EmulatorState, pushed: dict[tuple[str, str, int], Any], value: Any
 ) -> None:
@@ -511,7 +555,7 @@ def test_on_kill_stops_one_version_where_the_wait_is_for_one(state: EmulatorStat
     body = {**task.body, "name": task.name}
     later = state.create_version(task.project_id, task.task_id, body)
     later.run.set_status(1, state.clock.now())
-    run(trigger(task.task_id, stop_on_kill=True, version_id=task.versions[0].version_id).on_kill())
+    run(trigger(task.task_id, stop_on_kill=True, task_version_id=task.versions[0].version_id).on_kill())
     now = state.clock.now()
     assert [version.run.status(now) for version in task.versions] == [4, 1]
 
@@ -527,7 +571,7 @@ def test_a_version_is_waited_for_whatever_the_task_does(state: EmulatorState, li
     task = state.add_task(template="sys_data_cleaning", status=2)
     first = task.versions[0].version_id
     state.create_version(task.project_id, task.task_id, {**task.body, "name": task.name})
-    (event,) = run(events(trigger(task.task_id, version_id=first)))
-    assert event.payload == {"task_id": task.task_id, "version_id": first, "status": 2}
+    (event,) = run(events(trigger(task.task_id, task_version_id=first)))
+    assert event.payload == {"task_id": task.task_id, "task_version_id": first, "status": 2}
     assert state.log.counts() == {"DescribeProcessorTaskVersion": 1}
     assert lines == [f"Version '{first}' of processing task '{task.task_id}' is completed."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.providers.common.compat.sdk import DAG, Asset, Param, task
 
 from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
@@ -27,12 +27,22 @@ def sensor(task_id: str, **arguments: Any) -> ModelArtsProcessorTaskSensor:
     return ModelArtsProcessorTaskSensor(task_id=task_id, **{**PATIENCE, **arguments})
 
 
+def say_success(context: Any) -> None:
+    print("The callback is called")
+
+
 with DAG(
     "waits",
     schedule=None,
     params={
         name: Param("", type="string")
-        for name in ("failed", "stopped", "versioned", *(f"{mode}_{name}" for mode in MODES for name in RUNNING))
+        for name in (
+            "failed",
+            "stopped",
+            "versioned",
+            "version",
+            *(f"{mode}_{name}" for mode in MODES for name in RUNNING),
+        )
     },
 ):
     for mode, options in MODES.items():
@@ -42,6 +52,27 @@ with DAG(
         sensor(f"{mode}_soft_fail", processor_task_id="{{ params.failed }}", soft_fail=True, **options)
         sensor(f"{mode}_retries", processor_task_id="{{ params.failed }}", retries=1, **options)
         sensor(f"{mode}_unknown", processor_task_id="no-such-task", **options)
+        sensor(
+            f"{mode}_empty",
+            processor_task_id="{{ params.stopped }}",
+            project_id="{{ dag_run.conf.absent }}",
+            failed_statuses=(),
+            **options,
+        )
+        sensor(
+            f"{mode}_version",
+            processor_task_id="{{ params.versioned }}",
+            task_version_id="{{ params.version }}",
+            **options,
+        )
+        sensor(
+            f"{mode}_outlets",
+            processor_task_id="{{ params.failed }}",
+            failed_statuses=["stopped"],
+            outlets=[Asset(f"{mode}_ended")],
+            on_success_callback=say_success,
+            **options,
+        )
         for name, conn_id in RUNNING.items():
             sensor(
                 f"{mode}_{name}",

@@ -1,0 +1,137 @@
+"""Waits as people try them first: with ``dag.test()`` and ``airflow tasks test``, without a scheduler."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_modelarts.emulator import EmulatorServer
+
+DAG_FILE = """
+import json, os
+from datetime import datetime
+from airflow.providers.common.compat.sdk import DAG
+from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
+
+MODES = {
+    "deferrable": {"deferrable": True},
+    "ends": {"end_from_trigger": True},
+    "ends_silently": {"end_from_trigger": True, "do_xcom_push": False},
+    "triggerer": {"start_from_trigger": True, "end_from_trigger": True},
+    "version": {"deferrable": True, "task_version_id": os.environ["VERSION"]},
+}
+with DAG("inline", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
+    for name, options in MODES.items():
+        ModelArtsProcessorTaskSensor(
+            task_id=name, processor_task_id=os.environ["ID_OF_" + name], poke_interval=0.2, timeout=120, **options
+        )
+if __name__ == "__main__":
+    run = dag.test()
+    for instance in run.get_task_instances():
+        print("PUSHED", instance.task_id, json.dumps(instance.xcom_pull(task_ids=instance.task_id)))
+    print("ENDED", run.state)
+"""
+NAMES = ("deferrable", "ends", "ends_silently", "triggerer", "version")
+COMPLAINT = re.compile(
+    r"(?i)unhandled exception|GeneratorExit|has no attribute|could not be pushed|unclosed|already running|Traceback"
+    r"|was never (?:awaited|retrieved)"
+)
+
+
+class Inline:
+    """A scratch Airflow without any process, and tasks that end when they have been waited for in a trigger."""
+
+    def __init__(self, emulator: EmulatorServer, home: Path) -> None:
+        self._emulator = emulator
+        add = emulator.state.add_task
+        self.tasks = {name: add(duration=1e6) for name in NAMES if name != "version"}
+        self.tasks["version"] = add(duration=1e6, template="sys_data_cleaning")
+        dags = home / "dags"
+        dags.mkdir()
+        (dags / "inline.py").write_text(DAG_FILE)
+        self._file = dags / "inline.py"
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW_CONN_MODELARTS_DEFAULT": emulator.airflow_connection(),
+            "VERSION": self.tasks["version"].versions[0].version_id,
+            **{f"ID_OF_{name}": task.task_id for name, task in self.tasks.items()},
+        }
+        self.airflow("db", "migrate")
+
+    def airflow(self, *arguments: str) -> str:
+        return self._run("-m", "airflow", *arguments)
+
+    def dag_test(self) -> str:
+        return self._run(str(self._file))
+
+    def _run(self, *arguments: str) -> str:
+        over = threading.Event()
+        ending = threading.Thread(target=self._end_what_is_waited_for, args=(over,))
+        ending.start()
+        try:
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=400,
+                check=False,
+            )
+        finally:
+            over.set()
+            ending.join()
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def _end_what_is_waited_for(self, over: threading.Event) -> None:
+        """End each task at the second look at it: the first is a worker's, and the next a trigger's."""
+        while not over.wait(0.1):
+            looks = [entry.path for entry in self._emulator.state.log.entries()]
+            for task in self.tasks.values():
+                if sum(task.task_id in path for path in looks) >= 2:
+                    self._emulator.state.finish(task.task_id)
+
+
+@pytest.fixture
+def inline(scratch: Path) -> Iterator[Inline]:
+    with EmulatorServer() as emulator:
+        yield Inline(emulator, scratch)
+
+
+def test_dag_test_is_clean_and_pushes_what_every_mode_pushes(inline: Inline) -> None:
+    said = inline.dag_test()
+    assert COMPLAINT.findall(said) == [], said
+    pushed = dict(re.findall(r"PUSHED (\w+) (.*)", said))
+    expected = {
+        name: f'{{"task_id": "{task.task_id}", "status": 2, "status_name": "completed"}}'
+        for name, task in inline.tasks.items()
+    }
+    version = inline.tasks["version"]
+    expected["version"] = (
+        f'{{"task_id": "{version.task_id}", "task_version_id": "{version.versions[0].version_id}", "status": 2, '
+        '"status_name": "completed"}'
+    )
+    expected["ends_silently"] = "null"
+    assert pushed == expected
+    assert "ENDED success" in said or "ENDED DagRunState.SUCCESS" in said
+
+
+@pytest.mark.parametrize("name", ["deferrable", "ends_silently", "triggerer"])
+def test_tasks_test_is_clean(inline: Inline, name: str) -> None:
+    if AIRFLOW_V_3_0_PLUS:
+        inline.airflow("dags", "reserialize")
+    said = inline.airflow("tasks", "test", "inline", name)
+    assert COMPLAINT.findall(said) == [], said
+    assert f"Processing task '{inline.tasks[name].task_id}' is completed" in said
