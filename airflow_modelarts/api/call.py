@@ -12,6 +12,7 @@ from airflow_modelarts.api.auth import Context, Credentials, Grant, GrantCache
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsError, ModelArtsNotFoundError
 from airflow_modelarts.api.exchange import Exchange, Retries
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.rate import RateLimiter
 from airflow_modelarts.api.signing import encode
 from airflow_modelarts.api.transport import Flow, ReadConnection, Request, Response, Step
 
@@ -29,6 +30,7 @@ class Client:
     :param cache: of grants; shared by everything in the process.
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1), for the jitter of pauses.
+    :param limiter: paces the requests to ModelArts; shared by everything of the connection in the process.
     """
 
     endpoint: str
@@ -37,6 +39,7 @@ class Client:
     cache: GrantCache = field(repr=False, compare=False)
     now: Callable[[], float] = field(repr=False, compare=False)
     random: Callable[[], float] = field(repr=False, compare=False)
+    limiter: RateLimiter | None = field(default=None, repr=False, compare=False)
 
 
 def call(operation: Operation[T], retries: Retries) -> Flow[T]:
@@ -148,6 +151,7 @@ def _authorized(
         now=client.now,
         random=client.random,
         may_have_happened=may_have_happened,
+        limiter=client.limiter,
     )
     try:
         return (yield from exchange.run(build, read))

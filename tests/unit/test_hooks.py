@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import redact
 from requests_mock import Mocker
 
 from airflow_modelarts.api import operations
+from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 
 PROJECT = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef"
@@ -175,3 +176,40 @@ def test_a_key_of_the_environment_is_masked_in_logs(
 
 async def _wait_for(reading: Any) -> None:
     await reading
+
+
+def test_hooks_of_one_connection_share_its_rate_whatever_their_project(set_connection: Callable[..., None]) -> None:
+    def limiter_of(**how: Any) -> Any:
+        return ModelArtsHook(**how).get_conn().client.limiter
+
+    async def limiter_in_a_triggerer() -> Any:
+        async with ModelArtsAsyncHook(project_id="another") as hook:
+            return (await hook._driver.settings()).client.limiter
+
+    assert limiter_of() is limiter_of(project_id="another") is asyncio.run(limiter_in_a_triggerer())
+    assert limiter_of() is not limiter_of(endpoint="https://elsewhere.example.com")
+    before = limiter_of()
+    set_connection(password="rotated")
+    assert limiter_of() is before
+
+
+def test_a_twin_shares_the_rate_but_no_turn(requests_mock: Mocker, pauses: list[float]) -> None:
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", [{"status_code": 429}, {"json": {"task_id": "abc"}}])
+    hook = ModelArtsHook()
+    hook.describe_processor_task("abc")
+    limiter = hook.get_conn().client.limiter
+    other = hook.twin(Retries(attempts=1)).get_conn().client.limiter
+    assert limiter is not None
+    assert other is not None
+    assert other is not limiter
+    assert other.rate == limiter.rate < 2
+
+
+def test_a_worker_paces_its_requests_once_it_was_throttled(requests_mock: Mocker, pauses: list[float]) -> None:
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", [{"status_code": 429}, *[{"json": {"task_id": "abc"}}] * 4])
+    ModelArtsHook().describe_processor_task("abc")
+    paused = len(pauses)
+    for _ in range(3):
+        ModelArtsHook().describe_processor_task("abc")
+    assert len(pauses) == paused + 3
+    assert min(pauses[paused:]) > 0.5
