@@ -1,8 +1,9 @@
-"""Calls from an event loop to functions of Airflow that block: connections, masking, XComs, states of tasks."""
+"""Calls to blocking functions of Airflow from where one must not block: an event loop, a signal handler."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,3 +31,20 @@ async def call_airflow(function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     _RUNNING.add(call)
     call.add_done_callback(_RUNNING.discard)
     return await asyncio.shield(call)
+
+
+def call_airflow_in_time(function: Callable[[], T], seconds: float, default: T) -> T:
+    """
+    Call a blocking function of Airflow from a worker's signal handler; return the default if that takes too long.
+
+    The signal may have interrupted the main thread while that held the lock of its channel to the supervisor, which is
+    not given back before the handler returns. So another thread asks, and waits for that lock (since Airflow 3.2).
+
+    :param function: what to call.
+    :param seconds: for which its answer is waited for.
+    """
+    answers: list[T] = []
+    asking = threading.Thread(target=lambda: answers.append(function()), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return answers[0] if answers else default

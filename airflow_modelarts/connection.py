@@ -17,6 +17,7 @@ from airflow_modelarts.api import auth
 from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache, InstanceAgency, PasswordToken, StaticToken
 from airflow_modelarts.api.call import Client
 from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsConfigurationError, is_template
+from airflow_modelarts.api.rate import RateLimiters
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
@@ -32,6 +33,8 @@ MAY_HOLD_BRACES = ("console_url", "security_token")
 
 #: Tokens and temporary keys of this process, whichever hook or trigger obtained them.
 GRANTS = GrantCache()
+#: What paces the requests of this process, one a connection and endpoint.
+LIMITERS = RateLimiters(time.monotonic)
 
 
 class AirflowConnection(Protocol):
@@ -136,14 +139,16 @@ class _Reader:
         self.environment: Mapping[str, str] = os.environ if self.kind == "environment" else {}
 
     def read(self) -> Settings:
+        endpoint = self.endpoint()
         client = Client(
-            endpoint=self.endpoint(),
+            endpoint=endpoint,
             project_id=self.project_id(),
             credentials=self.credentials(),
             cache=GRANTS,
             now=time.time,
             random=random.random,
             unresolved=self.unresolved(),
+            limiter=LIMITERS.find((self.connection.conn_id, endpoint)),
         )
         return Settings(
             client=client,

@@ -109,7 +109,7 @@ class Driver:
         return self._settings
 
     def twin(self) -> Driver:
-        """Return a driver that knows what this one has read, and shares neither sockets nor renewals with it."""
+        """Return a driver that knows what this one has read, and shares no sockets, renewals or turns with it."""
         twin = Driver(lambda: _with_own_grants(self._read_settings()))
         twin._settings = self._settings and _with_own_grants(self._settings)
         return twin
@@ -184,7 +184,9 @@ class Driver:
 
 
 def _with_own_grants(settings: Settings) -> Settings:
-    return replace(settings, client=replace(settings.client, cache=settings.client.cache.copy()))
+    client = settings.client
+    limiter = client.limiter and client.limiter.copy()
+    return replace(settings, client=replace(client, cache=client.cache.copy(), limiter=limiter))
 
 
 class _Head:

@@ -37,6 +37,8 @@ DEFERRED_TRY_KEY = "modelarts_deferred_try"
 STOP_ATTEMPTS = 29
 #: Seconds after which an event has left the triggerer for sure: it sends them about once a second.
 SENT_AFTER = 5.0
+#: Of a wait or a poll, which is its own retry, except where the service answers others and throttles for a moment.
+POLL_RETRIES = Retries(attempts=1, throttled_attempts=10)
 #: What is being stopped for triggers that have been killed; asyncio itself would let it be collected.
 _STOPPING: set[asyncio.Task[None]] = set()
 
@@ -179,8 +181,7 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
     def _watch(self) -> Any:
         return watch(
             (self.modelarts_conn_id, self.project_id),
-            # The wait itself is the retry.
-            lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=Retries(attempts=1)),
+            lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES),
             processor_task_id=self.processor_task_id,
             version_id=self.task_version_id,
             interval=self.poll_interval,
@@ -412,7 +413,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
                 yield event
 
     def _hook(self) -> ModelArtsAsyncHook:
-        return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=Retries(attempts=1))
+        return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)
 
     async def _pictures(self) -> AsyncGenerator[Picture, None]:
         async with self._hook() as hook, aclosing(pictures(hook, self.poll_interval, self.workspace_id)) as stream:

@@ -13,7 +13,7 @@ import contextvars
 import copy
 import math
 import random
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -47,6 +47,8 @@ CONCURRENCY = 8
 LIST_AGAIN_AFTER = 3600.0
 #: Seconds, at most, before the second try of lists that could not be read; a fifth of a shorter interval.
 SECOND_TRY_AFTER = 1.0
+#: Seconds, at most, until a throttled request is repeated when others of its round were answered.
+THROTTLED_AGAIN_AFTER = 10.0
 #: Running first: a task that starts between the two lists is in neither, and is then asked for by id.
 ACTIVE = (ProcessorTaskStatus.RUNNING, ProcessorTaskStatus.INITIALIZED)
 DEFAULT_WORKSPACE = "0"
@@ -310,32 +312,36 @@ class Watcher:
         now = self._round_began = self._loop.time()
         wanted: dict[str, set[str]] = defaultdict(set)
         versions: set[str] = set()
+        due: dict[str, float] = {}
         for wait in self._open_waits():
             if wait.due <= now + wait.interval / 2:
                 (versions if OF_VERSION in wait.processor_task_id else wanted[wait.workspace_id]).add(
                     wait.processor_task_id
                 )
-        found = 0
+                due[wait.processor_task_id] = min(wait.due, due.get(wait.processor_task_id, math.inf))
+        is_answered = False
         for workspace_id, task_ids in wanted.items():
-            found += await self._take_out_active(workspace_id, task_ids)
-        await self._ask(list(versions.union(*wanted.values())), listed=found > 0)
+            is_answered |= await self._take_out_active(workspace_id, task_ids)
+        # The longest due come first, so that a service that throttles keeps none of them waiting for ever.
+        await self._ask(sorted(versions.union(*wanted.values()), key=due.__getitem__), is_answered=is_answered)
 
-    async def _take_out_active(self, workspace_id: str, wanted: set[str]) -> int:
-        """Take out those wanted tasks that the lists of active ones have; return how many, if all went well."""
+    async def _take_out_active(self, workspace_id: str, wanted: set[str]) -> bool:
+        """Take out those wanted tasks that the lists of active ones have; return whether there were any."""
         before = len(wanted)
         if self._loop.time() < self._list_again_at.get(workspace_id, -math.inf):
-            return 0
+            return False
         failed_before = workspace_id in self._list_failures
         try:
             await self._read_lists(workspace_id, wanted)
         except ModelArtsThrottledError:
-            raise  # asking by id would make it worse
+            if len(wanted) == before:
+                raise  # asking by id would make it worse
         except ModelArtsError as error:
             self._put_off_lists(workspace_id, error)
             if error.temporary and error.retry_after and not failed_before:
                 raise  # but not a second time: nothing but the lists may be out of order
-            return 0  # it may be these lists alone that cannot or may not be read; asking by id tells
-        return before - len(wanted)
+            return False  # it may be these lists alone that cannot or may not be read; asking by id tells
+        return len(wanted) < before
 
     def _put_off_lists(self, workspace_id: str, error: ModelArtsError) -> None:
         """Let some rounds do without the lists."""
@@ -390,39 +396,57 @@ class Watcher:
         later = [max(1, self._pages.get((workspace_id, other), 1)) for other in ACTIVE[ACTIVE.index(status) + 1 :]]
         return max(rest, 0 if read else 1) + sum(later)
 
-    async def _ask(self, task_ids: Sequence[str], *, listed: bool) -> None:
+    async def _ask(self, task_ids: Sequence[str], *, is_answered: bool) -> None:
         """
         Ask for tasks by id. If nobody is answered at all, that is an outage of the service, not of one task.
 
-        :param listed: whether the lists had some of the tasks, so that the service is known to answer.
+        :param is_answered: whether the lists had some of the tasks, so that the service is known to answer.
         """
         errors: dict[str, Exception] = {}
-        answered = listed
-        limit = asyncio.Semaphore(CONCURRENCY)
+        asked, answers, throttled_in_a_row = 0, int(is_answered), 0
+        queue = deque(task_ids)
 
         async def ask(task_id: str) -> None:
-            nonlocal answered
+            nonlocal asked, answers, throttled_in_a_row
+            asked += 1
             try:
                 task = await self._api.call(_describe_status(task_id))
             except Exception as error:
                 errors[task_id] = error
-                answered = answered or _concerns_one(error)
+                answers += _concerns_one(error)
+                throttled_in_a_row = throttled_in_a_row + 1 if isinstance(error, ModelArtsThrottledError) else 0
             else:
-                answered = True
+                errors.pop(task_id, None)
+                answers, throttled_in_a_row = answers + 1, 0
                 self._take_in(task_id, task)
 
-        async def ask_unless_in_vain(task_id: str) -> None:
-            async with limit:
-                if not any(map(_concerns_all, errors.values())) and (answered or len(errors) < CONCURRENCY):
+        def is_in_vain() -> bool:
+            if throttled_in_a_row >= (CONCURRENCY if answers else 1) or any(map(_concerns_all, errors.values())):
+                return True
+            return not answers and asked > CONCURRENCY
+
+        async def ask_in_turn() -> None:
+            while queue and not is_in_vain():
+                if (task_id := queue.popleft()) in self._waits:  # a round can take minutes at a low rate
                     await ask(task_id)
 
-        for first in task_ids[:1]:
-            await ask(first)  # alone: if the credentials are refused, that need not happen a thousand times
-        await asyncio.gather(*map(ask_unless_in_vain, task_ids[1:]))
-        if errors and not answered and not any(map(_concerns_all, errors.values())):
+        if queue:
+            await ask(queue.popleft())  # alone: if the credentials are refused, that need not happen a thousand times
+        answers_before = -1
+        while queue and answers > answers_before:
+            answers_before = answers
+            await asyncio.gather(*(ask_in_turn() for _ in range(CONCURRENCY)))
+            if answers and not is_in_vain():  # the service may have been overloaded for a moment
+                queue.extend(task_id for task_id, error in errors.items() if self._is_worth_repeating(task_id, error))
+        if errors and not answers and not throttled_in_a_row and not any(map(_concerns_all, errors.values())):
             for healthy in self._healthy(task_ids):
                 await ask(healthy)  # it tells an outage of the service from one of these tasks
-        self._take_in_errors(errors, somebody_is_answered=answered)
+        self._take_in_errors(errors, somebody_is_answered=answers > 0)
+
+    def _is_worth_repeating(self, task_id: str, error: Exception) -> bool:
+        """Tell an error of an overloaded service; a task that failed in the round before may be the only one to."""
+        is_overloaded = isinstance(error, ModelArtsThrottledError) or getattr(error, "http_status", None) == 503
+        return is_overloaded and not any(wait.failures for wait in self._waits.get(task_id, ()))
 
     def _healthy(self, asked: Sequence[str]) -> list[str]:
         """Return one other task that has not failed so far, be it new; none if there is none."""
@@ -435,7 +459,11 @@ class Watcher:
             if _concerns_all(error):
                 raise error
         for task_id, error in errors.items():
-            if somebody_is_answered or _concerns_one(error):
+            if isinstance(error, ModelArtsThrottledError):
+                self._take_in_throttling(task_id, error)
+                if not somebody_is_answered:
+                    raise error
+            elif somebody_is_answered or _concerns_one(error):
                 self._take_in_error(task_id, cast("ModelArtsError", error))
             else:
                 raise error
@@ -452,6 +480,12 @@ class Watcher:
             else:
                 wait.fail(error)
 
+    def _take_in_throttling(self, task_id: str, error: ModelArtsError) -> None:
+        """Ask again soon, and after the others: where they are answered, it is no outage."""
+        for wait in self._waits.get(task_id, ()):
+            pause = min(wait.interval, THROTTLED_AGAIN_AFTER)
+            wait.due = self._loop.time() + max(pause, min(error.retry_after or 0.0, longest_pause(wait.interval)))
+
     def _observe(self, task_id: str, status: int | None) -> None:
         for wait in self._waits.get(task_id, ()):
             if not wait.over:
@@ -460,12 +494,10 @@ class Watcher:
 
 
 def _concerns_all(error: Exception) -> bool:
-    """Tell an error of the connection, of too many calls, or of ours from one that may be of a single task."""
+    """Tell an error of the connection or of ours from one that may be of a single task."""
     if isinstance(error, ModelArtsAuthenticationError):
         return error.http_status != 403  # that can be the permissions in one workspace
-    return not isinstance(error, ModelArtsError) or isinstance(
-        error, ModelArtsConfigurationError | ModelArtsThrottledError
-    )
+    return not isinstance(error, ModelArtsError) or isinstance(error, ModelArtsConfigurationError)
 
 
 def _concerns_one(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.api.exchange import Exchange, Retries
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.rate import RateLimiter
 from airflow_modelarts.api.signing import encode
 from airflow_modelarts.api.transport import ConnectionReadError, Flow, Pause, ReadConnection, Request, Response, Step
 
@@ -39,6 +40,7 @@ class Client:
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1), for the jitter of pauses.
     :param unresolved: said first where the endpoint's host name does not exist: what the user wrote, and the way out.
+    :param limiter: paces the requests to ModelArts; shared by everything of the connection in the process.
     """
 
     endpoint: str
@@ -48,6 +50,7 @@ class Client:
     now: Callable[[], float] = field(repr=False, compare=False)
     random: Callable[[], float] = field(repr=False, compare=False)
     unresolved: str = field(default="", repr=False, compare=False)
+    limiter: RateLimiter | None = field(default=None, repr=False, compare=False)
 
 
 def call(operation: Operation[T], retries: Retries) -> Flow[T]:
@@ -191,6 +194,7 @@ def _authorized(
         random=client.random,
         may_have_happened=may_have_happened,
         unresolved=client.unresolved,
+        limiter=client.limiter,
     )
     try:
         return (yield from exchange.run(build, read))

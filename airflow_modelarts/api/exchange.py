@@ -8,7 +8,8 @@ from enum import Enum
 from typing import TypeVar
 
 from airflow_modelarts.api import errors
-from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
+from airflow_modelarts.api.rate import RateLimiter, Turn
 from airflow_modelarts.api.transport import Flow, Pause, Request, Response, TransportError, send
 
 T = TypeVar("T")
@@ -32,12 +33,15 @@ class Retries:
     :param first_pause: the bound of the first pause, in seconds; it doubles with each attempt.
     :param longest_pause: where the bound stops growing, in seconds.
     :param longest_retry_after: the longest ``Retry-After`` that is honoured, in seconds.
+    :param throttled_attempts: how often it is sent beyond ``attempts`` when the service throttles it while it answers
+        other requests of the connection; each at the rate that the connection has come to.
     """
 
     attempts: int = 5
     first_pause: float = 1.0
     longest_pause: float = 30.0
     longest_retry_after: float = 60.0
+    throttled_attempts: int = 0
 
     def pause(self, attempt: int, retry_after: float | None, random: Callable[[], float]) -> float:
         """Return the seconds to wait after the given attempt, counted from 1."""
@@ -63,6 +67,7 @@ class Exchange:
     :param may_have_happened: whether an earlier exchange for the same operation may have taken effect.
     :param unresolved: what an error says first where the address has a host name that does not exist.
     :param explain: returns the error of a refusal that means something special here; None leaves it to the usual table.
+    :param limiter: paces the requests of the connection; None for a service that is asked too seldom.
     """
 
     operation: str
@@ -76,6 +81,7 @@ class Exchange:
     may_have_happened: bool = False
     unresolved: str = ""
     explain: Callable[[Response], ModelArtsError | None] = lambda _: None
+    limiter: RateLimiter | None = None
 
     def run(self, build: Callable[[], Request], parse: Callable[[Response], T]) -> Flow[T]:
         """
@@ -86,23 +92,43 @@ class Exchange:
         :raises ModelArtsError: it was refused, or no attempt got a usable answer.
         """
         may_have_happened = self.may_have_happened
-        for attempt in range(1, self.retries.attempts + 1):
+        attempt, throttled_attempts, paused = 1, self.retries.throttled_attempts, 0.0
+        while attempt <= self.retries.attempts:
+            turn, throttled = None, False
+            if self.limiter is not None:
+                turn = yield from self.limiter.wait(self.retries.longest_retry_after - paused)
             try:
-                return (yield from self._attempt(build(), parse))
+                return (yield from self._attempt(build(), parse, turn))
             except TransportError as fault:
                 error, again = self._unanswered(fault), fault.kind not in ("certificate", "tls", "too_large")
                 # A resolver can be wrong for a moment; what it says twice is so.
                 again = again and (fault.kind not in ("name", "proxy") or attempt == 1)
             except ModelArtsError as refusal:
                 error, again = refusal, refusal.temporary
+                throttled = self._is_throttled(turn, refusal)
             certainly_not_done = not error.outcome_unknown
             may_have_happened = error.outcome_unknown = may_have_happened or error.outcome_unknown
-            if not (again and (certainly_not_done or self.repeat is Repeat.ALWAYS)) or attempt == self.retries.attempts:
+            again = again and (certainly_not_done or self.repeat is Repeat.ALWAYS)
+            if again and throttled and throttled_attempts > 0:
+                throttled_attempts -= 1
+                if not isinstance(error, ModelArtsThrottledError):  # HTTP 503 can be about this one task
+                    throttled_attempts = min(throttled_attempts, 1)
+                paused = error.retry_after or 0.0
+            elif not again or attempt == self.retries.attempts:
                 raise error from None
-            yield Pause(self.retries.pause(attempt, error.retry_after, self.random))
+            else:
+                paused = self.retries.pause(attempt, error.retry_after, self.random)
+                attempt += 1
+            yield Pause(paused)
         raise ValueError("Retries.attempts must be at least 1")
 
-    def _attempt(self, request: Request, parse: Callable[[Response], T]) -> Flow[T]:
+    def _is_throttled(self, turn: Turn | None, error: ModelArtsError) -> bool:
+        """Tell the limiter of an error; return whether the request may be sent again soon."""
+        if self.limiter is None or turn is None:
+            return False
+        return self.limiter.refused(turn, error) and (error.retry_after or 0.0) <= self.retries.longest_retry_after
+
+    def _attempt(self, request: Request, parse: Callable[[Response], T], turn: Turn | None) -> Flow[T]:
         response = yield from send(request)
         if response.status == 400 and self.address.startswith("http:") and errors.wants_tls(response):
             raise self._unanswered(TransportError("it wants https", kind="tls", sent=False))
@@ -111,11 +137,14 @@ class Exchange:
                 response, operation=self.operation, target=self.target, secrets=self.secrets, now=self.now()
             )
         try:
-            return parse(response)
+            answer = parse(response)
         except ValueError:  # its text quotes the answer, so it goes no further than here
             raise errors.unreadable(
                 response, operation=self.operation, target=self.target, secrets=self.secrets
             ) from None
+        if self.limiter is not None and turn is not None:
+            self.limiter.answered(turn)
+        return answer
 
     def _unanswered(self, fault: TransportError) -> ModelArtsError:
         return errors.from_transport(

@@ -11,6 +11,7 @@ from airflow_modelarts.emulator.faults import (
     CutOff,
     Fault,
     Hold,
+    LimitRate,
     Malformed,
     Refuse,
     Reset,
@@ -30,6 +31,8 @@ class FaultOrder(BaseModel):
     A fault for the next calls that match; each kind reads the fields that are its own.
 
     - ``throttle``: 429, with ``retry_after``
+    - ``limit_rate``: 429 to calls that come faster than ``rate`` a second after a ``burst``, with ``retry_after``,
+      ``status``, ``message``; without ``times`` it lasts until it is removed
     - ``refuse``: one of the contract's codes, with ``code``, ``message``, ``status``, ``retry_after``
     - ``expired_token``: 401 as for a token that has expired
     - ``answer``: ``status``, ``body``, ``headers``
@@ -45,6 +48,7 @@ class FaultOrder(BaseModel):
 
     kind: Literal[
         "throttle",
+        "limit_rate",
         "refuse",
         "expired_token",
         "answer",
@@ -65,6 +69,8 @@ class FaultOrder(BaseModel):
     message: str | None = None
     status: Status | None = None
     retry_after: Annotated[int, Field(ge=0)] | HeaderText | None = None
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    burst: Annotated[int, Field(ge=1)] = 1
     body: str = ""
     headers: dict[HeaderName, HeaderText] = {}
     location: HeaderText = "http://emulator.invalid/"
@@ -77,7 +83,9 @@ class FaultOrder(BaseModel):
     def to_fault(self) -> Fault:
         """Return the fault that is ordered."""
         fault = self._fault()
-        fault.times, fault.skip = self.times, self.skip
+        if self.kind != "limit_rate" or "times" in self.model_fields_set:
+            fault.times = self.times
+        fault.skip = self.skip
         fault.method, fault.path, fault.operation = self.method, self.path, self.operation
         return fault
 
@@ -86,6 +94,14 @@ class FaultOrder(BaseModel):
         match self.kind:
             case "throttle":
                 return Refuse(code="APIGW.0308", retry_after=retry_after)
+            case "limit_rate":
+                return LimitRate(
+                    rate=self.rate,
+                    burst=self.burst,
+                    message=self.message,
+                    status=self.status,
+                    retry_after=retry_after,
+                )
             case "refuse":
                 return Refuse(code=self.code, message=self.message, status=self.status, retry_after=retry_after)
             case "expired_token":

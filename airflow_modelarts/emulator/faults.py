@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Awaitable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -80,6 +81,10 @@ class Fault:
         """Whether it does nothing any more, whatever calls come."""
         return False
 
+    def hits(self) -> bool:
+        """Whether it is for the call that has come now and matches."""
+        return True
+
     async def apply(self, call: Call) -> None:
         """Do to a call what it does."""
         raise NotImplementedError
@@ -127,6 +132,36 @@ class Refuse(Fault):
         if self.retry_after is not None:
             answer.headers["Retry-After"] = self.retry_after
         await call.send(answer)
+
+
+@dataclass(eq=False, kw_only=True)
+class LimitRate(Refuse):
+    """
+    Refuse calls that come faster than a rate, by default with 429; the others pass. A token bucket.
+
+    :param times: how many calls it refuses; None for all until it is removed.
+    :param rate: calls a second that pass.
+    :param burst: calls that pass at once.
+    """
+
+    kind: ClassVar[str] = "limit_rate"
+    times: int | None = None
+    code: str = "APIGW.0308"
+    rate: float
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        self._tokens, self._filled_at = float(self.burst), time.monotonic()
+
+    def hits(self) -> bool:
+        """Take a token; without one, the call is refused."""
+        now = time.monotonic()
+        self._tokens = min(float(self.burst), self._tokens + (now - self._filled_at) * self.rate)
+        self._filled_at = now
+        if self._tokens < 1:
+            return True
+        self._tokens -= 1
+        return False
 
 
 @dataclass(eq=False, kw_only=True)
@@ -297,8 +332,9 @@ class Faults:
                 if fault.skip > 0:
                     fault.skip -= 1
                     continue
-                self._count(fault)
-                return fault
+                if fault.hits():
+                    self._count(fault)
+                    return fault
         return None
 
     def _count(self, fault: Fault) -> None:
@@ -320,6 +356,13 @@ class Faults:
     def throttle_until(self, moment: float, times: int | None = 1, **match: Any) -> Refuse:
         """Answer 429 with a date in ``Retry-After``; ``moment`` in seconds since the epoch."""
         return self.throttle(times, retry_after=formatdate(moment, usegmt=True), **match)
+
+    def limit_rate(
+        self, rate: float, burst: int = 1, *, retry_after: int | str | None = None, **match: Any
+    ) -> LimitRate:
+        """Answer 429 to calls that come faster than ``rate`` a second, or what ``code`` and ``status`` say."""
+        header = None if retry_after is None else str(retry_after)
+        return self.add(LimitRate(rate=rate, burst=burst, retry_after=header, **match))
 
     def answer(
         self, status: int, body: bytes | str = b"", headers: dict[str, str] | None = None, **match: Any

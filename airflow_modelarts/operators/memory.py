@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
+
+from airflow_modelarts.airflow_calls import call_airflow_in_time
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -79,13 +80,7 @@ class Memory:
 
         When Airflow does not answer, it is assumed that a try follows as long as there are retries left.
         """
-        answers: list[bool] = []
-        # In a thread, since a signal handler may have interrupted the main thread while that held the lock of the
-        # channel to the supervisor. Then the answer comes too late, but the handler does not hang.
-        asking = threading.Thread(target=lambda: answers.append(self._ask_for_another_try()), daemon=True)
-        asking.start()
-        asking.join(ASK_TIMEOUT)
-        return answers[0] if answers else self._has_retries_left
+        return call_airflow_in_time(self._ask_for_another_try, ASK_TIMEOUT, default=self._has_retries_left)
 
     def begin(self, intent: Any) -> None:
         """Note what is about to be posted."""

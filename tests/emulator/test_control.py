@@ -162,6 +162,18 @@ def test_a_fault_is_ordered(call: Caller, order: dict[str, Any], expected: int, 
     assert call("GET").status_code == 200
 
 
+def test_a_rate_is_ordered_and_lasts_until_it_is_taken_back(call: Caller) -> None:
+    order = {"kind": "limit_rate", "rate": 0.001, "burst": 2, "retry_after": 3, "status": 503}
+    seen = call.control("POST", "/faults", order).json()
+    assert (seen["kind"], seen["times"]) == ("limit_rate", None)
+    answers = [call("GET") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 503, 503]
+    assert answers[-1].headers["Retry-After"] == "3"
+    assert call.control("GET", "/faults").json()[0]["met"] == 2
+    call.control("DELETE", f"/faults/{seen['fault_id']}")
+    assert call("GET").status_code == 200
+
+
 @pytest.mark.parametrize("kind", ["cut_off", "reset"])
 def test_a_broken_connection_is_ordered(call: Caller, kind: str) -> None:
     call.control("POST", "/faults", {"kind": kind, "operation": "ListProcessorTasks"})
@@ -205,6 +217,8 @@ def test_faults_are_taken_back_one_by_one_or_all(call: Caller) -> None:
         {"kind": "answer", "headers": {"X Y": "a"}},
         {"kind": "slow", "seconds": -1},
         {"kind": "throttle", "times": 0},
+        {"kind": "limit_rate", "rate": 0},
+        {"kind": "limit_rate", "burst": 0},
         {"kind": "throttle", "colour": "red"},
     ],
 )

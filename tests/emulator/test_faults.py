@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 
-from airflow_modelarts.emulator import EmulatorServer, EmulatorState
-from airflow_modelarts.emulator.faults import Fault, Hold
+from airflow_modelarts.emulator import EmulatorServer, EmulatorState, faults
+from airflow_modelarts.emulator.faults import Fault, Hold, LimitRate
 
 from .calling import FEATURE_ANALYSIS, Caller, refusal
 
@@ -116,6 +117,41 @@ def test_throttling_says_when_to_come_back_if_it_is_told_to(
     response = call("GET")
     assert refusal(response) == (429, "APIGW.0308")
     assert response.headers.get("Retry-After") == told
+
+
+def test_a_rate_lets_a_burst_pass_and_refuses_what_comes_too_fast(call: Caller, state: EmulatorState) -> None:
+    fault = state.faults.limit_rate(rate=0.001, burst=3, retry_after=7, method="GET")
+    answers = [call("GET") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert refusal(answers[-1]) == (429, "APIGW.0308")
+    assert answers[-1].headers["Retry-After"] == "7"
+    assert call("DELETE", "/x").status_code == 400, "another method has no part in it"
+    assert fault.met == 2
+    state.faults.remove(fault)
+    assert call("GET").status_code == 200
+
+
+def test_a_rate_lets_as_many_pass_as_time_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(faults, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    fault = LimitRate(rate=2, burst=5)
+
+    def refused(calls: int) -> int:
+        return sum(fault.hits() for _ in range(calls))
+
+    assert refused(8) == 3
+    clock.seconds += 0.25
+    assert refused(1) == 1, "half a token"
+    clock.seconds += 0.25
+    assert refused(2) == 1
+    clock.seconds += 3600
+    assert refused(8) == 3, "no more than a burst is saved up"
+
+
+def test_a_call_that_a_rate_lets_pass_meets_the_next_fault(call: Caller, state: EmulatorState) -> None:
+    state.faults.limit_rate(rate=0.001, burst=1, status=503, times=1)
+    state.faults.answer(500)
+    assert [call("GET").status_code for _ in range(3)] == [500, 503, 200]
 
 
 def test_throttling_can_name_a_moment(call: Caller, state: EmulatorState) -> None:

@@ -36,6 +36,7 @@ _FAULTS = tuple(
     Document.of({"kind": kind, "times": 1, **fields})
     for kind, fields in {
         "throttle": {"retry_after": 1, "method": "GET"},
+        "limit_rate": {"rate": 0.5, "burst": 2},
         "refuse": {"code": "ModelArts.0101", "message": "m", "status": 400},
         "expired_token": {"operation": "ListProcessorTasks"},
         "answer": {"status": 200, "body": "b", "headers": {"X-A": "b"}, "path": "/v2"},

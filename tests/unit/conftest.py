@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,10 +45,16 @@ def no_grant_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "GRANTS", connection.GrantCache())
 
 
+@pytest.fixture(autouse=True)
+def no_rate_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LIMITERS", connection.RateLimiters(time.monotonic))
+
+
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Collect the pauses instead of sleeping them."""
+    """Collect the pauses instead of sleeping them; for what paces requests, time has gone by."""
     slept: list[float] = []
+    monkeypatch.setattr(connection, "LIMITERS", connection.RateLimiters(lambda: sum(slept)))
     monkeypatch.setattr("time.sleep", slept.append)
     return slept
 

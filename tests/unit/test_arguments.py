@@ -250,7 +250,7 @@ def test_no_other_text_is_the_name_of_a_file(native: bool, caplog: pytest.LogCap
     assert not caplog.records
 
 
-@pytest.mark.parametrize("text", ["sys_data_validation", "7", "", "{'id': ", "[1"])
+@pytest.mark.parametrize("text", ["sys_data_validation", "7", "{'id': ", "[1"])
 def test_a_text_that_is_no_body_is_refused_with_the_form_of_one(text: str) -> None:
     task = rendered(operator(template="{{ x }}", inputs="{{ x }}", work_path=["{{ x }}"][0]), x=text)
     with pytest.raises(ModelArtsRequestError) as caught:

@@ -498,3 +498,40 @@ def test_a_project_name_in_the_place_of_the_id_is_told(
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(found))
     with pytest.raises(ModelArtsConfigurationError, match="'eu-de_project' looks like a project's name"):
         count()
+
+
+def test_hooks_of_one_connection_share_its_rate_whatever_their_project(set_connection: Callable[..., None]) -> None:
+    def limiter_of(**how: Any) -> Any:
+        return ModelArtsHook(**how).get_conn().client.limiter
+
+    async def limiter_in_a_triggerer() -> Any:
+        async with ModelArtsAsyncHook(project_id="another") as hook:
+            return (await hook._driver.settings()).client.limiter
+
+    assert limiter_of() is limiter_of(project_id="another") is asyncio.run(limiter_in_a_triggerer())
+    assert limiter_of() is not limiter_of(endpoint="https://elsewhere.example.com")
+    before = limiter_of()
+    set_connection(password="rotated")
+    assert limiter_of() is before
+
+
+def test_a_twin_shares_the_rate_but_no_turn(requests_mock: Mocker, pauses: list[float]) -> None:
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", [{"status_code": 429}, {"json": {"task_id": "abc"}}])
+    hook = ModelArtsHook()
+    hook.describe_processor_task("abc")
+    limiter = hook.get_conn().client.limiter
+    other = hook.twin(Retries(attempts=1)).get_conn().client.limiter
+    assert limiter is not None
+    assert other is not None
+    assert other is not limiter
+    assert other.rate == limiter.rate < 2
+
+
+def test_a_worker_paces_its_requests_once_it_was_throttled(requests_mock: Mocker, pauses: list[float]) -> None:
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", [{"status_code": 429}, *[{"json": {"task_id": "abc"}}] * 4])
+    ModelArtsHook().describe_processor_task("abc")
+    paused = len(pauses)
+    for _ in range(3):
+        ModelArtsHook().describe_processor_task("abc")
+    assert len(pauses) == paused + 3
+    assert min(pauses[paused:]) > 0.5

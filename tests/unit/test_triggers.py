@@ -575,3 +575,23 @@ def test_a_version_is_waited_for_whatever_the_task_does(state: EmulatorState, li
     assert event.payload == {"task_id": task.task_id, "task_version_id": first, "status": 2}
     assert state.log.counts() == {"DescribeProcessorTaskVersion": 1}
     assert lines == [f"Version '{first}' of processing task '{task.task_id}' is completed."]
+
+
+# Throttling
+
+
+def test_tasks_that_end_together_behind_a_gateway_that_throttles_all_end_their_waits_without_an_outage(
+    state: EmulatorState, lines: list[str]
+) -> None:
+    """In real time, since the emulator counts its calls by that."""
+    state.faults.limit_rate(rate=20, burst=5)
+    tasks = [state.add_task(status=2) for _ in range(24)]
+
+    async def all_of_them() -> list[list[TriggerEvent]]:
+        waits = (events(trigger(task.task_id, poll_interval=0.2)) for task in tasks)
+        return await asyncio.wait_for(asyncio.gather(*waits), 60)
+
+    ended = [event.payload["task_id"] for (event,) in asyncio.run(all_of_them())]
+    assert ended == [task.task_id for task in tasks]
+    assert [line for line in lines if "The wait goes on" in line] == []
+    assert state.log.count() <= 2 * 24

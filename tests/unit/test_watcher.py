@@ -23,10 +23,12 @@ from airflow_modelarts.api.errors import (
     ModelArtsRequestError,
 )
 from airflow_modelarts.api.operations import Operation, describe_processor_task
+from airflow_modelarts.api.transport import Response
+from airflow_modelarts.completions import pictures
 from airflow_modelarts.waiting import LONGEST_OUTAGE_PAUSE
 from airflow_modelarts.watcher import Changed, Ended, News, OutageBegan, OutageEnded, watch
 
-from .virtual import PAGE, History, Service, is_list, refusal, run, task_id_of, unavailable, unreachable
+from .virtual import PAGE, Gateway, History, Service, is_list, refusal, run, task_id_of, unavailable, unreachable
 
 HOUR = 3600.0
 FOREVER = ((0.0, 1),)
@@ -43,7 +45,7 @@ def now() -> float:
 
 
 def waiting(
-    service: Service, task_id: str, interval: float = 5.0, *, key: Any = "conn", **how: Any
+    service: Service | Gateway, task_id: str, interval: float = 5.0, *, key: Any = "conn", **how: Any
 ) -> AsyncGenerator[News, None]:
     return watch(key, service.open, processor_task_id=task_id, interval=interval, **how)
 
@@ -381,7 +383,7 @@ def test_throttling_among_the_questions_stops_them() -> None:
     names = [f"task {number}" for number in range(200)]
     service.add(names, (0, 2))
     run(for_a_while(8, *(waiting(service, name) for name in names)))
-    assert service.count("DescribeProcessorTask") <= 10 + watcher.CONCURRENCY
+    assert service.count("DescribeProcessorTask") <= 10 + 2 * watcher.CONCURRENCY
 
 
 def test_who_joins_during_an_outage_is_told_of_it_and_of_its_end() -> None:
@@ -541,6 +543,222 @@ def test_lists_that_ask_for_a_pause_get_it_once_and_hide_no_end() -> None:
         assert [kind for kind in kinds(heard) if kind is not Changed] == [OutageBegan, OutageEnded, Ended]
         assert heard[-1][0] <= 610
     assert service.times()[:2] == [5, 25]
+
+
+# Throttling: a gateway that lets so many requests pass at once, and so many a second
+
+THROTTLED = b'{"error_code": "APIGW.0308", "error_msg": "slow down"}'
+REFUSALS: dict[str, Callable[[], Response]] = {
+    "429": lambda: Response(429, {}, THROTTLED),
+    "429 with Retry-After": lambda: Response(429, {"retry-after": "1"}, THROTTLED),
+    "429 as a web page": lambda: Response(429, {"content-type": "text/html"}, b"<html>Too Many Requests</html>"),
+    "503": lambda: Response(503, {"content-type": "text/html"}, b"<html>Service Unavailable</html>"),
+    "503 with Retry-After": lambda: Response(503, {"retry-after": "1"}, b""),
+}
+
+
+def ends_of(heard: list[list[tuple[float, News]]]) -> list[float]:
+    return [time for each in heard for time, latest in each if isinstance(latest, Ended)]
+
+
+def outages_of(heard: list[list[tuple[float, News]]]) -> list[float]:
+    return [time for each in heard for time, latest in each if isinstance(latest, OutageBegan)]
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize(("ended", "running"), [(24, 0), (24, 40), (500, 0)])
+def test_tasks_that_ended_together_are_told_about_as_fast_as_the_gateway_permits(
+    kind: str, ended: int, running: int
+) -> None:
+    service = Service()
+    names = [f"task {number}" for number in range(ended + running)]
+    service.add(names[:ended], (0, 1), (21, 2))
+    service.add(names[ended:], *FOREVER)
+    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS[kind])
+    least = gateway.least_seconds(ended)
+    heard = run(for_a_while(30 + 2 * least, *(waiting(gateway, name) for name in names)))
+    assert len(ends_of(heard)) == ended
+    assert max(ends_of(heard)) <= 21 + 5 + 1.5 * least
+    assert outages_of(heard) == []
+    assert gateway.refused <= 12 + ended / 4, "few requests more than needed"
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rate=st.floats(0.5, 50),
+    burst=st.integers(1, 60),
+    ended=st.integers(1, 120),
+    running=st.sampled_from([0, 0, 5, 150]),
+    kind=st.sampled_from(sorted(REFUSALS)),
+    interval=st.sampled_from([5.0, 5.0, 60.0]),
+    latency=st.sampled_from([0.0, 0.02, 0.3]),
+)
+def test_no_wait_starves_whatever_the_gateway_lets_pass(
+    rate: float, burst: int, ended: int, running: int, kind: str, interval: float, latency: float
+) -> None:
+    service = Service()
+    names = [f"task {number}" for number in range(ended + running)]
+    service.add(names[:ended], (0, 1), (21, 2))
+    service.add(names[ended:], *FOREVER)
+    gateway = Gateway(service, rate, burst, REFUSALS[kind], latency=latency)
+    # Besides the questions by id, the lists: twice, since the round before may still be under way.
+    least = (ended + 6) / rate + latency * ended / watcher.CONCURRENCY
+    heard = run(for_a_while(21 + 2 * interval + 3 * least + 60, *(waiting(gateway, name, interval) for name in names)))
+    assert len(ends_of(heard)) == ended
+    blocked = float(gateway.refused) if "Retry-After" in kind else 0.0
+    assert max(ends_of(heard)) <= 21 + 1.5 * interval + 2 * least + 10 + blocked
+    passed = len(gateway.sent) - gateway.refused
+    assert gateway.refused <= 12 + passed / 2
+
+
+def test_a_gateway_that_refuses_most_requests_at_any_rate_is_no_outage() -> None:
+    """As where other processes of the same account use up what it lets pass."""
+    calls = itertools.count()
+    service = Service()
+    gateway = Gateway(service, rate=1000, burst=1000, refuse=REFUSALS["429"])
+    gateway.is_open = lambda: next(calls) % 3 == 0
+    names = [f"task {number}" for number in range(24)]
+    service.add(names, (0, 1), (21, 2))
+    heard = run(for_a_while(HOUR, *(waiting(gateway, name) for name in names)))
+    assert len(ends_of(heard)) == 24
+    assert outages_of(heard) == []
+    assert len(gateway.sent) <= 3 * (24 + 2 * 10)
+
+
+def test_a_task_that_alone_is_throttled_keeps_no_other_from_its_turn() -> None:
+    service = Service(
+        fault=lambda operation: refusal("APIGW.0308", 429) if operation.path.endswith("/throttled") else None
+    )
+    service.add(["a", "throttled"], *FOREVER)
+    run(for_a_while(600, waiting(service, "a"), waiting(service, "throttled")))
+    assert service.asked()["a"] >= 20
+    assert service.asked()["throttled"] >= 20
+
+
+def test_pages_that_were_read_before_a_throttled_one_count() -> None:
+    service = Service(
+        fault=lambda operation: refusal("APIGW.0308", 429) if operation.query.get("offset") == "2" else None
+    )
+    names = [f"task {number}" for number in range(250)]
+    service.add(names, *FOREVER)
+    heard = run(for_a_while(120, *(waiting(service, name) for name in names)))
+    assert outages_of(heard) == []
+    assert all(kinds(each) == [Changed] for each in heard)
+    assert min(service.asked()[name] for name in names[:50]) >= 20, "those on the throttled page are asked for by id"
+    assert set(service.asked()) == set(names[:50]), "those on the pages before are not"
+
+
+def test_lists_are_read_to_their_end_at_the_rate_of_the_gateway() -> None:
+    service = Service()
+    names = [f"task {number}" for number in range(500)]
+    service.add(names, *FOREVER)
+    gateway = Gateway(service, rate=1, burst=2, refuse=REFUSALS["429"])
+    heard = run(for_a_while(900, *(waiting(gateway, name, 10) for name in names)))
+    assert outages_of(heard) == []
+    assert all(kinds(each) == [Changed] for each in heard)
+    assert gateway.refused <= 900 / 8
+
+
+@pytest.mark.parametrize("kind", ["429", "503"])
+def test_projects_of_one_connection_share_its_rate(kind: str) -> None:
+    service = Service()
+    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS[kind])
+    names = [f"task {number}" for number in range(60)]
+    service.add(names, (0, 1), (21, 2))
+
+    def wait_in_its_project(number: int) -> AsyncGenerator[News, None]:
+        project_id = f"project {number % 3}"
+        key = ("conn", project_id)
+        return watch(key, lambda: gateway.open(project_id), processor_task_id=names[number], interval=5.0)
+
+    heard = run(for_a_while(90, *map(wait_in_its_project, range(60))))
+    assert len(ends_of(heard)) == 60
+    assert max(ends_of(heard)) <= 21 + 5 + 1.5 * gateway.least_seconds(60)
+    assert outages_of(heard) == []
+
+
+@pytest.mark.parametrize("waits", [1, 24])
+@pytest.mark.parametrize("kind", ["429", "503"])
+def test_an_outage_between_two_throttled_rounds_leaves_no_slow_rate_behind(kind: str, waits: int) -> None:
+    service = Service()
+    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS[kind])
+    gateway.is_open = lambda: not 100 <= now() < 1300
+    names = [f"task {number}" for number in range(waits)]
+    service.add(names, (0, 1), (50, 0), (600, 2))
+    heard = run(for_a_while(3000, *(waiting(gateway, name) for name in names)))
+    for each in heard:
+        assert [each for each in kinds(each) if each is not Changed] == [OutageBegan, OutageEnded, Ended]
+    recovered = min(time for time, passed in gateway.sent if passed and time >= 1300)
+    assert recovered <= 1300 + 1.2 * LONGEST_OUTAGE_PAUSE
+    assert max(ends_of(heard)) <= recovered + 5 + 2 * gateway.least_seconds(waits)
+
+
+def test_an_outage_that_begins_while_requests_are_paced_is_told_soon() -> None:
+    service = Service()
+    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS["429"])
+    gateway.is_open = lambda: now() < 30
+    names = [f"task {number}" for number in range(100)]
+    service.add(names, (0, 1), (21, 2))
+    heard = run(for_a_while(300, *(waiting(gateway, name) for name in names)))
+    assert 0 < len(outages_of(heard)) <= 100 - len(ends_of(heard))
+    assert max(outages_of(heard)) <= 120
+    assert sum(time >= 40 for time, _ in gateway.sent) <= 40
+
+
+def test_a_key_that_is_refused_while_requests_are_paced_ends_the_waits() -> None:
+    service = Service()
+    denied = Response(401, {}, b'{"error_code": "APIGW.0301", "error_msg": "no"}')
+    gateway = Gateway(service, rate=2, burst=5, refuse=lambda: REFUSALS["429"]() if now() < 30 else denied)
+    gateway.is_open = lambda: now() < 30
+    names = [f"task {number}" for number in range(100)]
+    service.add(names, (0, 1), (21, 2))
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*(collect(waiting(gateway, name)) for name in names), return_exceptions=True)
+
+    refused = [end for end in run(all_of_them()) if isinstance(end, BaseException)]
+    assert refused
+    assert {type(error) for error in refused} == {ModelArtsAuthenticationError}
+    assert sum(time >= 30 for time, _ in gateway.sent) <= 4 * watcher.CONCURRENCY
+
+
+def test_a_poll_of_the_event_trigger_and_the_waits_share_the_rate() -> None:
+    service = Service()
+    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS["429"])
+    service.add([f"foreign {number}" for number in range(400)], *FOREVER)
+    names = [f"task {number}" for number in range(24)]
+    service.add(names, (0, 1), (21, 2))
+    seen: list[float] = []
+
+    async def poll() -> None:
+        async with aclosing(pictures(gateway.open(), 30.0)) as stream:
+            async for _ in stream:
+                seen.append(now())
+
+    async def both() -> list[list[tuple[float, News]]]:
+        polling = asyncio.create_task(poll())
+        heard = await for_a_while(300, *(waiting(gateway, name) for name in names))
+        polling.cancel()
+        await asyncio.gather(polling, return_exceptions=True)
+        return heard
+
+    heard = run(both())
+    assert len(ends_of(heard)) == 24
+    assert outages_of(heard) == []
+    assert len(seen) >= 6
+
+
+def test_a_gateway_that_does_not_throttle_costs_no_request_more() -> None:
+    def count(through_a_gateway: bool) -> int:
+        service = Service()
+        names = [f"task {number}" for number in range(500)]
+        service.add(names[:480], *FOREVER)
+        service.add(names[480:], (0, 1), (60, 2))
+        gateway = Gateway(service, rate=10000, burst=10000, refuse=REFUSALS["429"], latency=0.0)
+        run(for_a_while(300, *(waiting(gateway if through_a_gateway else service, name) for name in names)))
+        return len(gateway.sent) if through_a_gateway else service.count()
+
+    assert count(through_a_gateway=True) == count(through_a_gateway=False)
 
 
 # What waiting cannot mend

@@ -1,0 +1,203 @@
+"""
+How fast the requests of one connection may follow each other: without a limit until the service throttles them.
+
+From then on at a rate that adapts: additive increase with each answer, multiplicative decrease with each throttled one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
+from airflow_modelarts.api.transport import Flow, Pause
+
+#: What remains of the rate after a throttled request.
+DECREASE = 0.7
+#: By how much an answer increases the rate, as a part of the rate after the last decrease. HTTP 503 can be about one
+#: task alone, so what it decreased is made up for sooner.
+INCREASE = 0.03
+INCREASE_UNAVAILABLE = 0.08
+#: Above the throttled rate by this factor, the service evidently takes more than it did, and the increase multiplies.
+PROBE_ABOVE = 1.5
+PROBE_FACTOR = 1.1
+#: The same for the first rate, until it is throttled in its turn: a guess can be far too low.
+FIRST_PROBE_FACTOR = 1.3
+#: Requests a second; no throttling decreases the rate below.
+SLOWEST_RATE = 0.1
+SLOWEST_RATE_UNAVAILABLE = 0.5
+#: Seconds; clocks and sleeping are no more exact than this.
+SHORTEST_PAUSE = 0.001
+#: Seconds whose answers tell how many requests a second are answered.
+MEASURED_SECONDS = 1.0
+#: Seconds within which an answer shows that a service that throttles is not out of order; fewer for HTTP 503, which
+#: says that it is.
+RECENT_SECONDS = 10.0
+RECENT_SECONDS_UNAVAILABLE = 2.0
+#: Seconds after the last decrease at which there is no limit any more.
+UNLIMITED_AFTER = 300.0
+#: Connections of a process that are remembered.
+MAX_CONNECTIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """
+    When a request may be sent.
+
+    :param at: by the limiter's clock, in seconds.
+    :param paced: whether it had to wait, or followed the one before about as fast as the rate permits.
+    """
+
+    at: float
+    paced: bool
+
+
+class RateLimiter:
+    """
+    Paces the requests of one connection. They are sent in the order in which they ask for their turn.
+
+    Safe to share between threads and event loops: the lock is held for moments only, and nobody waits while holding it.
+
+    :param clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()  # the garbage collector may end a flow, whoever holds it
+        self._waiting: list[object] = []
+        self._rate = math.inf
+        self._step = 0.0
+        self._throttled_rate = 0.0
+        self._decreased_at = -math.inf
+        self._blocked_at = self._blocked_until = -math.inf
+        self._next_turn = -math.inf
+        self._last_turn = -math.inf
+        self._answered_at = -math.inf
+        self._answers: deque[float] = deque()  # times of those of the last seconds
+
+    @property
+    def rate(self) -> float:
+        """Requests a second; infinite while there is no limit."""
+        return self._rate
+
+    def copy(self) -> RateLimiter:
+        """
+        Return a limiter with the same rate for which nobody waits; later changes are not shared.
+
+        It takes no lock, so it is fit for a signal handler, which may have interrupted whoever holds the lock.
+        """
+        other = copy.copy(self)
+        other._lock, other._waiting, other._answers = threading.RLock(), [], deque()
+        return other
+
+    def wait(self, longest_retry_after: float) -> Flow[Turn]:
+        """
+        Pause until it is this request's turn, and return the turn.
+
+        :param longest_retry_after: the longest ``Retry-After`` of another request that is honoured, in seconds.
+        """
+        ticket, at, waited = object(), -math.inf, False
+        with self._lock:
+            self._waiting.append(ticket)
+            longest_block = self._clock() + longest_retry_after
+        try:
+            while True:
+                with self._lock:
+                    now = max(self._clock(), at)  # a pause has been as long as it should
+                    # Those ahead may have been interrupted for good, so each delays this one by one interval at most.
+                    ahead = self._waiting.index(ticket)
+                    at = max(now, self._next_turn + ahead / self._rate, min(self._blocked_until, longest_block))
+                    if at - now < SHORTEST_PAUSE:
+                        return self._take_turn(now, waited=waited)
+                waited = True
+                yield Pause(at - now)
+        finally:
+            with self._lock:
+                self._waiting.remove(ticket)
+
+    def answered(self, turn: Turn) -> None:
+        """Record that the service let a request pass."""
+        with self._lock:
+            now = self._answered_at = self._clock()
+            self._answers.append(now)
+            measured_rate = self._measured_rate(now)
+            if turn.at > self._blocked_at:
+                self._blocked_until = now
+            if now - self._decreased_at > UNLIMITED_AFTER:
+                self._rate, self._throttled_rate = math.inf, 0.0
+            elif turn.paced and self._rate <= 2 * measured_rate:  # one that nobody used was not tried
+                self._rate += self._step
+                if self._rate > PROBE_ABOVE * self._throttled_rate:
+                    self._rate *= PROBE_FACTOR if self._throttled_rate else FIRST_PROBE_FACTOR
+
+    def refused(self, turn: Turn, error: ModelArtsError) -> bool:
+        """
+        Record an error, and return whether the service throttles this request while it answers others.
+
+        HTTP 503 counts as throttling only if others are answered.
+        """
+        is_throttled = isinstance(error, ModelArtsThrottledError)
+        if not is_throttled and error.http_status != 503:
+            if error.http_status is not None and error.http_status < 500:
+                self.answered(turn)
+            return False
+        recent = RECENT_SECONDS if is_throttled else RECENT_SECONDS_UNAVAILABLE
+        with self._lock:
+            now = self._clock()
+            is_answering = now - self._answered_at <= max(recent, 2 / self._rate)
+            if is_throttled and error.retry_after:
+                self._blocked_at, self._blocked_until = now, max(self._blocked_until, now + error.retry_after)
+            # A service that answers nobody is out of order: its callers back off, and no rate is too high.
+            if is_answering or (is_throttled and self._rate == math.inf):
+                self._decrease(turn, now, is_throttled=is_throttled)
+            return is_answering
+
+    def _take_turn(self, now: float, *, waited: bool) -> Turn:
+        paced = waited or now - self._last_turn < 2 / self._rate
+        self._last_turn = now
+        self._next_turn = max(self._next_turn, now) + 1 / self._rate
+        return Turn(now, paced)
+
+    def _decrease(self, turn: Turn, now: float, *, is_throttled: bool) -> None:
+        if self._rate == math.inf:
+            before = self._measured_rate(now)  # a guess, and rather too low
+        elif turn.paced and turn.at > self._decreased_at:
+            before = self._throttled_rate = min(self._rate, 2 * self._measured_rate(now))
+        else:
+            return  # sent before the decrease, or so long after the others that it was not the rate
+        slowest = SLOWEST_RATE if is_throttled else SLOWEST_RATE_UNAVAILABLE
+        self._rate = min(self._rate, max(DECREASE * before, slowest))
+        self._step = (INCREASE if is_throttled else INCREASE_UNAVAILABLE) * self._rate
+        self._decreased_at = now
+        self._next_turn = now + 1 / self._rate
+
+    def _measured_rate(self, now: float) -> float:
+        while self._answers and self._answers[0] < now - MEASURED_SECONDS:
+            self._answers.popleft()
+        return max(len(self._answers), 1) / MEASURED_SECONDS
+
+
+class RateLimiters:
+    """
+    The limiters of a process, one a connection.
+
+    It takes no lock, so it may be called in a signal handler.
+
+    :param clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._limiters: dict[Hashable, RateLimiter] = {}
+
+    def find(self, key: Hashable) -> RateLimiter:
+        """Return the limiter of a connection, always the same one."""
+        limiter = self._limiters.setdefault(key, RateLimiter(self._clock))
+        for oldest in list(self._limiters)[:-MAX_CONNECTIONS]:  # Airflow's form tests connections under random names
+            self._limiters.pop(oldest, None)
+        return limiter
