@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+
 from airflow_modelarts import assets
 from airflow_modelarts.lineage import ProcessorTaskLineage
 from airflow_modelarts.links import ModelArtsConsoleLink
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.hooks import ModelArtsHook
+
+
+#: Whether an XCom may be None: Airflow 3.0 sends such a one without a body, which its API server refuses.
+TAKES_NONE = AIRFLOW_V_3_1_PLUS or not AIRFLOW_V_3_0_PLUS
 
 
 class ModelArtsOperator(RefusesEmptyFields, TypedArguments):
@@ -81,10 +87,12 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         self._processor_task, self._task_version = task, version
         description = task.to_json()
         if self.do_xcom_push:
-            context["ti"].xcom_push(key="result", value=task.result)
-            context["ti"].xcom_push(key="work_path", value=description.get("work_path"))
+            outputs = {"result": task.result, "work_path": description.get("work_path")}
             if self.pushes_version:
-                context["ti"].xcom_push(key="version", value=version and version.to_json())
+                outputs["version"] = version and version.to_json()
+            for key, value in outputs.items():
+                if value is not None or TAKES_NONE:
+                    context["ti"].xcom_push(key=key, value=value)
         if self.outlets:
             assets.emit(context, self.outlets, task, version)
         # Airflow would otherwise push each field of what is returned as an XCom of its own too.
