@@ -546,6 +546,58 @@ def test_xcoms_come_by_the_time_of_their_task(api: AirflowApi) -> None:
     ]
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_links_runs_and_asset_events_are_alike_in_both_versions(
+    version: str, requests_mock: requests_mock.Mocker
+) -> None:
+    base, is_v1 = f"{ORIGIN}/api/{version}", version == "v1"
+    requests_mock.get(f"{ORIGIN}/auth/token", status_code=201, json={"access_token": "t1"})
+    links = {"ModelArts console": "https://console.example.com"}
+    requests_mock.get(f"{base}/{RUN}/taskInstances/wait/links", json=links if is_v1 else {"extra_links": links})
+    requests_mock.get(f"{base}/dags/one/dagRuns", json={"dag_runs": [{"dag_run_id": "r"}], "total_entries": 1})
+    kind = "dataset" if is_v1 else "asset"
+    uri = "dataset_uri" if is_v1 else "uri"
+    entries = [
+        {"id": number, f"{kind}_id": 7, uri: "obs://b/w", "source_task_id": "wait", "extra": extra}
+        for number, extra in ((2, None), (1, {"status": 2}))
+    ]
+    requests_mock.get(f"{base}/{kind}s/events", json={f"{kind}_events": entries, "total_entries": 2})
+    client = AirflowApi(ORIGIN, version)
+    assert client.extra_links("one", "r", "wait") == links
+    assert client.runs("one") == ["r"]
+    first, second = client.asset_events()
+    assert (first.asset_id, first.uri, first.source_task_id, first.extra) == (7, "obs://b/w", "wait", {"status": 2})
+    assert second.extra == {}
+    client.close()
+
+
+def test_the_states_of_all_assets_can_be_read(requests_mock: requests_mock.Mocker) -> None:
+    requests_mock.get(f"{ORIGIN}/auth/token", status_code=201, json={"access_token": "t1"})
+    requests_mock.get(f"{ORIGIN}/api/v2/assets", json={"assets": [{"id": 7}], "total_entries": 1})
+    store = {"asset_state_store": [{"key": "k", "value": {"a": 1}}], "total_entries": 1}
+    requests_mock.get(f"{ORIGIN}/api/v2/assets/7/state-store", json=store)
+    client = AirflowApi(ORIGIN, "v2")
+    assert [client.asset_state(asset_id) for asset_id in client.asset_ids()] == [{"k": {"a": 1}}]
+    client.close()
+
+
+def test_a_dag_that_is_paused_is_unpaused_before_it_runs(requests_mock: requests_mock.Mocker, tmp_path: Path) -> None:
+    scratch = sandbox.Sandbox(tmp_path)
+    scratch.port = 8080
+    base = f"{scratch.url}/api/{scratch.flavour.api_version}"
+    requests_mock.get(f"{scratch.url}/auth/token", status_code=201, json={"access_token": "t1"})
+    requests_mock.get(f"{base}/dags/one", json={"is_paused": True})
+    patched = requests_mock.patch(f"{base}/dags/one", json={})
+    posted = requests_mock.post(f"{base}/dags/one/dagRuns", json={})
+    run_id = scratch.trigger("one", {"a": 1})
+    assert patched.last_request.json() == {"is_paused": False}
+    assert (posted.last_request.json()["dag_run_id"], posted.last_request.json()["conf"]) == (run_id, {"a": 1})
+    requests_mock.get(f"{base}/dags/two", status_code=404, json={"detail": "no such DAG"})
+    with pytest.raises(sandbox.RunRefusedError, match=r"start a run of DAG 'two': .* HTTP 404: no such DAG"):
+        scratch.trigger("two")
+    scratch.stop()
+
+
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_airflow_api, "RETRY_INTERVAL", 0)
