@@ -346,7 +346,7 @@ def _run_in(sandbox: Sandbox, seeds: Seeds, arguments: argparse.Namespace) -> in
         try:
             run_id = sandbox.trigger(dag_id, arguments.conf)
         except RunRefusedError as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(f"{error}. A run gets its params by --conf, which takes a JSON object") from None
 
         def watch(task_instances: list[TaskInstance]) -> None:
             progress.show(task_instances)

@@ -160,7 +160,9 @@ def test_the_readmes_sensor_sees_a_seeded_task_run_and_end(
 
 def test_a_run_whose_conf_does_not_fit_is_a_usage_error(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(ROOT / "dags_examples" / "wait_for_console_task.py")]) == 2
-    assert "processor_task_id" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "processor_task_id" in errors
+    assert "--conf" in errors
     assert list(scratch.iterdir()) == []
 
 
