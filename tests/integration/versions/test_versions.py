@@ -22,7 +22,7 @@ DAGS = Path(__file__).parent / "dags"
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
 RUNNING, COMPLETED, STOPPED = 1, 2, 4
 #: Seconds for whatever should take a few, on a busy machine.
-PATIENCE = 240.0
+PATIENCE = 400.0
 
 
 @pytest.fixture(scope="module")
