@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="airflow-modelarts", description="Try DAGs that use ModelArts, without an account and without a cloud."
     )
-    parser.add_argument("--version", action="version", version=f"airflow-provider-modelarts {__version__}")
+    parser.add_argument("--version", action="version", version=f"airflow-modelarts {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser(

@@ -56,7 +56,7 @@ CHUNK_BYTES = 64 * 1024
 #: Seconds for an answer, since one that trickles resets the read timeout with every byte: on a worker for its head and
 #: its body each, in a triggerer from the request to its end. So a longer read timeout has no effect.
 LONGEST_EXCHANGE = 300.0
-USER_AGENT = f"airflow-provider-modelarts/{__version__}"
+USER_AGENT = f"airflow-modelarts/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)

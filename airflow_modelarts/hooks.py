@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
+import inspect
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import aclosing
+from types import GenericAlias
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    overload,
+)
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
@@ -22,54 +36,112 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+H = TypeVar("H", "ModelArtsHook", "ModelArtsAsyncHook")
 
 
 class _Method(Generic[P, T]):
-    """Turns the builder of an operation into a method, with its signature and its docstring."""
+    """An operation as a method of both hooks, for type checkers; ``_with_operations`` makes the real methods."""
 
     def __init__(self, build: Callable[P, Operation[T]]) -> None:
         self.build = build
-        self.__doc__ = build.__doc__
 
     @overload
     def __get__(self, hook: ModelArtsHook, owner: type) -> Callable[P, T]: ...
     @overload
-    def __get__(self, hook: ModelArtsAsyncHook, owner: type) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, hook: ModelArtsAsyncHook, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
     @overload
-    def __get__(self, hook: None, owner: type) -> Callable[P, Operation[T]]: ...
+    def __get__(self, hook: None, owner: type[ModelArtsHook]) -> Callable[Concatenate[ModelArtsHook, P], T]: ...
+    @overload
+    def __get__(
+        self, hook: None, owner: type[ModelArtsAsyncHook]
+    ) -> Callable[Concatenate[ModelArtsAsyncHook, P], Coroutine[Any, Any, T]]: ...
     def __get__(self, hook: Any, owner: type) -> Any:
-        if hook is None:
-            return self.build
+        return self
 
-        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return hook.call(self.build(*args, **kwargs))
+    def function(self) -> Callable[..., Any]:
+        """Return the method of the synchronous hook."""
+        build: Callable[..., Operation[T]] = self.build
 
-        method.__doc__ = self.__doc__
-        return method
+        def method(self: ModelArtsHook, *args: Any, **kwargs: Any) -> T:
+            return self.call(build(*args, **kwargs))
+
+        return _described(method, build, lambda result: result)
+
+    def async_function(self) -> Callable[..., Any]:
+        """Return the method of the asynchronous hook."""
+        build: Callable[..., Operation[T]] = self.build
+
+        async def method(self: ModelArtsAsyncHook, *args: Any, **kwargs: Any) -> T:
+            return await self.call(build(*args, **kwargs))
+
+        return _described(method, build, lambda result: result)
 
 
 class _ListMethod(Generic[P, T]):
-    """Turns the builder of a list operation into a method that iterates over the items of all pages."""
+    """The same of a list operation: a method that iterates over the items of all pages."""
 
     def __init__(self, build: Callable[P, ListOperation[T]]) -> None:
         self.build = build
-        self.__doc__ = build.__doc__
 
     @overload
     def __get__(self, hook: ModelArtsHook, owner: type) -> Callable[P, Iterator[T]]: ...
     @overload
     def __get__(self, hook: ModelArtsAsyncHook, owner: type) -> Callable[P, AsyncGenerator[T, None]]: ...
     @overload
-    def __get__(self, hook: None, owner: type) -> Callable[P, ListOperation[T]]: ...
+    def __get__(
+        self, hook: None, owner: type[ModelArtsHook]
+    ) -> Callable[Concatenate[ModelArtsHook, P], Iterator[T]]: ...
+    @overload
+    def __get__(
+        self, hook: None, owner: type[ModelArtsAsyncHook]
+    ) -> Callable[Concatenate[ModelArtsAsyncHook, P], AsyncGenerator[T, None]]: ...
     def __get__(self, hook: Any, owner: type) -> Any:
-        if hook is None:
-            return self.build
+        return self
 
-        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return hook.iterate(self.build(*args, **kwargs))
+    def function(self) -> Callable[..., Any]:
+        """Return the method of the synchronous hook."""
+        build: Callable[..., ListOperation[T]] = self.build
 
-        method.__doc__ = self.__doc__
-        return method
+        def method(self: ModelArtsHook, *args: Any, **kwargs: Any) -> Iterator[T]:
+            return self.iterate(build(*args, **kwargs))
+
+        return _described(method, build, lambda item: GenericAlias(Iterator, (item,)))
+
+    def async_function(self) -> Callable[..., Any]:
+        """Return the method of the asynchronous hook."""
+        build: Callable[..., ListOperation[T]] = self.build
+
+        async def method(self: ModelArtsAsyncHook, *args: Any, **kwargs: Any) -> AsyncGenerator[T, None]:
+            async with aclosing(self.iterate(build(*args, **kwargs))) as items:
+                async for item in items:
+                    yield item
+
+        return _described(method, build, lambda item: GenericAlias(AsyncGenerator, (item, None)))
+
+
+def _described(
+    method: Callable[..., Any], build: Callable[..., Any], returned: Callable[[Any], Any]
+) -> Callable[..., Any]:
+    """Give a method the name, the docstring and the signature of an operation's builder, with ``self``."""
+    hints = get_type_hints(build)
+    hints["return"] = returned(get_args(hints["return"])[0])  # of Operation[…]
+    signature = inspect.signature(build)
+    parameters = [parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items()]
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__name__, method.__doc__, method.__annotations__ = build.__name__, build.__doc__, hints
+    method.__signature__ = inspect.Signature([own, *parameters], return_annotation=hints["return"])  # type: ignore[attr-defined]  # functions take any attribute
+    return method
+
+
+def _with_operations(hook: type[H]) -> type[H]:
+    """Give a hook a method for each operation, as if it were written out in the class."""
+    for name, operation in vars(_Operations).items():
+        if isinstance(operation, _Method | _ListMethod):
+            is_async = inspect.iscoroutinefunction(hook.call)
+            method = operation.async_function() if is_async else operation.function()
+            method.__qualname__ = f"{hook.__qualname__}.{name}"
+            setattr(hook, name, method)
+    return hook
 
 
 class _Operations:
@@ -108,6 +180,11 @@ class _BaseHook(_Operations, BaseHook):
         self.modelarts_conn_id = modelarts_conn_id
         self.overrides = Overrides(project_id, region, endpoint)
         self.retries = retries or Retries()
+        self._driver: Any = self._new_driver()
+
+    def _new_driver(self) -> Driver | AsyncDriver:
+        """Return what carries out the calls."""
+        raise NotImplementedError
 
     def _read_connection(self) -> Settings:
         """Read the Airflow connection; it blocks."""
@@ -126,6 +203,7 @@ class _BaseHook(_Operations, BaseHook):
         )
 
 
+@_with_operations
 class ModelArtsHook(_BaseHook):
     """
     Calls ModelArts from a worker.
@@ -143,9 +221,10 @@ class ModelArtsHook(_BaseHook):
         the service asks for longer ones.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._driver = Driver(self._read_connection)
+    _driver: Driver
+
+    def _new_driver(self) -> Driver:
+        return Driver(self._read_connection)
 
     def call(self, operation: Operation[T]) -> T:
         """
@@ -215,6 +294,7 @@ class ModelArtsHook(_BaseHook):
         return provider.connection_form_widgets()
 
 
+@_with_operations
 class ModelArtsAsyncHook(_BaseHook):
     """
     Calls ModelArts from a triggerer: the same methods as :class:`ModelArtsHook`, to be awaited or iterated over.
@@ -222,9 +302,10 @@ class ModelArtsAsyncHook(_BaseHook):
     It takes the same arguments. As an asynchronous context manager it closes its sockets in the end.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._driver = AsyncDriver(lambda: call_airflow(self._read_connection))
+    _driver: AsyncDriver
+
+    def _new_driver(self) -> AsyncDriver:
+        return AsyncDriver(lambda: call_airflow(self._read_connection))
 
     async def call(self, operation: Operation[T]) -> T:
         """

@@ -69,7 +69,7 @@ def get_provider_info() -> dict[str, Any]:
         }
     ]
     return {
-        "package-name": "airflow-provider-modelarts",
+        "package-name": "airflow-modelarts",
         "name": "ModelArts",
         "description": "Processing tasks of `Huawei Cloud ModelArts <https://www.huaweicloud.com/intl/en-us/product/"
         "modelarts.html>`__: run them, wait for them, read them.",

@@ -29,3 +29,8 @@ def __getattr__(name: str) -> Any:
             f"The emulator needs {error.name}: in a clone of this package, pip install '.[emulator]'",
             name=error.name,
         ) from error
+
+
+def __dir__() -> list[str]:
+    """Name what is not loaded yet as well, for editors and ``help()``."""
+    return sorted({*globals(), *__all__})

@@ -42,3 +42,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'tasks')}"), name)
+
+
+def __dir__() -> list[str]:
+    """Name what is not loaded yet as well, for editors and ``help()``."""
+    return sorted({*globals(), *__all__})

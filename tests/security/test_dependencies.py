@@ -28,6 +28,8 @@ WITH_TWO = (*WITH_THE_NEWEST, "cluster", "security", "ui")
 BETWEEN = ["3.0", "3.1", "3.2"]
 PRE_RELEASE = "3.4"
 AIRFLOWS = ["3.3", "2.11", *BETWEEN]
+#: Whose classes this package derives from, or whose private attributes it sets.
+REACHED_INTO = {"aiohttp", "pydantic", "requests", "urllib3"}
 
 
 def optional(*but: str) -> list[Requirement]:
@@ -62,11 +64,20 @@ def test_a_declared_dependency_is_pinned_within_its_bounds(airflow: str, require
 
 
 @pytest.mark.parametrize("requirement", [*DECLARED, *optional()], ids=str)
-def test_a_declared_dependency_has_a_lower_bound_and_no_upper_one(requirement: Requirement) -> None:
-    # Without a lower bound a resolver may take a version that nobody has tried; an upper one fights with Airflow's.
+def test_a_declared_dependency_has_a_lower_bound(requirement: Requirement) -> None:
+    # Without one a resolver may take a version that nobody has tried.
     operators = {specifier.operator for specifier in requirement.specifier}
-    assert operators <= {">="}, str(requirement)
-    assert operators or requirement.name == "types-requests"
+    assert ">=" in operators or requirement.name == "types-requests"
+
+
+@pytest.mark.parametrize("requirement", [*DECLARED, *optional()], ids=str)
+def test_only_what_the_package_subclasses_or_reaches_into_stops_before_the_next_major_version(
+    requirement: Requirement,
+) -> None:
+    # Any other upper bound only fights with Airflow's.
+    newest = pinned("3.3")[canonicalize_name(requirement.name)]
+    upper = [str(specifier) for specifier in requirement.specifier if specifier.operator != ">="]
+    assert upper == ([f"<{newest.major + 1}"] if requirement.name in REACHED_INTO else [])
 
 
 @pytest.mark.parametrize("airflow", AIRFLOWS)

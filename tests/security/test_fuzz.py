@@ -44,9 +44,7 @@ def test_a_broken_promise_is_told_with_the_command_that_shows_it_again(
 
 
 def test_bytes_that_reach_new_code_raise_nothing_else_either() -> None:
-    pytest.importorskip(
-        "atheris", reason="atheris is not installed: pip install 'airflow-provider-modelarts[security]'"
-    )
+    pytest.importorskip("atheris", reason="atheris is not installed: pip install 'airflow-modelarts[security]'")
     finished = guided.run(20_000, 1, seconds=15)
     assert finished.returncode == 0, finished.stdout[-5000:]
     assert "DONE" in finished.stdout

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 schemathesis = pytest.importorskip(
-    "schemathesis", reason="schemathesis is not installed: pip install 'airflow-provider-modelarts[security]'"
+    "schemathesis", reason="schemathesis is not installed: pip install 'airflow-modelarts[security]'"
 )
 
 from schemathesis.specs.openapi import checks  # noqa: E402  # after the skip

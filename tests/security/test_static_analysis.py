@@ -15,7 +15,7 @@ PACKAGE = ROOT / "airflow_modelarts"
 
 
 def test_bandit_finds_nothing() -> None:
-    pytest.importorskip("bandit", reason="bandit is not installed: pip install 'airflow-provider-modelarts[security]'")
+    pytest.importorskip("bandit", reason="bandit is not installed: pip install 'airflow-modelarts[security]'")
     command = [sys.executable, "-m", "bandit", "--quiet", "--format", "json", "--recursive", str(PACKAGE)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     report = json.loads(finished.stdout)

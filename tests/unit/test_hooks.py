@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import logging
-from collections.abc import Callable
-from typing import Any
+import pydoc
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from airflow.providers.common.compat.sdk import redact
 from requests_mock import Mocker
 
+from airflow_modelarts import hooks
 from airflow_modelarts.api import operations
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 
@@ -34,10 +40,75 @@ OPERATIONS = [
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
-def test_every_operation_is_a_documented_method_with_its_own_signature(hook: type, name: str) -> None:
+def test_every_operation_is_a_method_with_the_name_signature_and_docstring_of_its_builder(
+    hook: type[Any], name: str
+) -> None:
     build = getattr(operations, name)
-    assert inspect.signature(getattr(hook, name)) == inspect.signature(build)
-    assert getattr(hook(), name).__doc__ == build.__doc__
+    expected = inspect.signature(build, eval_str=True)
+    method = getattr(hook, name)
+    assert inspect.isfunction(method)
+    assert method.__module__ == hook.__module__
+    assert (method.__name__, method.__qualname__) == (name, f"{hook.__name__}.{name}")
+    assert method.__doc__ == getattr(hook(), name).__doc__ == build.__doc__
+    bound = inspect.signature(getattr(hook(), name))
+    assert list(bound.parameters.values()) == list(expected.parameters.values())
+    assert list(inspect.signature(method).parameters) == ["self", *expected.parameters]
+    (result,) = get_args(expected.return_annotation)
+    asynchronous = hook is ModelArtsAsyncHook
+    if name.startswith("list_"):
+        returned = AsyncGenerator[result, None] if asynchronous else Iterator[result]  # type: ignore[valid-type]  # at run time
+        assert inspect.isasyncgenfunction(getattr(hook(), name)) is asynchronous
+    else:
+        returned = result
+        assert inspect.iscoroutinefunction(getattr(hook(), name)) is asynchronous
+    assert bound.return_annotation == returned
+    assert get_type_hints(method)["return"] == returned
+
+
+@pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
+def test_a_hook_names_its_arguments(hook: type[Any]) -> None:
+    assert list(inspect.signature(hook).parameters) == [
+        "modelarts_conn_id",
+        "project_id",
+        "region",
+        "endpoint",
+        "retries",
+    ]
+
+
+def test_help_lists_the_methods_with_their_signatures() -> None:
+    text = pydoc.plain(pydoc.render_doc(ModelArtsHook))
+    methods = text[text.index("Methods defined here:") : text.index("Class methods defined here:")]
+    assert all(f" {name}(self, " in methods or f" {name}(\n" in methods for name in OPERATIONS)
+    assert "describe_processor_task(task_id: str)" in pydoc.plain(
+        pydoc.render_doc(ModelArtsAsyncHook().describe_processor_task)
+    )
+
+
+def test_a_hook_that_overrides_call_is_asked_by_every_method() -> None:
+    class Recorded(ModelArtsHook):
+        def call(self, operation: Any) -> Any:
+            return operation.name
+
+    assert Recorded().describe_processor_task("abc") == "DescribeProcessorTask"
+
+
+@pytest.mark.parametrize("name", ["airflow_modelarts.operators", "airflow_modelarts.emulator"])
+def test_what_a_module_loads_when_it_is_used_is_listed_before(name: str) -> None:
+    code = f"import {name} as module; print([n for n in module.__all__ if n not in dir(module) or n in vars(module)])"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert finished.stdout == "[]\n"
+    module = importlib.import_module(name)
+    text = pydoc.plain(pydoc.render_doc(module))
+    assert all(exported in text for exported in module.__all__)
+
+
+def test_every_module_that_loads_on_use_lists_what_it_has() -> None:
+    package = Path(hooks.__file__).parent
+    sources = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+    lazy = {name for name, source in sources.items() if "\ndef __getattr__(" in source}
+    assert lazy == {"operators/__init__.py", "emulator/__init__.py"}
+    assert all("\ndef __dir__(" in sources[name] for name in lazy)
 
 
 def test_a_task_is_created_changed_run_again_stopped_and_deleted(requests_mock: Mocker) -> None:

@@ -39,7 +39,7 @@ def test_the_entry_point_leads_to_it() -> None:
     ]
     assert entry_point.load()() == provider.get_provider_info()
     assert entry_point.dist is not None
-    assert (entry_point.dist.name, entry_point.dist.version) == ("airflow-provider-modelarts", __version__)
+    assert (entry_point.dist.name, entry_point.dist.version) == ("airflow-modelarts", __version__)
 
 
 def test_every_module_and_class_that_it_names_is_there() -> None:
@@ -128,3 +128,17 @@ def test_every_field_that_is_read_has_a_place_in_the_form() -> None:
     source = (Path(provider.__file__).parent / "connection.py").read_text()
     for name in provider.CONN_FIELDS:
         assert f'"{name}"' in source, f"the form asks for {name}, and nothing reads it"
+
+
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 has no bundles of DAGs")
+def test_airflow_looks_for_the_example_dags_of_providers_without_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow 3.3 derives the module of a provider from the name of its distribution."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.providers_manager import ProvidersManager
+
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "True")
+    (ours,) = [name for name in ProvidersManager().providers if "modelarts" in name]
+    assert "dags-folder" in [bundle.name for bundle in DagBundlesManager().get_all_dag_bundles()]
+    assert [line for line in caplog.messages if ours.replace("-", "_") in line] == []
