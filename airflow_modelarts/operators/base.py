@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 from airflow_modelarts import assets
 from airflow_modelarts.lineage import ProcessorTaskLineage
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.hooks import ModelArtsHook
+
+
+_NONE_CAN_BE_PUSHED = AIRFLOW_V_3_1_PLUS or not AIRFLOW_V_3_0_PLUS
 
 
 class ModelArtsOperator(BaseOperator):
@@ -68,13 +72,19 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         self._processor_task, self._task_version = task, version
         description = task.to_json()
         if self.do_xcom_push:
-            context["ti"].xcom_push(key="result", value=task.result)
-            context["ti"].xcom_push(key="work_path", value=description.get("work_path"))
+            push_xcom(context, "result", task.result)
+            push_xcom(context, "work_path", description.get("work_path"))
             if version is not None:
                 context["ti"].xcom_push(key="version", value=version.to_json())
         if self.outlets:
             assets.emit(context, self.outlets, task, version)
         return description
+
+
+def push_xcom(context: Context, key: str, value: Any) -> None:
+    """Push an XCom, but no None in Airflow 3.0, whose API server refuses it (HTTP 422); unpushed it reads as None too."""
+    if value is not None or _NONE_CAN_BE_PUSHED:
+        context["ti"].xcom_push(key=key, value=value)
 
 
 def moment_of(name: str, given: datetime | str | None) -> datetime | None:
