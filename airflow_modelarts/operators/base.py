@@ -82,7 +82,7 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
 
 
 def push_xcom(context: Context, key: str, value: Any) -> None:
-    """Push an XCom, but no None in Airflow 3.0, whose API server refuses it (HTTP 422); unpushed it reads as None too."""
+    """Push an XCom, but no None in Airflow 3.0: its API server refuses it, and what is not pushed reads as None."""
     if value is not None or _NONE_CAN_BE_PUSHED:
         context["ti"].xcom_push(key=key, value=value)
 
