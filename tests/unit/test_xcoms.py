@@ -1,0 +1,28 @@
+"""What operators push where Airflow cannot take it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator, base
+
+
+@pytest.mark.parametrize(
+    ("none_can_be_pushed", "expected"),
+    [(True, {"result": None, "work_path": None}), (False, {})],
+    ids=["Airflow 2.11, 3.1 and later", "Airflow 3.0"],
+)
+def test_a_result_that_is_none_is_pushed_where_airflow_takes_it(
+    monkeypatch: pytest.MonkeyPatch, none_can_be_pushed: bool, expected: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(base, "TAKES_NONE", none_can_be_pushed)
+    pushed: dict[str, Any] = {}
+    instance = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    operator = ModelArtsDescribeProcessorTaskOperator(task_id="read", processor_task_id="abc")
+    context: Any = {"ti": instance}
+    operator._hand_on(context, ProcessorTask(task_id="abc"))
+    assert pushed == expected
