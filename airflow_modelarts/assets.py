@@ -22,8 +22,6 @@ SCHEME = "obs"
 _PLACE = re.compile(
     r"(?i:(?P<scheme>obs|s3):/)?/(?P<bucket>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?:/(?P<key>.*))?", re.DOTALL
 )
-# Whoever has what follows has the object.
-_SIGNATURE = re.compile(r"(?i)[?&;#](?:x-[a-z]{1,9}-)?(?:signature|security-token)=")
 # What RFC 3986 allows in a path as it is, beside letters and digits.
 _SAFE_IN_KEYS = "/!$&'()*+,;=:@~"
 # Any field of an answer may be missing, and what looks like a place in OBS is no dataset's id.
@@ -40,6 +38,8 @@ def obs_uri(place: str | None) -> str | None:
 
     :param place: ``obs://bucket/key``, ``s3://bucket/key`` (both may be percent-encoded) or ``/bucket/key`` (as it is).
     """
+    from airflow_modelarts.api.redaction import has_signature
+
     found = _PLACE.fullmatch(place or "")
     if not found:
         return None
@@ -47,7 +47,7 @@ def obs_uri(place: str | None) -> str | None:
     if found["scheme"]:
         key = unquote(key, errors="surrogateescape")
     key = key.rstrip("/")
-    if _SIGNATURE.search(key) or not {".", ".."}.isdisjoint(key.split("/")):
+    if has_signature(f"/{key}") or not {".", ".."}.isdisjoint(key.split("/")):
         return None
     try:
         path = quote(key, safe=_SAFE_IN_KEYS, errors="surrogateescape")

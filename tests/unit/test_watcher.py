@@ -816,7 +816,9 @@ def test_a_watcher_logs_and_runs_in_nobodys_context() -> None:
 
 READABLE = [
     b'{"task_id": "a", "status": 1, "workspace_id": "w", "name": "n", "inputs": [], "extra": 1}',
-    b'{"task_id": 7, "status": "2", "workspace_id": 0}',
+    b'{"task_id": "a", "status": "2", "workspace_id": 0}',
+    b'{"task_id": "a", "result": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    b'\xef\xbb\xbf{"task_id": "a", "status": 1e400, "name": "\\ud83d"}',
     b'{"task_id": "a", "status": null, "result": {"number": NaN}}',
     b'{"task_id": "a", "status": 9, "status": 2.0, "result": "[1, 2"}',
 ]
@@ -833,7 +835,7 @@ UNREADABLE = [
     b'{"task_id": "a", "status": 2.5}',
     b'{"task_id": "a", "workspace_id": {}}',
     b'{"task_id": "a", "name": "\xff"}',
-    b'{"task_id": "a", "result": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    b'{"task_id": "b", "status": 2}',
 ]
 
 
