@@ -8,13 +8,14 @@ answer or as a :class:`TransportError`.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
@@ -32,6 +33,7 @@ from urllib3.util import parse_url
 
 from airflow_modelarts import __version__
 from airflow_modelarts.api.call import Client, call, pages
+from airflow_modelarts.api.decoding import ACCEPT_ENCODING, Decoder
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
@@ -57,6 +59,7 @@ CHUNK_BYTES = 64 * 1024
 #: its body each, in a triggerer from the request to its end. So a longer read timeout has no effect.
 LONGEST_EXCHANGE = 300.0
 USER_AGENT = f"airflow-provider-modelarts/{__version__}"
+HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": ACCEPT_ENCODING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +151,15 @@ class Driver:
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status_code, headers, _read(answer))
+                headers = _headers((name, _as_utf_8(value)) for name, value in answer.raw.headers.iteritems())
+                return Response(answer.status_code, headers, _read(answer, headers.get("content-encoding", "")))
         except (requests.RequestException, urllib3_errors.HTTPError, OSError, UnicodeError) as error:
             raise _requests_fault(error) from error
 
     def _open_session(self) -> requests.Session:
         if self._session is None:
             self._session = requests.Session()
-            self._session.headers["User-Agent"] = USER_AGENT
+            self._session.headers.update(HEADERS)
             # Otherwise a ~/.netrc would replace the Authorization header. Proxies are given with each request.
             self._session.trust_env = False
             for scheme in POOLS:
@@ -169,9 +172,22 @@ def _with_own_grants(settings: Settings) -> Settings:
     return replace(settings, client=replace(settings.client, cache=settings.client.cache.copy()))
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """An answer after those that announce it, such as ``103 Early Hints``, which would be taken for it."""
+
+    def _read_status(self) -> tuple[Any, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # private, as there is no other place
+            if not 100 < status < 200 or status == 101:
+                return version, status, reason
+            while self.fp.readline(65537) not in (b"\r\n", b"\n", b""):  # its headers
+                pass
+
+
 class _GivesUp:
     """A connection that gives up on an answer whose head trickles, since each byte resets the read timeout."""
 
+    response_class = _FinalResponse
     sock: Any
     _gave_up = False
 
@@ -316,8 +332,9 @@ class AsyncDriver:
                 proxy=proxy,
                 allow_redirects=False,
             ) as answer:
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status, headers, await _read_async(answer.content))
+                headers = _headers(answer.headers.items())
+                body = await _read_async(answer.content, headers.get("content-encoding", ""))
+                return Response(answer.status, headers, body)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # a timeout is an OSError too
             raise _aiohttp_fault(error) from error
 
@@ -333,7 +350,8 @@ class AsyncDriver:
                     # the closing is lost.
                     connector=aiohttp.TCPConnector(ssl=context, keepalive_timeout=2.0),
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    headers={"User-Agent": USER_AGENT},
+                    headers=HEADERS,
+                    auto_decompress=False,
                 )
                 # aiohttp would send a PUT or DELETE again by itself, and a lost answer would look like a task that
                 # never was. There is no public switch; the drivers' tests fail should this one go.
@@ -341,28 +359,45 @@ class AsyncDriver:
         return self._session
 
 
-def _read(answer: requests.Response) -> bytes:
-    body = bytearray()
+def _headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers by name in lower case; one that came several times has all its values, as HTTP joins them."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        name, value = name.lower(), value.strip()
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
+def _as_utf_8(header: str) -> str:
+    """Read a header as aiohttp does; http.client reads it as Latin-1."""
+    return header.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+
+
+def _read(answer: requests.Response, content_encoding: str) -> bytes:
+    body, decoder = bytearray(), Decoder(content_encoding)
     give_up_at = time.monotonic() + LONGEST_EXCHANGE
     # read1 returns what has arrived, where read would wait for the whole chunk and never see the time pass.
-    while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=True):
-        _add(body, chunk)
+    while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=False):
+        _add(body, decoder.feed(chunk))
         if time.monotonic() > give_up_at:
             raise TransportError(f"no end after {LONGEST_EXCHANGE:.0f} seconds", kind="timeout", sent=True)
+    decoder.finish()
     return bytes(body)
 
 
-async def _read_async(content: aiohttp.StreamReader) -> bytes:
-    body = bytearray()
+async def _read_async(content: aiohttp.StreamReader, content_encoding: str) -> bytes:
+    body, decoder = bytearray(), Decoder(content_encoding)
     async for chunk in content.iter_any():
-        _add(body, chunk)
+        _add(body, decoder.feed(chunk))
+    decoder.finish()
     return bytes(body)
 
 
-def _add(body: bytearray, chunk: bytes) -> None:
-    body += chunk
-    if len(body) > MAX_ANSWER_BYTES:
-        raise TransportError(f"more than {MAX_ANSWER_BYTES} bytes", kind="too_large", sent=True)
+def _add(body: bytearray, pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise TransportError(f"more than {MAX_ANSWER_BYTES} bytes", kind="too_large", sent=True)
 
 
 def _tls_context(verify: bool | str) -> ssl.SSLContext | bool:
