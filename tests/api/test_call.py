@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_modelarts.api import models, operations
-from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache, PasswordToken, StaticToken
+from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache, InstanceAgency, PasswordToken, StaticToken
 from airflow_modelarts.api.call import Client, call, pages
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
@@ -699,3 +699,19 @@ def test_a_service_that_ignores_the_offset_is_read_to_an_end(
     played = play(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client(), at_most=200)
     returned = ids_of(played)
     assert len(returned) == len(set(returned))
+
+
+def security_key(name: str) -> Response:
+    """Answer as the metadata service does, with a temporary key for a day."""
+    parts = {"access": name, "secret": f"secret-of-{name}", "securitytoken": "T"}
+    return answer({"credential": {**parts, "expires_at": "2026-02-01T12:00:00.000000Z"}})
+
+
+@pytest.mark.parametrize("refusal", [refuse(403, "ModelArts.0206"), refuse(401, "APIGW.0301")], ids=["403", "401"])
+def test_a_temporary_key_of_the_agency_that_is_refused_is_replaced_once(refusal: Response) -> None:
+    no_token = refuse(404)  # the older metadata service has no session tokens
+    answers = [no_token, security_key("AK1"), refusal, no_token, security_key("AK2"), TASK]
+    played = describe(*answers, clients=(client(InstanceAgency()),))
+    assert played.value is not None
+    signed = [request.headers["Authorization"] for request in played.requests if "Authorization" in request.headers]
+    assert [text.split("Access=")[1][:3] for text in signed] == ["AK1", "AK2"]

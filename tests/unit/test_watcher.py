@@ -633,6 +633,18 @@ def test_a_watcher_that_gave_up_takes_nobody_in() -> None:
     assert kinds(run(join_before_the_first_has_read_its_error())) == [Ended]
 
 
+@pytest.mark.parametrize("code", ["ModelArts.0203", "ModelArts.0206"])
+def test_credentials_that_are_refused_as_403_concern_every_wait(code: str) -> None:
+    service = Service(fault=lambda _: refusal(code, 403))
+    service.add("abc", (0, 1), (60, 2))
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*(collect(waiting(service, each)) for each in "abc"), return_exceptions=True)
+
+    assert [type(heard) for heard in run(all_of_them())] == [ModelArtsAuthenticationError] * 3
+    assert sum(not is_list(operation) for _, operation in service.calls) == 1
+
+
 def test_permissions_that_lack_for_one_task_end_that_wait_alone() -> None:
     service = Service(fault=lambda operation: refusal(None, 403) if operation.path.endswith("/a") else None)
     service.add("abc", (0, 1), (60, 2))
