@@ -22,8 +22,6 @@ SCHEME = "obs"
 _PLACE = re.compile(
     r"(?i:(?P<scheme>obs|s3[an]?):/)?/(?P<bucket>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?:/(?P<key>.*))?", re.DOTALL
 )
-# Whoever has what follows has the object.
-_SIGNATURE = re.compile(r"(?i)[?&;#](?:x-[a-z]{1,9}-)?(?:signature|security-token)=")
 # What RFC 3986 allows in a path as it is, beside letters and digits.
 _SAFE_IN_KEYS = "/!$&'()*+,;=:@~"
 # Any field of an answer may be missing, and what looks like a place in OBS is no dataset's id.
@@ -42,6 +40,8 @@ def obs_uri(place: str | None, *, is_in_obs: bool = False) -> str | None:
         ``/bucket/key`` (as it is).
     :param is_in_obs: whether it is known to be a place in OBS; then ``bucket/key`` is one too, as some write it.
     """
+    from airflow_modelarts.api.redaction import has_signature
+
     place = place or ""
     found = _PLACE.fullmatch(place) or (_PLACE.fullmatch(f"/{place}") if is_in_obs and "/" in place else None)
     if not found:
@@ -50,7 +50,7 @@ def obs_uri(place: str | None, *, is_in_obs: bool = False) -> str | None:
     if found["scheme"]:
         key = unquote(key, errors="surrogateescape")
     key = key.rstrip("/")
-    if _SIGNATURE.search(key) or not {".", ".."}.isdisjoint(key.split("/")):
+    if has_signature(f"/{key}") or not {".", ".."}.isdisjoint(key.split("/")):
         return None
     try:
         path = quote(key, safe=_SAFE_IN_KEYS, errors="surrogateescape")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -34,8 +33,6 @@ UNKNOWN_TEMPLATE = "unknown"
 
 _NUMBERS = ("failures_allowed", "longest_seconds", "stuck_after_seconds")
 _ACTIVE = (ProcessorTaskStatus.INITIALIZED, ProcessorTaskStatus.RUNNING)
-# Databases refuse some of them in JSON, and none belongs in a table.
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,9 +372,7 @@ def _outside(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
     outside = [
         place for place in _places(task) if not _is_below(obs_uri(place, is_in_obs=True), rules.allowed_output_prefixes)
     ]
-    # What is cut off could be the signature of a link.
-    named = (obs_uri(place, is_in_obs=True) or re.split("[?&;#]", place, maxsplit=1)[0] for place in outside)
-    return ", ".join(named) or None
+    return ", ".join(obs_uri(place, is_in_obs=True) or place for place in outside) or None
 
 
 def _places(task: ProcessorTask) -> Iterator[str]:
@@ -472,9 +467,9 @@ def spoken_moment(moment: datetime) -> str:
 
 def shown(text: str, limit: int = LONGEST_NAME) -> str:
     """Return a text of the service's as it can be shown: of limited length, without signed links and line breaks."""
-    from airflow_modelarts.api.models import without_signed_links
+    from airflow_modelarts.api.redaction import printable, without_signed_links
 
-    return _cut(_CONTROL_CHARACTERS.sub(" ", without_signed_links(text)), limit)
+    return _cut(printable(without_signed_links(text)), limit)
 
 
 def _cut(text: str, limit: int) -> str:

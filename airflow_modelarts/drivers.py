@@ -34,6 +34,7 @@ from urllib3.util import parse_url
 
 from airflow_modelarts import __version__
 from airflow_modelarts.api.call import Client, call, pages
+from airflow_modelarts.api.decoding import ACCEPT_ENCODING, Decoder
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.exchange import Retries
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
@@ -69,6 +70,7 @@ LONGEST_EXCHANGE = 300.0
 #: What OpenSSL says of an answer that is not TLS.
 PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
 USER_AGENT = f"airflow-modelarts/{__version__}"
+HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": ACCEPT_ENCODING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +169,15 @@ class Driver:
                 stream=True,
             ) as answer:
                 self._reached.add(_host(request.url))
-                return Response(answer.status_code, _headers(answer.raw.headers.items()), _read(answer))
+                headers = _headers((name, _as_utf_8(value)) for name, value in answer.raw.headers.iteritems())
+                return Response(answer.status_code, headers, _read(answer, headers.get("content-encoding", "")))
         except (requests.RequestException, urllib3_errors.HTTPError, OSError, UnicodeError) as error:
             raise _told_apart(_requests_fault(error), request.url, proxy, self._reached) from error
 
     def _open_session(self) -> requests.Session:
         if self._session is None:
             self._session = requests.Session()
-            self._session.headers["User-Agent"] = USER_AGENT
+            self._session.headers.update(HEADERS)
             # Otherwise a ~/.netrc would replace the Authorization header. Proxies are given with each request.
             self._session.trust_env = False
             for scheme in POOLS:
@@ -234,6 +237,8 @@ class _Head:
 
 
 class _Answer(StandardResponse):
+    """An answer with a head of any length, after those that announce it, such as ``103 Early Hints``."""
+
     fp: Any
 
     def begin(self) -> None:
@@ -244,6 +249,14 @@ class _Answer(StandardResponse):
         finally:
             if self.fp is head:
                 self.fp = file
+
+    def _read_status(self) -> tuple[Any, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # private, as there is no other place
+            if not 100 < status < 200 or status == 101:
+                return version, status, reason
+            while self.fp.readline(LONGEST_STATUS_LINE) not in (b"\r\n", b"\n", b""):  # its headers
+                pass
 
 
 class _GivesUp:
@@ -401,7 +414,9 @@ class AsyncDriver:
                 allow_redirects=False,
             ) as answer:
                 self._reached.add(_host(request.url))
-                return Response(answer.status, _headers(answer.headers.items()), await _read_async(answer.content))
+                headers = _headers(answer.headers.items())
+                body = await _read_async(answer.content, headers.get("content-encoding", ""))
+                return Response(answer.status, headers, body)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # a timeout is an OSError too
             raise _told_apart(_aiohttp_fault(error), request.url, proxy, self._reached) from error
 
@@ -422,7 +437,8 @@ class AsyncDriver:
                         resolver=aiohttp.ThreadedResolver(),
                     ),
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    headers={"User-Agent": USER_AGENT},
+                    headers=HEADERS,
+                    auto_decompress=False,
                     max_line_size=LONGEST_LINE,
                     max_field_size=LONGEST_LINE,
                 )
@@ -434,7 +450,7 @@ class AsyncDriver:
 
 def _headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the headers of an answer, names in lower case; one that came several times has all its values."""
-    found = [(name.lower(), value) for name, value in pairs]
+    found = [(name.lower(), value.strip()) for name, value in pairs]
     size = sum(len(name) + len(value) for name, value in found)
     if len(found) > MAX_HEADERS or size > MAX_HEAD_BYTES or any(len(value) > MAX_HEADER_BYTES for _, value in found):
         raise _too_large_a_head()
@@ -452,28 +468,36 @@ def _too_large_a_head() -> TransportError:
     )
 
 
-def _read(answer: requests.Response) -> bytes:
-    body = bytearray()
+def _as_utf_8(header: str) -> str:
+    """Read a header as aiohttp does; http.client reads it as Latin-1."""
+    return header.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+
+
+def _read(answer: requests.Response, content_encoding: str) -> bytes:
+    body, decoder = bytearray(), Decoder(content_encoding)
     give_up_at = time.monotonic() + LONGEST_EXCHANGE
     # read1 returns what has arrived, where read would wait for the whole chunk and never see the time pass.
-    while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=True):
-        _add(body, chunk)
+    while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=False):
+        _add(body, decoder.feed(chunk))
         if time.monotonic() > give_up_at:
             raise TransportError(f"no end after {LONGEST_EXCHANGE:.0f} seconds", kind="timeout", sent=True)
+    decoder.finish()
     return bytes(body)
 
 
-async def _read_async(content: aiohttp.StreamReader) -> bytes:
-    body = bytearray()
+async def _read_async(content: aiohttp.StreamReader, content_encoding: str) -> bytes:
+    body, decoder = bytearray(), Decoder(content_encoding)
     async for chunk in content.iter_any():
-        _add(body, chunk)
+        _add(body, decoder.feed(chunk))
+    decoder.finish()
     return bytes(body)
 
 
-def _add(body: bytearray, chunk: bytes) -> None:
-    body += chunk
-    if len(body) > MAX_ANSWER_BYTES:
-        raise TransportError(f"more than {MAX_ANSWER_BYTES} bytes", kind="too_large", sent=True)
+def _add(body: bytearray, pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise TransportError(f"more than {MAX_ANSWER_BYTES} bytes", kind="too_large", sent=True)
 
 
 def _tls_context(verify: bool | str) -> ssl.SSLContext | bool:

@@ -26,7 +26,7 @@ from airflow_modelarts import connection, provider
 from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
-from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.exchange import DEFAULT_RETRIES, Retries
 from airflow_modelarts.compat import mask_secret
 from airflow_modelarts.connection import Overrides, Settings
 from airflow_modelarts.drivers import AsyncDriver, Driver
@@ -179,7 +179,7 @@ class _BaseHook(_Operations, BaseHook):
         super().__init__()
         self.modelarts_conn_id = modelarts_conn_id
         self.overrides = Overrides(project_id, region, endpoint)
-        self.retries = retries or Retries()
+        self.retries = retries or DEFAULT_RETRIES
         self._driver: Any = self._new_driver()
 
     def _new_driver(self) -> Driver | AsyncDriver:
@@ -219,7 +219,7 @@ class ModelArtsHook(_BaseHook):
     :param region: instead of the connection's host and region.
     :param endpoint: host or URL of ModelArts, instead of the connection's.
     :param retries: how patient each call is, by default five attempts with pauses of 15 seconds in all at most, unless
-        the service asks for longer ones.
+        the service asks for longer ones; a creation that the service throttles gets 15 attempts.
     """
 
     _driver: Driver

@@ -167,6 +167,6 @@ def _other_name(task_id: str) -> Any:
 def _error_message(text: str) -> RunFacet:
     from openlineage.client.facet_v2 import error_message_run
 
-    from airflow_modelarts.api.models import without_signed_links
+    from airflow_modelarts.api.redaction import without_signed_links
 
     return error_message_run.ErrorMessageRunFacet(without_signed_links(text), programmingLanguage="python")

@@ -31,6 +31,8 @@ from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
+from airflow_modelarts.api.json_reading import repaired, without_byte_order_mark
+from airflow_modelarts.api.models import Status
 from airflow_modelarts.api.operations import MAX_PAGE_SIZE, ListOperation, Operation, Page
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
 from airflow_modelarts.waiting import grown, longest_pause
@@ -496,7 +498,8 @@ class Watcher:
 def _concerns_all(error: Exception) -> bool:
     """Tell an error of the connection or of ours from one that may be of a single task."""
     if isinstance(error, ModelArtsAuthenticationError):
-        return error.http_status != 403  # that can be the permissions in one workspace
+        # A right that is missing can be one in a single workspace.
+        return error.asks_for_new_credentials or error.http_status != 403
     return not isinstance(error, ModelArtsError) or isinstance(error, ModelArtsConfigurationError)
 
 
@@ -515,8 +518,19 @@ class _Standing(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     task_id: str
-    status: int | None = None
+    status: Status = None
     workspace_id: str | None = None
+
+
+def _read_standing(body: bytes) -> _Standing:
+    body = without_byte_order_mark(body)
+    try:
+        return _Standing.model_validate_json(body)
+    except ValueError:
+        readable = repaired(body, 2)
+        if readable == body:
+            raise
+    return _Standing.model_validate_json(readable)
 
 
 def _describe_status(waited_for: str) -> Operation[_Standing]:
@@ -527,7 +541,7 @@ def _describe_status(waited_for: str) -> Operation[_Standing]:
         version: Operation[Any] = operations.describe_processor_task_version(task_id, version_id)
         return replace(version, read=lambda body: _Standing(task_id=waited_for, status=version.read(body).status))
     task: Operation[Any] = operations.describe_processor_task(task_id)
-    return replace(task, read=_Standing.model_validate_json)
+    return replace(task, read=lambda body: operations.check_task(_read_standing(body), task_id))
 
 
 _WATCHERS: dict[Hashable, Watcher] = {}

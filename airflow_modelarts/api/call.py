@@ -57,8 +57,8 @@ def call(operation: Operation[T], retries: Retries) -> Flow[T]:
     """
     Carry out one operation.
 
-    Refused credentials are renewed once; if that does not help, the Airflow connection is read again once, for which
-    it is waited where it cannot be read.
+    A refused token or temporary key is renewed once; if that does not help, the Airflow connection is read again once.
+    Where it cannot be read then, it is waited for.
 
     :raises ModelArtsError: the service refused, or no attempt got a usable answer.
     """
@@ -107,8 +107,11 @@ def pages(operation: ListOperation[T], retries: Retries) -> Generator[Step | Pag
     """
     Carry out a list operation page by page; each page is yielded, with no item that an earlier one had.
 
-    The list shifts while it is read: an item can come twice, and one that is there all along can be missed. A page on
-    which nothing is new is passed over when the service says that there is more.
+    The list ends when ``count`` items are in hand, or at a short or empty page. ``has_more`` decides nothing, since the
+    reference contradicts itself about its meaning.
+
+    The list shifts while it is read: an item can come twice, and one that is there all along can be missed. So a full
+    page on which nothing is new does not end it at once.
     """
     seen: set[Hashable] = set()
     seen_pages: set[str] = set()  # of items that have no identity, which alone would let the service go in circles
@@ -125,7 +128,7 @@ def pages(operation: ListOperation[T], retries: Retries) -> Generator[Step | Pag
             return
         previous, stale = told, 0 if new else stale + 1
         # However far the list shifts, what is in hand fills no more pages than this.
-        if stale and (page.count is None or stale * operation.limit > in_hand):
+        if stale * operation.limit > in_hand:
             return
         if new:
             yield Page(new, page.count, page.has_more)
@@ -143,9 +146,10 @@ def _is_new(identity: Hashable | None, seen: set[Any]) -> bool:
 
 
 def _is_last(page: Page[T], limit: int, in_hand: int) -> bool:
-    if page.has_more is not None:
-        return not page.has_more
-    return len(page.items) < limit or (page.count is not None and in_hand >= page.count)
+    if len(page.items) < limit:
+        return True
+    # A count of fewer items than are on this page cannot be that of the whole list.
+    return page.count is not None and in_hand >= page.count >= len(page.items)
 
 
 def _renewing(operation: Operation[T], client: Client, retries: Retries, *, may_have_happened: bool) -> Flow[T]:
@@ -153,7 +157,7 @@ def _renewing(operation: Operation[T], client: Client, retries: Retries, *, may_
     try:
         return (yield from _authorized(operation, client, retries, grant, may_have_happened=may_have_happened))
     except ModelArtsAuthenticationError as error:
-        if error.http_status != 401:
+        if not error.asks_for_new_credentials:
             raise
         may_have_happened = error.outcome_unknown
         renewed = yield from _grant(client, retries, refused=grant, may_have_happened=may_have_happened)
@@ -199,7 +203,8 @@ def _authorized(
     try:
         return (yield from exchange.run(build, read))
     except (ModelArtsAuthenticationError, ModelArtsConfigurationError, ModelArtsNotFoundError) as error:
-        if isinstance(error, ModelArtsNotFoundError) and operation.method == "DELETE" and error.outcome_unknown:
+        is_gone = isinstance(error, ModelArtsNotFoundError) and 400 <= (error.http_status or 0) < 500
+        if operation.method == "DELETE" and error.outcome_unknown and is_gone:
             return operation.read(b"")  # an earlier attempt whose answer was lost has deleted it
         if error.http_status is not None:
             error.args = (f"{error}{about_project_id(client.project_id)}",)

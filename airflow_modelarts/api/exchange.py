@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from typing import TypeVar
 
 from airflow_modelarts.api import errors
@@ -33,8 +34,8 @@ class Retries:
     :param first_pause: the bound of the first pause, in seconds; it doubles with each attempt.
     :param longest_pause: where the bound stops growing, in seconds.
     :param longest_retry_after: the longest ``Retry-After`` that is honoured, in seconds.
-    :param throttled_attempts: how often it is sent beyond ``attempts`` when the service throttles it while it answers
-        other requests of the connection; each at the rate that the connection has come to.
+    :param throttled_attempts: how often it is sent beyond ``attempts`` while the service throttles it, or is overloaded
+        and answers other requests of the connection.
     """
 
     attempts: int = 5
@@ -49,6 +50,11 @@ class Retries:
             return min(retry_after, self.longest_retry_after)
         # The exponent is bounded because 2.0 ** 1024 overflows.
         return random() * min(self.longest_pause, self.first_pause * 2.0 ** min(attempt - 1, 60))
+
+
+#: How patient a call is by default. Of 100 tasks that submit at once to a gateway that lets in two a second, each one
+#: gets in.
+DEFAULT_RETRIES = Retries(throttled_attempts=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,9 @@ class Exchange:
         """
         may_have_happened = self.may_have_happened
         attempt, throttled_attempts, paused = 1, self.retries.throttled_attempts, 0.0
-        while attempt <= self.retries.attempts:
+        for sent in count(1):
+            if attempt > self.retries.attempts:
+                raise ValueError("Retries.attempts must be at least 1")
             turn, throttled = None, False
             if self.limiter is not None:
                 turn = yield from self.limiter.wait(self.retries.longest_retry_after - paused)
@@ -114,19 +122,24 @@ class Exchange:
                 if not isinstance(error, ModelArtsThrottledError):  # HTTP 503 can be about this one task
                     throttled_attempts = min(throttled_attempts, 1)
                 paused = error.retry_after or 0.0
+                # Tasks that create at once, each in a process of its own, do not share the limiter's pace.
+                if self.limiter is None or self.repeat is Repeat.IF_NOT_DONE:
+                    paused = self.retries.pause(sent, error.retry_after, self.random)
             elif not again or attempt == self.retries.attempts:
                 raise error from None
             else:
                 paused = self.retries.pause(attempt, error.retry_after, self.random)
                 attempt += 1
             yield Pause(paused)
-        raise ValueError("Retries.attempts must be at least 1")
+        raise AssertionError("unreachable")
 
     def _is_throttled(self, turn: Turn | None, error: ModelArtsError) -> bool:
         """Tell the limiter of an error; return whether the request may be sent again soon."""
         if self.limiter is None or turn is None:
-            return False
-        return self.limiter.refused(turn, error) and (error.retry_after or 0.0) <= self.retries.longest_retry_after
+            throttled = isinstance(error, ModelArtsThrottledError)
+        else:
+            throttled = self.limiter.refused(turn, error)
+        return throttled and (error.retry_after or 0.0) <= self.retries.longest_retry_after
 
     def _attempt(self, request: Request, parse: Callable[[Response], T], turn: Turn | None) -> Flow[T]:
         response = yield from send(request)
@@ -138,9 +151,9 @@ class Exchange:
             )
         try:
             answer = parse(response)
-        except ValueError:  # its text quotes the answer, so it goes no further than here
+        except ValueError as reason:  # its text quotes the answer, so it goes no further than here
             raise errors.unreadable(
-                response, operation=self.operation, target=self.target, secrets=self.secrets
+                response, operation=self.operation, target=self.target, secrets=self.secrets, reason=reason
             ) from None
         if self.limiter is not None and turn is not None:
             self.limiter.answered(turn)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
 
 from airflow_modelarts.api.bodies import example
-from airflow_modelarts.api.errors import LINK
+from airflow_modelarts.api.json_reading import null_for_non_finite, read_json, repaired
+from airflow_modelarts.api.redaction import may_hold_a_signed_link, printable, without_signed_links
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 
 FEATURE_ANALYSIS = "sys_data_analyse"
@@ -26,9 +24,28 @@ def parse_result(value: Any) -> Any:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
-        return _finite_json(value.encode())
+        return read_json(value.encode())
     except (ValueError, RecursionError):  # it only looked like JSON; a lone surrogate cannot be encoded either
         return value
+
+
+def _count(value: Any) -> int | None:
+    """Return a count of items; None for what is none, since a list can be read without."""
+    if isinstance(value, str | float) and not isinstance(value, bool):
+        try:
+            value = int(value)
+        except (ValueError, OverflowError):
+            return None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+#: Tells that it is unreadable only where that is a task's status for sure: a text, for example, or a fraction.
+Status = Annotated[int | None, BeforeValidator(null_for_non_finite)]
+#: A text that goes into exceptions, logs and reports as it is.
+ShownText = Annotated[str | None, AfterValidator(lambda text: text and printable(without_signed_links(text)))]
+Count = Annotated[int | None, BeforeValidator(_count)]
+#: Whatever is no truth value says nothing.
+HasMore = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance(value, bool) else None)]
 
 
 class ApiModel(BaseModel):
@@ -98,9 +115,11 @@ class HasStatus(ApiModel):
     What a task and a version have in common.
 
     :param status: see :class:`~airflow_modelarts.api.statuses.ProcessorTaskStatus`; others are not terminal.
+    :param error_msg: why it failed, on one line and without signed links; the reference has it for tasks only.
     """
 
-    status: int | None = None
+    status: Status = None
+    error_msg: ShownText = None
 
     @property
     def is_terminal(self) -> bool:
@@ -122,7 +141,7 @@ class ProcessorTask(HasStatus):
     A processing task.
 
     :param create_time: milliseconds since the epoch.
-    :param error_msg: only with status 3.
+    :param error_msg: only with status 3; on one line, and without signed links.
     :param result: parsed; only with status 2, and only for feature analysis. No dump and no JSON of a task holds it.
     :param version_id: of the *dataset*, as is ``version_name``.
     """
@@ -132,8 +151,6 @@ class ProcessorTask(HasStatus):
     description: str | None = None
     create_time: int | None = None
     duration_seconds: int | None = None
-    # It goes into exceptions, logs and reports as it is.
-    error_msg: Annotated[str | None, AfterValidator(lambda text: without_signed_links(text))] = None
     # It can be tens of megabytes, and has a place of its own wherever a task goes.
     result: Annotated[Any, BeforeValidator(parse_result)] = Field(default=None, repr=False, exclude=True)
     data_source: ProcessorDataSource | None = None
@@ -213,8 +230,8 @@ class CreatedVersion(ApiModel):
 class Listing(ApiModel):
     """One page of a list operation: its items under the operation's own name, and how many there are in all."""
 
-    count: int | None = None
-    has_more: bool | None = None
+    count: Count = None
+    has_more: HasMore = None
 
 
 class ProcessorTaskPage(Listing):
@@ -232,7 +249,7 @@ class ProcessorTaskVersionPage(Listing):
 class ProcessorTaskItemPage(Listing):
     """One page of ListProcessorTaskItems, which calls its count ``total``."""
 
-    count: int | None = Field(default=None, alias="total")
+    count: Count = Field(default=None, alias="total")
     items: list[ProcessorTaskItem] | None = None
 
 
@@ -371,22 +388,32 @@ def parse(model: type[Parsed], body: bytes) -> Parsed:
     :raises ValueError: the answer is not JSON, or not of that shape.
     """
     try:
-        # Not model_validate_json, which holds the answer twice, as JSON and as Python, while it validates.
-        parsed = model.model_validate(_finite_json(body))
-        if _might_hold_a_signed_link(body):
-            if isinstance(parsed, ProcessorTask):
-                return _without_signed_links(parsed)
-            if isinstance(parsed, ProcessorTaskPage) and parsed.tasks:
-                return parsed.model_copy(update={"tasks": [_without_signed_links(task) for task in parsed.tasks]})
+        try:
+            return _parse(model, body)
+        except (ValueError, RecursionError):
+            # A result is of no use to a wait, and must not end or prolong one, however deep it is nested.
+            readable = repaired(body, 4 if issubclass(model, Listing) else 2)
+            if readable == body:
+                raise
+        return _parse(model, readable)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _parse(model: type[Parsed], body: bytes) -> Parsed:
+    # Not model_validate_json, which holds the answer twice, as JSON and as Python, while it validates.
+    parsed = model.model_validate(read_json(body))
+    if may_hold_a_signed_link(body):
+        if isinstance(parsed, ProcessorTask):
+            return _without_signed_links(parsed)
+        if isinstance(parsed, ProcessorTaskPage) and parsed.tasks:
+            return parsed.model_copy(update={"tasks": [_without_signed_links(task) for task in parsed.tasks]})
     return parsed
 
 
 def _without_signed_links(task: TaskT) -> TaskT:
-    # The two fields that leave it by other ways than to_json: as an XCom, and in an exception's text.
-    found = {name: getattr(task, name) for name in ("result", "error_msg")}
-    return task.model_copy(update={name: without_signed_links(value) for name, value in found.items() if value})
+    # It leaves the task by another way than to_json: as an XCom of its own.
+    return task.model_copy(update={"result": without_signed_links(task.result)}) if task.result else task
 
 
 def parse_sample_results(body: bytes, *, signed_links: bool) -> SampleResultPage:
@@ -399,49 +426,3 @@ def parse_sample_results(body: bytes, *, signed_links: bool) -> SampleResultPage
 
 def _without_links(result: SampleResult) -> SampleResult:
     return SampleResult.model_validate(result.to_json())
-
-
-# An exponent with so many digits that the number may be too large for a float, and is then read as infinite.
-_LARGE_EXPONENT = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
-
-
-def _finite_json(body: bytes) -> Any:
-    """Read JSON with null for NaN and infinities: services in Python write them, XComs and PostgreSQL refuse them."""
-    value = from_json(body)
-    might_not_be_finite = b"NaN" in body or b"Infinity" in body or _LARGE_EXPONENT.search(body)
-    return _with_null_for_non_finite(value) if might_not_be_finite else value
-
-
-def _with_null_for_non_finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_null_for_non_finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_null_for_non_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# Signed for OBS or S3: whoever has the query has the file.
-_SIGNATURE_IN_QUERY = re.compile(r"(?i)[?&;](?:x-[a-z]{1,9}-)?signature=")
-
-
-def _might_hold_a_signed_link(body: bytes) -> bool:
-    # Without the "=", which some encoders write as an escape; any letter can be written as one too.
-    return any(mark in body for mark in (b"ignature", b"IGNATURE", b"signed_", b"\\u00"))
-
-
-def without_signed_links(value: Any) -> Any:
-    """Return JSON without the ``signed_…`` fields, and with the query cut off each signed link in its strings."""
-    if isinstance(value, dict):
-        return {key: without_signed_links(item) for key, item in value.items() if not _names_a_signed_link(key)}
-    if isinstance(value, list):
-        return [without_signed_links(item) for item in value]
-    return LINK.sub(_without_signature, value) if isinstance(value, str) else value
-
-
-def _without_signature(link: re.Match[str]) -> str:
-    text = link.group()
-    return re.split("[?&;]", text, maxsplit=1)[0] if _SIGNATURE_IN_QUERY.search(text) else text
-
-
-def _names_a_signed_link(key: Any) -> bool:
-    return isinstance(key, str) and key.startswith("signed_")

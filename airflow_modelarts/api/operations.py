@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from airflow_modelarts.api import models
-from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsRequestError, is_template
+from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsRequestError, OtherObjectError, is_template
 from airflow_modelarts.api.exchange import Repeat
 from airflow_modelarts.api.models import (
     CreatedTask,
@@ -69,7 +69,7 @@ class Page(Generic[T]):
     A page as paging sees it.
 
     :param count: how many there are in all; None when the answer does not say.
-    :param has_more: whether more follow; None when the answer does not say, as most operations don't.
+    :param has_more: as the answer says, which the reference explains in two ways, so that nothing can be decided by it.
     """
 
     items: list[T]
@@ -230,7 +230,7 @@ def describe_processor_task(task_id: str) -> Operation[ProcessorTask]:
         target=_task(task_id),
         method="GET",
         path=_path(task_id),
-        read=partial(models.parse, ProcessorTask),
+        read=lambda body: check_task(models.parse(ProcessorTask, body), task_id),
     )
 
 
@@ -339,7 +339,7 @@ def describe_processor_task_version(task_id: str, version_id: str) -> Operation[
         target=_version(task_id, version_id),
         method="GET",
         path=_path(task_id, "versions", version_id),
-        read=partial(models.parse, ProcessorTaskVersion),
+        read=lambda body: check_version(models.parse(ProcessorTaskVersion, body), task_id, version_id),
     )
 
 
@@ -404,6 +404,39 @@ def list_processor_task_version_results(
         read=lambda body: _page(page := models.parse_sample_results(body, signed_links=signed_links), page.results),
         identify=lambda result: (result.sample_id, result.origin_source, result.new_source),
     )
+
+
+class HasTaskId(Protocol):
+    """As much of a task as tells which one it is."""
+
+    @property
+    def task_id(self) -> str:
+        """The id."""
+
+
+TaskT = TypeVar("TaskT", bound=HasTaskId)
+
+
+def check_task(task: TaskT, task_id: str) -> TaskT:
+    """
+    Return the task that was asked for.
+
+    :raises OtherObjectError: it is another one, as a proxy's cache or a connection out of step can answer.
+    """
+    if task.task_id != task_id:
+        raise OtherObjectError("another task or version")
+    return task
+
+
+def check_version(version: ProcessorTaskVersion, task_id: str, version_id: str) -> ProcessorTaskVersion:
+    """
+    Return the version that was asked for; answers need not name it.
+
+    :raises OtherObjectError: it is another one.
+    """
+    if version.task_version_id not in (None, version_id) or version.task_id not in (None, task_id):
+        raise OtherObjectError("another task or version")
+    return version
 
 
 def _nothing(body: bytes) -> Empty:

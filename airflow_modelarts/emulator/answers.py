@@ -19,9 +19,17 @@ HTTP_STATUS = {
     # Not in the contract's table: what the vendor's gateway answers to a caller without permission for the project.
     "APIGW.0302": 403,
     "APIGW.0303": 401,
+    "APIGW.0307": 401,
     "APIGW.0308": 429,
     "APIG.0308": 429,
+    "ModelArts.0202": 401,
+    "ModelArts.0203": 403,
+    "ModelArts.0206": 403,
+    "ModelArts.4127": 401,
+    "ModelArts.4613": 403,
     "ModelArts.4614": 500,
+    "ModelArts.4750": 401,
+    "ModelArts.4826": 401,
     "ModelArts.4850": 403,
 }
 

@@ -14,8 +14,9 @@ from airflow_modelarts.emulator.accounts import KeyPair, User
 from airflow_modelarts.emulator.answers import NotFoundShape, to_json
 from airflow_modelarts.emulator.control_faults import FaultOrder, FaultSeen, fault_seen
 from airflow_modelarts.emulator.faults import Fault, Hold
+from airflow_modelarts.emulator.gateway import KeyRefusal, TokenRefusal
 from airflow_modelarts.emulator.state import EmulatorState
-from airflow_modelarts.emulator.tasks import ResultForm, Task, TaskRule
+from airflow_modelarts.emulator.tasks import HasMoreMeaning, ResultForm, Task, TaskRule
 from airflow_modelarts.emulator.validation import DEEPEST_JSON, check_depth
 
 #: Seconds; longer than any test, and short enough for dates to stay dates.
@@ -52,6 +53,9 @@ class SettingsChange(_Order):
     sample_count: Count | None = None
     result_form: ResultForm | None = None
     not_found: NotFoundShape | None = None
+    has_more: HasMoreMeaning | None = None
+    refused_token: TokenRefusal | None = None
+    refused_key: KeyRefusal | None = None
     token_lifetime: Seconds | None = None
     running_limit: Count | None = None
     unfinished_limit: Count | None = None

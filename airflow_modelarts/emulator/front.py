@@ -143,6 +143,8 @@ class _Call:
             projects=self.state.projects,
             accounts=self.state.accounts,
             now=self.now,
+            refused_token=self.state.settings.refused_token,
+            refused_key=self.state.settings.refused_key,
         )
 
     async def _ask_service(self) -> Answer:

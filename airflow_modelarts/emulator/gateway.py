@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 from urllib.parse import parse_qsl
 
 from airflow_modelarts.api import signing
@@ -17,6 +18,10 @@ from airflow_modelarts.emulator.answers import Refusal
 #: Seconds that a caller's clock may be off.
 CLOCK_WINDOW = 15 * 60
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+
+#: With which code a token or an access key is refused that is not valid (any more); the reference has several.
+TokenRefusal = Literal["APIGW.0301", "APIGW.0307", "ModelArts.0202", "ModelArts.0203", "ModelArts.4127"]
+KeyRefusal = Literal["APIGW.0301", "ModelArts.0206"]
 
 _AUTHORIZATION = re.compile(
     rf"{signing.ALGORITHM} Access=(?P<key>[^,\s]+), ?SignedHeaders=(?P<names>[^,\s]+), ?"
@@ -52,23 +57,34 @@ class Arrival:
         return values[0] if values else None
 
 
-def authorize(arrival: Arrival, project_id: str, *, projects: Collection[str], accounts: Accounts, now: float) -> None:
+def authorize(
+    arrival: Arrival,
+    project_id: str,
+    *,
+    projects: Collection[str],
+    accounts: Accounts,
+    now: float,
+    refused_token: TokenRefusal = "APIGW.0301",  # noqa: S107  # nosec B107 - a code
+    refused_key: KeyRefusal = "APIGW.0301",
+) -> None:
     """
     Let a request in, or not.
 
     :param project_id: the project in the request's path.
     :param projects: ids of the projects that exist.
     :param now: the gateway's clock, in seconds since the epoch.
+    :param refused_token: the code for a token that is not valid or has expired.
+    :param refused_key: the code for an access key that does not exist or has expired.
     :raises Refusal: the caller is not let in; the message says why, which the real gateway does less plainly.
     """
     token = arrival.header("x-auth-token")
     if token is None:
-        key = verify_signature(arrival, accounts, now)
+        key = verify_signature(arrival, accounts, now, refused_key)
         allowed, scope = key.projects, arrival.header("x-project-id")
     else:
         known = accounts.find_token(token)
         if known is None or known.expires_at <= now:
-            raise _refused("the token is not valid or has expired")
+            raise _refused("the token is not valid or has expired", refused_token)
         allowed, scope = None, known.project_id
     if scope is None:
         raise Refusal("ModelArts.0204")
@@ -78,7 +94,9 @@ def authorize(arrival: Arrival, project_id: str, *, projects: Collection[str], a
         raise Refusal("APIGW.0302", "these credentials do not permit the use of this project")
 
 
-def verify_signature(arrival: Arrival, accounts: Accounts, now: float) -> KeyPair:
+def verify_signature(
+    arrival: Arrival, accounts: Accounts, now: float, refused_key: KeyRefusal = "APIGW.0301"
+) -> KeyPair:
     """
     Return the key pair that has signed the request.
 
@@ -92,7 +110,7 @@ def verify_signature(arrival: Arrival, accounts: Accounts, now: float) -> KeyPai
         raise _refused("the Authorization header is malformed")
     key = accounts.find_key(parsed["key"])
     if key is None or (key.expires_at is not None and key.expires_at <= now):
-        raise _refused("the access key does not exist or has expired")
+        raise _refused("the access key does not exist or has expired", refused_key)
     names = parsed["names"].split(";")
     date = arrival.header(signing.DATE_HEADER.lower()) or ""
     _check_clock(date, now)
@@ -147,5 +165,5 @@ def _payload_hash(arrival: Arrival) -> str:
     raise _refused("X-Sdk-Content-Sha256 is not the hash of the body")
 
 
-def _refused(reason: str) -> Refusal:
-    return Refusal("APIGW.0301", f"Incorrect IAM authentication information: {reason}")
+def _refused(reason: str, code: str = "APIGW.0301") -> Refusal:
+    return Refusal(code, f"Incorrect IAM authentication information: {reason}")

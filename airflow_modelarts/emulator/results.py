@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
-from airflow_modelarts.emulator.tasks import COMPLETED, ResultForm, Version, sources_of
+from airflow_modelarts.emulator.tasks import COMPLETED, HasMoreMeaning, ResultForm, Version, sources_of
 
 RESERVED, MODIFIED, DELETED, ADDED = range(4)
 #: What happens to ten samples in a row; it repeats.
@@ -56,13 +56,21 @@ def sample_counts(version: Version, now: float) -> dict[str, int]:
 
 
 def sample_results(
-    version: Version, *, result_property: int, offset: int, limit: int, process_parameter: str | None, now: float
+    version: Version,
+    *,
+    result_property: int,
+    offset: int,
+    limit: int,
+    process_parameter: str | None,
+    now: float,
+    has_more: HasMoreMeaning = "more_follow",
 ) -> dict[str, Any]:
     """
     Return one page of a completed version's sample results; only the page is made, however many there are.
 
     :param result_property: -1 for all.
     :param offset: the page's number.
+    :param has_more: what ``has_more`` means.
     """
     properties = set(PATTERN) if result_property == -1 else {result_property}
     places = [index for index, kind in enumerate(PATTERN) if kind in properties]
@@ -70,9 +78,10 @@ def sample_results(
     count = count_samples(total, properties)
     positions = range(count)[offset * limit : (offset + 1) * limit]
     numbers = (position // len(places) * len(PATTERN) + places[position % len(places)] for position in positions)
+    more_follow = (offset + 1) * limit < count
     return {
         "count": count,
-        "has_more": (offset + 1) * limit < count,
+        **({} if has_more == "absent" else {"has_more": more_follow is (has_more == "more_follow")}),
         "results": [_sample(version, number, process_parameter, now) for number in numbers],
     }
 

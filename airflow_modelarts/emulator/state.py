@@ -10,6 +10,7 @@ from airflow_modelarts.emulator import accounts, results, validation
 from airflow_modelarts.emulator.accounts import Accounts
 from airflow_modelarts.emulator.answers import NotFound, NotFoundShape, Refusal
 from airflow_modelarts.emulator.faults import Faults
+from airflow_modelarts.emulator.gateway import KeyRefusal, TokenRefusal
 from airflow_modelarts.emulator.log import RequestLog
 from airflow_modelarts.emulator.projects import Project, TaskQuery, VersionQuery
 from airflow_modelarts.emulator.tasks import (
@@ -19,6 +20,7 @@ from airflow_modelarts.emulator.tasks import (
     RUNNING,
     STOPPED,
     Clock,
+    HasMoreMeaning,
     ResultForm,
     Run,
     Task,
@@ -47,6 +49,10 @@ class Settings:
     :param sample_count: samples that a version processes.
     :param result_form: how a feature analysis tells its result.
     :param not_found: how a missing task is told.
+    :param has_more: what ``has_more`` of sample results means: that ``more_follow``, or that ``all_returned`` (so the
+        reference defines it); ``absent`` leaves it out.
+    :param refused_token: the code for a token that is not valid or has expired; it decides the HTTP status, 401 or 403.
+    :param refused_key: the same for an access key.
     :param token_lifetime: seconds; of IAM's tokens.
     :param running_limit: tasks of a project whose newest run has not ended; while there are so many, no task and no
         version is created (ModelArts.4409).
@@ -59,6 +65,9 @@ class Settings:
     sample_count: int = 20
     result_form: ResultForm = "object"
     not_found: NotFoundShape = "modelarts"
+    has_more: HasMoreMeaning = "more_follow"
+    refused_token: TokenRefusal = "APIGW.0301"  # noqa: S105  # nosec B105 - a code
+    refused_key: KeyRefusal = "APIGW.0301"
     token_lifetime: float = 24 * 3600.0
     running_limit: int = 1_000_000
     unfinished_limit: int = 1_000_000
@@ -221,6 +230,7 @@ class EmulatorState:
             limit=limit,
             process_parameter=process_parameter,
             now=now,
+            has_more=self.settings.has_more,
         )
 
     # What tests ask and order

@@ -21,6 +21,7 @@ DEFAULT_ERROR_MSG = "The emulator was told to let this task fail."
 
 #: How a feature analysis tells its result: the reference declares an object and shows a string.
 ResultForm = Literal["object", "array", "json_string", "plain_string", "absent"]
+HasMoreMeaning = Literal["more_follow", "all_returned", "absent"]
 
 _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: Characters of an id of the service, as in the reference's examples.

@@ -14,12 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_modelarts.api import models, operations
-from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache, PasswordToken, StaticToken
+from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache, InstanceAgency, PasswordToken, StaticToken
 from airflow_modelarts.api.call import Client, call, pages
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,
     ModelArtsNotFoundError,
+    ModelArtsRequestError,
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
@@ -329,6 +330,99 @@ def test_an_ambiguous_deletion_may_have_happened_though_it_ended_for_want_of_a_t
     assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER)]).refusal.outcome_unknown
 
 
+@pytest.mark.parametrize("status", [500, 503, 504])
+@pytest.mark.parametrize("ambiguous", [refuse(504), TIMEOUT], ids=["504", "timeout"])
+def test_a_server_error_that_names_a_missing_task_never_counts_as_deleted(ambiguous: Answer, status: int) -> None:
+    gateway = refuse(status, "ModelArts.4700", "Unavailable gateway.")
+    played = play(call(DELETE, FIVE_TIMES), [ambiguous, *[gateway] * 4], clients=client())
+    assert isinstance(played.refusal, ModelArtsTransientError)
+
+
+def test_a_page_that_is_not_found_never_counts_as_deleted() -> None:
+    page = Response(404, {"content-type": "text/html"}, b"<html>404</html>")
+    played = play(call(DELETE, FIVE_TIMES), [refuse(504), page], clients=client())
+    assert isinstance(played.refusal, ModelArtsConfigurationError)
+
+
+def test_a_server_error_that_names_a_missing_task_does_not_end_a_reading() -> None:
+    answers = [refuse(503, "ModelArts.4700"), answer({"task_id": "abc", "status": 2})]
+    played = play(call(DESCRIBE, FIVE_TIMES), answers, clients=client())
+    assert played.value is not None
+    assert played.value.status == 2
+
+
+REFUSED_TOKEN = [
+    refuse(401),
+    refuse(403, "ModelArts.0203"),
+    refuse(403, "ModelArts.0206"),
+    refuse(401, "ModelArts.0202"),
+    refuse(401, "ModelArts.4127"),
+    refuse(401, "APIGW.0301"),
+    refuse(401, "APIGW.0307"),
+    refuse(403, "APIGW.0307"),
+    refuse(403, "ModelArts.4127"),
+    answer({"error": {"code": 401, "message": "no", "title": "Unauthorized"}}, 401),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSED_TOKEN, ids=lambda refusal: f"{refusal.status} {refusal.body[:40]!r}")
+def test_a_token_that_is_refused_is_renewed_once_whatever_the_status(refusal: Response) -> None:
+    renewed = play(call(DESCRIBE, ONCE), [token(), refusal, token("T2"), TASK], clients=client(USER))
+    assert renewed.value is not None
+    in_vain = play(call(DESCRIBE, ONCE), [token(), refusal, token("T2"), refusal], clients=[client(USER)] * 2)
+    assert isinstance(in_vain.refusal, ModelArtsAuthenticationError)
+
+
+@pytest.mark.parametrize("code", ["ModelArts.0203", "ModelArts.0206"])
+def test_a_static_token_that_is_refused_leads_to_the_connection(code: str) -> None:
+    clients = [client(StaticToken("old")), client(StaticToken("new"))]
+    played = play(call(DESCRIBE, ONCE), [refuse(403, code), TASK], clients=clients)
+    assert [request.headers["X-Auth-Token"] for request in played.requests] == ["old", "new"]
+
+
+@pytest.mark.parametrize(
+    "code", [None, "ModelArts.0108", "ModelArts.4310", "ModelArts.4336", "APIGW.0302", "ModelArts.0112"]
+)
+def test_a_right_that_is_missing_renews_nothing(code: str | None) -> None:
+    played = play(call(DESCRIBE, ONCE), [token(), refuse(403, code)], clients=[client(USER)] * 2)
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+    assert not played.refusal.asks_for_new_credentials
+
+
+@pytest.mark.parametrize("code", ["ModelArts.4750", "ModelArts.4826"])
+def test_a_fault_of_the_input_that_comes_as_401_renews_nothing(code: str) -> None:
+    played = play(call(DESCRIBE, ONCE), [token(), refuse(401, code)], clients=client(USER))
+    assert isinstance(played.refusal, ModelArtsRequestError)
+
+
+def test_an_answer_about_another_task_is_asked_for_again() -> None:
+    other, this = (answer({"task_id": one, "status": 2}) for one in ("other", "abc"))
+    played = play(call(DESCRIBE, FIVE_TIMES), [other, this], clients=client())
+    assert played.value is not None
+    assert played.value.task_id == "abc"
+    lasting = play(call(DESCRIBE, ONCE), [other], clients=client()).refusal
+    assert isinstance(lasting, ModelArtsTransientError)
+    assert "is about another one" in str(lasting)
+
+
+@pytest.mark.parametrize(
+    "other", [{"task_version_id": "w"}, {"task_id": "u"}, {"task_id": "u", "task_version_id": "v"}]
+)
+def test_an_answer_about_another_version_is_asked_for_again(other: dict[str, str]) -> None:
+    answers = [answer({**other, "status": 2}), answer({"task_version_id": "v", "task_id": "t", "status": 1})]
+    played = play(call(operations.describe_processor_task_version("t", "v"), FIVE_TIMES), answers, clients=client())
+    assert played.value is not None
+    assert played.value.status == 1
+
+
+def test_a_version_need_not_name_itself() -> None:
+    played = play(
+        call(operations.describe_processor_task_version("t", "v"), ONCE), [answer({"status": 4})], clients=client()
+    )
+    assert played.value is not None
+    assert played.value.status == 4
+
+
 def test_a_creation_whose_answer_was_lost_may_have_happened() -> None:
     assert play(call(CREATE, FIVE_TIMES), [TIMEOUT], clients=[client()]).refusal.outcome_unknown
 
@@ -397,9 +491,19 @@ def test_the_offset_is_a_page_number_that_steps_by_one_from_0() -> None:
         (4, {"count": None}, 2),
         (6, {"count": 6}, 2),
         (6, {"count": 7}, 3),
-        (3, {"has_more": False, "count": 99}, 1),
-        (3, {"has_more": True, "count": 3}, 2),
-        (6, {"has_more": False}, 1),
+        (3, {"has_more": False, "count": 99}, 2),
+        (3, {"has_more": True, "count": 3}, 1),
+        (6, {"has_more": False}, 2),
+        (6, {"has_more": False, "count": None}, 3),
+        (7, {"has_more": False, "count": None}, 3),
+        (7, {"has_more": True, "count": None}, 3),
+        (7, {"has_more": "perhaps", "count": "many"}, 3),
+        (6, {"count": 0}, 3),
+        (6, {"count": -1}, 3),
+        (6, {"count": {}}, 3),
+        (6, {"count": "6"}, 2),
+        (6, {"count": 6.0}, 2),
+        (6, {"count": True}, 3),
     ],
     ids=str,
 )
@@ -509,6 +613,40 @@ def test_a_page_that_fails_for_good_ends_the_list_with_its_error() -> None:
     assert ids_of(played) == ["a"]
 
 
+@pytest.mark.parametrize("has_more", [True, False, None, "x", 0])
+@pytest.mark.parametrize("counted", [True, False])
+def test_250_samples_arrive_whatever_has_more_says(has_more: Any, counted: bool) -> None:
+    def serve(request: Request) -> Response:
+        query = dict(parse_qsl(urlsplit(request.url).query))
+        limit, offset = int(query["limit"]), int(query["offset"])
+        numbers = range(250)[offset * limit : (offset + 1) * limit]
+        content = {"results": [{"sample_id": str(number)} for number in numbers], "has_more": has_more}
+        return answer(content | ({"count": 250} if counted else {}))
+
+    flow = pages(operations.list_processor_task_version_results("t", "v"), ONCE)
+    played: Played[None] = play(flow, serve, clients=client())
+    assert [one.sample_id for page in played.pages for one in page.items] == [str(number) for number in range(250)]
+    assert len(played.requests) == 3
+
+
+def test_a_count_that_grows_or_shrinks_while_a_list_is_read_is_taken_as_it_is_then() -> None:
+    service = Listed(numbered(6), shift=iter([numbered(6), numbered(8)]))
+    assert ids_of(read_all(service)) == numbered(6)
+    service = Listed(numbered(6), shift=iter([numbered(8)]))
+    assert ids_of(read_all(service)) == numbered(8)
+    service = Listed(numbered(9), shift=iter([numbered(6)]))
+    assert ids_of(read_all(service)) == numbered(6)
+
+
+@pytest.mark.parametrize("created", [4, 6])
+def test_a_full_page_of_known_items_does_not_end_a_list_without_a_count(created: int) -> None:
+    new = [f"new{number}" for number in range(created)]
+    service = Listed(
+        [*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]), count=None
+    )
+    assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
+
+
 ids = st.lists(st.integers(0, 30).map(str), max_size=25)
 unique_ids = st.lists(st.integers(0, 99).map(str), max_size=40, unique=True)
 counts = st.none() | st.integers(-1, 60)
@@ -524,7 +662,7 @@ def test_a_list_that_stands_still_is_returned_completely_and_in_order(
         part, rest = listed[offset * limit : (offset + 1) * limit], listed[(offset + 1) * limit :]
         content: dict[str, Any] = {"tasks": [{"task_id": one} for one in part]}
         content |= {"count": len(listed)} if counted else {}
-        content |= {"has_more": bool(rest)} if has_more else {}
+        content |= {"has_more": bool(rest) is has_more}
         return answer(content)
 
     played = play(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client())
@@ -633,3 +771,19 @@ def test_an_endpoint_that_does_not_resolve_is_told_by_what_was_written() -> None
     played = describe(UNKNOWN_NAME, clients=(replace(client(), unresolved=written),))
     assert isinstance(played.refusal, ModelArtsConfigurationError)
     assert str(played.refusal).startswith(f"{written}. DescribeProcessorTask of processing task 'abc' failed")
+
+
+def security_key(name: str) -> Response:
+    """Answer as the metadata service does, with a temporary key for a day."""
+    parts = {"access": name, "secret": f"secret-of-{name}", "securitytoken": "T"}
+    return answer({"credential": {**parts, "expires_at": "2026-02-01T12:00:00.000000Z"}})
+
+
+@pytest.mark.parametrize("refusal", [refuse(403, "ModelArts.0206"), refuse(401, "APIGW.0301")], ids=["403", "401"])
+def test_a_temporary_key_of_the_agency_that_is_refused_is_replaced_once(refusal: Response) -> None:
+    no_token = refuse(404)  # the older metadata service has no session tokens
+    answers = [no_token, security_key("AK1"), refusal, no_token, security_key("AK2"), TASK]
+    played = describe(*answers, clients=(client(InstanceAgency()),))
+    assert played.value is not None
+    signed = [request.headers["Authorization"] for request in played.requests if "Authorization" in request.headers]
+    assert [text.split("Access=")[1][:3] for text in signed] == ["AK1", "AK2"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import random
 from collections.abc import Callable
 from email.utils import formatdate
 
@@ -18,8 +20,8 @@ from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
-from airflow_modelarts.api.exchange import Exchange, Repeat, Retries
-from airflow_modelarts.api.transport import Flow, Request, Response, TransportError
+from airflow_modelarts.api.exchange import DEFAULT_RETRIES, Exchange, Repeat, Retries
+from airflow_modelarts.api.transport import Flow, Pause, Request, Response, TransportError
 
 from .playing import (
     BAD_CERTIFICATE,
@@ -102,7 +104,11 @@ FAILURES: dict[str, tuple[Response | TransportError, bool, bool]] = {
     "404": (refuse(404), False, False),
     "405": (refuse(405), False, False),
     "409": (refuse(409), False, False),
-    "ModelArts.4614": (refuse(500, "ModelArts.4614"), False, False),
+    "ModelArts.4614": (refuse(500, "ModelArts.4614"), True, False),
+    "503 with ModelArts.4700": (refuse(503, "ModelArts.4700"), True, False),
+    "500 with ModelArts.4709": (refuse(500, "ModelArts.4709"), True, False),
+    "503 with APIGW.0308": (refuse(503, "APIGW.0308"), True, False),
+    "504 with APIGW.0301": (refuse(504, "APIGW.0301"), True, False),
     "ModelArts.4700": (refuse(400, "ModelArts.4700"), False, False),
     "ModelArts.4709": (refuse(400, "ModelArts.4709"), False, False),
     "302": (Response(302, {"location": "https://elsewhere.example/"}), False, False),
@@ -297,3 +303,50 @@ def test_a_mistake_in_reading_is_not_taken_for_a_bad_answer(defect: Exception) -
     exchange = Exchange("X", "x", "https://h", Repeat.ALWAYS, (), FIVE_TIMES, Clock(), no_jitter)
     with pytest.raises(type(defect)):
         play(exchange.run(lambda: REQUEST, broken), [OK])
+
+
+PATIENT = Retries(attempts=2, throttled_attempts=3)
+
+
+@pytest.mark.parametrize("repeat", Repeat)
+def test_a_request_that_is_throttled_is_sent_more_often(repeat: Repeat) -> None:
+    assert play(run(repeat=repeat, retries=PATIENT), [refuse(429)] * 4 + [OK]).value == "done"
+    assert len(play(run(repeat=repeat, retries=PATIENT), [refuse(429)] * 5).requests) == 5
+
+
+def test_throttling_does_not_use_up_the_attempts_for_other_failures() -> None:
+    answers = [refuse(429), refuse(429), refuse(400, "ModelArts.4409"), refuse(429), OK]
+    assert play(run(repeat=Repeat.IF_NOT_DONE, retries=PATIENT), answers).value == "done"
+    twice_busy = [refuse(429), *[refuse(400, "ModelArts.4409")] * 2]
+    assert isinstance(play(run(repeat=Repeat.IF_NOT_DONE, retries=PATIENT), twice_busy).refusal, ModelArtsBusyError)
+
+
+def test_a_throttled_creation_is_not_sent_again_once_it_may_have_happened() -> None:
+    played = play(run(repeat=Repeat.IF_NOT_DONE, retries=PATIENT), [refuse(429), refuse(503)])
+    assert played.refusal.outcome_unknown
+
+
+@pytest.mark.parametrize(("creators", "per_second", "burst"), [(30, 2.0, 5), (30, 1.0, 5), (100, 2.0, 5)])
+def test_many_creations_at_once_all_get_in(creators: int, per_second: float, burst: int) -> None:
+    """A gateway that lets in so many a second, and everybody by the default patience; with the clock of this test."""
+    draws = random.Random(7)
+    now, tokens, filled_at = 0.0, float(burst), 0.0
+    due: list[tuple[float, int]] = [(0.0, number) for number in range(creators)]
+    flows = [run(repeat=Repeat.IF_NOT_DONE, retries=DEFAULT_RETRIES, random=draws.random) for _ in range(creators)]
+    for flow in flows:
+        assert isinstance(flow.send(None), Request)
+    done = 0
+    while due:
+        now, number = heapq.heappop(due)
+        tokens, filled_at = min(float(burst), tokens + (now - filled_at) * per_second), now
+        lets_in = tokens >= 1
+        tokens -= lets_in
+        try:
+            step = flows[number].send(OK if lets_in else refuse(429))
+        except StopIteration:
+            done += 1
+            continue
+        assert isinstance(step, Pause)
+        assert isinstance(flows[number].send(None), Request)
+        heapq.heappush(due, (now + step.seconds, number))
+    assert done == creators

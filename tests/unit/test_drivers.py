@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -183,6 +184,107 @@ def tls_alert(connection: socket.socket, _: bytes) -> None:
 NGINX = b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"
 GO = b"Client sent an HTTP request to an HTTPS server.\n"
 APACHE = b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"
+
+
+def zipped(body: bytes, *codings: str) -> bytes:
+    """Apply codings in order."""
+    for coding in codings:
+        bits = {"gzip": 31, "deflate": 15, "raw deflate": -15}[coding]
+        packer = zlib.compressobj(wbits=bits)
+        body = packer.compress(body) + packer.flush()
+    return body
+
+
+JSON = json.dumps(TASK).encode()
+ENCODED: dict[str, tuple[str, bytes]] = {
+    "gzip, gzip": ("gzip, gzip", zipped(JSON, "gzip", "gzip")),
+    "x-gzip": ("x-gzip", zipped(JSON, "gzip")),
+    "upper case": ("GZip", zipped(JSON, "gzip")),
+    "deflate": ("deflate", zipped(JSON, "deflate")),
+    "deflate without a header": ("deflate", zipped(JSON, "raw deflate")),
+    "deflate, gzip": ("deflate,gzip", zipped(JSON, "deflate", "gzip")),
+    "identity": ("identity", JSON),
+    "identity, gzip": ("identity, gzip", zipped(JSON, "gzip")),
+    "gzip in two parts": ("gzip", zipped(JSON[:9], "gzip") + zipped(JSON[9:], "gzip")),
+    "gzip with padding": ("gzip", zipped(JSON, "gzip") + b"\0" * 100),
+    "empty": ("", JSON),
+}
+
+
+@pytest.mark.parametrize("case", ENCODED)
+def test_an_answer_is_decompressed_alike_in_both(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, case: str
+) -> None:
+    coding, body = ENCODED[case]
+    server = serve(http("200 OK", body, Content_Encoding=coding))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    assert carry_out(DESCRIBE, ONCE).result == {"ü": 1}
+    assert b"accept-encoding: gzip, deflate\r\n" in server.requests[0].lower()
+
+
+UNDECODABLE: dict[str, tuple[str, bytes, str]] = {
+    "br": ("br", b"\x0b\x02\x80{}\x03", "not the JSON of this operation"),
+    "zstd": ("zstd", b"(\xb5/\xfd\x04", "not the JSON of this operation"),
+    "unknown": ("rot13", b"{}", "not the JSON of this operation"),
+    "gzip that is cut": ("gzip", zipped(JSON, "gzip")[:-9], "compression"),
+    "too many": (", ".join(["gzip"] * 6), zipped(JSON, *["gzip"] * 6), "compression"),
+    "twice for once": ("gzip, gzip", zipped(JSON, "gzip"), "compression"),
+}
+
+
+@pytest.mark.parametrize("case", UNDECODABLE)
+def test_an_answer_that_cannot_be_decompressed_is_temporary_in_both(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, case: str
+) -> None:
+    coding, body, text = UNDECODABLE[case]
+    server = serve(http("200 OK", body, Content_Encoding=coding))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    with pytest.raises(ModelArtsTransientError, match=text):
+        carry_out(DESCRIBE, ONCE)
+
+
+def test_a_body_that_is_compressed_twice_cannot_fill_the_memory(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "MAX_ANSWER_BYTES", 1_000_000)
+    bomb = zipped(b" " * 50_000_000, "gzip", "gzip")
+    server = serve(http("200 OK", bomb, Content_Encoding="gzip, gzip"))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    with pytest.raises(ModelArtsRequestError, match="more than this client takes"):
+        carry_out(DESCRIBE, ONCE)
+
+
+def raw(answer: bytes) -> Callable[[socket.socket, bytes], None]:
+    return lambda connection, _: connection.sendall(answer)
+
+
+def test_an_answer_may_be_announced_by_others(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
+) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    body = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(JSON), JSON)
+    server = serve(raw(hints + body))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    assert carry_out(DESCRIBE, ONCE).status == 2
+
+
+def test_headers_are_read_alike_in_both(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+    head = "X-Request-Id: first \r\nX-Request-Id: sécond\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    server = serve(raw(f"HTTP/1.1 400\r\n{head}".encode()))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    with pytest.raises(ModelArtsRequestError) as caught:
+        carry_out(DESCRIBE, ONCE)
+    assert caught.value.request_id == "first, sécond"
+
+
+@pytest.mark.parametrize("body", [b"\xef\xbb\xbf" + JSON, JSON.decode().encode("ascii")], ids=["mark", "plain"])
+def test_json_may_begin_with_a_byte_order_mark(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, body: bytes
+) -> None:
+    server = serve(http("200 OK", body))
+    set_connection(host=f"http://127.0.0.1:{server.port}")
+    assert carry_out(DESCRIBE, ONCE).status == 2
+
 
 FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsError], str]] = {
     "reset": (reset, ModelArtsTransientError, "no answer from http://127.0.0.1"),
@@ -374,9 +476,10 @@ def test_what_is_signed_is_what_is_sent(
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
-    server = serve(http("200 OK", json.dumps(TASK).encode()))
+    task_id = "a b?ü~%41'\"<"
+    server = serve(http("200 OK", json.dumps({"task_id": task_id}).encode()))
     set_connection(host=f"http://127.0.0.1:{server.port}")
-    carry_out(operations.describe_processor_task("a b?ü~%41'\"<"), ONCE)
+    carry_out(operations.describe_processor_task(task_id), ONCE)
     head = server.requests[0].decode()
     assert "/processor-tasks/a%20b%3F%C3%BC~%2541%27%22%3C HTTP/1.1" in head
     assert "Authorization: SDK-HMAC-SHA256 Access=FAKEACCESSKEY" in head

@@ -229,7 +229,7 @@ def test_neither_the_logs_nor_the_errors_of_a_call_show_a_secret(
     caplog.set_level(logging.DEBUG)
 
     def echo(request: Any, context: Any) -> dict[str, Any]:
-        context.status_code = 500
+        context.status_code = 400
         return {"error_code": "ModelArts.4614", "error_msg": f"{dict(request.headers)} fake-secret-key"}
 
     requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=echo)

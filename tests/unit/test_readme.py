@@ -64,7 +64,7 @@ def test_the_test_against_the_emulator_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ({"json": {"task_id": "abc", "status": 2}}, "completed"),
+        ({"json": {"task_id": "AcYfsdfhGyrWL5TtahH", "status": 2}}, "completed"),
         ({"status_code": 404, "json": {"error_code": "ModelArts.4700"}}, "gone"),
         ({"status_code": 400, "json": {"error_code": "ModelArts.0104"}}, "was refused as ModelArts.0104"),
     ],

@@ -851,6 +851,18 @@ def test_a_watcher_that_gave_up_takes_nobody_in() -> None:
     assert kinds(run(join_before_the_first_has_read_its_error())) == [Ended]
 
 
+@pytest.mark.parametrize("code", ["ModelArts.0203", "ModelArts.0206"])
+def test_credentials_that_are_refused_as_403_concern_every_wait(code: str) -> None:
+    service = Service(fault=lambda _: refusal(code, 403))
+    service.add("abc", (0, 1), (60, 2))
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*(collect(waiting(service, each)) for each in "abc"), return_exceptions=True)
+
+    assert [type(heard) for heard in run(all_of_them())] == [ModelArtsAuthenticationError] * 3
+    assert sum(not is_list(operation) for _, operation in service.calls) == 1
+
+
 def test_permissions_that_lack_for_one_task_end_that_wait_alone() -> None:
     service = Service(fault=lambda operation: refusal(None, 403) if operation.path.endswith("/a") else None)
     service.add("abc", (0, 1), (60, 2))
@@ -1034,7 +1046,9 @@ def test_a_watcher_logs_and_runs_in_nobodys_context() -> None:
 
 READABLE = [
     b'{"task_id": "a", "status": 1, "workspace_id": "w", "name": "n", "inputs": [], "extra": 1}',
-    b'{"task_id": 7, "status": "2", "workspace_id": 0}',
+    b'{"task_id": "a", "status": "2", "workspace_id": 0}',
+    b'{"task_id": "a", "result": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    b'\xef\xbb\xbf{"task_id": "a", "status": 1e400, "name": "\\ud83d"}',
     b'{"task_id": "a", "status": null, "result": {"number": NaN}}',
     b'{"task_id": "a", "status": 9, "status": 2.0, "result": "[1, 2"}',
 ]
@@ -1051,7 +1065,7 @@ UNREADABLE = [
     b'{"task_id": "a", "status": 2.5}',
     b'{"task_id": "a", "workspace_id": {}}',
     b'{"task_id": "a", "name": "\xff"}',
-    b'{"task_id": "a", "result": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    b'{"task_id": "b", "status": 2}',
 ]
 
 

@@ -1,0 +1,251 @@
+"""Both drivers, and the wait of a triggerer, against answers of the emulator that a client has to bear with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_modelarts import connection, watcher
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.auth import GrantCache
+from airflow_modelarts.api.errors import (
+    ModelArtsAuthenticationError,
+    ModelArtsError,
+    ModelArtsNotFoundError,
+    ModelArtsTransientError,
+)
+from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.emulator import EmulatorServer, EmulatorState, accounts
+from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+
+ONCE = Retries(attempts=1)
+Carry = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def connected(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "GRANTS", GrantCache())
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
+
+
+@pytest.fixture
+def with_password(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = json.loads(server.airflow_connection())
+    described |= {"login": accounts.USER_NAME, "password": accounts.PASSWORD}
+    described["extra"] |= {"auth": "password", "domain_name": accounts.DOMAIN_NAME}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
+
+
+def on_a_worker(work: Callable[[Any], Any], retries: Retries) -> Any:
+    with ModelArtsHook(retries=retries) as hook:
+        return [hook.call(one) for one in work(hook)]
+
+
+def in_a_triggerer(work: Callable[[Any], Any], retries: Retries) -> Any:
+    async def run() -> Any:
+        async with ModelArtsAsyncHook(retries=retries) as hook:
+            return [await hook.call(one) for one in work(hook)]
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[on_a_worker, in_a_triggerer], ids=["requests", "aiohttp"])
+def carry_out(request: pytest.FixtureRequest) -> Carry:
+    """Carry out operations one after the other, and return their values."""
+    carry: Carry = request.param
+    return carry
+
+
+@pytest.mark.parametrize("meaning", ["more_follow", "all_returned", "absent"])
+def test_all_samples_arrive_whatever_has_more_means(state: EmulatorState, meaning: Any) -> None:
+    state.settings.has_more, state.settings.sample_count = meaning, 250
+    task = state.add_task(template="sys_data_validation", status=2)
+    version_id = task.versions[0].version_id
+    with ModelArtsHook(retries=ONCE) as hook:
+        assert len({one.sample_id for one in hook.list_processor_task_version_results(task.task_id, version_id)}) == 250
+
+    async def read() -> int:
+        async with ModelArtsAsyncHook(retries=ONCE) as hook:
+            results = hook.list_processor_task_version_results(task.task_id, version_id)
+            return len({one.sample_id async for one in results})
+
+    assert asyncio.run(read()) == 250
+
+
+@pytest.mark.usefixtures("with_password")
+@pytest.mark.parametrize("code", ["APIGW.0301", "APIGW.0307", "ModelArts.0202", "ModelArts.0203", "ModelArts.4127"])
+def test_a_token_that_iam_has_killed_is_renewed_once(state: EmulatorState, carry_out: Carry, code: Any) -> None:
+    state.settings.refused_token = code
+    task = state.add_task(status=2)
+
+    def twice(_: Any) -> Iterator[Any]:
+        yield operations.describe_processor_task(task.task_id)
+        assert state.accounts.expire_tokens() == 1
+        yield operations.describe_processor_task(task.task_id)
+
+    assert [read.status for read in carry_out(twice, ONCE)] == [2, 2]
+    assert state.log.counts() == {"KeystoneCreateUserTokenByPassword": 2, "DescribeProcessorTask": 3}
+
+
+@pytest.mark.usefixtures("with_password")
+def test_a_right_that_is_missing_renews_no_token(state: EmulatorState, carry_out: Carry) -> None:
+    task = state.add_task(status=2)
+    state.faults.refuse("APIGW.0302", times=None, operation="DescribeProcessorTask")
+    with pytest.raises(ModelArtsAuthenticationError):
+        carry_out(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
+    assert state.log.counts() == {"KeystoneCreateUserTokenByPassword": 1, "DescribeProcessorTask": 1}
+
+
+def test_a_static_token_that_is_refused_is_looked_for_in_the_connection(
+    server: EmulatorServer, state: EmulatorState, carry_out: Carry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.settings.refused_token = "ModelArts.0203"
+    task = state.add_task(status=2)
+    described = json.loads(server.airflow_connection())
+    del described["login"]
+
+    def issue() -> None:
+        token = state.accounts.issue_token(accounts.PROJECT_ID, now=state.gateway_time, lifetime=600)
+        rotated = {**described, "password": token.value, "extra": {**described["extra"], "auth": "token"}}
+        monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(rotated))
+
+    def twice(_: Any) -> Iterator[Any]:
+        yield operations.describe_processor_task(task.task_id)
+        state.accounts.expire_tokens()
+        issue()
+        yield operations.describe_processor_task(task.task_id)
+
+    issue()
+    assert [read.status for read in carry_out(twice, ONCE)] == [2, 2]
+    assert state.log.counts() == {"DescribeProcessorTask": 3}
+
+
+def test_a_deletion_that_only_a_gateway_answered_is_no_deletion(state: EmulatorState, carry_out: Carry) -> None:
+    task = state.add_task(status=2)
+    state.faults.answer(504)
+    state.faults.refuse("ModelArts.4700", "Unavailable gateway.", status=503, times=None)
+    with pytest.raises(ModelArtsTransientError):
+        carry_out(lambda _: [operations.delete_processor_task(task.task_id)], Retries(attempts=2, first_pause=0))
+    assert state.find_task(task.task_id)
+
+
+def news_of(task_id: str, *, version_id: str | None = None) -> list[Any]:
+    async def read() -> list[Any]:
+        def opened() -> ModelArtsAsyncHook:
+            return ModelArtsAsyncHook(retries=ONCE)
+
+        told = watcher.watch(
+            "this", opened, processor_task_id=task_id, version_id=version_id, interval=0.1, look_at_once=True
+        )
+        return [latest async for latest in told]
+
+    return asyncio.run(asyncio.wait_for(read(), 60))
+
+
+def test_a_gateway_that_names_a_missing_task_does_not_end_a_wait(state: EmulatorState) -> None:
+    task = state.add_task(status=2)
+    state.faults.refuse("ModelArts.4700", "Unavailable gateway.", status=503, times=3)
+    *before, last = news_of(task.task_id)
+    assert last == watcher.Ended(2)
+    assert any(isinstance(one, watcher.OutageBegan) for one in before)
+
+
+def test_an_answer_about_another_task_does_not_end_a_wait(state: EmulatorState, carry_out: Carry) -> None:
+    task = state.add_task(status=2)
+    other = json.dumps({"task_id": "another", "status": 3})
+    state.faults.answer(200, other, operation="DescribeProcessorTask", times=2)
+    assert news_of(task.task_id)[-1] == watcher.Ended(2)
+    state.faults.answer(200, other)
+    with pytest.raises(ModelArtsTransientError, match="about another one"):
+        carry_out(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
+
+
+def test_an_answer_about_another_version_does_not_end_a_wait(state: EmulatorState) -> None:
+    task = state.add_task(template="sys_data_validation", status=2)
+    version_id = task.versions[0].version_id
+    other = json.dumps({"task_id": task.task_id, "task_version_id": "another", "status": 3})
+    state.faults.answer(200, other, times=2)
+    assert news_of(task.task_id, version_id=version_id)[-1] == watcher.Ended(2)
+
+
+@pytest.mark.parametrize("levels", [90, 150, 190, 300, 5_000, 100_000])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_a_result_is_read_however_deep_it_is_nested(
+    state: EmulatorState, carry_out: Carry, levels: int, brackets: str
+) -> None:
+    task = state.add_task(status=2)
+    opening = '{"a":' if brackets == "{}" else "["
+    result = opening * levels + '"x"' + brackets[1] * levels
+    body = f'{{"task_id": "{task.task_id}", "status": 2, "result": {result}, "name": "n"}}'
+    state.faults.answer(200, body, times=None)
+    assert news_of(task.task_id)[-1] == watcher.Ended(2)
+    (read,) = carry_out(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
+    assert (read.status, read.name) == (2, "n")
+    assert read.result == (result if levels > 200 else json.loads(result))
+    json.dumps(read.result)
+
+
+def test_a_list_with_a_result_that_is_nested_deeply_is_read(state: EmulatorState) -> None:
+    deep = "[" * 300 + "]" * 300
+    tasks = f'{{"task_id": "a", "status": 2, "result": {deep}}}, {{"task_id": "b", "x": [{deep}], "status": 1}}'
+    state.faults.answer(200, f'{{"count": 2, "tasks": [{tasks}]}}')
+    with ModelArtsHook(retries=ONCE) as hook:
+        assert [(one.task_id, one.status) for one in hook.list_processor_tasks()] == [("a", 2), ("b", 1)]
+
+
+NUMBERS = st.one_of(
+    st.integers().map(str),
+    st.floats().map(json.dumps),
+    st.sampled_from(
+        ["1e400", "-1e400", "1e1", "2.0", "2.5", "-0", "true", "null", '"2"', '"two"', "[]", "{}", "1e-400"]
+    ),
+    st.integers(18, 6000).map(lambda digits: "9" * digits),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(NUMBERS)
+@example("1e400")
+@example("NaN")
+@example("-Infinity")
+@example("9" * 5000)
+def test_a_status_is_read_alike_on_a_worker_and_in_a_triggerer(status: str) -> None:
+    body = f'{{"task_id": "t", "status": {status}}}'.encode()
+    readings = []
+    # The watcher reads no more than it needs, and has no public reader of its own.
+    for operation in (operations.describe_processor_task("t"), watcher._describe_status("t")):
+        try:
+            readings.append(operation.read(body).status)
+        except ValueError:
+            readings.append("unreadable")
+    assert readings[0] == readings[1]
+
+
+def test_thirty_tasks_get_in_at_once_where_the_gateway_throttles(state: EmulatorState) -> None:
+    state.faults.throttle(60, operation="CreateProcessorTask")
+
+    async def create(number: int, hook: ModelArtsAsyncHook) -> Any:
+        source = {"type": "OBS", "source": "obs://bucket/k"}
+        return await hook.create_processor_task(
+            name=f"n{number}", template={"id": "sys_data_analyse"}, data_source=source
+        )
+
+    async def create_all() -> list[Any]:
+        async with ModelArtsAsyncHook(retries=Retries(first_pause=0.01, throttled_attempts=15)) as hook:
+            return await asyncio.gather(*[create(number, hook) for number in range(30)])
+
+    assert len({made.task_id for made in asyncio.run(create_all())}) == 30
+
+
+@pytest.mark.parametrize("kind", [ModelArtsError, ModelArtsNotFoundError])
+def test_a_missing_task_is_still_a_verdict(state: EmulatorState, carry_out: Carry, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        carry_out(lambda _: [operations.describe_processor_task("missing")], ONCE)
+    with pytest.raises(kind):
+        news_of("missing")
