@@ -228,7 +228,7 @@ def test_a_status_is_read_alike_on_a_worker_and_in_a_triggerer(status: str) -> N
 
 
 def test_thirty_tasks_get_in_at_once_where_the_gateway_throttles(state: EmulatorState) -> None:
-    state.faults.throttle(60, operation="CreateProcessorTask")
+    state.faults.limit_rate(20, 5, operation="CreateProcessorTask")
 
     async def create(number: int, hook: ModelArtsAsyncHook) -> Any:
         source = {"type": "OBS", "source": "obs://bucket/k"}
