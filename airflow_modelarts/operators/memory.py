@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_modelarts.airflow_calls import call_airflow_in_time
-
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -80,6 +78,8 @@ class Memory:
 
         When Airflow does not answer, it is assumed that a try follows as long as there are retries left.
         """
+        from airflow_modelarts.airflow_calls import call_airflow_in_time
+
         return call_airflow_in_time(self._ask_for_another_try, ASK_TIMEOUT, default=self._has_retries_left)
 
     def begin(self, intent: Any) -> None:

@@ -864,6 +864,18 @@ def test_before_airflow_3_3_it_defers_from_the_worker_and_says_why(world: World,
     ]
 
 
+def test_a_dag_file_pays_for_no_library_beside_what_airflow_has_loaded() -> None:
+    script = (
+        "import sys; from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator; "
+        "before = set(sys.modules); import airflow_modelarts.operators as operators, airflow_modelarts.sensors; "
+        "[getattr(operators, name) for name in operators.__all__]; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(*sorted(new.difference(sys.stdlib_module_names)), sep='|')"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.strip().splitlines()[-1].split("|")) <= {"airflow", "airflow_modelarts"}
+
+
 def test_a_dag_file_pays_for_no_more_than_the_sensor() -> None:
     script = (
         "import sys; from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor as S; "
