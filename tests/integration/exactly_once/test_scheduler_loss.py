@@ -27,7 +27,7 @@ DAGS = Path(__file__).parent / "dags"
 PATIENCE = 300.0
 #: Seconds after which a scheduler that is silent is taken for dead.
 SCHEDULER_GIVEN_UP = 15
-CREATE, VERSIONS = "CreateProcessorTask", "ListProcessorTaskVersions"
+CREATE, DESCRIBE, VERSIONS = "CreateProcessorTask", "DescribeProcessorTask", "ListProcessorTaskVersions"
 RUNNING, COMPLETED = 1, 2
 
 
@@ -102,8 +102,14 @@ class SchedulerLoss:
         return [self.state.status(task_id) for task_id in tasks]
 
     def _are_in_place(self) -> bool:
+        """Whether each worker is at its call, or has looked at a task that could be stopped."""
+        for case in CASES:
+            for task_id in self.state.projects[self.projects[case.name]].tasks:
+                if not case.ends_early and self.state.status(task_id) != RUNNING:
+                    self.state.set_status(task_id, RUNNING)
+        looked_at = {entry.path.split("/")[2] for entry in self.state.log.entries() if entry.operation == DESCRIBE}
         return all(hold.wait(timeout=0) for hold in self.holds.values()) and all(
-            self.statuses(case) == [RUNNING] for case in CASES if case.operation is None
+            self.projects[case.name] in looked_at for case in CASES if case.operation is None
         )
 
     def _tries(self, sandbox: Sandbox, run_id: str) -> set[int]:
