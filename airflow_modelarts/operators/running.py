@@ -137,6 +137,8 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         external_id: str = event.get("task_version_id") or event.get("version_id") or event["task_id"]
         with self._open_hook() as self._hook:
             self._memory = Memory.of(context, self.external_id_key) if self.durable else None
+            # The trigger of a try that was cleared can still tell of the end of what that had submitted.
+            external_id = (self._memory and self._memory.external_id) or external_id
             self._external_id = external_id
             self._seen = self._look(external_id)
             if not self._seen.is_terminal:

@@ -354,6 +354,25 @@ def test_what_runs_when_its_airflow_task_is_cleared_is_stopped_and_run_anew(
 
 
 @with_memory
+@pytest.mark.parametrize("status", [2, 3, 4])
+def test_an_event_about_what_was_cleared_does_not_end_the_wait_for_what_runs_anew(
+    emulator: EmulatorServer, status: int
+) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt)
+    (first,) = tasks(emulator)
+    emulator.state.set_status(first.task_id, 1)
+    emulator.state.next_task(duration=1000)
+    cleared = attempt.next(cleared=True)
+    deferral(cleared)
+    with pytest.raises(TaskDeferred) as caught:
+        operator(deferrable=True).execute_complete(cleared.context, {"task_id": first.task_id, "status": status})
+    second = next(task for task in tasks(emulator) if task is not first)
+    assert caught.value.trigger.processor_task_id == second.task_id  # type: ignore[attr-defined]
+
+
+@with_memory
 @pytest.mark.parametrize("id_is_known", [True, False])
 def test_the_version_that_runs_when_its_airflow_task_is_cleared_is_stopped_alone(
     emulator: EmulatorServer, original: Task, *, id_is_known: bool

@@ -228,7 +228,7 @@ FAULTS = (
     ),
     Fault("403", in_the_service(Faults.refuse, None, code="APIGW.0302"), AUTHENTICATION, CHECK_CREDENTIALS),
     Fault("404", in_the_service(Faults.refuse, None, code="ModelArts.4700", status=404), NOT_FOUND, "Check the id"),
-    Fault("404, a web page", in_the_service(answer, None, status=404), NOT_FOUND, CHECK_CONNECTION),
+    Fault("404, a web page", in_the_service(answer, None, status=404), CONFIGURATION, CHECK_CONNECTION),
     Fault("409", in_the_service(answer, None, status=409), REQUEST, "Change the request"),
     Fault(
         "no such project", in_the_service(Faults.refuse, None, code="ModelArts.0210"), CONFIGURATION, CHECK_CONNECTION
