@@ -225,8 +225,13 @@ class _Reader:
         return re.sub(r"(?s)(^|//).*@", r"\1", value)
 
     def project_id(self) -> str:
+        told = self.overrides.project_id
+        if isinstance(told, str) and not told.strip():  # would mean another project than was meant
+            raise ModelArtsConfigurationError(
+                f"project_id= is {told!r}, which is no value: leave it out for the project of {self.name}"
+            )
         project_id = (
-            self.argument("project_id", self.overrides.project_id)
+            self.argument("project_id", told)
             or self.text("project_id")
             or self.environment.get("HUAWEICLOUD_SDK_PROJECT_ID", "").strip()
         )

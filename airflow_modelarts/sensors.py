@@ -23,7 +23,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, read_ends, status_name
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.templating import RefusesEmptyFields, as_text
+from airflow_modelarts.templating import RefusesEmptyFields, as_text, own_template_fields
 from airflow_modelarts.waiting import Lookout
 
 if TYPE_CHECKING:
@@ -208,8 +208,9 @@ class ModelArtsProcessorTaskSensor(RefusesEmptyFields, BaseSensorOperator):
 
     def _prepare(self) -> None:
         """Refuse fields that rendered to nothing, and take ids for text: native rendering makes numbers of digits."""
-        self._refuse_empty_fields(self.template_fields)
-        for name in self.template_fields:
+        names = own_template_fields(type(self))
+        self._refuse_empty_fields(names)
+        for name in names:
             setattr(self, name, as_text(getattr(self, name)))
 
     def _say_why_on_worker(self) -> None:

@@ -33,7 +33,7 @@ class RefusesEmptyFields:
         super()._do_render_template_fields(parent, template_fields, *arguments, **named)  # type: ignore[misc]  # Airflow's
 
     def _as_written(self, name: str) -> Any:
-        return self._written.get(name, getattr(self, name))
+        return self._written.get(name, getattr(self, name, None))
 
     def _refuse_empty_fields(self, names: Iterable[str]) -> None:
         """
@@ -49,6 +49,13 @@ class RefusesEmptyFields:
                 continue
             for place, written, value in _empty_parts(name, self._as_written(name), getattr(self, name)):
                 raise ModelArtsRequestError(_explain(place, written, value))
+
+
+def own_template_fields(operator: type) -> Sequence[str]:
+    """Return the templated fields that a class of this package declares; those of users' subclasses are their own."""
+    of_this_package = (vars(one) for one in operator.__mro__ if one.__module__.startswith("airflow_modelarts."))
+    fields: Sequence[str] = next(one["template_fields"] for one in of_this_package if "template_fields" in one)
+    return fields
 
 
 def is_nothing(value: Any) -> bool:
@@ -72,7 +79,7 @@ def _empty_parts(place: str, written: Any, value: Any) -> Iterable[tuple[str, An
     """Yield what is nothing of a field and, if it is a dict or a list, of what was written in it."""
     if is_nothing(value):
         # None that was written is no value given; a text was.
-        if value is not None or not is_nothing(written):
+        if value is not None or written is not None:
             yield place, written, value
     elif isinstance(value, Mapping) and isinstance(written, Mapping):
         for key in written.keys() & value.keys():

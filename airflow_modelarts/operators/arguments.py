@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_modelarts.api.bodies import LISTS, TEXT, Shape, example, read_text, replace_leaves
+from airflow_modelarts.templating import own_template_fields
 
 #: The shape of an argument that is text, or whatever a template of one expression returns.
 TEXT_OR_VALUE = "text or value"
@@ -36,7 +37,7 @@ class TypedArguments(BaseOperator):
         from jinja2.nativetypes import NativeEnvironment
 
         is_native = isinstance(jinja_env, NativeEnvironment)
-        own = template_fields if parent is self else ()
+        own = [field for field in own_template_fields(type(self)) if parent is self and field in template_fields]
         try:
             for field in own:
                 if id(getattr(self, field)) not in seen_oids:  # what another task has pushed is no template
@@ -68,7 +69,7 @@ class TypedArguments(BaseOperator):
 
     def _read_arguments(self) -> None:
         """Read numbers as text wherever text belongs, and text as objects wherever these do."""
-        for field in self.template_fields:
+        for field in own_template_fields(type(self)):
             self._replace(field, read_argument)
 
     def _replace(self, field: str, replace: Callable[[Any, Shape], Any]) -> None:

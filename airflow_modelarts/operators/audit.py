@@ -13,6 +13,7 @@ from airflow_modelarts.exceptions import ModelArtsAuditFailed
 from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
 from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, moment_of
 from airflow_modelarts.operators.files import path_of, remove_parts, written_at_once
+from airflow_modelarts.templating import own_template_fields
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -116,7 +117,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
-        self._refuse_empty_fields(self.template_fields)
+        self._refuse_empty_fields(own_template_fields(type(self)))
         self._read_arguments()
         now = datetime.now(UTC)
         window, path = self._window(context, now), self._open_path()

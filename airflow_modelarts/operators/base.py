@@ -12,7 +12,7 @@ from airflow_modelarts import assets
 from airflow_modelarts.lineage import ProcessorTaskLineage
 from airflow_modelarts.links import ModelArtsConsoleLink
 from airflow_modelarts.operators.arguments import TypedArguments
-from airflow_modelarts.templating import RefusesEmptyFields
+from airflow_modelarts.templating import RefusesEmptyFields, own_template_fields
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -52,7 +52,7 @@ class ModelArtsOperator(RefusesEmptyFields, TypedArguments):
     def _open_hook(self) -> ModelArtsHook:
         from airflow_modelarts.hooks import ModelArtsHook
 
-        self._refuse_empty_fields(self.template_fields)
+        self._refuse_empty_fields(own_template_fields(type(self)))
         return ModelArtsHook(self.modelarts_conn_id, project_id=self.project_id)
 
 

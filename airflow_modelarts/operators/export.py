@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.files import path_of, remove_parts, written_at_once
+from airflow_modelarts.templating import own_template_fields
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -86,7 +87,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file and return what is in it."""
-        self._refuse_empty_fields(self.template_fields)
+        self._refuse_empty_fields(own_template_fields(type(self)))
         self._read_arguments()
         path = self._open_path()
         with self._open_hook() as hook:

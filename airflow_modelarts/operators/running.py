@@ -22,6 +22,7 @@ from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.base import HandsOnTask
 from airflow_modelarts.operators.memory import Memory
+from airflow_modelarts.templating import own_template_fields
 from airflow_modelarts.waiting import Lookout
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def execute(self, context: Context) -> Any:
         """Run it and, unless told otherwise, wait for its end."""
-        self._refuse_empty_fields(self.template_fields)
+        self._refuse_empty_fields(own_template_fields(type(self)))
         self._read_arguments()
         self._check()
         if not AIRFLOW_V_3_3_PLUS:

@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_status, read_statuses
 from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
 from airflow_modelarts.operators.base import HandsOnTask, ModelArtsOperator, in_utc, moment_of
@@ -278,10 +279,12 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
                 yield task
 
 
-def _statuses(given: int | str | Iterable[int | str] | None) -> tuple[int, ...]:
+def _statuses(given: Any) -> tuple[int, ...]:
     """Read statuses given in any way; none are all."""
     if given is None:
         return ()
+    if isinstance(given, str) and given.lstrip().startswith("["):  # a list that a template made text of
+        given = read_text(given)
     return (int(read_status("status", given)),) if isinstance(given, int | str) else read_statuses("status", given)
 
 

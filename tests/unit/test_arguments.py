@@ -190,6 +190,15 @@ def test_a_list_of_versions_can_come_from_one_expression() -> None:
     assert (task.version_id, task.created_after) == (["a", "b"], day)
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_a_list_of_statuses_can_come_from_one_expression(requests_mock: Mocker, native: bool) -> None:
+    tasks = [{"task_id": str(status), "status": status} for status in range(5)]
+    requests_mock.get(TASKS_URL, json={"count": 5, "tasks": tasks})
+    listing = ModelArtsListProcessorTasksOperator(task_id="t", status="{{ x }}")
+    rendered(listing, native=native, x=["failed", 2])
+    assert [task["task_id"] for task in listing.execute({})] == ["2", "3"]
+
+
 # Objects as text and in files
 
 

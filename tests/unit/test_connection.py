@@ -218,6 +218,12 @@ def test_white_space_around_what_is_read_is_not_part_of_it(monkeypatch: pytest.M
     )
 
 
+@pytest.mark.parametrize("told", ["", " \n"])
+def test_an_empty_project_that_a_hook_is_told_does_not_mean_that_of_the_connection(told: str) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^project_id= is .*, which is no value: leave it out"):
+        read(overrides=Overrides(project_id=told))
+
+
 @pytest.mark.parametrize("field", ["login", "password"])
 def test_a_blank_field_is_missing(field: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=f"^{field} .* is missing"):

@@ -230,3 +230,43 @@ def test_what_is_something(value: Any) -> None:
 
 def test_numbers_that_native_rendering_made_of_an_id_are_text_again() -> None:
     assert (as_text(7), as_text("7"), as_text(None), as_text(True)) == ("7", "7", None, True)
+
+
+def test_templated_fields_of_a_users_subclass_are_its_own(requests_mock: Mocker) -> None:
+    class Annotated(ModelArtsProcessorTaskSensor):
+        template_fields = (*ModelArtsProcessorTaskSensor.template_fields, "note", "limit")
+
+        def __init__(self, *, note: str = "", limit: int = 3, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.note, self.limit = note, limit
+
+    class Described(operators.ModelArtsDescribeProcessorTaskOperator):
+        template_fields = (*operators.ModelArtsDescribeProcessorTaskOperator.template_fields, "limit", "note", "body")
+
+        def __init__(self, *, body: Any, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.limit, self.note, self.body = 3, "", body
+
+        def execute(self, context: Any) -> Any:
+            with self._open_hook():
+                return self.note, self.limit, self.body
+
+    waiting = Annotated(task_id="w", processor_task_id="abc", start_from_trigger=True, end_from_trigger=True)
+    waiting.render_template_fields({}, Environment())
+    requests_mock.get(f"{ENDPOINT}/v2/0123456789abcdef0123456789abcdef/processor-tasks/abc", json={"task_id": "abc"})
+    waiting.mode = "poke"
+    waiting.deferrable = False
+    assert waiting.poke(context()) is False
+    assert (waiting.note, waiting.limit) == ("", 3)
+    with DAG("dag", schedule=None, render_template_as_native_obj=True):
+        reading = Described(task_id="r", processor_task_id="abc", body="{{ 7 }}")
+    reading.render_template_fields({})
+    assert reading.execute(context()) == ("", 3, 7)
+
+
+def test_a_blank_text_that_renders_natively_to_none_is_named() -> None:
+    with DAG("dag", schedule=None, render_template_as_native_obj=True):
+        waiting = ModelArtsProcessorTaskSensor(task_id="wait", processor_task_id="\n")
+    waiting.render_template_fields({})
+    with pytest.raises(ModelArtsRequestError, match=r"^processor_task_id is None, which is no value"):
+        waiting.poke(context())
