@@ -17,6 +17,9 @@ _PAIRS = (("error_code", "error_msg"), ("errorCode", "errorMsg"), ("code", "mess
 _CODES = ("error_code", "errorCode", "code")
 _TEXTS = ("error_msg", "errorMsg", "error_message", "errorMessage", "message", "title", "error")
 _REQUEST_IDS = ("request_id", "requestId", "requestID", "RequestId")
+#: What else stands beside them where an answer is nothing but an error.
+_BESIDE = ("is_success", "error", "encoded_authorization_message")
+_ONLY_IN_ERRORS = frozenset((*_CODES, *_TEXTS, *_REQUEST_IDS, *_BESIDE))
 #: How deep in a body an error may be nested: ``{"error": {…}}`` and ``{"badRequest": {…}}`` are two levels.
 _LEVELS = 8
 #: Where XML, as object stores and some gateways write it, has the same; and what of a web page is a text.
@@ -69,6 +72,17 @@ def read_error(response: Response) -> ErrorBody:
         _first(levels, _REQUEST_IDS) or header,
         _first(levels, ("encoded_authorization_message",)),
     )
+
+
+def is_error_alone(body: bytes) -> bool:
+    """Whether JSON is an error and nothing else; a task that failed may have an error's fields beside its own."""
+    if len(body) > _LONGEST_TEXT or not any(name.encode() in body for name in _CODES):
+        return False
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and _ONLY_IN_ERRORS.issuperset(content) and bool(_first([content], _CODES))
 
 
 def _read_text(text: str, header: str | None) -> ErrorBody:
