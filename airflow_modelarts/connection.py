@@ -8,7 +8,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -28,6 +28,8 @@ PUBLIC_DOMAINS = ("myhuaweicloud.com", "myhuaweicloud.eu", "otc.t-systems.com")
 
 #: Read for auth 'password' where the connection does not tell IAM's endpoint; the vendor's SDK knows it by this name.
 IAM_ENDPOINT_VARIABLE = "HUAWEICLOUD_SDK_IAM_ENDPOINT"
+#: How the names of the vendor SDK's variables begin.
+VARIABLES = "HUAWEICLOUD_SDK_"
 #: Extras that can hold braces of their own, or are not to be shown.
 MAY_HOLD_BRACES = ("console_url", "security_token")
 
@@ -209,16 +211,20 @@ class _Reader:
         if auth.is_visible(value):
             return value
         raise ModelArtsConfigurationError(
-            f"{name} of {self.name} holds a space, a line break or a character that is not ASCII: copy it anew"
+            f"{name} {self.place(name)} holds a space, a line break or a character that is not ASCII: copy it anew"
         )
+
+    def place(self, name: str) -> str:
+        """Return where a setting of that name was written."""
+        if name.startswith(VARIABLES):
+            return "in the environment"
+        return "of the hook" if name.endswith("=") else f"of {self.name}"
 
     def missing(self, what: str, way_out: str) -> ModelArtsConfigurationError:
         return ModelArtsConfigurationError(f"{what} is missing: {way_out}")
 
     def wrong(self, what: str, value: object, way_out: str) -> ModelArtsConfigurationError:
-        where = "in the environment" if what == IAM_ENDPOINT_VARIABLE else f"of {self.name}"
-        where = "of the hook" if what.endswith("=") else where
-        return ModelArtsConfigurationError(f"{what} {where} is {self.shown(str(value))!r}: {way_out}")
+        return ModelArtsConfigurationError(f"{what} {self.place(what)} is {self.shown(str(value))!r}: {way_out}")
 
     def shown(self, value: str) -> str:
         """Return a URL without the user and the password that it can carry, without its scheme too."""
@@ -230,18 +236,18 @@ class _Reader:
             raise ModelArtsConfigurationError(
                 f"project_id= is {told!r}, which is no value: leave it out for the project of {self.name}"
             )
-        project_id = (
-            self.argument("project_id", told)
-            or self.text("project_id")
-            or self.environment.get("HUAWEICLOUD_SDK_PROJECT_ID", "").strip()
-        )
+        name = "project_id"
+        project_id = self.argument(name, told) or self.text(name)
+        if not project_id:
+            name = f"{VARIABLES}PROJECT_ID"
+            project_id = self.environment.get(name, "").strip()
         if not project_id:
             raise self.missing("project_id", f"set it in the extras of {self.name}, or pass project_id=")
         if "/" in project_id:
             raise self.wrong(
-                "project_id", project_id, "a project's ID holds no slash; give its 32 hex digits alone, without a URL"
+                name, project_id, "a project's ID holds no slash; give its 32 hex digits alone, without a URL"
             )
-        return self.sendable("project_id", project_id)
+        return self.sendable(name, project_id)
 
     def endpoint(self) -> str:
         if endpoint := self.argument("endpoint", self.overrides.endpoint):
@@ -278,6 +284,9 @@ class _Reader:
         region = self.argument("region", self.overrides.region) or self.text("region")
         if region and region in self.endpoint():
             return _unresolved_region(f"region {region!r} of {self.name}", "IAM", "set host and iam_endpoint")
+        if (given := os.environ.get(IAM_ENDPOINT_VARIABLE, "").strip()) and not self.iam_of_host():
+            variable = f"{IAM_ENDPOINT_VARIABLE} {self.shown(given)!r} in the environment"
+            return f"{variable} does not resolve: check its spelling"
         return f"{self.endpoint()} tells an IAM endpoint that does not resolve: check its spelling, or set iam_endpoint"
 
     def host_and_port(self) -> str:
@@ -290,14 +299,18 @@ class _Reader:
     def iam_endpoint(self) -> str:
         if given := self.text("iam_endpoint"):
             return self.url("iam_endpoint", _without_version(given))
-        host = urlsplit(self.endpoint()).hostname or ""
-        service, _, rest = host.partition(".")
-        if service == "modelarts" and rest.partition(".")[2] in PUBLIC_DOMAINS:
-            return f"https://iam.{rest}"
+        if told := self.iam_of_host():
+            return told
         # Last, so that a variable left behind does not change where another connection sends its password.
         if given := os.environ.get(IAM_ENDPOINT_VARIABLE, "").strip():
             return self.url(IAM_ENDPOINT_VARIABLE, _without_version(given))
+        host = urlsplit(self.endpoint()).hostname
         raise self.missing("iam_endpoint", f"set it in the extras of {self.name}, since {host} does not tell it")
+
+    def iam_of_host(self) -> str | None:
+        """Return IAM's endpoint where the host of ModelArts tells it."""
+        service, _, rest = (urlsplit(self.endpoint()).hostname or "").partition(".")
+        return f"https://iam.{rest}" if service == "modelarts" and rest.partition(".")[2] in PUBLIC_DOMAINS else None
 
     def host_of(self, service: str, region: str, way_out: str, name: str = "region") -> str:
         if not re.fullmatch(r"[a-z0-9-]+", region):
@@ -343,7 +356,8 @@ class _Reader:
             case "agency":
                 return InstanceAgency()
             case "environment":
-                return self.checked(auth.from_environment(self.environment))
+                names = (f"{VARIABLES}AK", f"{VARIABLES}SK", f"{VARIABLES}SECURITY_TOKEN")
+                return self.checked(auth.from_environment(self.environment), names)
         kinds = "access_key, password, token, agency or environment"
         raise self.wrong("auth", self.kind, f"it must be {kinds}")
 
@@ -353,11 +367,12 @@ class _Reader:
         secret_key = self.field("password", "the secret key").strip()
         return self.checked(AccessKey(access_key, secret_key, self.text("security_token")))
 
-    def checked(self, key: AccessKey) -> AccessKey:
-        self.sendable("the access key", key.access_key)
-        self.sendable("the secret key", key.secret_key)
-        if key.security_token is not None:
-            self.sendable("security_token", key.security_token)
+    def checked(
+        self, key: AccessKey, names: Sequence[str] = ("the access key", "the secret key", "security_token")
+    ) -> AccessKey:
+        for name, value in zip(names, (key.access_key, key.secret_key, key.security_token), strict=True):
+            if value is not None:
+                self.sendable(name, value)
         return key
 
     def password_token(self) -> PasswordToken:

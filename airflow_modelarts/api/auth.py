@@ -285,7 +285,8 @@ class InstanceAgency:
             try:
                 return (yield from self._security_key(context, token))
             except ModelArtsError as error:
-                is_unanswered = error.temporary and error.http_status is None
+                # An empty answer of a success is as good as none.
+                is_unanswered = error.temporary and error.http_status in (None, 200)
                 if str(error).startswith(NO_AGENCY) or (error.temporary and not is_unanswered):
                     raise
                 can_be_of_a_moment = (
@@ -312,6 +313,12 @@ class InstanceAgency:
         if error.temporary:
             if is_outage:
                 return error
+            if error.http_status is not None:
+                return ModelArtsAuthenticationError(
+                    f"{NO_AGENCY}. (The metadata service answered HTTP {error.http_status} and gave none.)",
+                    http_status=error.http_status,
+                    operation=error.operation,
+                )
             return ModelArtsConfigurationError(
                 "The metadata service does not answer: auth 'agency' works on an Elastic Cloud Server only, and in a "
                 "container there only if that reaches the service. Choose another auth in the connection's extras.",

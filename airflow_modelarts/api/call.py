@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_modelarts.api.auth import Context, Credentials, Grant, GrantCache, about_project_id
+from airflow_modelarts.api.error_bodies import is_error_alone
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,
@@ -185,6 +186,8 @@ def _authorized(
         return grant.authorize(request, project_id=client.project_id, now=client.now())
 
     def read(response: Response) -> T:
+        if is_error_alone(response.body):  # most answers may lack every field, so that it would be read as one
+            raise ValueError("an error that came as a success")
         return operation.read(response.body)
 
     exchange = Exchange(

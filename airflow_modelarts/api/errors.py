@@ -8,7 +8,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import ClassVar, NamedTuple
 
-from airflow_modelarts.api.error_bodies import read_error
+from airflow_modelarts.api.error_bodies import ErrorBody, read_error
 from airflow_modelarts.api.redaction import printable, redact
 from airflow_modelarts.api.transport import Response, TransportError
 
@@ -295,6 +295,8 @@ CODES_OF_REFUSED_CREDENTIALS = frozenset(
 
 # Characters of an encoded_authorization_message; IAM decodes it whole or not at all.
 _LONGEST_ENCODED_MESSAGE = 8192
+# Bytes of a body in which an error is looked for though the answer was a success.
+_LONGEST_ERROR = 20_000
 
 #: What a user changes, by the kind of error.
 ADVICE: dict[type[ModelArtsError], str] = {
@@ -425,14 +427,21 @@ def unreadable(
     """
     Say that an answer was not what it claimed to be; its text is not quoted, since nobody knows what it holds.
 
+    An error that came as a success is told all the same.
+
     :param reason: why it could not be read.
     """
+    body = read_error(response) if len(response.body) < _LONGEST_ERROR else ErrorBody()
+    code = body.code if body.code and re.fullmatch(r"[A-Za-z]{2,20}\.[0-9]{4}", body.code) else None
+    told = f' It holds the error {code}: "{redact(body.text, secrets)}".' if code else ""
     content_type = redact(response.headers.get("content-type") or "no content type", secrets)
     what = "is about another one" if isinstance(reason, OtherObjectError) else "is not the JSON of this operation"
     return ModelArtsTransientError(
         f"{printable(f'{operation} of {target}')} got an answer that {what} "
         f"(HTTP {response.status}, {content_type}, "
-        f"{len(response.body)} bytes). {ADVICE[ModelArtsTransientError]}; if it lasts, check the connection's host.",
+        f"{len(response.body)} bytes).{told} {ADVICE[ModelArtsTransientError]}; if it lasts, check the connection's "
+        "host.",
+        error_code=code,
         http_status=response.status,
         operation=operation,
         outcome_unknown=True,
@@ -462,6 +471,10 @@ def _kind_by_status(response: Response) -> type[ModelArtsError]:
     }
     if status == 404 and _is_html(response):
         return ModelArtsConfigurationError  # that was not the API, so nothing is known of the task
+    if status == 413 and ("retry-after" in response.headers or b'"overLimit"' in response.body[:200]):
+        return ModelArtsThrottledError  # as OpenStack says it
+    if _is_head_too_large(response):
+        return ModelArtsConfigurationError
     if status in by_status:
         return by_status[status]
     if 300 <= status < 400:
@@ -486,6 +499,8 @@ def _advice(kind: type[ModelArtsError], of_code: str | None, response: Response,
             )
     if of_code:
         return of_code
+    if _is_head_too_large(response):
+        return "An IAM token can be too large for a gateway: give this user fewer roles, or choose auth 'access_key'"
     if kind is ModelArtsConfigurationError and _is_html(response):
         return f"This was a web page, not the API. {ADVICE[kind]}"
     if kind is ModelArtsThrottledError:
@@ -499,6 +514,13 @@ def _fewer_calls(operation: str) -> str:
     if operation.startswith(("Describe", "List")):
         return "a longer poke_interval or deferrable=True makes waits ask less often"
     return "an Airflow pool limits how many tasks call at once"
+
+
+def _is_head_too_large(response: Response) -> bool:
+    """Whether a gateway takes no head as large as the request's; nginx says so with HTTP 400 and a web page."""
+    return response.status == 431 or (
+        response.status == 400 and b"request header or cookie too large" in response.body[:2000].lower()
+    )
 
 
 def _is_html(response: Response) -> bool:

@@ -34,25 +34,33 @@ _NAMES = (
     rf"(?:{_SECRET_NAMES}|(?:AWS|OSS)?AccessKeyId|GoogleAccessId|Expires"
     rf"|{_VENDOR}(?:algorithm|credential|date|expires|signed{_HYPHEN}?headers|access{_HYPHEN}?key))"
 )
+# The same as headers, of which debug output is full, and as fields of JSON; IAM's tokens come so alone.
+_HEADER = (
+    rf"(?:x{_HYPHEN}(?:[a-z]{{1,9}}{_HYPHEN})?(?:signature|security{_HYPHEN}?token)|x[-_](?:auth|subject)[-_]token)"
+    rf"(?:\\{{0,8}}[\"']?[ \t]{{0,9}}:[ \t]{{0,9}}(?:\\{{0,8}}[\"'])?|{_EQUALS})"
+)
 # A parameter that follows no mark begins a word. After a slash it is a folder, as in /signature=1/; and a number or a
 # truth value is no signature.
 _BEGINNING = r"(?<![\w./%+-])"
 _NO_SIGNATURE = r"(?![ \t]{0,9}(?:\d{1,9}|true|false|null|none)(?:[\s\"'<>,.;:)\]}]|\Z))"
 _SECRET_PARAMETER = re.compile(
-    rf"(?i){_MARK}{_SECRET_NAMES}{_EQUALS}|{_BEGINNING}{_SECRET_NAMES}{_EQUALS}{_NO_SIGNATURE}"
+    rf"(?i){_MARK}{_SECRET_NAMES}{_EQUALS}|{_BEGINNING}(?:{_SECRET_NAMES}{_EQUALS}|{_HEADER}){_NO_SIGNATURE}"
 )
 _PARAMETER = re.compile(
-    rf"(?i)(?:{_MARK}{_NAMES}{_EQUALS}|(?P<alone>{_BEGINNING}{_NAMES}{_EQUALS}){_NO_SIGNATURE})"
+    rf"(?i)(?:{_MARK}{_NAMES}{_EQUALS}|(?P<alone>{_BEGINNING}(?:{_NAMES}{_EQUALS}|{_HEADER})){_NO_SIGNATURE})"
     r"[ \t]{0,9}\\{0,8}[\"']?"
 )
 # Tells most texts without a signature faster than the patterns above.
-_SECRET_WORD = re.compile(r"(?i)signature|security")
+_SECRET_WORD = re.compile(r"(?i)signature|security|x[-_](?:auth|subject)")
 # Where a word ends that a link is in; within JSON a quotation mark is escaped.
 _END_OF_WORD = re.compile(r"\\{0,8}[\"']|[\s<>]")
 
 _CHUNK_BYTES = 1024 * 1024
 #: Of these, a body holds one if it holds a signed link. JSON can write any letter as an escape.
-_SECRET_BYTES = (b"signature", b"security", b"signed_", b"\\u00")
+_SECRET_BYTES = (
+    *(b"signature", b"security", b"signed_", b"\\u00"),
+    *(b"x-auth", b"x_auth", b"x-subject", b"x_subject"),
+)
 
 
 def printable(text: str) -> str:

@@ -671,7 +671,7 @@ def test_a_metadata_service_that_was_out_of_order_for_a_moment_is_asked_again() 
 COMPLETE = {"access": "AK1", "secret": "S3CRET", "securitytoken": "T0KEN", "expires_at": at(NOON + DAY)}
 
 
-@pytest.mark.parametrize(
+incomplete_keys = pytest.mark.parametrize(
     "body",
     [
         *({"credential": {**COMPLETE, name: None}} for name in COMPLETE),
@@ -685,11 +685,35 @@ COMPLETE = {"access": "AK1", "secret": "S3CRET", "securitytoken": "T0KEN", "expi
     ],
     ids=lambda body: json.dumps(body)[:60],
 )
-def test_an_incomplete_temporary_key_is_a_temporary_error_that_quotes_nothing(process: Process, body: Any) -> None:
-    error = process.obtain(AGENCY, session_token(), answer(body)).refusal
+
+
+@incomplete_keys
+@pytest.mark.parametrize("retries", [ONCE, FIVE_TIMES], ids=["poll", "call"])
+def test_an_answer_without_a_whole_temporary_key_is_not_waited_for_and_not_quoted(retries: Retries, body: Any) -> None:
+    process = Process(retries)
+    attempts = [session_token(), *[answer(body)] * retries.attempts]
+    played = process.obtain(AGENCY, *attempts * (auth.METADATA_ROUNDS if retries is ONCE else 1))
+    error = played.refusal
+    assert isinstance(error, ModelArtsAuthenticationError)
+    assert "give it an agency" in str(error)
+    assert "S3CRET" not in str(error)
+    assert "T0KEN" not in str(error)
+
+
+@incomplete_keys
+def test_an_answer_without_a_whole_temporary_key_is_temporary_where_there_has_been_one(
+    process: Process, body: Any
+) -> None:
+    key = process.obtain(AGENCY, session_token(), security_key()).value
+    error = process.obtain(AGENCY, *[session_token(), answer(body)] * auth.METADATA_ROUNDS, refused=key).refusal
     assert isinstance(error, ModelArtsTransientError)
     assert "S3CRET" not in str(error)
     assert "T0KEN" not in str(error)
+
+
+def test_an_answer_without_a_temporary_key_for_a_moment_is_asked_for_again(process: Process) -> None:
+    played = process.obtain(AGENCY, session_token(), answer({}), session_token(), security_key())
+    assert played.value == AccessKey("AK1", "S3CRET", "T0KEN")
 
 
 def test_no_error_of_the_metadata_service_quotes_its_token(process: Process) -> None:

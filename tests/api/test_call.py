@@ -787,3 +787,40 @@ def test_a_temporary_key_of_the_agency_that_is_refused_is_replaced_once(refusal:
     assert played.value is not None
     signed = [request.headers["Authorization"] for request in played.requests if "Authorization" in request.headers]
     assert [text.split("Access=")[1][:3] for text in signed] == ["AK1", "AK2"]
+
+
+SUCCESSFUL_ERRORS = [
+    {"error_code": "ModelArts.0010", "error_msg": "broken inside"},
+    {"is_success": False, "errorCode": "ModelArts.0010", "error_message": "broken inside", "request_id": "r"},
+]
+
+
+@pytest.mark.parametrize("body", SUCCESSFUL_ERRORS)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        operations.delete_processor_task("t"),
+        operations.stop_processor_task_version("t", "v"),
+        operations.describe_processor_task_version("t", "v"),
+        operations.list_processor_tasks().page(0),
+        operations.list_processor_task_version_results("t", "v").page(0),
+    ],
+    ids=lambda operation: operation.name,
+)
+def test_an_error_that_came_as_a_success_is_no_empty_answer(operation: Any, body: dict[str, Any]) -> None:
+    error = play(call(operation, ONCE), [answer(body)], clients=(client(),)).refusal
+    assert isinstance(error, ModelArtsTransientError)
+    assert error.error_code == "ModelArts.0010"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"task_id": "t", "status": 3, "error_code": "ModelArts.4614", "error_msg": "no images"},
+        {"task_id": "t", "status": 3, "error_msg": "no images"},
+    ],
+)
+def test_a_failed_task_that_has_a_code_of_its_own_is_a_task(body: dict[str, Any]) -> None:
+    task = play(call(operations.describe_processor_task("t"), ONCE), [answer(body)], clients=(client(),)).value
+    assert task is not None
+    assert task.error_msg == "no images"

@@ -81,6 +81,11 @@ def test_the_code_decides_in_every_shape() -> None:
         ({"errorCode": "ModelArts.0101", "errorMessage": "no"}, "ModelArts.0101", "no"),
         ({"error_code": "ModelArts.0101", "message": "in another field"}, "ModelArts.0101", "in another field"),
         ({"error": {"error_code": "ModelArts.0101"}}, "ModelArts.0101", ""),
+        ({"error_code": None, "error_msg": None, "error": {"code": "A.1", "message": "m"}}, "A.1", "m"),
+        ({"error_code": "", "error_msg": "", "error": {"code": "A.1", "message": "m"}}, "A.1", "m"),
+        ([{"error_code": "A.1", "error_msg": "m"}], "A.1", "m"),
+        ({"errors": [{"code": "A.1", "message": "m"}]}, "A.1", "m"),
+        ({"error": {"code": "A.1", "message": "m"}, "details": [{"code": "B.2", "message": "b"}]}, "A.1", "m"),
     ],
 )  # fmt: skip
 def test_shapes_of_which_the_vendor_quotes_the_whole_body_are_read_too(
@@ -114,6 +119,50 @@ def test_what_iam_can_decode_is_kept_whole() -> None:
     assert error.encoded_authorization_message == encoded == vendors_reading(response).encoded_auth_msg
     assert encoded in str(error)
     assert read(answer({}, 403)).encoded_authorization_message is None
+
+
+OBS_REFUSAL = (
+    b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message>'
+    b"<RequestId>b-1</RequestId></Error>"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "text", "request_id"),
+    [
+        (b"RBAC: access denied\n", None, "RBAC: access denied", None),
+        (b'"the upstream is full"', None, "the upstream is full", None),
+        (b"<html>\n<head><title>403 Forbidden</title></head><body>nginx</body>", None, "403 Forbidden", None),
+        (OBS_REFUSAL, "AccessDenied", "Access Denied", "b-1"),
+        (b"<html><body>nothing to quote</body></html>", None, "", None),
+        (b"\x89PNG\x00\xff", None, "", None),
+        (b'{"error_code": "ModelArts.0101", "error_', None, "", None),
+        (b"", None, "", None),
+    ],
+)
+def test_what_a_gateway_says_without_json_is_quoted(
+    body: bytes, code: str | None, text: str, request_id: str | None
+) -> None:
+    assert read_error(Response(403, {}, body)) == (code, text, request_id, None)
+
+
+def test_a_text_of_a_gateway_is_quoted_without_secrets_and_in_one_line() -> None:
+    said = b"refused: X-Auth-Token 'the-token'\n\x1b[31mof you, https://b/k?Signature=S1G"
+    error = errors.from_response(Response(403, {}, said), operation="D", target="x", secrets=("the-token",), now=NOON)
+    assert not any(word in str(error) for word in ("the-token", "S1G", "\n", "\x1b"))
+    assert "of you" in str(error)
+
+
+@pytest.mark.parametrize("charset", ["gbk", "GB2312", "gb18030"])
+def test_words_in_the_charset_that_the_answer_names_can_be_read(charset: str) -> None:
+    body = '{"error_code": "ModelArts.0101", "error_msg": "参数错误"}'.encode(charset)
+    assert "参数错误" in str(read(Response(400, {"content-type": f'application/json; charset="{charset}"'}, body)))
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "base64", "none such"])
+def test_a_charset_that_is_none_does_no_harm(charset: str) -> None:
+    body = b'{"error_code": "ModelArts.0101", "error_msg": "said"}'
+    assert "said" in str(read(Response(400, {"content-type": f"application/json; charset={charset}"}, body)))
 
 
 def test_a_body_in_another_charset_keeps_its_code() -> None:

@@ -7,6 +7,7 @@ import json
 import pickle
 import time
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -431,6 +432,59 @@ def test_an_unreadable_answer_is_described() -> None:
 
 def test_an_unreadable_answer_without_a_type_is_described_too() -> None:
     assert "no content type" in str(errors.unreadable(Response(200), operation="X", target="x"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error_code": "ModelArts.0010", "error_msg": "broken inside"},
+        {"is_success": False, "error_code": "ModelArts.0010", "error_message": "broken inside"},
+        {"error": {"code": "ModelArts.0010", "message": "broken inside"}},
+    ],
+)
+def test_an_error_that_came_as_a_success_is_told(body: dict[str, Any]) -> None:
+    error = errors.unreadable(answer(body), operation="X", target="x", secrets=("inside",))
+    assert error.error_code == "ModelArts.0010"
+    assert 'the error ModelArts.0010: "broken ***"' in str(error)
+
+
+@pytest.mark.parametrize("body", [{"code": "S3CRET", "message": "m"}, {"status": 2, "message": "S3CRET"}])
+def test_a_success_that_is_no_error_of_the_service_is_not_quoted(body: dict[str, Any]) -> None:
+    error = errors.unreadable(answer(body), operation="X", target="x")
+    assert error.error_code is None
+    assert "S3CRET" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        answer({"overLimit": {"code": 413, "message": "slow down", "retryAfter": 7}}, 413),
+        answer({}, 413, retry_after="7"),
+    ],
+)
+def test_openstacks_way_to_throttle_is_no_verdict_on_the_request(response: Response) -> None:
+    error = read(response)
+    assert isinstance(error, ModelArtsThrottledError)
+    assert not error.outcome_unknown
+
+
+def test_a_request_that_is_too_large_stays_one() -> None:
+    assert isinstance(read(refuse(413, "ModelArts.4104")), ModelArtsRequestError)
+    assert isinstance(read(refuse(413)), ModelArtsRequestError)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        Response(431, {}, b""),
+        Response(400, {"content-type": "text/html"}, b"<title>400 Request Header Or Cookie Too Large</title>"),
+    ],
+)
+def test_a_gateway_that_does_not_take_a_token_as_large_tells_to_make_it_smaller(response: Response) -> None:
+    error = read(response)
+    assert isinstance(error, ModelArtsConfigurationError)
+    assert "fewer roles" in str(error)
+    assert "Change the request" not in str(error)
 
 
 def test_an_unreadable_answer_leaves_the_outcome_unknown() -> None:

@@ -121,7 +121,33 @@ def test_a_signature_in_a_sentence_is_cut_too(text: str) -> None:
     assert_no_secret(without_signed_links(text))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "X-Security-Token: S3CRET",
+        "x-obs-security-token : S3CRET",
+        "X-Amz-Signature:S3CRET end",
+        "headers were {'X-Auth-Token': 'S3CRET', 'Accept': '*/*'}",
+        '{"X-Security-Token": "S3CRET", "v": 1}',
+        json.dumps({"headers": json.dumps({"X-Security-Token": "S3CRET"})}),
+        "X-Subject-Token=S3CRET",
+    ],
+)
+def test_a_header_that_lets_its_reader_in_is_cut(text: str) -> None:
+    assert "S3CRET" not in redact(text, [])
+    assert "S3CRET" not in json.dumps(without_signed_links({"a": [text]}))
+    task = models.parse(models.ProcessorTask, json.dumps({"task_id": "t", "error_msg": text}).encode())
+    assert "S3CRET" not in f"{task.error_msg} {json.dumps(task.to_json())}"
+
+
+def test_what_stands_beside_a_header_stays() -> None:
+    inner = json.dumps({"X-Security-Token": "S3CRET", "v": 1})
+    assert json.loads(without_signed_links(inner))["v"] == 1
+
+
 PROSE = [
+    "the X-Auth-Token header is missing",
+    "Signature: none",
     "what? signature=1",
     "signature=true",
     "the signature is invalid",

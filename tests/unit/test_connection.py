@@ -423,3 +423,34 @@ def test_an_iam_that_does_not_resolve_would_be_told_by_what_was_written(
     credentials = read({**PASSWORD, **extra}, host=host).client.credentials
     assert isinstance(credentials, PasswordToken)
     assert credentials.unresolved.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AK", "A\nK"),
+        ("SK", "{{ var.value.sk }}"),
+        ("SECURITY_TOKEN", "to ken"),
+        ("PROJECT_ID", "pro ject"),
+        ("PROJECT_ID", "eu-de/p1"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    for usual in ("AK", "SK", "PROJECT_ID"):
+        monkeypatch.setenv(f"HUAWEICLOUD_SDK_{usual}", "usual")
+    monkeypatch.setenv(f"HUAWEICLOUD_SDK_{name}", value)
+    with pytest.raises(ModelArtsConfigurationError, match=rf"^HUAWEICLOUD_SDK_{name} in the environment ") as caught:
+        read({"auth": "environment"}, bare=True)
+    assert name == "PROJECT_ID" or value not in str(caught.value)
+
+
+def test_an_iam_of_the_environment_that_does_not_resolve_would_be_told_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "https://iam.exmple.com/v3")
+    credentials = read(PASSWORD).client.credentials
+    assert isinstance(credentials, PasswordToken)
+    assert credentials.unresolved.startswith("HUAWEICLOUD_SDK_IAM_ENDPOINT 'https://iam.exmple.com/v3' in the environ")
+    credentials = read(PASSWORD, host="modelarts.eu-dee.otc.t-systems.com").client.credentials
+    assert isinstance(credentials, PasswordToken)
+    assert credentials.unresolved.startswith("https://modelarts.eu-dee.otc.t-systems.com tells an IAM endpoint")
