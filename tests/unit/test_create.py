@@ -756,6 +756,29 @@ def test_out_of_time_it_stops_what_runs_though_a_retry_follows(emulator: Emulato
     assert emulator.state.status(task.task_id) == 4
 
 
+@with_memory
+@pytest.mark.parametrize("kind", ["task", "version"])
+def test_out_of_time_on_a_worker_it_stops_what_runs_though_a_retry_follows(
+    emulator: EmulatorServer, original: Task, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    attempt.states = ["running"]
+    waiting = operator() if kind == "task" else again(original)
+
+    def time_is_over(_: float) -> None:
+        for task in tasks(emulator):
+            emulator.state.set_status(task.task_id, 1)
+        raise AirflowTaskTimeout("the time is over")
+
+    monkeypatch.setattr("time.sleep", time_is_over)
+    try:
+        waiting.execute(attempt.context)
+    except AirflowTaskTimeout:
+        waiting.on_kill()  # as Airflow does
+    assert emulator.state.log.count("StopProcessorTaskVersion") == 1
+
+
 def test_killed_it_says_that_a_feature_analysis_cannot_be_stopped(
     emulator: EmulatorServer,
     monkeypatch: pytest.MonkeyPatch,
