@@ -546,6 +546,23 @@ def test_xcoms_come_by_the_time_of_their_task(api: AirflowApi) -> None:
     ]
 
 
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_xcom_that_airflow_cannot_show_does_not_end_the_listing(
+    api: AirflowApi,
+    requests_mock: requests_mock.Mocker,
+    monkeypatch: pytest.MonkeyPatch,
+    no_pauses: None,
+    status: int,
+) -> None:
+    """An error can be about one value alone."""
+    monkeypatch.setattr(_airflow_api, "XCOM_TIMEOUT", 0)
+    key = f"{api._base}/{RUN}/taskInstances/create/xcomEntries/id"
+    requests_mock.get(key, status_code=status, text="Out of range float values are not JSON compliant")
+    values = {(xcom.label, xcom.key): xcom.value for xcom in api.xcoms("one", "r")}
+    assert values["wait[0]", "return_value"] == "7"
+    assert "Out of range float values" in values["create", "id"]
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_links_runs_and_asset_events_are_alike_in_both_versions(
     version: str, requests_mock: requests_mock.Mocker
