@@ -221,6 +221,19 @@ def test_signal_handlers_are_restored_and_a_second_signal_does_not_interrupt_the
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_two_signals_at_once_are_one_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    both = {signal.SIGINT, signal.SIGTERM}
+    with cli._signals_interrupt():
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
+        for number in both:
+            os.kill(os.getpid(), number)
+        with pytest.raises(cli.Interrupted):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    assert complaints == []
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
