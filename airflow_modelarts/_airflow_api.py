@@ -18,6 +18,8 @@ REQUEST_TIMEOUT = 30.0
 """Seconds for one answer; some ten milliseconds are usual."""
 OUTAGE_TIMEOUT = 60.0
 """Seconds for which a request is repeated: the server may be starting, and SQLite may be locked by another process."""
+XCOM_TIMEOUT = 10.0
+"""The same for the value of one XCom, since an error can be about this value alone."""
 RETRY_INTERVAL = 0.3
 """Seconds between two attempts."""
 PAGE_SIZE = 10_000
@@ -239,9 +241,12 @@ class AirflowApi:
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(entry['task_id'])}/xcomEntries"
         parameters = {"map_index": entry["map_index"], "stringify": "false"}
         try:
-            return plain(self._get(f"{path}/{_quoted(entry['key'])}", parameters)["value"])
+            answer = self._request("GET", f"{path}/{_quoted(entry['key'])}", parameters, timeout=XCOM_TIMEOUT)
+            return plain(answer["value"])
         except NotFoundError:
             return "(Airflow's API does not give the value of this key)"  # such as a key with a slash
+        except AirflowApiError as error:
+            return f"(Airflow's API does not give this value: {error})"
 
     def _all(self, path: str, key: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -254,9 +259,20 @@ class AirflowApi:
     def _get(self, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
         return self._request("GET", path, parameters)
 
-    def _request(self, method: str, path: str, parameters: Mapping[str, Any] | None = None, body: object = None) -> Any:
-        """Send a request until it is answered. Repeating is safe: a run has the same id each time."""
-        deadline = time.monotonic() + OUTAGE_TIMEOUT
+    def _request(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, Any] | None = None,
+        body: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send a request until it is answered. Repeating is safe: a run has the same id each time.
+
+        :param timeout: seconds for which it is repeated; default is `OUTAGE_TIMEOUT`
+        """
+        timeout = OUTAGE_TIMEOUT if timeout is None else timeout
+        deadline = time.monotonic() + timeout
         repeated = False
         while True:
             try:
@@ -274,7 +290,7 @@ class AirflowApi:
                 problem = str(error)
             self._check()
             if time.monotonic() > deadline:
-                raise AirflowApiError(f"{method} {path} got no answer within {OUTAGE_TIMEOUT:g} s: {problem}")
+                raise AirflowApiError(f"{method} {path} got no answer within {timeout:g} s: {problem}")
             time.sleep(RETRY_INTERVAL)
             repeated = True
 

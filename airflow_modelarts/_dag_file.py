@@ -183,7 +183,9 @@ class _Live(ast.NodeVisitor):
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for statement in node.body:
             if isinstance(statement, _FUNCTIONS):
-                self._visit_body(statement)  # whoever has an object may call it
+                # Whoever has an object may call it.
+                self.may_make_dag |= _is_dag_function(statement, self._names)
+                self._visit_body(statement)
         self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> None:
@@ -208,7 +210,9 @@ class _Live(ast.NodeVisitor):
         for decorator in node.decorator_list:
             if not _is_dag_decorator(decorator, self._names):
                 self.visit(decorator)
-                self._visit_body(node)  # the decorator may call it
+                # The decorator may call it.
+                self.may_make_dag |= _is_dag_function(node, self._names)
+                self._visit_body(node)
             elif isinstance(decorator, ast.Call):
                 self.visit_all([*decorator.args, *(keyword.value for keyword in decorator.keywords)])
         self.visit(node.args)

@@ -199,7 +199,8 @@ def _signals_interrupt() -> Iterator[None]:
 
     def interrupt(signal_number: int, frame: FrameType | None) -> None:
         for other in signals:
-            signal.signal(other, signal.SIG_IGN)
+            # Not SIG_IGN: Python would print a traceback for one that has arrived already.
+            signal.signal(other, lambda *_: None)
         raise Interrupted(signal_number)
 
     before = {number: signal.signal(number, interrupt) for number in signals}

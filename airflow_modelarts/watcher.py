@@ -335,13 +335,13 @@ class Watcher:
         failed_before = workspace_id in self._list_failures
         try:
             await self._read_lists(workspace_id, wanted)
-        except ModelArtsThrottledError:
-            if len(wanted) == before:
-                raise  # asking by id would make it worse
         except ModelArtsError as error:
+            is_throttled = isinstance(error, ModelArtsThrottledError)
+            if is_throttled and len(wanted) < before:
+                return True
             self._put_off_lists(workspace_id, error)
-            if error.temporary and error.retry_after and not failed_before:
-                raise  # but not a second time: nothing but the lists may be out of order
+            if not failed_before and (is_throttled or (error.temporary and error.retry_after)):
+                raise  # asking by id could make it worse; but not a second time: gateways can throttle each API apart
             return False  # it may be these lists alone that cannot or may not be read; asking by id tells
         return len(wanted) < before
 

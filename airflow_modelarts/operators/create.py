@@ -86,9 +86,10 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
     (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task without versions. An
     output that is None arrives as such: ``create.output["result"]`` can always be given to another task.
 
-    Killed, cleared or marked as failed while the task runs, it stops the running version, which is then no success
-    whatever ``failed_statuses`` says. Before Airflow 3.3 a task that is deferred cannot notice this. A feature analysis
-    cannot be stopped: cleared while it runs, it is adopted, with the inputs that it was started with.
+    Cleared or marked while the task runs, it stops the running version, which is then no success whatever
+    ``failed_statuses`` says. Before Airflow 3.3 a task that is deferred cannot notice this. Killed for another reason,
+    such as the shutdown of the worker, it stops it only if no retry follows that adopts it. A feature analysis cannot
+    be stopped: cleared while it runs, it is adopted, with the inputs that it was started with.
 
     Every field of the request is templated, however deep in it the template stands. ``template``, ``data_source``,
     ``inputs`` and ``work_path`` may be text too: JSON or a Python literal, as a template renders it, or the name of a
@@ -221,7 +222,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
 
     What is not given is taken from the task as it is; with new inputs, the old ``version_id`` is not. It pushes what
     :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator` does, and ``task_version_id`` beside
-    ``processor_task_id``, as soon as they are known. It stops the version when it is killed.
+    ``processor_task_id``, as soon as they are known. Killed, it stops the version, as that one does.
 
     Before it posts, it notes the task's versions in Airflow's task state store (Airflow 3.3). A retry after a crash
     adopts a version that has come since. It cannot tell its own version from one that somebody else made of the same

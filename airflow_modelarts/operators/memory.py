@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 INTENT_KEY = "modelarts_submission"
 #: States after which Airflow starts no further try by itself.
 FINISHED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+#: The state of a task instance that a user has cleared while a worker had it; Airflow sets it for nothing else.
+CLEARED_STATE = "restarting"
 #: Seconds for asking Airflow from a signal handler, of the five that it grants for the whole of on_kill.
 ASK_TIMEOUT = 2.0
 
@@ -24,8 +26,8 @@ class Memory:
 
     Airflow raises ``max_tries`` when a user clears a task, and leaves it alone for a retry: that tells the two apart.
     It does not where ``retries`` was lowered by as many as there were tries: such a clear looks like a retry. A task
-    that is cleared while a worker has it may come back as a plain retry too: then what was stopped counts as a failed
-    try, and is submitted anew.
+    that is cleared while a worker has it comes back as a plain retry too, unless the executor reports that the worker
+    ended well. So the worker stops what runs, which then counts as a failed try, and is submitted anew.
 
     :param store: Airflow's task state store.
     :param id_key: under which the mixin keeps the id.
@@ -69,12 +71,13 @@ class Memory:
         """Whether the submission has been seen to its end."""
         return bool(self._record.get("done"))
 
-    def another_try_follows(self) -> bool:
+    def another_try_adopts(self) -> bool:
         """
-        Whether Airflow runs this task instance again, so that the next try adopts what runs, or stops it.
+        Whether Airflow runs this task instance again, and nobody wants what runs stopped, so that the next try adopts.
 
         Airflow tells a worker to stop for many reasons. After a scheduler has died, another resets the task instances
-        that the dead one had queued, while their workers may still run. Then nobody wants the processing task stopped.
+        that the dead one had queued, while their workers may still run. When a user clears a task, another try
+        follows too, but is to submit anew.
 
         When Airflow does not answer, it is assumed that a try follows as long as there are retries left.
         """
@@ -112,7 +115,7 @@ class Memory:
                 map_index=instance.map_index,
             )
             found = list(states.get(instance.run_id, {}).values())
-            if not found or found[0] in FINISHED_STATES:  # deleted, marked, or given up
+            if not found or found[0] in FINISHED_STATES | {CLEARED_STATE}:  # deleted, marked, given up, or cleared
                 return False
             if found[0] != "running" or self._is_replaced():
                 return True

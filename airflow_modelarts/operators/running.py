@@ -164,14 +164,14 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         """
         Stop the running versions of the task (StopProcessorTaskVersion); it is the operator's own.
 
-        Where another try follows (Airflow 3.3), they are left running: that try adopts them or, after a user has
-        cleared the Airflow task, stops them. After ``execution_timeout`` they are stopped in any case.
+        Where another try follows that adopts them (Airflow 3.3), they are left running. After ``execution_timeout``,
+        and when a user has cleared the Airflow task, they are stopped in any case.
         """
         self._killed = True
         if self._hook is None or self._external_id is None:
             return
         is_timeout = isinstance(sys.exception(), AirflowTaskTimeout)  # Airflow calls this while it handles one
-        if self._memory and not is_timeout and self._memory.another_try_follows():
+        if self._memory and not is_timeout and self._memory.another_try_adopts():
             self.log.info("%s is not stopped: another try of this Airflow task follows.", self._what(self._external_id))
             return
         from airflow_modelarts.api.exchange import Retries

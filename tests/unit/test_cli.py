@@ -221,6 +221,19 @@ def test_signal_handlers_are_restored_and_a_second_signal_does_not_interrupt_the
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_two_signals_at_once_are_one_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    both = {signal.SIGINT, signal.SIGTERM}
+    with cli._signals_interrupt():
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
+        for number in both:
+            os.kill(os.getpid(), number)
+        with pytest.raises(cli.Interrupted):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    assert complaints == []
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -544,6 +557,23 @@ def test_xcoms_come_by_the_time_of_their_task(api: AirflowApi) -> None:
         ("wait[0]", "return_value", "7"),
         ("wait[1]", "return_value", 7),
     ]
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_xcom_that_airflow_cannot_show_does_not_end_the_listing(
+    api: AirflowApi,
+    requests_mock: requests_mock.Mocker,
+    monkeypatch: pytest.MonkeyPatch,
+    no_pauses: None,
+    status: int,
+) -> None:
+    """An error can be about one value alone."""
+    monkeypatch.setattr(_airflow_api, "XCOM_TIMEOUT", 0)
+    key = f"{api._base}/{RUN}/taskInstances/create/xcomEntries/id"
+    requests_mock.get(key, status_code=status, text="Out of range float values are not JSON compliant")
+    values = {(xcom.label, xcom.key): xcom.value for xcom in api.xcoms("one", "r")}
+    assert values["wait[0]", "return_value"] == "7"
+    assert "Out of range float values" in values["create", "id"]
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

@@ -672,17 +672,19 @@ def killed(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, attempt: T
 @pytest.mark.parametrize(
     ("states", "number", "expected"),
     [
-        # Reset by another scheduler, cleared, or lost and taken up again: the next try adopts or stops it.
+        # Reset by another scheduler, or lost and taken up again: the next try adopts it.
         ([None], 1, 1),
         (["scheduled"], 1, 1),
         (["queued"], 1, 1),
-        (["restarting"], 1, 1),
         (["up_for_retry"], 1, 1),
         (["deferred"], 1, 1),
         ([None], 3, 1),
         # A worker that is shut down: Airflow retries, as long as there are retries.
         (["running"], 2, 1),
         (["running"], 3, 4),
+        # Cleared by a user: the next try cannot always tell that, and submits anew.
+        (["restarting"], 1, 4),
+        (["restarting"], 3, 4),
         # Marked by a user, out of time with its DAG run, or deleted: nobody comes back for it.
         (["failed"], 1, 4),
         (["success"], 1, 4),
@@ -698,6 +700,20 @@ def test_killed_it_leaves_to_the_next_try_what_runs(
     attempt = Try(number=number, max_tries=2)
     attempt.states = states
     assert killed(emulator, monkeypatch, attempt) == expected
+
+
+@with_memory
+def test_cleared_on_a_worker_it_is_run_anew_though_the_next_try_looks_like_a_retry(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Try()
+    attempt.states = ["restarting"]
+    with monkeypatch.context() as patch:
+        killed(emulator, patch, attempt)
+    (first,) = tasks(emulator)
+    # Airflow raises max_tries only where the executor says that the worker has ended well.
+    assert run({}, attempt.next())["task_id"] != first.task_id
+    assert sorted(emulator.state.status(task.task_id) for task in tasks(emulator)) == [2, 4]
 
 
 @with_memory
@@ -757,6 +773,29 @@ def test_out_of_time_it_stops_what_runs_though_a_retry_follows(emulator: Emulato
     except AirflowTaskTimeout:
         resumed.on_kill()  # as Airflow does
     assert emulator.state.status(task.task_id) == 4
+
+
+@with_memory
+@pytest.mark.parametrize("kind", ["task", "version"])
+def test_out_of_time_on_a_worker_it_stops_what_runs_though_a_retry_follows(
+    emulator: EmulatorServer, original: Task, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    attempt.states = ["running"]
+    waiting = operator() if kind == "task" else again(original)
+
+    def time_is_over(_: float) -> None:
+        for task in tasks(emulator):
+            emulator.state.set_status(task.task_id, 1)
+        raise AirflowTaskTimeout("the time is over")
+
+    monkeypatch.setattr("time.sleep", time_is_over)
+    try:
+        waiting.execute(attempt.context)
+    except AirflowTaskTimeout:
+        waiting.on_kill()  # as Airflow does
+    assert emulator.state.log.count("StopProcessorTaskVersion") == 1
 
 
 def test_killed_it_says_that_a_feature_analysis_cannot_be_stopped(

@@ -162,6 +162,13 @@ NO_DAG = {
 PERHAPS_A_DAG = {
     "with": "from airflow import DAG\nwith DAG('x'): pass",
     "an alias": "from airflow.models.dag import DAG as D\nd = D('x')",
+    "a static method": (
+        "from airflow.sdk import dag\nclass Dags:\n    @staticmethod\n    @dag\n    def one(): ...\nDags.one()"
+    ),
+    "a decorator that calls what @dag made": (
+        "from airflow.sdk import dag\ndef call(f):\n    return f()\n@call\n@dag\ndef one(): ..."
+    ),
+    "a method": "from airflow.sdk import dag\nclass Dags:\n    @dag('x')\n    def one(self): ...\nDags().one()",
     "a module": "from airflow import models\nd = models.DAG('x')",
     "the root module": "import airflow\nd = airflow.DAG('x')",
     "compat": "from airflow.providers.common.compat.sdk import DAG\nd = DAG('x')",

@@ -365,13 +365,34 @@ def test_a_service_that_says_when_to_come_back_is_heard(asked_for: int, pause: f
     assert heard[-1] == (5 + pause, Ended(2))
 
 
-def test_a_throttled_list_is_not_followed_by_questions() -> None:
+def test_a_throttled_list_is_not_followed_by_questions_the_first_time() -> None:
     service = Service(fault=lambda operation: refusal("APIGW.0308", 429) if is_list(operation) else None)
     names = [f"task {number}" for number in range(50)]
     service.add(names, *FOREVER)
-    run(for_a_while(600, *(waiting(service, name) for name in names)))
-    assert service.count("DescribeProcessorTask") == 0
-    assert service.count() < 10
+    run(for_a_while(9, *(waiting(service, name) for name in names)))
+    assert (service.count(), service.count("DescribeProcessorTask")) == (1, 0)
+
+
+def test_throttled_lists_do_not_hide_an_end() -> None:
+    """As where a gateway throttles each API apart, and another program reads the same lists all the time."""
+    service = Service(fault=lambda operation: refusal("APIGW.0308", 429) if is_list(operation) else None)
+    names = [f"task {number}" for number in range(60)]
+    service.add(names[:20], (0, 1), (100, 2))
+    service.add(names[20:], *FOREVER)
+    heard = run(for_a_while(600, *(waiting(service, name) for name in names)))
+    assert len(ends_of(heard)) == 20
+    assert max(ends_of(heard)) <= 106
+    assert max(outages_of(heard)) <= 6, "nothing but the lists is out of order"
+    assert service.count("ListProcessorTasks", since=20) <= 10
+
+
+def test_throttling_of_everything_costs_few_questions() -> None:
+    service = Service(fault=lambda _: refusal("APIGW.0308", 429))
+    names = [f"task {number}" for number in range(60)]
+    service.add(names, *FOREVER)
+    run(for_a_while(HOUR, *(waiting(service, name) for name in names)))
+    assert service.count() <= 2 * 18
+    assert service.count("DescribeProcessorTask") <= service.count("ListProcessorTasks")
 
 
 def test_throttling_among_the_questions_stops_them() -> None:

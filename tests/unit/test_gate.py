@@ -1,0 +1,109 @@
+"""The script of the gate, with steps of our own: its verdict, its words, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TABLE = """\
+good   60 what passes
+bad    60 what fails
+lacks  60 what the machine cannot do
+slow    1 what hangs
+killed 60 what is killed with the process that waits for it
+"""
+STEPS = """\
+step_good() { echo "it went well"; }
+step_bad() { false; }
+step_lacks() { return $lacking; }
+step_slow() { sleep 60 & sleep 60; }
+# Its parent is timeout, whose parent waits for it and would write its line of the summary.
+step_killed() { kill -KILL "$(cut -d' ' -f4 "/proc/$PPID/stat")"; }
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    folder = tmp_path / "clone"
+    (folder / ".ci").mkdir(parents=True)
+    (folder / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    script = (ROOT / ".ci/run").read_text()
+    script, replaced = re.subn(r"(?s)(?<=<<'END'\n).*?(?=END\n)", TABLE, script, count=1)
+    assert replaced
+    assert script.count("# The steps\n") == 1
+    (folder / ".ci/run").write_text(script.replace("# The steps\n", STEPS))
+    (folder / ".ci/run").chmod(0o755)
+    subprocess.check_call(["git", "init", "-q", folder])
+    return folder
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of one that has no uv and makes no virtual environments, which would take their time."""
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python3"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exit 1\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "temporary")}
+
+
+def gate(clone: Path, machine: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [clone / ".ci/run", *arguments], env=machine, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (["good"], 0),
+        (["good", "lacks"], 0),
+        (["good", "bad"], 1),
+        (["bad", "good"], 1),
+        (["slow"], 1),
+        (["good", "killed"], 1),
+        ([], 1),
+    ],
+)
+def test_the_gate_passes_if_no_step_fails_and_leaves_nothing_behind(
+    clone: Path, machine: dict[str, str], steps: list[str], expected: int
+) -> None:
+    finished = gate(clone, machine, *steps)
+    assert finished.returncode == expected, finished
+    summary = finished.stdout.partition("=== summary\n")[2].splitlines()
+    assert len(summary) == len(steps or TABLE.splitlines())
+    assert any(line.startswith("FAILED") for line in summary) == bool(expected)
+    assert list(Path(machine["TMPDIR"]).iterdir()) == []
+
+
+def test_a_step_that_hangs_is_said_to(clone: Path, machine: dict[str, str]) -> None:
+    assert "what hangs, ended after 1 s" in gate(clone, machine, "slow").stdout
+
+
+@pytest.mark.parametrize("name", ["nope", ".*", "go.d", "--help", ""])
+def test_a_step_that_is_none_is_named(clone: Path, machine: dict[str, str], name: str) -> None:
+    finished = gate(clone, machine, name)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr == f"there is no step '{name}': .ci/run --list names them\n"
+
+
+def test_a_python_that_is_too_old_or_lacks_a_part_is_named(clone: Path, machine: dict[str, str]) -> None:
+    python = Path(machine["PATH"].partition(":")[0]) / "python3"
+    python.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.2\nexit 1\n')
+    finished = gate(clone, machine, "good")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "python3 is Python 3.9.2: Python 3.11 or newer with venv is needed" in finished.stderr
+
+
+def test_a_folder_that_is_no_clone_is_named(clone: Path, machine: dict[str, str]) -> None:
+    (clone / ".git").rename(clone / "git")
+    finished = gate(clone, {**machine, "GIT_CEILING_DIRECTORIES": str(clone.parent)}, "good")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert f"{clone} is no git clone" in finished.stderr
