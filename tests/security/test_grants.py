@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.auth import InstanceAgency, PasswordToken
+from airflow_modelarts.api.auth import METADATA_ROUNDS, InstanceAgency, PasswordToken
 from airflow_modelarts.api.call import call
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsTransientError
 from airflow_modelarts.api.transport import Response
@@ -31,9 +31,12 @@ def test_a_token_that_cannot_be_sent_is_an_unreadable_answer(token: str) -> None
 @pytest.mark.parametrize("value", UNSENDABLE)
 def test_a_temporary_key_that_cannot_be_sent_is_an_unreadable_answer(field: str, value: str) -> None:
     credential = {"access": "AK", "secret": "SK", "securitytoken": "T", "expires_at": EXPIRES_AT, field: value}
-    played = play(call(DESCRIBE, ONCE), [Response(404), answer({"credential": credential})], clients=[client(AGENCY)])
-    assert isinstance(played.refusal, ModelArtsTransientError | ModelArtsAuthenticationError)
-    assert len(played.requests) == 2
+    rounds = [Response(404), answer({"credential": credential})] * METADATA_ROUNDS
+    # The connection is read once more where there is no key, and the metadata service asked again only if it changed.
+    played = play(call(DESCRIBE, ONCE), rounds, clients=[client(AGENCY)] * 2)
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+    assert {request.url.split("/")[2] for request in played.requests} == {"169.254.169.254"}
+    assert not any(value in str(header) for request in played.requests for header in request.headers.values())
 
 
 @pytest.mark.parametrize("token", [b"a\r\nX-Evil: 1", b"a b", b"\x00", b"<html> </html>"])
