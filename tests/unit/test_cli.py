@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -228,7 +229,7 @@ def test_two_signals_at_once_are_one_interruption(monkeypatch: pytest.MonkeyPatc
     with cli._signals_interrupt():
         signal.pthread_sigmask(signal.SIG_BLOCK, both)
         for number in both:
-            os.kill(os.getpid(), number)
+            signal.pthread_kill(threading.get_ident(), number)  # another thread would not have them blocked
         with pytest.raises(cli.Interrupted):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
     assert complaints == []
