@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: What stands for the status of something that is not there any more.
 DELETED = "deleted"
+#: Seconds, at least, for which the triggerer has the time to stop what a user has cleared while it waited for it.
+TRIGGER_GRACE = 10
 #: How often a submission whose outcome is unknown is sent.
 SUBMISSIONS = 6
 #: Seconds, at most, before it is looked up a second time.
@@ -196,10 +198,9 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         except ModelArtsNotFoundError as error:
             self.log.warning("%s", error)
             return DELETED
-        if self._stops_what_was_cleared(external_id, self._seen.status):
-            self._forget()
-            return status_name(ProcessorTaskStatus.STOPPED)
-        return status_name(self._seen.status)
+        status = self._status_once_cleared(external_id, self._seen.status)
+        self._seen = None  # it may have changed since
+        return status_name(status)
 
     def is_job_active(self, status: str) -> bool:
         """Whether it has not ended."""
@@ -258,17 +259,24 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def _adopts(self, external_id: str, status: int | None) -> bool:
         """Whether what an earlier try submitted is to be adopted; what a user has cleared is stopped instead."""
-        if self._stops_what_was_cleared(external_id, status):
-            return False
-        name = status_name(status)
+        name = status_name(self._status_once_cleared(external_id, status))
         return self.is_job_active(name) or self.is_job_succeeded(name)
 
-    def _stops_what_was_cleared(self, external_id: str, status: int | None) -> bool:
-        """Stop what still runs of before a user cleared the Airflow task; false where there is nothing to stop."""
-        if self._memory is None or not self._memory.was_cleared or not self.is_job_active(status_name(status)):
-            return False
+    def _status_once_cleared(self, external_id: str, status: int | None) -> int | None:
+        """Return the status of what an earlier try submitted, once it is stopped if a user has cleared that try."""
+        if self._memory is None or not self._memory.was_cleared:
+            return status
+        # The triggerer that waited for it stops it. A trigger that is still there would see a stop of ours, and Airflow
+        # would resume this try by its event.
+        for _ in range(TRIGGER_GRACE):
+            if not self.is_job_active(status_name(status)):
+                return status
+            time.sleep(1.0)
+            status = self._look(external_id).status
+        if not self.is_job_active(status_name(status)):
+            return status
         self.log.info("%s was submitted before this Airflow task was cleared; stopping it.", self._what(external_id))
-        return self._stop(self._patient(), external_id)
+        return ProcessorTaskStatus.STOPPED if self._stop(self._patient(), external_id) else status
 
     def _stop(self, hook: ModelArtsHook, external_id: str) -> bool:
         """Stop the running versions; return False, with the reason in the log, where that is not possible."""

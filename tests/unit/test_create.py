@@ -118,7 +118,7 @@ def test_it_creates_a_task_waits_and_hands_it_on(emulator: EmulatorServer) -> No
     assert returned["task_id"] == task.task_id == attempt.xcoms["processor_task_id"]
     assert returned["status_name"] == "completed"
     assert attempt.xcoms["work_path"] == {"type": "OBS", "path": "obs://bucket/out/"}
-    assert attempt.xcoms["result"] is None
+    assert attempt.xcoms.get("result") is None
     version = attempt.xcoms["version"]
     assert version["task_version_id"] == task.versions[0].version_id
     assert version["add_sample_count"] == 4
@@ -129,7 +129,7 @@ def test_a_feature_analysis_has_a_result_and_no_version(emulator: EmulatorServer
     attempt = Try()
     run({"template": {"id": "sys_data_analyse"}}, attempt)
     assert "features" in attempt.xcoms["result"]
-    assert attempt.xcoms["version"] is None, "so that the outputs of mapped tasks are as many as the tasks"
+    assert attempt.xcoms.get("version") is None, "so that the outputs of mapped tasks are as many as the tasks"
 
 
 @pytest.mark.parametrize("name", ["create-feature-analysis", "create-data-validation"])
@@ -207,7 +207,7 @@ def test_a_task_whose_versions_cannot_be_listed_has_succeeded_all_the_same(emula
     emulator.faults.refuse(code, operation="ListProcessorTaskVersions")
     attempt = Try()
     assert run({}, attempt)["status_name"] == "completed"
-    assert attempt.xcoms["version"] is None
+    assert attempt.xcoms.get("version") is None
 
 
 def test_any_end_will_do_if_none_is_a_failure(emulator: EmulatorServer) -> None:
@@ -339,7 +339,7 @@ def test_what_has_completed_when_its_airflow_task_is_cleared_is_adopted(emulator
 @with_memory
 @pytest.mark.parametrize("id_is_known", [True, False])
 def test_what_runs_when_its_airflow_task_is_cleared_is_stopped_and_run_anew(
-    emulator: EmulatorServer, *, id_is_known: bool
+    emulator: EmulatorServer, pauses: list[float], *, id_is_known: bool
 ) -> None:
     emulator.state.next_task(duration=1000)
     attempt = Try()
@@ -354,9 +354,25 @@ def test_what_runs_when_its_airflow_task_is_cleared_is_stopped_and_run_anew(
 
 
 @with_memory
+@pytest.mark.parametrize("id_is_known", [True, False])
+def test_what_the_triggerer_stops_when_its_airflow_task_is_cleared_is_left_to_it(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, *, id_is_known: bool
+) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt)
+    (first,) = tasks(emulator)
+    if not id_is_known:
+        attempt.store.delete("modelarts_processor_task_id")
+    monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(first.task_id))
+    assert run({}, attempt.next(cleared=True))["task_id"] != first.task_id
+    assert emulator.state.log.count("StopProcessorTaskVersion") == 0
+
+
+@with_memory
 @pytest.mark.parametrize("status", [2, 3, 4])
 def test_an_event_about_what_was_cleared_does_not_end_the_wait_for_what_runs_anew(
-    emulator: EmulatorServer, status: int
+    emulator: EmulatorServer, pauses: list[float], status: int
 ) -> None:
     emulator.state.next_task(duration=1000)
     attempt = Try()
@@ -375,7 +391,7 @@ def test_an_event_about_what_was_cleared_does_not_end_the_wait_for_what_runs_ane
 @with_memory
 @pytest.mark.parametrize("id_is_known", [True, False])
 def test_the_version_that_runs_when_its_airflow_task_is_cleared_is_stopped_alone(
-    emulator: EmulatorServer, original: Task, *, id_is_known: bool
+    emulator: EmulatorServer, original: Task, pauses: list[float], *, id_is_known: bool
 ) -> None:
     emulator.state.next_task(duration=1000)
     attempt = Try()
@@ -390,7 +406,9 @@ def test_the_version_that_runs_when_its_airflow_task_is_cleared_is_stopped_alone
 
 
 @with_memory
-def test_a_feature_analysis_that_runs_when_its_airflow_task_is_cleared_is_adopted(emulator: EmulatorServer) -> None:
+def test_a_feature_analysis_that_runs_when_its_airflow_task_is_cleared_is_adopted(
+    emulator: EmulatorServer, pauses: list[float]
+) -> None:
     analysis = {"template": {"id": "sys_data_analyse"}}
     emulator.state.next_task(duration=1000)
     attempt = Try()

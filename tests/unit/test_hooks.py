@@ -17,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from airflow.providers.common.compat.sdk import redact
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 from requests_mock import Mocker
 
 from airflow_modelarts import connection, hooks
@@ -272,6 +273,13 @@ def read_in_a_triggerer(**arguments: Any) -> Settings:
 both = pytest.mark.parametrize("read", [read_on_a_worker, read_in_a_triggerer], ids=["worker", "triggerer"])
 
 
+#: What cannot be made into a connection is none at all for the code of Airflow 3.0 that tasks call.
+sees_odd_extras = pytest.mark.skipif(
+    AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS, reason="Airflow 3.0 says that there is no such connection"
+)
+
+
+@sees_odd_extras
 @both
 @pytest.mark.parametrize(
     ("extra", "words"),
@@ -295,6 +303,7 @@ def test_extras_that_are_no_object_are_a_setting_to_change(
         read()
 
 
+@sees_odd_extras
 def test_the_connection_test_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
     described = {"conn_type": "modelarts", "host": "h.example", "login": "AK", "password": "SK", "extra": "[1]"}
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))

@@ -57,13 +57,13 @@ def describe(**arguments: Any) -> tuple[Any, dict[str, Any]]:
 def test_the_result_reaches_its_xcom_parsed(requests_mock: Mocker, answered: Any, pushed: Any) -> None:
     requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2, "result": answered})
     _, xcoms = describe()
-    assert xcoms["result"] == pushed
+    assert xcoms.get("result") == pushed
 
 
 def test_an_absent_result_and_work_path_are_pushed_as_none(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2})
     returned, xcoms = describe()
-    assert xcoms == {"result": None, "work_path": None}
+    assert xcoms == ({"result": None, "work_path": None} if base.TAKES_NONE else {})
     assert returned == {"task_id": "abc", "status": 2, "status_name": "completed"}
 
 
