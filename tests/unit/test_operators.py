@@ -13,6 +13,7 @@ from requests_mock import Mocker
 from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsNotFoundError, ModelArtsRequestError
 from airflow_modelarts.emulator import EmulatorServer, accounts
 from airflow_modelarts.emulator.tasks import Task
+from airflow_modelarts.operators.base import TAKES_NONE
 from airflow_modelarts.operators.tasks import (
     ModelArtsDeleteProcessorTaskOperator,
     ModelArtsDescribeProcessorTaskOperator,
@@ -63,7 +64,7 @@ def test_the_result_reaches_its_xcom_parsed(requests_mock: Mocker, answered: Any
 def test_an_absent_result_and_work_path_are_pushed_as_none(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2})
     returned, xcoms = describe()
-    assert xcoms == ({"result": None, "work_path": None} if base.TAKES_NONE else {})
+    assert xcoms == ({"result": None, "work_path": None} if TAKES_NONE else {})
     assert returned == {"task_id": "abc", "status": 2, "status_name": "completed"}
 
 
