@@ -18,8 +18,8 @@ from airflow_modelarts import __version__, provider
 AIRFLOW = Path(airflow.__file__).parent
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 has_a_form = pytest.mark.skipif(
-    airflow.__version__.startswith("3.0.") and importlib.util.find_spec("flask_appbuilder") is None,
-    reason="Airflow 3.0 makes the form of Flask-AppBuilder's widgets, if they are installed",
+    airflow.__version__.startswith(("3.0.", "3.1.")) and importlib.util.find_spec("flask_appbuilder") is None,
+    reason="this Airflow makes the form of Flask-AppBuilder's widgets, if they are installed",
 )
 
 
