@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from types import SimpleNamespace
@@ -39,6 +40,8 @@ async def main(name: str) -> None:
             other.result()
     print(json.dumps(await work))
     sys.stdout.flush()
+    # At once: a call that is still under way in a thread would keep the interpreter from ending.
+    os._exit(0)
 
 
 async def read_variables(channel: Any, pause: float) -> None:
