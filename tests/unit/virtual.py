@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote
 
 import pytest
 
+from airflow_modelarts import airflow_calls
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.auth import GrantCache, StaticToken
 from airflow_modelarts.api.call import Client
@@ -97,6 +98,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         patch.setattr(AsyncDriver, "_exchange", lambda driver, request: loop.exchange(driver, request))
         try:
             result = loop.run_until_complete(asyncio.wait_for(main, 10 * 24 * 3600))
+            # A call of Airflow goes on when whoever called it is cancelled.
+            if calls := [call for call in airflow_calls._RUNNING if call.get_loop() is loop]:
+                loop.run_until_complete(asyncio.wait(calls))
             assert asyncio.all_tasks(loop) == set(), "a task is left over"
             assert complaints == []
             return result
