@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.emulator import EmulatorServer
 from airflow_modelarts.emulator.tasks import Task
@@ -234,6 +234,8 @@ def test_cleared_it_runs_another_one_and_stops_the_first_where_airflow_tells(
     user.clears(run.dag_id, run.run_id)
     if is_stopped_when_killed(way):
         wait_until(lambda: run.status(run.first) == STOPPED, run.log)
+    if way == "worker" and not AIRFLOW_V_3_1_PLUS:
+        return  # Airflow 3.0 leaves it "restarting"
     wait_until(lambda: len(run.tasks) > 1, run.log)
     assert run.ends() == "success", run.log()
     first, second = run.tasks
