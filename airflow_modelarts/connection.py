@@ -13,9 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_modelarts.api import auth
-from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache, InstanceAgency, PasswordToken, StaticToken
-from airflow_modelarts.api.call import Client
+from airflow_modelarts.api import credentials as auth
+from airflow_modelarts.api.client import ClientConfig
+from airflow_modelarts.api.credentials import (
+    AccessKey,
+    Credentials,
+    InstanceAgency,
+    PasswordToken,
+    StaticToken,
+    TokenCache,
+)
 from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsConfigurationError, is_template
 from airflow_modelarts.api.rate import RateLimiters
 
@@ -34,7 +41,7 @@ VARIABLES = "HUAWEICLOUD_SDK_"
 MAY_HOLD_BRACES = ("console_url", "security_token")
 
 #: Tokens and temporary keys of this process, whichever hook or trigger obtained them.
-GRANTS = GrantCache()
+TOKEN_CACHE = TokenCache()
 #: What paces the requests of this process, one a connection and endpoint.
 LIMITERS = RateLimiters(time.monotonic)
 
@@ -72,7 +79,7 @@ class Settings:
     :param region: of the hook or of the connection's extras; None when neither says. The endpoint can be of another.
     """
 
-    client: Client
+    client: ClientConfig
     verify: bool | str
     connect_timeout: float
     read_timeout: float
@@ -142,11 +149,11 @@ class _Reader:
 
     def read(self) -> Settings:
         endpoint = self.endpoint()
-        client = Client(
+        client = ClientConfig(
             endpoint=endpoint,
             project_id=self.project_id(),
             credentials=self.credentials(),
-            cache=GRANTS,
+            cache=TOKEN_CACHE,
             now=time.time,
             random=random.random,
             unresolved=self.unresolved(),
@@ -208,7 +215,7 @@ class _Reader:
 
     def sendable(self, name: str, value: str) -> str:
         """Return what will stand in a header, or say which field cannot, without its value."""
-        if auth.is_visible(value):
+        if auth.is_header_safe(value):
             return value
         raise ModelArtsConfigurationError(
             f"{name} {self.place(name)} holds a space, a line break or a character that is not ASCII: copy it anew"

@@ -26,10 +26,10 @@ from airflow_modelarts import connection, provider
 from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
-from airflow_modelarts.api.exchange import DEFAULT_RETRIES, Retries
+from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.compat import mask_secret
 from airflow_modelarts.connection import Overrides, Settings
-from airflow_modelarts.drivers import AsyncDriver, Driver
+from airflow_modelarts.transport import AsyncDriver, Driver
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.operations import ListOperation, Operation, Page
@@ -174,7 +174,7 @@ class _BaseHook(_Operations, BaseHook):
         project_id: str | None = None,
         region: str | None = None,
         endpoint: str | None = None,
-        retries: Retries | None = None,
+        retries: RetryPolicy | None = None,
     ) -> None:
         super().__init__()
         self.modelarts_conn_id = modelarts_conn_id
@@ -243,7 +243,7 @@ class ModelArtsHook(_BaseHook):
         """
         return self._driver.iterate(operation, self.retries)
 
-    def twin(self, retries: Retries) -> ModelArtsHook:
+    def clone(self, retries: RetryPolicy) -> ModelArtsHook:
         """
         Return a hook with sockets of its own that does not read the Airflow connection, if this one has read it.
 
@@ -251,10 +251,10 @@ class ModelArtsHook(_BaseHook):
 
         :param retries: how patient each of its calls is.
         """
-        twin = copy.copy(self)
-        twin.retries = retries
-        twin._driver = self._driver.twin()
-        return twin
+        clone = copy.copy(self)
+        clone.retries = retries
+        clone._driver = self._driver.clone()
+        return clone
 
     def get_conn(self) -> Settings:
         """

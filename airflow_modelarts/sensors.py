@@ -23,8 +23,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, read_ends, status_name
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.polling.status_poller import StatusPoller
 from airflow_modelarts.templating import RefusesEmptyFields, as_text, own_template_fields
-from airflow_modelarts.waiting import Lookout
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,7 +74,7 @@ class ModelArtsProcessorTaskSensor(RefusesEmptyFields, BaseSensorOperator):
     Refused credentials, an unknown task and a wrong project or endpoint fail it at once.
 
     On a worker it calls DescribeProcessorTask, or DescribeProcessorTaskVersion, once a poke. Deferred, all waits on a
-    connection share one poll in the triggerer, see :mod:`airflow_modelarts.watcher`. Outcome, XCom, timeout and failure
+    connection share one poll in the triggerer, see ``polling.watcher``. Outcome, XCom, timeout and failure
     are the same in every mode, but for ``never_fail`` on Airflow 3: after a timeout a deferred sensor is skipped there,
     and one on a worker fails.
 
@@ -137,7 +137,7 @@ class ModelArtsProcessorTaskSensor(RefusesEmptyFields, BaseSensorOperator):
         self._asked_to_start = start_from_trigger
         self._asked_to_end = end_from_trigger
         self._executing = False
-        self._lookout: Lookout[ProcessorTask | ProcessorTaskVersion] | None = None
+        self._poller: StatusPoller[ProcessorTask | ProcessorTaskVersion] | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait, in the mode that was asked for."""
@@ -360,16 +360,16 @@ class ModelArtsProcessorTaskSensor(RefusesEmptyFields, BaseSensorOperator):
 
     def _read(self) -> ProcessorTask | ProcessorTaskVersion | None:
         """Read what is waited for; None while nobody can tell how it is."""
-        if self._lookout is None:
-            self._lookout = Lookout(self._what(), self._describe, self.log)
-        return self._lookout.look()
+        if self._poller is None:
+            self._poller = StatusPoller(self._what(), self._describe, self.log)
+        return self._poller.poll()
 
     def _describe(self) -> ProcessorTask | ProcessorTaskVersion:
-        from airflow_modelarts.api.exchange import Retries
+        from airflow_modelarts.api.retry import RetryPolicy
         from airflow_modelarts.hooks import ModelArtsHook
 
         # The wait itself is the retry; one repetition spares a mere blip the whole poke interval.
-        retries = Retries(attempts=2, longest_retry_after=5.0)
+        retries = RetryPolicy(attempts=2, max_retry_after=5.0)
         with ModelArtsHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
             if self.task_version_id is None:
                 return hook.describe_processor_task(self.processor_task_id)
@@ -380,7 +380,7 @@ class ModelArtsProcessorTaskSensor(RefusesEmptyFields, BaseSensorOperator):
     ) -> float:
         """Stretch the pause during an outage, and let the service say how long; otherwise it is Airflow's own."""
         usual: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)
-        wanted = usual if self._lookout is None else self._lookout.pause(usual)
+        wanted = usual if self._poller is None else self._poller.pause(usual)
         # The wait must not sleep past its own timeout.
         return max(min(wanted, self.timeout - run_duration()), 0.0) if wanted > usual else usual
 

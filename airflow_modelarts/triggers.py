@@ -15,13 +15,21 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
-from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, read_ends, status_name
 from airflow_modelarts.assets import obs_uri, typed_uri
-from airflow_modelarts.completions import Ledger, Picture, pictures
 from airflow_modelarts.hooks import ModelArtsAsyncHook
+from airflow_modelarts.polling.snapshots import Checkpoint, Snapshot, poll_snapshots
+from airflow_modelarts.polling.watcher import (
+    DEFAULT_WORKSPACE,
+    Changed,
+    Ended,
+    OutageBegan,
+    OutageEnded,
+    WaitEvent,
+    watch,
+)
 from airflow_modelarts.templating import RefusesEmptyFields, as_text
-from airflow_modelarts.watcher import DEFAULT_WORKSPACE, Changed, Ended, News, OutageBegan, OutageEnded, watch
 
 if TYPE_CHECKING or AIRFLOW_V_3_0_PLUS:
     from airflow.triggers.base import BaseEventTrigger
@@ -38,7 +46,7 @@ STOP_ATTEMPTS = 29
 #: Seconds after which an event has left the triggerer for sure: it sends them about once a second.
 SENT_AFTER = 5.0
 #: Of a wait or a poll, which is its own retry, except where the service answers others and throttles for a moment.
-POLL_RETRIES = Retries(attempts=1, throttled_attempts=10)
+POLL_RETRIES = RetryPolicy(attempts=1, throttled_attempts=10)
 #: What is being stopped for triggers that have been killed; asyncio itself would let it be collected.
 _STOPPING: set[asyncio.Task[None]] = set()
 
@@ -91,7 +99,7 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         failed_statuses: Iterable[int | str] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
         task_version_id: str | None = None,
         stop_on_kill: bool = False,
-        **forgotten: Any,
+        **_ignored: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no annotations
         self.processor_task_id = processor_task_id
@@ -104,7 +112,7 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         self.end_from_trigger = end_from_trigger
         self.push_return_value = push_return_value
         self.failed_statuses = list(read_ends("failed_statuses", failed_statuses))
-        self.task_version_id = forgotten.get("version_id") if task_version_id is None else task_version_id
+        self.task_version_id = _ignored.get("version_id") if task_version_id is None else task_version_id
         self.stop_on_kill = stop_on_kill
         self._undefined = ""
 
@@ -157,9 +165,9 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
 
     async def _wait(self) -> TriggerEvent:
         await self._prepare()
-        async with aclosing(self._watch()) as news:
-            async for latest in news:
-                self._say(latest)
+        async with aclosing(self._watch()) as event_stream:
+            async for latest in event_stream:
+                self._log_event(latest)
                 if isinstance(latest, Ended):
                     return await self._event(latest.status)
         raise AssertionError("the news end with an end or an error")
@@ -218,8 +226,8 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
             map_index=instance.map_index,
         )
 
-    def _say(self, news: News) -> None:
-        match news:
+    def _log_event(self, event_stream: WaitEvent) -> None:
+        match event_stream:
             case Changed(status) | Ended(status):
                 self.log.info("%s is %s.", self._what(), status_name(status))
             case OutageBegan(error):
@@ -270,7 +278,7 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
             self.log.info("%s goes on: another triggerer waits for it.", self._what())
             return
         # A version that is still initializing cannot be stopped yet.
-        retries = Retries(attempts=STOP_ATTEMPTS, longest_pause=2.0, longest_retry_after=2.0)
+        retries = RetryPolicy(attempts=STOP_ATTEMPTS, max_delay=2.0, max_retry_after=2.0)
         try:
             async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
                 versions = [version async for version in hook.list_processor_task_versions(self.processor_task_id)]
@@ -361,7 +369,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         name_prefix: str = "",
         statuses: Iterable[int | str] = tuple(sorted(TERMINAL_STATUSES)),
         poll_interval: float = 60.0,
-        **forgotten: Any,
+        **_ignored: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no annotations
         self.modelarts_conn_id = modelarts_conn_id
@@ -394,13 +402,13 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         return ("modelarts", self.modelarts_conn_id, self.project_id, self.workspace_id, self.poll_interval)
 
     @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Picture]:
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
         """Poll for all the triggers that share a stream."""
-        async with aclosing(cls(**kwargs)._pictures()) as stream:
-            async for picture in stream:
-                yield picture
+        async with aclosing(cls(**kwargs)._snapshots()) as stream:
+            async for snapshot in stream:
+                yield snapshot
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Picture]) -> AsyncIterator[TriggerEvent]:
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[TriggerEvent]:
         """Pick out the ends that this trigger is for."""
         async with aclosing(self._events(shared_stream)) as events:
             async for event in events:
@@ -408,35 +416,38 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll for this trigger alone, where Airflow cannot share."""
-        async with aclosing(self._pictures()) as stream, aclosing(self._events(stream)) as events:
+        async with aclosing(self._snapshots()) as stream, aclosing(self._events(stream)) as events:
             async for event in events:
                 yield event
 
     def _hook(self) -> ModelArtsAsyncHook:
         return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)
 
-    async def _pictures(self) -> AsyncGenerator[Picture, None]:
-        async with self._hook() as hook, aclosing(pictures(hook, self.poll_interval, self.workspace_id)) as stream:
-            async for picture in stream:
-                yield picture
+    async def _snapshots(self) -> AsyncGenerator[Snapshot, None]:
+        async with (
+            self._hook() as hook,
+            aclosing(poll_snapshots(hook, self.poll_interval, self.workspace_id)) as stream,
+        ):
+            async for snapshot in stream:
+                yield snapshot
 
-    async def _events(self, stream: AsyncIterator[Picture]) -> AsyncGenerator[TriggerEvent, None]:
-        ledger = await self._load() or Ledger(watermark=int(time.time() * 1000))
+    async def _events(self, stream: AsyncIterator[Snapshot]) -> AsyncGenerator[TriggerEvent, None]:
+        checkpoint = await self._load() or Checkpoint(watermark=int(time.time() * 1000))
         is_first = True
         async with self._hook() as hook, self._keeping() as keep:
             async for seen in stream:
-                picture = await ledger.reach_back(hook, seen, self.workspace_id) if is_first else seen
-                if picture is None:
+                snapshot = await checkpoint.backfill(hook, seen, self.workspace_id) if is_first else seen
+                if snapshot is None:
                     continue  # the next one will do
                 is_first = False
-                ended, lost = ledger.compare(picture)
+                ended, lost = checkpoint.diff(snapshot)
                 keep_at = 0.0
-                for task in filter(self._is_wanted, [*ended, *await ledger.ask_for(hook, lost)]):
+                for task in filter(self._is_wanted, [*ended, *await checkpoint.describe_missing(hook, lost)]):
                     self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
                     yield TriggerEvent(task.to_json())
                     # A crash in between tells an end twice rather than not at all.
                     keep_at = asyncio.get_running_loop().time() + SENT_AFTER
-                keep((keep_at, ledger.store()))
+                keep((keep_at, checkpoint.store()))
 
     def _is_wanted(self, task: ProcessorTask) -> bool:
         inputs = [*(task.inputs or []), *([task.data_source] if task.data_source else [])]
@@ -454,7 +465,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         arguments = {name: value for name, value in self.serialize()[1].items() if name != "poll_interval"}
         return {name: sorted(value) if isinstance(value, list) else value for name, value in arguments.items()}
 
-    def _ledger_key(self) -> str:
+    def _checkpoint_key(self) -> str:
         """Under which name the asset state store keeps what this trigger knows: an asset can have several."""
         # Without the defaults, so that an argument more in a later version changes no key.
         usual = ProcessorTaskEventTrigger()._selection()
@@ -470,31 +481,31 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         # Airflow tells a trigger the assets' names in no other way, and the whole serves one asset alone.
         return list(getattr(store, "_by_name", {}).values()) or [store]
 
-    async def _load(self) -> Ledger | None:
-        stored = [Ledger.restore(await store.aget(self._ledger_key())) for store in self._stores()]
+    async def _load(self) -> Checkpoint | None:
+        stored = [Checkpoint.restore(await store.aget(self._checkpoint_key())) for store in self._stores()]
         # An asset may have joined after the others, or have been away.
-        return max(filter(None, stored), key=lambda ledger: ledger.watermark, default=None)
+        return max(filter(None, stored), key=lambda checkpoint: checkpoint.watermark, default=None)
 
     @asynccontextmanager
     async def _keeping(self) -> AsyncGenerator[Callable[[tuple[float, dict[str, Any]]], None], None]:
         """Store what is known beside the work, so that no picture waits for it; takes when, by the loop's clock."""
-        ledgers: asyncio.Queue[tuple[float, dict[str, Any]]] = asyncio.Queue()
-        keeper = asyncio.create_task(self._keep(ledgers))
+        checkpoints: asyncio.Queue[tuple[float, dict[str, Any]]] = asyncio.Queue()
+        keeper = asyncio.create_task(self._keep(checkpoints))
         try:
-            yield ledgers.put_nowait
+            yield checkpoints.put_nowait
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
 
-    async def _keep(self, ledgers: asyncio.Queue[tuple[float, dict[str, Any]]]) -> None:
+    async def _keep(self, checkpoints: asyncio.Queue[tuple[float, dict[str, Any]]]) -> None:
         while True:
-            keep_at, known = await ledgers.get()
-            while not ledgers.empty():  # the last one says it all
-                later, known = ledgers.get_nowait()
+            keep_at, known = await checkpoints.get()
+            while not checkpoints.empty():  # the last one says it all
+                later, known = checkpoints.get_nowait()
                 keep_at = max(keep_at, later)
             await asyncio.sleep(keep_at - asyncio.get_running_loop().time())
             try:
                 for store in self._stores():
-                    await store.aset(self._ledger_key(), known)
+                    await store.aset(self._checkpoint_key(), known)
             except Exception as error:  # whatever the store raises; each picture is another try
                 self.log.warning("What was told could not be noted, so a restart would tell it again: %s", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from airflow_modelarts.api.transport import TransportError
+from airflow_modelarts.api.http import TransportError
 
 #: What a request says it can read. The libraries say more where other packages are installed.
 ACCEPT_ENCODING = "gzip, deflate"

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, NamedTuple
 
+from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.json_reading import without_byte_order_mark
-from airflow_modelarts.api.transport import Response
 
 #: The pairs under which a code and a text come, in the order in which the vendor's SDK looks for them.
 _PAIRS = (("error_code", "error_msg"), ("errorCode", "errorMsg"), ("code", "message"))

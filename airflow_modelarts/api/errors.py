@@ -9,8 +9,8 @@ from email.utils import parsedate_to_datetime
 from typing import ClassVar, NamedTuple
 
 from airflow_modelarts.api.error_bodies import ErrorBody, read_error
+from airflow_modelarts.api.http import Response, TransportError
 from airflow_modelarts.api.redaction import printable, redact
-from airflow_modelarts.api.transport import Response, TransportError
 
 
 class ModelArtsError(Exception):

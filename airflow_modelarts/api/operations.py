@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from airflow_modelarts.api import models
 from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsRequestError, OtherObjectError, is_template
-from airflow_modelarts.api.exchange import Repeat
 from airflow_modelarts.api.models import (
     CreatedTask,
     CreatedVersion,
@@ -22,6 +21,7 @@ from airflow_modelarts.api.models import (
     ProcessorTaskVersion,
     SampleResult,
 )
+from airflow_modelarts.api.retry import Idempotency
 from airflow_modelarts.api.signing import encode
 from airflow_modelarts.api.statuses import read_status
 
@@ -54,7 +54,7 @@ class Operation(Generic[T_co]):
     read: Callable[[bytes], T_co]
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    repeat: Repeat = Repeat.ALWAYS
+    idempotency: Idempotency = Idempotency.ALWAYS
 
     @property
     def path_and_query(self) -> str:
@@ -140,7 +140,7 @@ def create_processor_task(
         path="/processor-tasks",
         body=_body("CreateProcessorTask", models.CreateProcessorTaskRequest, body),
         read=partial(models.parse, CreatedTask),
-        repeat=Repeat.IF_NOT_DONE,
+        idempotency=Idempotency.IF_NOT_DONE,
     )
 
 
@@ -300,7 +300,7 @@ def create_processor_task_version(
         path=_path(task_id, "versions"),
         body=_body("CreateProcessorTaskVersion", models.CreateProcessorTaskVersionRequest, body),
         read=partial(models.parse, CreatedVersion),
-        repeat=Repeat.IF_NOT_DONE,
+        idempotency=Idempotency.IF_NOT_DONE,
     )
 
 

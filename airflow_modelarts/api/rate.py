@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
-from airflow_modelarts.api.transport import Flow, Pause
+from airflow_modelarts.api.http import Flow, Sleep
 
 #: What remains of the rate after a throttled request.
 DECREASE = 0.7
@@ -95,7 +95,7 @@ class RateLimiter:
         other._lock, other._waiting, other._answers = threading.RLock(), [], deque()
         return other
 
-    def wait(self, longest_retry_after: float) -> Flow[Turn]:
+    def wait(self, max_retry_after: float) -> Flow[Turn]:
         """
         Pause until it is this request's turn, and return the turn.
 
@@ -104,7 +104,7 @@ class RateLimiter:
         ticket, at, waited = object(), -math.inf, False
         with self._lock:
             self._waiting.append(ticket)
-            longest_block = self._clock() + longest_retry_after
+            longest_block = self._clock() + max_retry_after
         try:
             while True:
                 with self._lock:
@@ -115,7 +115,7 @@ class RateLimiter:
                     if at - now < SHORTEST_PAUSE:
                         return self._take_turn(now, waited=waited)
                 waited = True
-                yield Pause(at - now)
+                yield Sleep(at - now)
         finally:
             with self._lock:
                 self._waiting.remove(ticket)

@@ -11,8 +11,8 @@ from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
 from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
-from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, moment_of
-from airflow_modelarts.operators.files import path_of, remove_parts, written_at_once
+from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, parse_datetime
+from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
 from airflow_modelarts.templating import own_template_fields
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         return summary
 
     def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
-        start, end = moment_of("window_start", self.window_start), moment_of("window_end", self.window_end)
+        start, end = parse_datetime("window_start", self.window_start), parse_datetime("window_end", self.window_end)
         lag = timedelta() if end else self.lag
         if end is None:
             interval_start, end = _about(context, now)
@@ -169,12 +169,12 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             return None
         if not str(self.report_path).endswith(".html"):
             raise ValueError(f"report_path is {str(self.report_path)!r}: name a file that ends in .html")
-        return path_of(self.report_path, self.object_storage_conn_id)
+        return resolve_path(self.report_path, self.object_storage_conn_id)
 
     def _write(
         self, path: ObjectStoragePath, report: AuditReport, facts: Mapping[str, str], task_instance: Any
     ) -> dict[str, str]:
-        from airflow_modelarts.audit_report import page
+        from airflow_modelarts.audit.html import page
 
         json_path = path.with_name(f"{path.name.removesuffix('.html')}.json")
         described = {**report.to_json(), **{name.lower(): fact for name, fact in facts.items()}}
@@ -184,7 +184,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             path: page(report, facts).encode(),
         }
         for file_path, content in contents.items():
-            with written_at_once(file_path, remove_parts(file_path, task_instance)) as file:
+            with atomic_write(file_path, clean_up_partials(file_path, task_instance)) as file:
                 file.write(content)
         self.log.info("The report is in %s.", path)
         return {"report_path": str(path), "json_path": str(json_path)}

@@ -56,7 +56,7 @@ class ModelArtsOperator(RefusesEmptyFields, TypedArguments):
         return ModelArtsHook(self.modelarts_conn_id, project_id=self.project_id)
 
 
-class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
+class TaskResultMixin(ProcessorTaskLineage, ModelArtsOperator):
     """An operator that hands a processing task on: its XComs, a link to the console, asset events and lineage."""
 
     operator_extra_links = (ModelArtsConsoleLink(),)
@@ -75,7 +75,7 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         """Leave the link to the console, as soon as the processing task's id is known."""
         ModelArtsConsoleLink.persist(context, self, task_id, hook.get_conn())
 
-    def _hand_on(
+    def _publish(
         self, context: Context, task: ProcessorTask, version: ProcessorTaskVersion | None = None
     ) -> dict[str, Any]:
         """
@@ -100,7 +100,7 @@ class HandsOnTask(ProcessorTaskLineage, ModelArtsOperator):
         return description
 
 
-def moment_of(name: str, given: datetime | str | None) -> datetime | None:
+def parse_datetime(name: str, given: datetime | str | None) -> datetime | None:
     """Read a moment; what a template makes of nothing, an empty text or ``None``, is none."""
     if not given or given == "None":
         return None

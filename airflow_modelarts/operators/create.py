@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_modelarts.api.bodies import OBJECTS
 from airflow_modelarts.operators.arguments import check_object
 from airflow_modelarts.operators.base import ModelArtsOperator
-from airflow_modelarts.operators.running import RunOperator
+from airflow_modelarts.operators.running import RunTaskOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BODY_FIELDS = ("template", "data_source", "inputs", "work_path", "version_id", "description", "workspace_id")
 
 
-class BodyOperator(RunOperator):
+class RequestBodyMixin(RunTaskOperator):
     """What both operations send, see the operators below for its meaning."""
 
     template_fields: Sequence[str] = ("name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
@@ -72,7 +72,7 @@ class BodyOperator(RunOperator):
         return {field: getattr(self, field) for field in BODY_FIELDS}
 
 
-class ModelArtsCreateProcessorTaskOperator(BodyOperator):
+class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     """
     Creates a processing task (CreateProcessorTask), exactly once, waits for its end, and hands it on.
 
@@ -166,8 +166,8 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
         name = self._new_name(context)
         if not self.random_name_suffix:
             self._refuse_a_taken(name)  # before it is noted: what is found under a noted name is adopted
-        if self._memory:
-            self._memory.begin(name)
+        if self._submission_store:
+            self._submission_store.begin(name)
         return self._create(name, may_be_there=False)
 
     def _new_name(self, context: Context) -> str:
@@ -199,7 +199,7 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
 
     def _find(self, name: str) -> ProcessorTask | None:
         """Look a task up by its name; the service's own search is fuzzy."""
-        tasks = self._patient().list_processor_tasks(task_name=name, workspace_id=self.workspace_id)
+        tasks = self._long_retry_hook().list_processor_tasks(task_name=name, workspace_id=self.workspace_id)
         return next((task for task in tasks if task.name == name), None)
 
     def _read(self, external_id: str) -> ProcessorTask:
@@ -216,7 +216,7 @@ class ModelArtsCreateProcessorTaskOperator(BodyOperator):
         return external_id, None
 
 
-class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
+class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     """
     Runs a processing task again, as a new version of it (CreateProcessorTaskVersion), and waits for that version's end.
 
@@ -241,7 +241,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
 
     external_id_key = "modelarts_task_version_id"
     _id_xcom = "task_version_id"
-    template_fields: Sequence[str] = ("processor_task_id", *BodyOperator.template_fields)
+    template_fields: Sequence[str] = ("processor_task_id", *RequestBodyMixin.template_fields)
 
     def __init__(
         self,
@@ -268,8 +268,8 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
                 return found.task_version_id or ""
         operation = self._operation()  # before it is noted, since it may turn out not to be valid
         before = {version.task_version_id or "" for version in self._versions()}
-        if self._memory:
-            self._memory.begin({"processor_task_id": self.processor_task_id, "versions": sorted(before)})
+        if self._submission_store:
+            self._submission_store.begin({"processor_task_id": self.processor_task_id, "versions": sorted(before)})
         return self._create(operation, before, may_be_there=False)
 
     def _noted(self, pending: Any) -> set[str] | None:
@@ -293,10 +293,10 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
         from airflow_modelarts.api import operations
 
         given = {"name": self.name, **self._body()}
-        body = self._lent(given) | {field: value for field, value in given.items() if value is not None}
+        body = self._inherited_fields(given) | {field: value for field, value in given.items() if value is not None}
         return operations.create_processor_task_version(self.processor_task_id, **body)
 
-    def _lent(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _inherited_fields(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the task as it is lends to the new version."""
         task = self._open().describe_processor_task(self.processor_task_id).to_json()
         lent = {field: task[field] for field in ("name", *BODY_FIELDS) if task.get(field) is not None}
@@ -310,7 +310,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(BodyOperator):
         return lent
 
     def _versions(self) -> Iterable[ProcessorTaskVersion]:
-        return self._patient().list_processor_task_versions(self.processor_task_id)
+        return self._long_retry_hook().list_processor_task_versions(self.processor_task_id)
 
     def _newest_since(self, before: set[str]) -> ProcessorTaskVersion | None:
         new = (version for version in self._versions() if version.task_version_id not in before)

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
-from airflow_modelarts.operators.files import path_of, remove_parts, written_at_once
+from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
 from airflow_modelarts.templating import own_template_fields
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         with self._open_hook() as hook:
             version = self._find_version(hook)
             results = self._results(version)
-            part = remove_parts(path, context["ti"])
-            with written_at_once(path, part) as raw, _compressed(raw, path) as file:
+            part = clean_up_partials(path, context["ti"])
+            with atomic_write(path, part) as raw, _compressed(raw, path) as file:
                 counted = self._write(file, hook.iterate(results))
             expected = hook.call(replace(results, limit=1).page(0)).count
         count = counted.total()
@@ -110,7 +110,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         }
 
     def _open_path(self) -> ObjectStoragePath:
-        path = path_of(self.path, self.object_storage_conn_id)
+        path = resolve_path(self.path, self.object_storage_conn_id)
         if str(self.path).endswith("/") or not path.name or path.fs.isdir(path.path):
             raise ValueError(f"path is {str(self.path)!r}: that is a directory; name a file in it")
         return path

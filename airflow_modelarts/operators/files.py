@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 8 * 1024 * 1024
 
 
-def path_of(place: str | ObjectStoragePath, conn_id: str | None) -> ObjectStoragePath:
+def resolve_path(place: str | ObjectStoragePath, conn_id: str | None) -> ObjectStoragePath:
     """
     Return a place as a path.
 
@@ -27,7 +27,7 @@ def path_of(place: str | ObjectStoragePath, conn_id: str | None) -> ObjectStorag
     return ObjectStoragePath(str(place), **given)
 
 
-def remove_parts(path: ObjectStoragePath, task_instance: Any) -> str:
+def clean_up_partials(path: ObjectStoragePath, task_instance: Any) -> str:
     """
     Remove the unfinished files of this task instance's earlier tries, and return the name for this try's.
 
@@ -45,7 +45,7 @@ def remove_parts(path: ObjectStoragePath, task_instance: Any) -> str:
 
 
 @contextmanager
-def written_at_once(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
+def atomic_write(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
     """
     Open a file for writing that gets its name when it is complete, and is gone if it never is.
 

@@ -20,10 +20,10 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, read_ends, status_name
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.operators.base import HandsOnTask
-from airflow_modelarts.operators.memory import Memory
+from airflow_modelarts.operators.base import TaskResultMixin
+from airflow_modelarts.operators.submission_store import SubmissionStore
+from airflow_modelarts.polling.status_poller import StatusPoller
 from airflow_modelarts.templating import own_template_fields
-from airflow_modelarts.waiting import Lookout
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -38,10 +38,10 @@ TRIGGER_GRACE = 10
 #: How often a submission whose outcome is unknown is sent.
 SUBMISSIONS = 6
 #: Seconds, at most, before it is looked up a second time.
-LONGEST_PAUSE = 16.0
+MAX_DELAY = 16.0
 
 
-class RunOperator(ResumableJobMixin, HandsOnTask):
+class RunTaskOperator(ResumableJobMixin, TaskResultMixin):
     """
     Makes the service run something, exactly once, and waits for its end.
 
@@ -77,7 +77,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
         self._hook: ModelArtsHook | None = None
-        self._memory: Memory | None = None
+        self._submission_store: SubmissionStore | None = None
         self._external_id: str | None = None
         self._seen: Any = None
         self._concluded: Any = None
@@ -122,7 +122,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
                 "here, a try after a crash runs another one."
             )
         with self._open_hook() as self._hook:
-            self._memory = Memory.of(context, self.external_id_key) if self.durable else None
+            self._submission_store = SubmissionStore.of(context, self.external_id_key) if self.durable else None
             return self.execute_resumable(context)
 
     def execute_complete(
@@ -139,11 +139,11 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         # Triggers of version 1.0.0 called the version's id ``version_id``.
         external_id: str = event.get("task_version_id") or event.get("version_id") or event["task_id"]
         with self._open_hook() as self._hook:
-            self._memory = Memory.of(context, self.external_id_key) if self.durable else None
+            self._submission_store = SubmissionStore.of(context, self.external_id_key) if self.durable else None
             # The trigger of a try that was cleared can still tell of the end of what that had submitted.
-            external_id = (self._memory and self._memory.external_id) or external_id
+            external_id = (self._submission_store and self._submission_store.external_id) or external_id
             self._external_id = external_id
-            self._seen = self._look(external_id)
+            self._seen = self._poll(external_id)
             if not self._seen.is_terminal:
                 raise self._deferral(context, external_id, deadline)
             return self.get_job_result(external_id, context)
@@ -173,13 +173,13 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         if self._hook is None or self._external_id is None:
             return
         is_timeout = isinstance(sys.exception(), AirflowTaskTimeout)  # Airflow calls this while it handles one
-        if self._memory and not is_timeout and self._memory.another_try_adopts():
+        if self._submission_store and not is_timeout and self._submission_store.another_try_adopts():
             self.log.info("%s is not stopped: another try of this Airflow task follows.", self._what(self._external_id))
             return
-        from airflow_modelarts.api.exchange import Retries
+        from airflow_modelarts.api.retry import RetryPolicy
 
         # Airflow grants five seconds. It may have interrupted the hook in the middle of anything.
-        with self._hook.twin(Retries(attempts=3, longest_pause=1.0, longest_retry_after=1.0)) as hook:
+        with self._hook.clone(RetryPolicy(attempts=3, max_delay=1.0, max_retry_after=1.0)) as hook:
             self._stop(hook, self._external_id)
 
     # What the mixin asks
@@ -187,14 +187,14 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
     def submit_job(self, context: Context) -> str:
         """Submit it, unless an earlier try has; return its id."""
         self._seen = None  # what the mixin has looked at was submitted by an earlier try
-        return self._submit(context, self._memory.pending if self._memory else None)
+        return self._submit(context, self._submission_store.pending if self._submission_store else None)
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
         """Read how what an earlier try submitted is; an outage is waited out."""
         from airflow_modelarts.api.errors import ModelArtsNotFoundError
 
         try:
-            self._seen = self._look(external_id)
+            self._seen = self._poll(external_id)
         except ModelArtsNotFoundError as error:
             self.log.warning("%s", error)
             return DELETED
@@ -208,7 +208,9 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def is_job_succeeded(self, status: str) -> bool:
         """Whether it has ended, and not in a failure; a stop that nobody has heard of may have been Airflow's own."""
-        if status == status_name(ProcessorTaskStatus.STOPPED) and not (self._memory and self._memory.is_done):
+        if status == status_name(ProcessorTaskStatus.STOPPED) and not (
+            self._submission_store and self._submission_store.is_done
+        ):
             return False
         return status in map(status_name, TERMINAL_STATUSES - set(self.failed_statuses))
 
@@ -221,7 +223,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             return self.get_job_result(external_id, context)
         if self.deferrable and not self._killed:  # whoever takes over would not know that the stop is Airflow's own
             raise self._deferral(context, external_id)
-        self._seen = self._lookout(external_id).until(lambda seen: seen.is_terminal, self.poll_interval)
+        self._seen = self._poller(external_id).until(lambda seen: seen.is_terminal, self.poll_interval)
         return self.get_job_result(external_id, context)
 
     def get_job_result(self, external_id: Any, context: Context) -> Any:
@@ -246,15 +248,15 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         if self._external_id is None:
             self._announce(context, external_id)  # it had ended before this try, for which Airflow clears the XComs
         if self._seen is None:
-            self._seen = self._look(external_id)
+            self._seen = self._poll(external_id)
         is_stopped = self._seen.status == ProcessorTaskStatus.STOPPED
         is_failure = self.wait_for_completion and self._seen.status in self.failed_statuses
         if is_failure or (is_stopped and self._killed):
             self._note_for_lineage(self._seen)
             raise self._failure(external_id)
         concluded = self._conclude(context, external_id)
-        if self._memory:
-            self._memory.conclude()
+        if self._submission_store:
+            self._submission_store.conclude()
         return concluded
 
     def _adopts(self, external_id: str, status: int | None) -> bool:
@@ -264,7 +266,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def _status_once_cleared(self, external_id: str, status: int | None) -> int | None:
         """Return the status of what an earlier try submitted, once it is stopped if a user has cleared that try."""
-        if self._memory is None or not self._memory.was_cleared:
+        if self._submission_store is None or not self._submission_store.was_cleared:
             return status
         # The triggerer that waited for it stops it. A trigger that is still there would see a stop of ours, and Airflow
         # would resume this try by its event.
@@ -272,11 +274,11 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
             if not self.is_job_active(status_name(status)):
                 return status
             time.sleep(1.0)
-            status = self._look(external_id).status
+            status = self._poll(external_id).status
         if not self.is_job_active(status_name(status)):
             return status
         self.log.info("%s was submitted before this Airflow task was cleared; stopping it.", self._what(external_id))
-        return ProcessorTaskStatus.STOPPED if self._stop(self._patient(), external_id) else status
+        return ProcessorTaskStatus.STOPPED if self._stop(self._long_retry_hook(), external_id) else status
 
     def _stop(self, hook: ModelArtsHook, external_id: str) -> bool:
         """Stop the running versions; return False, with the reason in the log, where that is not possible."""
@@ -309,8 +311,8 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
         """Read the task and its version, and push what they say."""
         task_id, version_id = self._ids(external_id)
         if version_id is None:
-            return self._hand_on(context, self._seen, self._newest_version(self._seen))
-        return self._hand_on(context, self._patient().describe_processor_task(task_id), self._seen)
+            return self._publish(context, self._seen, self._newest_version(self._seen))
+        return self._publish(context, self._long_retry_hook().describe_processor_task(task_id), self._seen)
 
     def _newest_version(self, task: ProcessorTask) -> ProcessorTaskVersion | None:
         from airflow_modelarts.api.errors import ModelArtsNotFoundError, ModelArtsRequestError
@@ -318,7 +320,7 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
         if task.template is not None and task.template.id == FEATURE_ANALYSIS:
             return None
-        versions = self._patient().list_processor_task_versions(task.task_id)
+        versions = self._long_retry_hook().list_processor_task_versions(task.task_id)
         try:
             return max(versions, key=lambda version: version.create_time or 0, default=None)
         except (ModelArtsNotFoundError, ModelArtsRequestError) as error:
@@ -370,36 +372,36 @@ class RunOperator(ResumableJobMixin, HandsOnTask):
 
     def _forget(self) -> None:
         """Forget the submission: a later try that took it for pending would adopt what somebody else has made."""
-        if self._memory:
-            self._memory.forget()
+        if self._submission_store:
+            self._submission_store.forget()
 
     def _find_soon(self, find: Callable[[], str | None], attempt: int) -> str | None:
         """Look it up, and once more after a pause: what was sent may still be on its way."""
         if found := find():
             return found
-        time.sleep(min(2.0**attempt, LONGEST_PAUSE))
+        time.sleep(min(2.0**attempt, MAX_DELAY))
         return find()
 
-    def _patient(self) -> ModelArtsHook:
+    def _long_retry_hook(self) -> ModelArtsHook:
         """Return a hook that sees an outage through for some minutes: what runs or has ended must not be lost to it."""
-        from airflow_modelarts.api.exchange import Retries
+        from airflow_modelarts.api.retry import RetryPolicy
 
-        return self._open().twin(Retries(attempts=20))
+        return self._open().clone(RetryPolicy(attempts=20))
 
     def _open(self) -> ModelArtsHook:
         assert self._hook is not None  # noqa: S101  # nosec B101 - every way in opens it
         return self._hook
 
-    def _look(self, external_id: str) -> Any:
+    def _poll(self, external_id: str) -> Any:
         """Read what was submitted; an outage is waited out."""
-        return self._lookout(external_id).until(lambda _: True, self.poll_interval)
+        return self._poller(external_id).until(lambda _: True, self.poll_interval)
 
-    def _lookout(self, external_id: str) -> Lookout[Any]:
-        return Lookout(self._what(external_id), lambda: self._read(external_id), self.log)
+    def _poller(self, external_id: str) -> StatusPoller[Any]:
+        return StatusPoller(self._what(external_id), lambda: self._read(external_id), self.log)
 
     def _recall(self, context: Context) -> str | None:
         """Return the id that this try submitted, for a worker that was told no more than that the time is over."""
-        memory = Memory.of(context, self.external_id_key) if self.durable else None
+        memory = SubmissionStore.of(context, self.external_id_key) if self.durable else None
         if memory is not None:
             return memory.external_id
         recalled: str | None = context["ti"].xcom_pull(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_status, read_statuses
 from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
-from airflow_modelarts.operators.base import HandsOnTask, ModelArtsOperator, in_utc, moment_of
+from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.hooks import ModelArtsHook
 
 
-class ModelArtsDescribeProcessorTaskOperator(HandsOnTask):
+class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
     """
     Reads a processing task (DescribeProcessorTask) and hands it on.
 
@@ -47,7 +47,7 @@ class ModelArtsDescribeProcessorTaskOperator(HandsOnTask):
             task = hook.describe_processor_task(self.processor_task_id)
             self._link(context, hook, task.task_id)
         self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
-        return self._hand_on(context, task)
+        return self._publish(context, task)
 
 
 class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
@@ -255,8 +255,8 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
 
     def _select(self, hook: ModelArtsHook) -> Iterator[ProcessorTask]:
         statuses = _statuses(self.status)
-        after = _milliseconds(moment_of("created_after", self.created_after))
-        before = _milliseconds(moment_of("created_before", self.created_before))
+        after = _milliseconds(parse_datetime("created_after", self.created_after))
+        before = _milliseconds(parse_datetime("created_before", self.created_before))
         if after is not None and before is not None and after >= before:
             text = "No task can be in there: created_after is %s, and created_before is %s."
             self.log.warning(text, self.created_after, self.created_before)

@@ -9,18 +9,18 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache
-from airflow_modelarts.api.call import Client
+from airflow_modelarts.api.client import ClientConfig
+from airflow_modelarts.api.credentials import AccessKey, Credentials, TokenCache
 from airflow_modelarts.api.errors import ModelArtsError
-from airflow_modelarts.api.exchange import Retries
-from airflow_modelarts.api.transport import (
+from airflow_modelarts.api.http import (
     ConnectionReadError,
-    Pause,
     ReadConnection,
     Request,
     Response,
+    Sleep,
     TransportError,
 )
+from airflow_modelarts.api.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Played(Generic[T]):
 
     @property
     def pauses(self) -> list[float]:
-        return [step.seconds for step in self.steps if isinstance(step, Pause)]
+        return [step.seconds for step in self.steps if isinstance(step, Sleep)]
 
     @property
     def readings(self) -> list[ReadConnection]:
@@ -93,7 +93,7 @@ def play(
     flow: Generator[Any, Any, T],
     answers: Iterable[Answer] | Service = (),
     *,
-    clients: Iterable[Client | ConnectionReadError] | Client = (),
+    clients: Iterable[ClientConfig | ConnectionReadError] | ClientConfig = (),
     clock: Clock | None = None,
     at_most: int = 1000,
 ) -> Played[T]:
@@ -110,7 +110,7 @@ def play(
     played: Played[T] = Played()
     scripts: dict[type, Iterator[Any]] = {
         Request: repeat(answers) if callable(answers) else iter(answers),
-        ReadConnection: repeat(clients) if isinstance(clients, Client) else iter(clients),
+        ReadConnection: repeat(clients) if isinstance(clients, ClientConfig) else iter(clients),
     }
     reply: Any = None
     while True:
@@ -130,11 +130,11 @@ def play(
 
 
 def _reply(step: Any, scripts: dict[type, Iterator[Any]], clock: Clock, played: Played[Any]) -> Any:
-    if not isinstance(step, Request | ReadConnection | Pause):
+    if not isinstance(step, Request | ReadConnection | Sleep):
         played.pages.append(step)
         return None
     played.steps.append(step)
-    if isinstance(step, Pause):
+    if isinstance(step, Sleep):
         clock.now += step.seconds
         return None
     reply = next(scripts[type(step)], None)
@@ -160,17 +160,17 @@ def refuse(status: int, code: str | None = None, message: str = "no", **headers:
 def client(
     credentials: Credentials = ACCESS_KEY,
     *,
-    cache: GrantCache | None = None,
+    cache: TokenCache | None = None,
     clock: Clock | None = None,
     random: Callable[[], float] = no_jitter,
     project_id: str = PROJECT_ID,
-) -> Client:
+) -> ClientConfig:
     """Return a client with a cache and a clock of its own, unless they are given."""
-    return Client(ENDPOINT, project_id, credentials, cache or GrantCache(), clock or Clock(), random)
+    return ClientConfig(ENDPOINT, project_id, credentials, cache or TokenCache(), clock or Clock(), random)
 
 
-ONCE = Retries(attempts=1)
-FIVE_TIMES = Retries(attempts=5, first_pause=1.0, longest_pause=30.0, longest_retry_after=60.0)
+ONCE = RetryPolicy(attempts=1)
+FIVE_TIMES = RetryPolicy(attempts=5, initial_delay=1.0, max_delay=30.0, max_retry_after=60.0)
 
 REFUSED_CONNECTION = TransportError("connection refused", kind="connect", sent=False)
 UNKNOWN_NAME = TransportError("no such host", kind="name", sent=False)

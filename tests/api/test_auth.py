@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts.api import auth
-from airflow_modelarts.api.auth import (
+from airflow_modelarts.api import credentials as auth
+from airflow_modelarts.api.credentials import (
     AccessKey,
-    Context,
+    AuthContext,
+    Authorizer,
     Credentials,
-    Grant,
-    GrantCache,
     InstanceAgency,
     PasswordToken,
     StaticToken,
+    TokenCache,
     from_environment,
 )
 from airflow_modelarts.api.errors import (
@@ -28,8 +28,8 @@ from airflow_modelarts.api.errors import (
     ModelArtsError,
     ModelArtsTransientError,
 )
-from airflow_modelarts.api.exchange import Retries
-from airflow_modelarts.api.transport import Pause, Request, Response
+from airflow_modelarts.api.http import Request, Response, Sleep
+from airflow_modelarts.api.retry import RetryPolicy
 
 from .playing import (
     BROKEN,
@@ -77,22 +77,26 @@ def session_token(text: str = "M3TA") -> Response:
 class Process:
     """What the calls of one process share: a cache and a clock."""
 
-    def __init__(self, retries: Retries = ONCE) -> None:
+    def __init__(self, retries: RetryPolicy = ONCE) -> None:
         self.clock = Clock()
-        self.cache = GrantCache()
+        self.cache = TokenCache()
         self.retries = retries
 
-    def context(self, project_id: str = PROJECT_ID) -> Context:
-        return Context(project_id, self.cache, self.retries, self.clock, no_jitter)
+    def context(self, project_id: str = PROJECT_ID) -> AuthContext:
+        return AuthContext(project_id, self.cache, self.retries, self.clock, no_jitter)
 
     def flow(
-        self, credentials: Credentials, refused: Grant | None = None, project_id: str = PROJECT_ID
-    ) -> Generator[Any, Any, Grant]:
+        self, credentials: Credentials, refused: Authorizer | None = None, project_id: str = PROJECT_ID
+    ) -> Generator[Any, Any, Authorizer]:
         return credentials.obtain(self.context(project_id), refused=refused)
 
     def obtain(
-        self, credentials: Credentials, *answers: Answer, refused: Grant | None = None, project_id: str = PROJECT_ID
-    ) -> Played[Grant]:
+        self,
+        credentials: Credentials,
+        *answers: Answer,
+        refused: Authorizer | None = None,
+        project_id: str = PROJECT_ID,
+    ) -> Played[Authorizer]:
         return play(self.flow(credentials, refused, project_id), answers, clock=self.clock)
 
 
@@ -101,7 +105,7 @@ def process() -> Process:
     return Process()
 
 
-def authorized(grant: Grant, request: Request | None = None) -> Request:
+def authorized(grant: Authorizer, request: Request | None = None) -> Request:
     request = request or Request("GET", "https://h.example/x", {"Accept": "application/json"})
     return grant.authorize(request, project_id=PROJECT_ID, now=NOON)
 
@@ -404,24 +408,24 @@ def test_a_renewal_that_fails_leaves_the_token_that_there_was(process: Process) 
     assert process.obtain(USER).value == StaticToken("T1")
 
 
-def start(flow: Generator[Any, Any, Grant]) -> Any:
+def start(flow: Generator[Any, Any, Authorizer]) -> Any:
     """Take a flow to its first step."""
     return flow.send(None)
 
 
-def finish(flow: Generator[Any, Any, Grant], reply: Any = None) -> Grant:
+def finish(flow: Generator[Any, Any, Authorizer], reply: Any = None) -> Authorizer:
     """Give a flow what it waits for; it must end with that."""
     with pytest.raises(StopIteration) as end:
         flow.throw(reply) if isinstance(reply, Exception) else flow.send(reply)
-    grant: Grant = end.value.value
+    grant: Authorizer = end.value.value
     return grant
 
 
 def test_only_one_of_two_asks_for_a_token_while_the_other_pauses(process: Process) -> None:
     first, second = process.flow(USER), process.flow(USER)
     assert isinstance(start(first), Request)
-    assert start(second) == Pause(auth.RENEWAL_POLL)
-    assert second.send(None) == Pause(auth.RENEWAL_POLL)
+    assert start(second) == Sleep(auth.RENEWAL_POLL)
+    assert second.send(None) == Sleep(auth.RENEWAL_POLL)
 
 
 def test_whoever_paused_gets_the_token_that_the_other_obtained(process: Process) -> None:
@@ -483,7 +487,7 @@ def test_of_three_only_one_takes_over_an_abandoned_renewal(process: Process) -> 
     for flow in flows:
         start(flow)
     flows[0].close()
-    assert [type(flow.send(None)) for flow in flows[1:]] == [Request, Pause]
+    assert [type(flow.send(None)) for flow in flows[1:]] == [Request, Sleep]
 
 
 def test_a_copy_of_the_cache_has_its_grants_and_none_of_its_renewals(process: Process) -> None:
@@ -506,8 +510,8 @@ def test_whoever_paused_waits_through_the_retries_of_the_other() -> None:
     first, second = process.flow(USER), process.flow(USER)
     start(first)
     start(second)
-    assert first.send(refuse(503)) == Pause(1.0)
-    assert second.send(None) == Pause(auth.RENEWAL_POLL)
+    assert first.send(refuse(503)) == Sleep(1.0)
+    assert second.send(None) == Sleep(auth.RENEWAL_POLL)
     assert isinstance(first.send(None), Request)
     assert finish(first, token("T1")) == finish(second) == StaticToken("T1")
 
@@ -580,7 +584,7 @@ def test_a_machine_without_a_metadata_service_is_told_to_use_other_credentials(p
     assert isinstance(played.refusal, ModelArtsConfigurationError)
     assert "Elastic Cloud Server only" in str(played.refusal)
     assert "auth" in str(played.refusal)
-    assert played.pauses == [auth.METADATA_PAUSE] * 2
+    assert played.pauses == [auth.METADATA_DELAY] * 2
 
 
 @pytest.mark.parametrize("fault", [REFUSED_CONNECTION, TIMEOUT], ids=lambda fault: str(fault.kind))
@@ -643,7 +647,7 @@ NO_AGENCY = [
 )
 @pytest.mark.parametrize("retries", [ONCE, FIVE_TIMES], ids=["poll", "call"])
 def test_a_service_that_says_it_has_no_agency_is_believed_at_once(
-    said: Response, first: Answer, retries: Retries
+    said: Response, first: Answer, retries: RetryPolicy
 ) -> None:
     played = Process(retries).obtain(AGENCY, first, said)
     assert isinstance(played.refusal, ModelArtsAuthenticationError)
@@ -689,7 +693,9 @@ incomplete_keys = pytest.mark.parametrize(
 
 @incomplete_keys
 @pytest.mark.parametrize("retries", [ONCE, FIVE_TIMES], ids=["poll", "call"])
-def test_an_answer_without_a_whole_temporary_key_is_not_waited_for_and_not_quoted(retries: Retries, body: Any) -> None:
+def test_an_answer_without_a_whole_temporary_key_is_not_waited_for_and_not_quoted(
+    retries: RetryPolicy, body: Any
+) -> None:
     process = Process(retries)
     attempts = [session_token(), *[answer(body)] * retries.attempts]
     played = process.obtain(AGENCY, *attempts * (auth.METADATA_ROUNDS if retries is ONCE else 1))

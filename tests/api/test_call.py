@@ -14,8 +14,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_modelarts.api import models, operations
-from airflow_modelarts.api.auth import AccessKey, Credentials, GrantCache, InstanceAgency, PasswordToken, StaticToken
-from airflow_modelarts.api.call import Client, call, pages
+from airflow_modelarts.api.client import ClientConfig, call, pages
+from airflow_modelarts.api.credentials import (
+    AccessKey,
+    Credentials,
+    InstanceAgency,
+    PasswordToken,
+    StaticToken,
+    TokenCache,
+)
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,
@@ -24,9 +31,9 @@ from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
+from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Response
 from airflow_modelarts.api.models import Empty, ProcessorTask
 from airflow_modelarts.api.operations import Page
-from airflow_modelarts.api.transport import ConnectionReadError, ReadConnection, Request, Response
 
 from .playing import (
     ACCESS_KEY,
@@ -63,7 +70,7 @@ def token(name: str = "T1") -> Response:
     return answer({"token": {"expires_at": "2026-02-01T12:00:00.000000Z"}}, 201, x_subject_token=name)
 
 
-def describe(*answers: Answer, clients: tuple[Client, ...]) -> Played[ProcessorTask]:
+def describe(*answers: Answer, clients: tuple[ClientConfig, ...]) -> Played[ProcessorTask]:
     return play(call(DESCRIBE, ONCE), answers, clients=clients)
 
 
@@ -140,7 +147,7 @@ def test_the_connection_is_read_again_with_the_client_that_was_refused() -> None
 
 
 def test_a_connection_read_again_unchanged_is_equal_though_its_clock_and_cache_are_others() -> None:
-    played = describe(refuse(401), clients=(client(), client(cache=GrantCache(), clock=Clock(NOON + 1))))
+    played = describe(refuse(401), clients=(client(), client(cache=TokenCache(), clock=Clock(NOON + 1))))
     assert len(played.requests) == 1
 
 
@@ -705,7 +712,7 @@ UNREAD = ConnectionReadError(ModelArtsConfigurationError("connection 'mine' is n
 UNREADABLE = ConnectionReadError(RuntimeError("password=the-secret-key"))
 
 
-def read_again(*readings: Client | ConnectionReadError, answers: tuple[Answer, ...]) -> Played[ProcessorTask]:
+def read_again(*readings: ClientConfig | ConnectionReadError, answers: tuple[Answer, ...]) -> Played[ProcessorTask]:
     return play(call(DESCRIBE, ONCE), answers, clients=(client(), *readings))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.error_bodies import read_error
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
-from airflow_modelarts.api.transport import Response
+from airflow_modelarts.api.http import Response
 
 from .playing import NOON, answer
 

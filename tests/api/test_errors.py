@@ -25,7 +25,7 @@ from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
-from airflow_modelarts.api.transport import Response, TransportError
+from airflow_modelarts.api.http import Response, TransportError
 
 from .playing import (
     BAD_CERTIFICATE,

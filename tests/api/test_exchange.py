@@ -20,8 +20,8 @@ from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
-from airflow_modelarts.api.exchange import DEFAULT_RETRIES, Exchange, Repeat, Retries
-from airflow_modelarts.api.transport import Flow, Pause, Request, Response, TransportError
+from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.retry import DEFAULT_RETRIES, Idempotency, RetryingRequest, RetryPolicy
 
 from .playing import (
     BAD_CERTIFICATE,
@@ -53,15 +53,15 @@ def parse(response: Response) -> str:
 
 def run(
     *,
-    repeat: Repeat = Repeat.ALWAYS,
-    retries: Retries = FIVE_TIMES,
+    idempotency: Idempotency = Idempotency.ALWAYS,
+    retries: RetryPolicy = FIVE_TIMES,
     clock: Clock | None = None,
     random: Callable[[], float] = no_jitter,
     build: Callable[[], Request] = lambda: REQUEST,
     secrets: tuple[str, ...] = (),
 ) -> Flow[str]:
-    exchange = Exchange(
-        "DescribeX", "x 'abc'", "https://modelarts.example", repeat, secrets, retries, clock or Clock(), random
+    exchange = RetryingRequest(
+        "DescribeX", "x 'abc'", "https://modelarts.example", idempotency, secrets, retries, clock or Clock(), random
     )
     return exchange.run(build, parse)
 
@@ -114,48 +114,50 @@ FAILURES: dict[str, tuple[Response | TransportError, bool, bool]] = {
     "302": (Response(302, {"location": "https://elsewhere.example/"}), False, False),
 }
 TABLE = [
-    pytest.param(repeat, failure, again, id=f"{name}-{repeat.value}")
+    pytest.param(idempotency, failure, again, id=f"{name}-{idempotency.value}")
     for name, (failure, always, if_not_done) in FAILURES.items()
-    for repeat, again in ((Repeat.ALWAYS, always), (Repeat.IF_NOT_DONE, if_not_done))
+    for idempotency, again in ((Idempotency.ALWAYS, always), (Idempotency.IF_NOT_DONE, if_not_done))
 ]
-table = pytest.mark.parametrize(("repeat", "failure", "again"), TABLE)
+table = pytest.mark.parametrize(("idempotency", "failure", "again"), TABLE)
 
 
 @table
-def test_a_failure_is_tried_again_or_not(repeat: Repeat, failure: Response | TransportError, again: bool) -> None:
-    played = play(run(repeat=repeat), [failure, OK] if again else [failure])
+def test_a_failure_is_tried_again_or_not(
+    idempotency: Idempotency, failure: Response | TransportError, again: bool
+) -> None:
+    played = play(run(idempotency=idempotency), [failure, OK] if again else [failure])
     assert played.result == ("done" if again else None)
     assert len(played.requests) == (2 if again else 1)
 
 
 @table
 def test_a_failure_that_lasts_is_raised_after_the_last_attempt(
-    repeat: Repeat, failure: Response | TransportError, again: bool
+    idempotency: Idempotency, failure: Response | TransportError, again: bool
 ) -> None:
     attempts = 5 if again else 1
     if failure is UNKNOWN_NAME:
         attempts = 2  # a resolver can be wrong for a moment, and not for five attempts
-    played = play(run(repeat=repeat), [failure] * attempts)
+    played = play(run(idempotency=idempotency), [failure] * attempts)
     assert isinstance(played.refusal, ModelArtsError)
     assert len(played.pauses) == attempts - 1
 
 
 @table
 def test_one_attempt_is_one_request_and_no_pause(
-    repeat: Repeat, failure: Response | TransportError, again: bool
+    idempotency: Idempotency, failure: Response | TransportError, again: bool
 ) -> None:
-    played = play(run(repeat=repeat, retries=Retries(attempts=1)), [failure])
+    played = play(run(idempotency=idempotency, retries=RetryPolicy(attempts=1)), [failure])
     assert (len(played.requests), played.pauses) == (1, [])
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 7])
 def test_a_request_is_sent_as_often_as_the_retries_say(attempts: int) -> None:
-    assert len(play(run(retries=Retries(attempts=attempts)), [refuse(503)] * attempts).requests) == attempts
+    assert len(play(run(retries=RetryPolicy(attempts=attempts)), [refuse(503)] * attempts).requests) == attempts
 
 
 def test_no_attempt_at_all_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        next(run(retries=Retries(attempts=0)))
+        next(run(retries=RetryPolicy(attempts=0)))
 
 
 def test_an_answer_at_the_first_attempt_ends_it() -> None:
@@ -169,7 +171,7 @@ def test_any_status_from_200_to_299_is_a_success(status: int) -> None:
 
 
 def test_the_last_failure_is_the_one_that_is_raised() -> None:
-    error = play(run(retries=Retries(attempts=2)), [refuse(503), refuse(429)]).refusal
+    error = play(run(retries=RetryPolicy(attempts=2)), [refuse(503), refuse(429)]).refusal
     assert type(error) is ModelArtsThrottledError
 
 
@@ -183,14 +185,14 @@ def test_an_error_quotes_no_secret() -> None:
 
 
 def test_an_unreadable_answer_is_not_chained_to_what_it_held() -> None:
-    error = play(run(retries=Retries(attempts=1)), [answer("S3CRET")]).refusal
+    error = play(run(retries=RetryPolicy(attempts=1)), [answer("S3CRET")]).refusal
     assert error.__cause__ is None
     assert error.__suppress_context__
 
 
 @pytest.mark.parametrize("failure", [refuse(400), TIMEOUT], ids=["refusal", "timeout"])
 def test_an_error_hides_what_led_to_it(failure: Response | TransportError) -> None:
-    error = play(run(retries=Retries(attempts=1)), [failure]).refusal
+    error = play(run(retries=RetryPolicy(attempts=1)), [failure]).refusal
     assert error.__suppress_context__
 
 
@@ -201,7 +203,7 @@ def test_the_request_is_built_anew_for_every_attempt() -> None:
 
 
 def test_pauses_double_up_to_the_longest() -> None:
-    retries = Retries(attempts=9, first_pause=1.0, longest_pause=30.0)
+    retries = RetryPolicy(attempts=9, initial_delay=1.0, max_delay=30.0)
     assert play(run(retries=retries), [TIMEOUT] * 9).pauses == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
@@ -213,7 +215,7 @@ def test_pauses_are_drawn_between_nothing_and_their_bound() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 100_000), st.floats(0, 1, exclude_max=True), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_pause_is_never_longer_than_the_longest(attempt: int, drawn: float, first: float, longest: float) -> None:
-    pause = Retries(first_pause=first, longest_pause=longest).pause(attempt, None, lambda: drawn)
+    pause = RetryPolicy(initial_delay=first, max_delay=longest).pause(attempt, None, lambda: drawn)
     assert 0 <= pause <= min(longest, first * 2.0 ** min(attempt, 60))
 
 
@@ -265,7 +267,7 @@ def test_retry_after_of_a_busy_service_is_honoured() -> None:
     ids=lambda case: None if isinstance(case, bool) else "+".join(str(getattr(one, "status", one)) for one in case),
 )
 def test_a_creation_says_whether_it_may_have_happened(failures: list[Response | TransportError], unknown: bool) -> None:
-    assert play(run(repeat=Repeat.IF_NOT_DONE), failures).refusal.outcome_unknown is unknown
+    assert play(run(idempotency=Idempotency.IF_NOT_DONE), failures).refusal.outcome_unknown is unknown
 
 
 @pytest.mark.parametrize("ambiguous", [TIMEOUT, BROKEN, refuse(502)], ids=["timeout", "broken", "502"])
@@ -274,7 +276,7 @@ def test_a_refusal_after_an_ambiguous_attempt_leaves_the_outcome_unknown(ambiguo
 
 
 def test_a_creation_is_not_sent_again_once_it_may_have_happened() -> None:
-    played = play(run(repeat=Repeat.IF_NOT_DONE), [refuse(429), REFUSED_CONNECTION, TIMEOUT])
+    played = play(run(idempotency=Idempotency.IF_NOT_DONE), [refuse(429), REFUSED_CONNECTION, TIMEOUT])
     assert len(played.requests) == 3
 
 
@@ -292,7 +294,7 @@ def test_a_creation_is_not_sent_again_once_it_may_have_happened() -> None:
     ids=["timeout", "name", "certificate", "too large", "429", "busy", "unreadable"],
 )
 def test_what_is_raised_in_the_end_has_its_kind(failure: Response | TransportError, kind: type[ModelArtsError]) -> None:
-    assert type(play(run(retries=Retries(attempts=1)), [failure]).refusal) is kind
+    assert type(play(run(retries=RetryPolicy(attempts=1)), [failure]).refusal) is kind
 
 
 @pytest.mark.parametrize("defect", [KeyError("x"), AttributeError("x"), RecursionError("x")], ids=repr)
@@ -300,29 +302,31 @@ def test_a_mistake_in_reading_is_not_taken_for_a_bad_answer(defect: Exception) -
     def broken(response: Response) -> str:
         raise defect
 
-    exchange = Exchange("X", "x", "https://h", Repeat.ALWAYS, (), FIVE_TIMES, Clock(), no_jitter)
+    exchange = RetryingRequest("X", "x", "https://h", Idempotency.ALWAYS, (), FIVE_TIMES, Clock(), no_jitter)
     with pytest.raises(type(defect)):
         play(exchange.run(lambda: REQUEST, broken), [OK])
 
 
-PATIENT = Retries(attempts=2, throttled_attempts=3)
+PATIENT = RetryPolicy(attempts=2, throttled_attempts=3)
 
 
-@pytest.mark.parametrize("repeat", Repeat)
-def test_a_request_that_is_throttled_is_sent_more_often(repeat: Repeat) -> None:
-    assert play(run(repeat=repeat, retries=PATIENT), [refuse(429)] * 4 + [OK]).value == "done"
-    assert len(play(run(repeat=repeat, retries=PATIENT), [refuse(429)] * 5).requests) == 5
+@pytest.mark.parametrize("idempotency", Idempotency)
+def test_a_request_that_is_throttled_is_sent_more_often(idempotency: Idempotency) -> None:
+    assert play(run(idempotency=idempotency, retries=PATIENT), [refuse(429)] * 4 + [OK]).value == "done"
+    assert len(play(run(idempotency=idempotency, retries=PATIENT), [refuse(429)] * 5).requests) == 5
 
 
 def test_throttling_does_not_use_up_the_attempts_for_other_failures() -> None:
     answers = [refuse(429), refuse(429), refuse(400, "ModelArts.4409"), refuse(429), OK]
-    assert play(run(repeat=Repeat.IF_NOT_DONE, retries=PATIENT), answers).value == "done"
+    assert play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), answers).value == "done"
     twice_busy = [refuse(429), *[refuse(400, "ModelArts.4409")] * 2]
-    assert isinstance(play(run(repeat=Repeat.IF_NOT_DONE, retries=PATIENT), twice_busy).refusal, ModelArtsBusyError)
+    assert isinstance(
+        play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), twice_busy).refusal, ModelArtsBusyError
+    )
 
 
 def test_a_throttled_creation_is_not_sent_again_once_it_may_have_happened() -> None:
-    played = play(run(repeat=Repeat.IF_NOT_DONE, retries=PATIENT), [refuse(429), refuse(503)])
+    played = play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), [refuse(429), refuse(503)])
     assert played.refusal.outcome_unknown
 
 
@@ -332,7 +336,9 @@ def test_many_creations_at_once_all_get_in(creators: int, per_second: float, bur
     draws = random.Random(7)
     now, tokens, filled_at = 0.0, float(burst), 0.0
     due: list[tuple[float, int]] = [(0.0, number) for number in range(creators)]
-    flows = [run(repeat=Repeat.IF_NOT_DONE, retries=DEFAULT_RETRIES, random=draws.random) for _ in range(creators)]
+    flows = [
+        run(idempotency=Idempotency.IF_NOT_DONE, retries=DEFAULT_RETRIES, random=draws.random) for _ in range(creators)
+    ]
     for flow in flows:
         assert isinstance(flow.send(None), Request)
     done = 0
@@ -346,7 +352,7 @@ def test_many_creations_at_once_all_get_in(creators: int, per_second: float, bur
         except StopIteration:
             done += 1
             continue
-        assert isinstance(step, Pause)
+        assert isinstance(step, Sleep)
         assert isinstance(flows[number].send(None), Request)
         heapq.heappush(due, (now + step.seconds, number))
     assert done == creators

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsRequestError
-from airflow_modelarts.api.exchange import Repeat
 from airflow_modelarts.api.models import CreatedTask, CreatedVersion, Empty, ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.retry import Idempotency
 from airflow_modelarts.api.statuses import ProcessorTaskStatus
 
 TEMPLATE = {"id": "sys_data_cleaning"}
@@ -104,7 +104,7 @@ def test_only_an_operation_with_something_to_say_has_a_body(
 
 @every_operation
 def test_only_a_creation_is_not_simply_repeated(operation: Operation[Any], name: str, method: str, path: str) -> None:
-    assert operation.repeat is (Repeat.IF_NOT_DONE if name.startswith("Create") else Repeat.ALWAYS)
+    assert operation.idempotency is (Idempotency.IF_NOT_DONE if name.startswith("Create") else Idempotency.ALWAYS)
 
 
 @every_operation

@@ -12,9 +12,9 @@ import pytest
 
 from airflow_modelarts.api import rate
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError, ModelArtsTransientError
-from airflow_modelarts.api.exchange import Exchange, Repeat, Retries
+from airflow_modelarts.api.http import Flow, Request, Response, Sleep
 from airflow_modelarts.api.rate import RateLimiter, RateLimiters, Turn
-from airflow_modelarts.api.transport import Flow, Pause, Request, Response
+from airflow_modelarts.api.retry import Idempotency, RetryingRequest, RetryPolicy
 
 from .playing import Clock, answer, no_jitter, play, refuse
 
@@ -45,7 +45,7 @@ def turn_of(flow: Flow[Turn], clock: Clock) -> Turn:
     try:
         while True:
             step = next(flow)
-            assert isinstance(step, Pause)
+            assert isinstance(step, Sleep)
             clock.now += step.seconds
     except StopIteration as end:
         turn: Turn = end.value
@@ -270,13 +270,13 @@ def test_each_connection_has_one_limiter_and_not_all_are_kept() -> None:
 # What an exchange makes of it
 
 
-def exchange(limiter: RateLimiter, *, repeat: Repeat = Repeat.ALWAYS, **how: Any) -> Flow[str]:
-    retries = Retries(**{"attempts": 1, "throttled_attempts": 3, **how})
-    return Exchange(
+def exchange(limiter: RateLimiter, *, idempotency: Idempotency = Idempotency.ALWAYS, **how: Any) -> Flow[str]:
+    retries = RetryPolicy(**{"attempts": 1, "throttled_attempts": 3, **how})
+    return RetryingRequest(
         "DescribeX",
         "x 'abc'",
         "https://modelarts.example",
-        repeat,
+        idempotency,
         (),
         retries,
         lambda: 0.0,
@@ -285,12 +285,12 @@ def exchange(limiter: RateLimiter, *, repeat: Repeat = Repeat.ALWAYS, **how: Any
     ).run(lambda: REQUEST, lambda response: "done")
 
 
-@pytest.mark.parametrize("repeat", Repeat)
+@pytest.mark.parametrize("idempotency", Idempotency)
 def test_a_throttled_request_is_sent_again_where_others_are_answered(
-    limiter: RateLimiter, clock: Clock, repeat: Repeat
+    limiter: RateLimiter, clock: Clock, idempotency: Idempotency
 ) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter, repeat=repeat), [refuse(429), refuse(429), refuse(429), OK], clock=clock)
+    played = play(exchange(limiter, idempotency=idempotency), [refuse(429), refuse(429), refuse(429), OK], clock=clock)
     assert played.value == "done"
     assert sum(played.pauses) > 3 / rate.DECREASE
 
@@ -317,7 +317,7 @@ def test_503_can_be_about_one_task_and_is_sent_again_but_twice(limiter: RateLimi
 
 def test_503_does_not_repeat_what_could_be_done_twice(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter, repeat=Repeat.IF_NOT_DONE), [refuse(503)], clock=clock)
+    played = play(exchange(limiter, idempotency=Idempotency.IF_NOT_DONE), [refuse(503)], clock=clock)
     assert played.refusal.outcome_unknown
 
 
@@ -328,7 +328,7 @@ def test_a_retry_after_beyond_patience_is_not_waited_for(limiter: RateLimiter, c
 
 
 def test_a_request_waits_no_longer_for_its_retry_after_than_it_is_patient(limiter: RateLimiter, clock: Clock) -> None:
-    flow = exchange(limiter, attempts=2, longest_retry_after=5.0, throttled_attempts=0)
+    flow = exchange(limiter, attempts=2, max_retry_after=5.0, throttled_attempts=0)
     played = play(flow, [refuse(429, retry_after="90"), refuse(429, retry_after="90")], clock=clock)
     assert played.pauses == [5.0]
 
@@ -342,8 +342,16 @@ def test_a_request_is_signed_after_it_has_waited(limiter: RateLimiter, clock: Cl
         return REQUEST
 
     before = clock.now
-    flow = Exchange(
-        "DescribeX", "x", "https://modelarts.example", Repeat.ALWAYS, (), Retries(), clock, no_jitter, limiter=limiter
+    flow = RetryingRequest(
+        "DescribeX",
+        "x",
+        "https://modelarts.example",
+        Idempotency.ALWAYS,
+        (),
+        RetryPolicy(),
+        clock,
+        no_jitter,
+        limiter=limiter,
     ).run(build, lambda response: response.status)
     assert play(flow, lambda _: Response(200), clock=clock).value == 200
     assert signed_at[0] > before

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_modelarts.api import errors, models
+from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.redaction import (
     has_signature,
     may_hold_a_signed_link,
@@ -19,7 +20,6 @@ from airflow_modelarts.api.redaction import (
     redact,
     without_signed_links,
 )
-from airflow_modelarts.api.transport import Response
 from airflow_modelarts.assets import obs_uri
 
 from .playing import NOON, answer

@@ -15,9 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_modelarts.api import signing
-from airflow_modelarts.api.auth import AccessKey
+from airflow_modelarts.api.credentials import AccessKey
+from airflow_modelarts.api.http import Request
 from airflow_modelarts.api.operations import Operation
-from airflow_modelarts.api.transport import Request
 
 from .playing import NOON
 

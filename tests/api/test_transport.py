@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_modelarts.api.transport import Request, Response, TransportError, send
+from airflow_modelarts.api.http import Request, Response, TransportError, send
 
 from .playing import TIMEOUT, answer, play
 

@@ -33,7 +33,7 @@ from typing import IO, Any
 
 import psutil
 
-from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.benchmarks.answers import BODIES, answers
 from tests.benchmarks.tables import show
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 from tests.benchmarks.tables import show
 
 MODES = ("poke", "reschedule", "deferrable", "from_the_triggerer")

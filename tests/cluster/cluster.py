@@ -19,7 +19,7 @@ import requests
 import sqlalchemy
 from sqlalchemy.pool import NullPool
 
-from airflow_modelarts.sandbox import START_TIMEOUT, Component, Sandbox, SandboxError, free_port
+from airflow_modelarts.testing.sandbox.sandbox import START_TIMEOUT, Component, Sandbox, SandboxError, free_port
 
 from .services import PostgreSQL, Redis
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.tasks import TaskRule
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.tasks import TaskRule
 
 from .services import what_is_missing
 

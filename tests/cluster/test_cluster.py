@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator import EmulatorServer
 
 from .cluster import TRIGGERERS, Cluster
 

@@ -11,7 +11,8 @@ from typing import Any
 import requests
 
 from airflow_modelarts.api import signing
-from airflow_modelarts.emulator import EmulatorServer, accounts
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
 
 CONTRACT = Path(__file__).parent.parent / "data" / "contract"
 FEATURE_ANALYSIS: dict[str, Any] = json.loads(

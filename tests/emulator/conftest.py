@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_modelarts.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 
 from .calling import Caller
 

@@ -11,26 +11,28 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts import connection, watcher
+from airflow_modelarts import connection
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.auth import GrantCache
+from airflow_modelarts.api.credentials import TokenCache
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsError,
     ModelArtsNotFoundError,
     ModelArtsTransientError,
 )
-from airflow_modelarts.api.exchange import Retries
-from airflow_modelarts.emulator import EmulatorServer, EmulatorState, accounts
+from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+from airflow_modelarts.polling import watcher
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator.service import accounts
 
-ONCE = Retries(attempts=1)
+ONCE = RetryPolicy(attempts=1)
 Carry = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
 def connected(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "GRANTS", GrantCache())
+    monkeypatch.setattr(connection, "TOKEN_CACHE", TokenCache())
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
 
 
@@ -42,12 +44,12 @@ def with_password(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
 
 
-def on_a_worker(work: Callable[[Any], Any], retries: Retries) -> Any:
+def on_a_worker(work: Callable[[Any], Any], retries: RetryPolicy) -> Any:
     with ModelArtsHook(retries=retries) as hook:
         return [hook.call(one) for one in work(hook)]
 
 
-def in_a_triggerer(work: Callable[[Any], Any], retries: Retries) -> Any:
+def in_a_triggerer(work: Callable[[Any], Any], retries: RetryPolicy) -> Any:
     async def run() -> Any:
         async with ModelArtsAsyncHook(retries=retries) as hook:
             return [await hook.call(one) for one in work(hook)]
@@ -131,7 +133,7 @@ def test_a_deletion_that_only_a_gateway_answered_is_no_deletion(state: EmulatorS
     state.faults.answer(504)
     state.faults.refuse("ModelArts.4700", "Unavailable gateway.", status=503, times=None)
     with pytest.raises(ModelArtsTransientError):
-        carry_out(lambda _: [operations.delete_processor_task(task.task_id)], Retries(attempts=2, first_pause=0))
+        carry_out(lambda _: [operations.delete_processor_task(task.task_id)], RetryPolicy(attempts=2, initial_delay=0))
     assert state.find_task(task.task_id)
 
 
@@ -237,7 +239,7 @@ def test_thirty_tasks_get_in_at_once_where_the_gateway_throttles(state: Emulator
         )
 
     async def create_all() -> list[Any]:
-        async with ModelArtsAsyncHook(retries=Retries(first_pause=0.01, throttled_attempts=15)) as hook:
+        async with ModelArtsAsyncHook(retries=RetryPolicy(initial_delay=0.01, throttled_attempts=15)) as hook:
             return await asyncio.gather(*[create(number, hook) for number in range(30)])
 
     assert len({made.task_id for made in asyncio.run(create_all())}) == 30

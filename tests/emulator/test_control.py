@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_modelarts.emulator import EmulatorState, accounts
+from airflow_modelarts.testing.emulator import EmulatorState
+from airflow_modelarts.testing.emulator.service import accounts
 
 from .calling import DATA_VALIDATION, FEATURE_ANALYSIS, Caller, refusal
 
@@ -169,7 +170,7 @@ def test_a_rate_is_ordered_and_lasts_until_it_is_taken_back(call: Caller) -> Non
     answers = [call("GET") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 503, 503]
     assert answers[-1].headers["Retry-After"] == "3"
-    assert call.control("GET", "/faults").json()[0]["met"] == 2
+    assert call.control("GET", "/faults").json()[0]["hits"] == 2
     call.control("DELETE", f"/faults/{seen['fault_id']}")
     assert call("GET").status_code == 200
 
@@ -189,7 +190,7 @@ def test_a_call_is_held_until_it_is_released_or_dropped(call: Caller, state: Emu
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(call, "GET")
         assert hold.wait(5)  # type: ignore[attr-defined]  # it is a Hold
-        assert call.control("GET", "/faults").json()[0]["met"] == 1
+        assert call.control("GET", "/faults").json()[0]["hits"] == 1
         assert call.control("POST", f"/faults/{fault['fault_id']}/{order}").status_code == 200
         if order == "release":
             assert answer.result(5).status_code == 200

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_modelarts.emulator import EmulatorServer, EmulatorState, faults
-from airflow_modelarts.emulator.faults import Fault, Hold, LimitRate
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator.control import faults
+from airflow_modelarts.testing.emulator.control.faults import Fault, Hold, LimitRate
 
 from .calling import FEATURE_ANALYSIS, Caller, refusal
 
@@ -56,7 +57,7 @@ def test_a_fault_is_for_the_next_calls_and_then_over(call: Caller, state: Emulat
 def test_a_fault_without_a_number_lasts_until_it_is_removed(call: Caller, state: EmulatorState) -> None:
     fault = state.faults.answer(503, times=None)
     assert [call("GET").status_code for _ in range(3)] == [503] * 3
-    assert fault.met == 3
+    assert fault.hits == 3
     state.faults.remove(fault)
     state.faults.remove(fault)
     assert call("GET").status_code == 200
@@ -126,7 +127,7 @@ def test_a_rate_lets_a_burst_pass_and_refuses_what_comes_too_fast(call: Caller, 
     assert refusal(answers[-1]) == (429, "APIGW.0308")
     assert answers[-1].headers["Retry-After"] == "7"
     assert call("DELETE", "/x").status_code == 400, "another method has no part in it"
-    assert fault.met == 2
+    assert fault.hits == 2
     state.faults.remove(fault)
     assert call("GET").status_code == 200
 
@@ -137,7 +138,7 @@ def test_a_rate_lets_as_many_pass_as_time_goes_by(monkeypatch: pytest.MonkeyPatc
     fault = LimitRate(rate=2, burst=5)
 
     def refused(calls: int) -> int:
-        return sum(fault.hits() for _ in range(calls))
+        return sum(fault.applies() for _ in range(calls))
 
     assert refused(8) == 3
     clock.seconds += 0.25
@@ -349,7 +350,7 @@ def test_a_reset_of_the_state_drops_what_is_held(call: Caller, state: EmulatorSt
 def test_others_are_served_while_many_calls_are_held(call: Caller, state: EmulatorState) -> None:
     hold = state.faults.hold(times=None, operation="ListProcessorTaskItems")
     answers = [in_background(Caller(call.server), "GET", "/items") for _ in range(20)]
-    wait_for(lambda: hold.met == 20)
+    wait_for(lambda: hold.hits == 20)
     assert call("GET").status_code == 200
     state.faults.remove(hold)
     for answer in answers:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.emulator import EmulatorServer, accounts
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
 
 from .calling import DATA_VALIDATION, FEATURE_ANALYSIS, Caller
 

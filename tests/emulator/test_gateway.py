@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_modelarts.api import signing
-from airflow_modelarts.emulator import EmulatorState, accounts
-from airflow_modelarts.emulator.accounts import KeyPair, User
+from airflow_modelarts.testing.emulator import EmulatorState
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service.accounts import KeyPair, User
 
 from .calling import FEATURE_ANALYSIS, Caller, refusal, token_request
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.api.models import ProcessorTaskPage, ProcessorTaskVersionPage, parse, parse_sample_results
-from airflow_modelarts.emulator import EmulatorState, accounts
-from airflow_modelarts.emulator.answers import HTTP_STATUS
+from airflow_modelarts.testing.emulator import EmulatorState
+from airflow_modelarts.testing.emulator.http.responses import HTTP_STATUS
+from airflow_modelarts.testing.emulator.service import accounts
 
 from .calling import CONTRACT, DATA_VALIDATION, FEATURE_ANALYSIS, Caller, refusal
 
@@ -154,7 +155,7 @@ def test_what_no_check_knows_is_kept_and_comes_back(call: Caller, state: Emulato
 
 
 def test_a_body_that_is_too_large_is_refused(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_modelarts.emulator.front.LARGEST_BODY", 1000)
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.middleware.LARGEST_BODY", 1000)
     assert refusal(call("POST", body=b"x" * 100_000)) == (413, "ModelArts.0104")
 
 

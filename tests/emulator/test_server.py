@@ -16,9 +16,10 @@ import pytest
 import requests
 import uvicorn
 
-from airflow_modelarts import emulator
-from airflow_modelarts.emulator import EmulatorServer, EmulatorState, accounts, create_app
-from airflow_modelarts.emulator.server import STOP_TIMEOUT
+from airflow_modelarts.testing import emulator
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState, create_app
+from airflow_modelarts.testing.emulator.http.server import STOP_TIMEOUT
+from airflow_modelarts.testing.emulator.service import accounts
 
 from .calling import Caller
 
@@ -134,8 +135,8 @@ def test_a_server_that_does_not_want_to_stop_is_forced(monkeypatch: pytest.Monke
     async def do_nothing(_: uvicorn.Server) -> None:
         return
 
-    monkeypatch.setattr("airflow_modelarts.emulator.server.STOP_TIMEOUT", 0.3)
-    monkeypatch.setattr("airflow_modelarts.emulator.server._end", do_nothing)
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.server.STOP_TIMEOUT", 0.3)
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.server._end", do_nothing)
     tick = uvicorn.Server.on_tick
 
     async def exit_when_forced(self: uvicorn.Server, counter: int) -> bool:
@@ -167,7 +168,7 @@ def test_many_connections_at_once_are_served(server: EmulatorServer) -> None:
 
 def test_without_fastapi_an_import_says_what_to_install() -> None:
     # In a process of its own, since modules that are taken away and come back are not the same to those who have them.
-    code = "import sys; sys.modules['fastapi'] = None; from airflow_modelarts.emulator import create_app"
+    code = "import sys; sys.modules['fastapi'] = None; from airflow_modelarts.testing.emulator import create_app"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert "needs fastapi: in a clone of this package, pip install '.[emulator]'" in finished.stderr
 
@@ -188,9 +189,9 @@ def test_a_name_that_it_does_not_have_is_an_attribute_error() -> None:
 
 def test_it_imports_the_api_alone_of_ours_and_nothing_of_airflows() -> None:
     program = (
-        "import sys; from airflow_modelarts.emulator import EmulatorServer, create_app, EmulatorState;"
+        "import sys; from airflow_modelarts.testing.emulator import EmulatorServer, create_app, EmulatorState;"
         "print([n for n in sys.modules if n.split('.')[0] == 'airflow'"
-        " or n.startswith('airflow_modelarts.') and n.split('.')[1] not in ('api', 'emulator')])"
+        " or n.startswith('airflow_modelarts.') and n.split('.')[1] not in ('api', 'testing')])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.emulator.accounts import OTHER_PROJECT_ID, OTHER_WORKSPACE_ID, PROJECT_ID
-from airflow_modelarts.emulator.answers import Refusal
-from airflow_modelarts.emulator.projects import TaskQuery, VersionQuery
-from airflow_modelarts.emulator.results import ADDED, DELETED
-from airflow_modelarts.emulator.state import EmulatorState, Settings
-from airflow_modelarts.emulator.tasks import Clock, Run, Task, TaskRule
+from airflow_modelarts.testing.emulator.http.responses import ServiceError
+from airflow_modelarts.testing.emulator.service.accounts import OTHER_PROJECT_ID, OTHER_WORKSPACE_ID, PROJECT_ID
+from airflow_modelarts.testing.emulator.service.projects import TaskQuery, VersionQuery
+from airflow_modelarts.testing.emulator.service.results import ADDED, DELETED
+from airflow_modelarts.testing.emulator.service.state import EmulatorState, Settings
+from airflow_modelarts.testing.emulator.service.tasks import Clock, Run, Task, TaskRule
 
 from .calling import DATA_VALIDATION, FEATURE_ANALYSIS
 
@@ -36,7 +36,7 @@ def describe(state: EmulatorState, task: Task) -> dict[str, Any]:
 
 
 def code(act: Callable[..., Any], *arguments: Any) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ServiceError) as caught:
         act(*arguments)
     return caught.value.code
 
@@ -348,7 +348,7 @@ def test_an_input_given_as_data_source_is_told_as_inputs_too(state: EmulatorStat
 def test_a_wrong_body_is_refused_with_a_code_and_the_field(
     state: EmulatorState, change: dict[str, Any], expected: str, named: str
 ) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ServiceError) as caught:
         state.create_task(PROJECT_ID, {**FEATURE_ANALYSIS, **change})
     assert caught.value.code == expected
     assert named in caught.value.message
@@ -673,7 +673,7 @@ def test_whatever_is_done_the_books_agree(steps: list[tuple[str, int]]) -> None:
                 new_version(state, task, name=task.name)
             elif task is not None:
                 state.stop_version(PROJECT_ID, task.task_id, task.versions[-1].version_id)
-        except Refusal:
+        except ServiceError:
             continue
     listed = state.list_tasks(PROJECT_ID, TaskQuery(limit=100))
     by_status = [state.list_tasks(PROJECT_ID, TaskQuery(status=status))["count"] for status in range(5)]

@@ -13,7 +13,8 @@ from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException  # t
 from huaweicloudsdkcore.http.http_config import HttpConfig  # type: ignore[import-untyped]  # it has no stubs
 from huaweicloudsdkcore.sdk_response import SdkResponse  # type: ignore[import-untyped]  # it has no stubs
 
-from airflow_modelarts.emulator import EmulatorServer, EmulatorState, accounts
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator.service import accounts
 
 from .calling import DATA_VALIDATION, FEATURE_ANALYSIS
 

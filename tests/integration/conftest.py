@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_modelarts.emulator import EmulatorServer, accounts
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 DAGS = HERE / "dags"

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.tasks import Task
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.tasks import Task
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 
 EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "nightly_audit.py"
 LIST = "ListProcessorTasks"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 
 pytestmark = pytest.mark.skipif(
     not AIRFLOW_V_3_3_PLUS, reason="asset watchers came with Airflow 3, their store with 3.3"

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 
 SAMPLES = 3000
 

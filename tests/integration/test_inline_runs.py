@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator import EmulatorServer
 
 DAG_FILE = """
 import json, os

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 
 PATH = {"type": "OBS", "path": "obs://outputs/out/"}
 FOUND = ["features", "labels", "sample_count"]

@@ -16,8 +16,8 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from airflow_modelarts.cli import UsageError, choose_dag, main
-from airflow_modelarts.sandbox import DagNotFoundError, Sandbox, SandboxError
+from airflow_modelarts.testing.cli import UsageError, choose_dag, main
+from airflow_modelarts.testing.sandbox.sandbox import DagNotFoundError, Sandbox, SandboxError
 
 ROOT = Path(__file__).parents[2]
 HEAD = """\
@@ -180,7 +180,7 @@ def test_a_run_that_takes_too_long_is_given_up_and_says_what_was_not_done(
 
 def test_a_signal_ends_everything_and_keep_keeps_the_home(scratch: Path, sandbox: Sandbox) -> None:
     dag_file = sandbox.dags_folder / "sandbox_dags.py"
-    command = [sys.executable, "-m", "airflow_modelarts", "run", str(dag_file), "sandbox_slow", "--keep"]
+    command = [sys.executable, "-m", "airflow_modelarts.testing.cli", "run", str(dag_file), "sandbox_slow", "--keep"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         for line in run.stdout:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.accounts import PASSWORD, SECRET_KEY
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.accounts import PASSWORD, SECRET_KEY
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
 
@@ -154,7 +154,7 @@ def test_no_outage_fails_a_wait_before_its_timeout(sandbox: Sandbox, emulator: E
     for spoil_it in spoil:
         fault = spoil_it()
         deadline = time.monotonic() + 120
-        while fault.met < 2:
+        while fault.hits < 2:
             assert time.monotonic() < deadline, f"nobody met {fault}"
             time.sleep(0.1)
         faults.remove(fault)

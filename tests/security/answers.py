@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_modelarts.api.errors import CODES
-from airflow_modelarts.api.transport import Request, Response, TransportError
+from airflow_modelarts.api.http import Request, Response, TransportError
 
 from .draws import Draws, one_in, pick
 from .mutations import ODD_VALUES, Document, body

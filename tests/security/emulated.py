@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from airflow_modelarts.api import signing
-from airflow_modelarts.emulator import EmulatorState, accounts, create_app
-from airflow_modelarts.emulator.faults import Hold, Slow
-from airflow_modelarts.emulator.front import TRANSPORT
-from airflow_modelarts.emulator.openapi import EXAMPLES
+from airflow_modelarts.testing.emulator import EmulatorState, create_app
+from airflow_modelarts.testing.emulator.control.faults import Hold, Slow
+from airflow_modelarts.testing.emulator.http.middleware import TRANSPORT
+from airflow_modelarts.testing.emulator.http.openapi import EXAMPLES
+from airflow_modelarts.testing.emulator.service import accounts
 
 from .draws import Draws, one_in, pick
 from .flows import BrokenPromiseError

@@ -10,20 +10,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_modelarts.api import errors, operations
-from airflow_modelarts.api.auth import (
+from airflow_modelarts.api.client import ClientConfig, call, pages
+from airflow_modelarts.api.credentials import (
     AccessKey,
     Credentials,
-    GrantCache,
     InstanceAgency,
     PasswordToken,
     StaticToken,
+    TokenCache,
 )
-from airflow_modelarts.api.call import Client, call, pages
 from airflow_modelarts.api.errors import ModelArtsError
-from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.http import ReadConnection, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.models import ApiModel, ProcessorTask
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
-from airflow_modelarts.api.transport import Pause, ReadConnection, Request, Response, TransportError
+from airflow_modelarts.api.retry import RetryPolicy
 
 from .answers import LINK_SIGNATURE, SECRET_HEADERS, answer
 from .draws import Draws, one_in, pick
@@ -42,7 +42,7 @@ CREDENTIALS: tuple[Credentials, ...] = (
     PasswordToken(IAM, "user", PASSWORD, "domain", "project"),
     InstanceAgency(METADATA),
 )
-RETRIES = (Retries(attempts=1), Retries(attempts=2), Retries(attempts=4))
+RETRIES = (RetryPolicy(attempts=1), RetryPolicy(attempts=2), RetryPolicy(attempts=4))
 _SOURCE = {"type": "OBS", "source": "obs://b/k"}
 CALLS: tuple[Operation[Any], ...] = (
     operations.create_processor_task(name="n", template={"id": "sys_data_cleaning"}, data_source=_SOURCE),
@@ -168,7 +168,7 @@ _NOWHERE = (None,)
 
 def _play(case: Case, flow: Generator[Any, Any, Any], service: Any, look: Any = None) -> Any:
     clock = Clock()
-    client = Client(ENDPOINT, "0123456789abcdef", case.credentials, GrantCache(), clock, lambda: 0.5)
+    client = ClientConfig(ENDPOINT, "0123456789abcdef", case.credentials, TokenCache(), clock, lambda: 0.5)
     reply: Any = None
     try:
         while True:
@@ -181,7 +181,7 @@ def _play(case: Case, flow: Generator[Any, Any, Any], service: Any, look: Any = 
                     reply = service(step) if service else answer(case.draws, step, _kind(case, step))
                     _remember_secrets(case, step)
                     case.steps += [step, reply]
-                case Pause(seconds):
+                case Sleep(seconds):
                     if not 0 <= seconds <= 60:
                         case.fail(f"a pause of {seconds} seconds")
                     clock.now += seconds
@@ -205,7 +205,7 @@ def _play(case: Case, flow: Generator[Any, Any, Any], service: Any, look: Any = 
     return None
 
 
-def _with_other_key(client: Client) -> Client:
+def _with_other_key(client: ClientConfig) -> ClientConfig:
     return replace(client, credentials=AccessKey("AK2", SECRET_KEY))
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_modelarts.api import signing
-from airflow_modelarts.emulator.accounts import ACCESS_KEY, SECRET_KEY, Accounts
-from airflow_modelarts.emulator.answers import Refusal
-from airflow_modelarts.emulator.gateway import Arrival, verify_signature
+from airflow_modelarts.testing.emulator.http.gateway import RawRequest, verify_signature
+from airflow_modelarts.testing.emulator.http.responses import ServiceError
+from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, SECRET_KEY, Accounts
 
 from .draws import Draws, one_in, pick
 from .flows import NOON, BrokenPromiseError
@@ -93,13 +93,13 @@ def one_signature(draws: Draws) -> str:
     return "agreed"
 
 
-def judge(request: Signed) -> Refusal | None:
+def judge(request: Signed) -> ServiceError | None:
     """Have the emulator's gateway check a signature."""
     headers = {name.lower(): [value] for name, value in request.headers.items()}
-    arrival = Arrival(request.method, request.path, request.raw_query, headers, request.body)
+    arrival = RawRequest(request.method, request.path, request.raw_query, headers, request.body)
     try:
         verify_signature(arrival, _ACCOUNTS, NOON)
-    except Refusal as refusal:
+    except ServiceError as refusal:
         return refusal
     return None
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from airflow_modelarts import connection
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.auth import AccessKey, StaticToken
-from airflow_modelarts.api.call import call
+from airflow_modelarts.api.client import call
+from airflow_modelarts.api.credentials import AccessKey, StaticToken
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
-from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.connection import Overrides
-from airflow_modelarts.drivers import AsyncDriver, Driver
+from airflow_modelarts.transport import AsyncDriver, Driver
 
 from ..api.playing import ONCE, answer, play
 
@@ -128,7 +128,7 @@ def test_a_host_that_cannot_be_looked_up_is_refused_when_it_is_read(host: str) -
 
 
 PROXY = "http://proxy..example:3128"
-RETRIES = Retries(attempts=1)
+RETRIES = RetryPolicy(attempts=1)
 
 
 @pytest.fixture

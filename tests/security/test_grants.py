@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.auth import METADATA_ROUNDS, InstanceAgency, PasswordToken
-from airflow_modelarts.api.call import call
+from airflow_modelarts.api.client import call
+from airflow_modelarts.api.credentials import METADATA_ROUNDS, InstanceAgency, PasswordToken
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsTransientError
-from airflow_modelarts.api.transport import Response
+from airflow_modelarts.api.http import Response
 
 from ..api.playing import ONCE, answer, client, play
 

@@ -14,7 +14,8 @@ schemathesis = pytest.importorskip(
 
 from schemathesis.specs.openapi import checks  # noqa: E402  # after the skip
 
-from airflow_modelarts.emulator import EmulatorState, accounts, create_app  # noqa: E402  # after the skip
+from airflow_modelarts.testing.emulator import EmulatorState, create_app  # noqa: E402  # after the skip
+from airflow_modelarts.testing.emulator.service import accounts  # noqa: E402  # after the skip
 
 #: What does not hold of this service, by the contract: it refuses what names a place that does not exist, and its
 #: gateway knows no other answer than 404 to what is not published, a method included.

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.call import pages
+from airflow_modelarts.api.client import pages
+from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.operations import ListOperation
-from airflow_modelarts.api.transport import Response
 
 from ..api.playing import ONCE, answer, client, play
 

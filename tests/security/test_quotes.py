@@ -8,9 +8,9 @@ from urllib.parse import quote
 import pytest
 
 from airflow_modelarts.api import errors, operations
-from airflow_modelarts.api.auth import StaticToken
-from airflow_modelarts.api.call import call
-from airflow_modelarts.api.transport import Response
+from airflow_modelarts.api.client import call
+from airflow_modelarts.api.credentials import StaticToken
+from airflow_modelarts.api.http import Response
 
 from ..api.playing import ONCE, client, play, refuse
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import airflow
 import pytest
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

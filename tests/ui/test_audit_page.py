@@ -11,7 +11,7 @@ import pytest
 
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.audit import AuditRules, Window, audit, milliseconds
-from airflow_modelarts.audit_report import page as page_of
+from airflow_modelarts.audit.html import page as page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -59,7 +59,7 @@ def test_every_chart_is_seen_and_nothing_is_wider_than_the_screen(page: Page, fi
     assert len(charts) > 10
     for chart in charts:
         box = chart.bounding_box()
-        assert chart.is_visible()
+        assert chart.is_header_safe()
         assert box is not None
         assert box["width"] > 0
     width = page.viewport_size["width"] if page.viewport_size else 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts import connection
-from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator import EmulatorServer
 
 PROJECT_ID = "0123456789abcdef0123456789abcdef"
 ENDPOINT = "https://modelarts.example.com"
@@ -42,7 +42,7 @@ def usual_connection(set_connection: Callable[..., None]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_grant_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "GRANTS", connection.GrantCache())
+    monkeypatch.setattr(connection, "TOKEN_CACHE", connection.TokenCache())
 
 
 @pytest.fixture(autouse=True)

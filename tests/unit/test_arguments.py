@@ -14,7 +14,6 @@ from airflow.providers.common.compat.sdk import DAG
 from requests_mock import Mocker
 
 from airflow_modelarts.api.errors import ModelArtsRequestError
-from airflow_modelarts.emulator import EmulatorServer
 from airflow_modelarts.operators import (
     ModelArtsAuditProcessorTasksOperator,
     ModelArtsCreateProcessorTaskOperator,
@@ -25,8 +24,9 @@ from airflow_modelarts.operators import (
     ModelArtsListProcessorTasksOperator,
     ModelArtsStopProcessorTaskOperator,
 )
-from airflow_modelarts.operators.create import BodyOperator
-from airflow_modelarts.operators.tasks import HandsOnTask
+from airflow_modelarts.operators.create import RequestBodyMixin
+from airflow_modelarts.operators.tasks import TaskResultMixin
+from airflow_modelarts.testing.emulator import EmulatorServer
 
 TASKS_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 TEMPLATE = {"id": "sys_data_validation", "operator_params": [{"id": "MetaValidation", "params": {"size": 7}}]}
@@ -342,8 +342,8 @@ def test_a_failed_rendering_leaves_the_arguments_as_they_were() -> None:
 @pytest.mark.parametrize("do_xcom_push", [False, True])
 @pytest.mark.parametrize("make", [ModelArtsCreateProcessorTaskOperator, ModelArtsDescribeProcessorTaskOperator])
 def test_an_output_that_is_none_reaches_whoever_asks_when_outputs_are_pushed(make: Any, do_xcom_push: bool) -> None:
-    needed = {"name": "n", "template": TEMPLATE} if issubclass(make, BodyOperator) else {"processor_task_id": "abc"}
-    task: HandsOnTask = make(task_id="t", do_xcom_push=do_xcom_push, **needed)
+    needed = {"name": "n", "template": TEMPLATE} if issubclass(make, RequestBodyMixin) else {"processor_task_id": "abc"}
+    task: TaskResultMixin = make(task_id="t", do_xcom_push=do_xcom_push, **needed)
     assert task.multiple_outputs is do_xcom_push
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_modelarts import audit as audits
 from airflow_modelarts.api.models import ProcessorTask
-from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, milliseconds, newest_first, spoken
+from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, format_duration, milliseconds, newest_first
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = Window(START, START + timedelta(days=1))
@@ -366,7 +366,7 @@ def test_texts_lose_control_characters_which_databases_refuse() -> None:
     [(0, "0 s"), (-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (3601, "1 h"), (3661, "1 h 1 min"), (1e6, "11 d 13 h")],
 )
 def test_durations_are_told_in_their_two_largest_units(seconds: float, words: str) -> None:
-    assert spoken(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_the_json_tells_times_in_iso_8601() -> None:

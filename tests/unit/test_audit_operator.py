@@ -17,7 +17,7 @@ from requests_mock import Mocker
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
-from airflow_modelarts.operators.files import remove_parts
+from airflow_modelarts.operators.files import clean_up_partials
 
 try:
     from airflow.sdk.io import attach
@@ -263,7 +263,7 @@ def test_a_page_that_cannot_be_made_leaves_the_report_before_it(
     def fail(*_: Any) -> str:
         raise OSError("no page")
 
-    monkeypatch.setattr("airflow_modelarts.audit_report.page", fail)
+    monkeypatch.setattr("airflow_modelarts.audit.html.page", fail)
     with pytest.raises(OSError, match="no page"):
         run(report_path=str(tmp_path / "report.html"))
     assert list(tmp_path.iterdir()) == []
@@ -272,7 +272,7 @@ def test_a_page_that_cannot_be_made_leaves_the_report_before_it(
 def test_a_retry_removes_what_a_killed_try_left(requests_mock: Mocker, tmp_path: Path) -> None:
     requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
     for name in ("report.html", "report.json"):
-        Path(remove_parts(ObjectStoragePath(str(tmp_path / name)), TaskInstance())).write_text("half a pa")
+        Path(clean_up_partials(ObjectStoragePath(str(tmp_path / name)), TaskInstance())).write_text("half a pa")
     run({"ti": TaskInstance(try_number=2), **INTERVAL}, report_path=str(tmp_path / "report.html"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_modelarts import audit_report
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.audit import AuditRules, Window, audit, milliseconds
-from airflow_modelarts.audit_report import page
+from airflow_modelarts.audit import html as audit_report
+from airflow_modelarts.audit.html import page
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = Window(START, START + timedelta(days=1))
@@ -187,7 +187,7 @@ def test_shares_are_nothing_and_all_only_when_they_are(part: int, whole: int, wo
 
 
 def test_the_style_is_read_as_utf_8_in_any_locale() -> None:
-    code = "from airflow_modelarts.audit_report import _style; _style()"
+    code = "from airflow_modelarts.audit.html import _style; _style()"
     subprocess.run(
         [sys.executable, "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c", code], check=True
     )

@@ -24,11 +24,15 @@ import pytest
 import requests
 import requests_mock
 
-from airflow_modelarts import __version__, _airflow_api, cli, sandbox
-from airflow_modelarts._airflow_api import AirflowApi, TaskInstance, XCom, plain
-from airflow_modelarts._task_log import printable, readable_log
-from airflow_modelarts.emulator import EmulatorServer, accounts
-from airflow_modelarts.emulator.seeds import seed
+from airflow_modelarts import __version__
+from airflow_modelarts.testing import cli
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service.seeds import seed
+from airflow_modelarts.testing.sandbox import airflow_api as _airflow_api
+from airflow_modelarts.testing.sandbox import sandbox
+from airflow_modelarts.testing.sandbox.airflow_api import AirflowApi, TaskInstance, XCom, plain
+from airflow_modelarts.testing.sandbox.task_log import printable, readable_log
 
 EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "feature_analysis.py"
 
@@ -49,12 +53,14 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_python_m_is_the_same_command() -> None:
-    command = [sys.executable, "-m", "airflow_modelarts", "--version"]
+    command = [sys.executable, "-m", "airflow_modelarts.testing.cli", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith(f"{__version__}\n")
 
 
 def test_importing_the_command_line_imports_no_airflow() -> None:
-    code = "import sys, airflow_modelarts.cli; print([m for m in sys.modules if m.partition('.')[0] == 'airflow'])"
+    code = (
+        "import sys, airflow_modelarts.testing.cli; print([m for m in sys.modules if m.partition('.')[0] == 'airflow'])"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 
@@ -126,7 +132,7 @@ def test_a_folder_is_refused_before_anything_starts(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize("command", [["emulator"], ["run", str(EXAMPLE)]])
 def test_the_missing_extra_is_named(command: list[str]) -> None:
     # In a process of its own, since modules that are taken away and come back are not the same to those who have them.
-    code = "import sys; sys.modules.update(fastapi=None, uvicorn=None); from airflow_modelarts import cli; "
+    code = "import sys; sys.modules.update(fastapi=None, uvicorn=None); from airflow_modelarts.testing import cli; "
     program = [sys.executable, "-c", f"{code}sys.exit(cli.main({command!r}))"]
     finished = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
     assert finished.returncode == 2
@@ -134,8 +140,8 @@ def test_the_missing_extra_is_named(command: list[str]) -> None:
 
 
 def test_a_defect_of_the_emulator_is_not_taken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "airflow_modelarts.emulator", None)
-    with pytest.raises(ModuleNotFoundError, match=r"airflow_modelarts\.emulator"):
+    monkeypatch.setitem(sys.modules, "airflow_modelarts.testing.emulator", None)
+    with pytest.raises(ModuleNotFoundError, match=r"airflow_modelarts.testing"):
         cli.main(["emulator"])
 
 
@@ -143,7 +149,7 @@ def test_a_defect_of_the_emulator_is_not_taken_for_a_missing_extra(monkeypatch: 
 
 
 def test_the_emulator_prints_a_connection_to_paste_and_ends_on_a_signal() -> None:
-    command = [sys.executable, "-m", "airflow_modelarts", "emulator", "--port", "0", "--seed", "3"]
+    command = [sys.executable, "-m", "airflow_modelarts.testing.cli", "emulator", "--port", "0", "--seed", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as emulator:
         assert emulator.stdout is not None
         lines = []
@@ -246,7 +252,8 @@ def test_what_nohup_ignores_stays_ignored() -> None:
 
 def test_what_the_terminal_cannot_show_does_not_end_the_command() -> None:
     code = (
-        "import sys; from airflow_modelarts import cli; cli.emulator_command = lambda _: print('\u732b \\ud800') or 0; "
+        "import sys; from airflow_modelarts.testing import cli;"
+        "cli.emulator_command = lambda _: print('\u732b \\ud800') or 0; "
     )
     program = [sys.executable, "-c", f"{code}sys.exit(cli.main(['emulator']))"]
     environment = {**os.environ, "PYTHONIOENCODING": "iso-8859-15"}
@@ -740,7 +747,7 @@ def test_every_python_file_can_hold_a_dag(tmp_path: Path) -> None:
     ("installed", "flavour"), [("2.11.2", sandbox.AIRFLOW_2), ("3.3.2", sandbox.AIRFLOW_3), ("4.0", sandbox.AIRFLOW_3)]
 )
 def test_the_flavour_follows_the_installed_airflow(
-    installed: str, flavour: sandbox.Flavour, monkeypatch: pytest.MonkeyPatch
+    installed: str, flavour: sandbox.AirflowProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "version", lambda name: installed)
     assert sandbox.installed_flavour() is flavour

@@ -10,78 +10,78 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts import completions
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsNotFoundError, ModelArtsTransientError
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.operations import Operation, Page
-from airflow_modelarts.completions import Ledger, Picture, pictures
+from airflow_modelarts.polling import snapshots as completions
+from airflow_modelarts.polling.snapshots import Checkpoint, Snapshot, poll_snapshots
 
 
 def task(task_id: str, status: int, created: int = 1000) -> ProcessorTask:
     return ProcessorTask(task_id=task_id, status=status, create_time=created)
 
 
-def picture(*tasks: ProcessorTask, since: int = 0, unlisted: tuple[str, ...] = ()) -> Picture:
+def snapshot(*tasks: ProcessorTask, since: int = 0, unlisted: tuple[str, ...] = ()) -> Snapshot:
     """Show tasks as the lists would: the recent ones, and the active ones whenever they were created."""
     shown = [one for one in tasks if one.task_id not in unlisted]
     active = {one.task_id: one for one in shown if not one.is_terminal}
     recent = {one.task_id: one for one in shown if (one.create_time or 0) >= since}
-    return Picture(active, recent, since)
+    return Snapshot(active, recent, since)
 
 
-def told(ledger: Ledger, seen: Picture) -> list[str]:
-    return sorted(one.task_id for one in ledger.compare(seen)[0])
+def told(checkpoint: Checkpoint, seen: Snapshot) -> list[str]:
+    return sorted(one.task_id for one in checkpoint.diff(seen)[0])
 
 
 def test_what_had_ended_before_the_first_look_is_no_news() -> None:
-    ledger = Ledger(watermark=2000)
-    assert told(ledger, picture(task("old", 2), task("running", 1))) == []
+    checkpoint = Checkpoint(watermark=2000)
+    assert told(checkpoint, snapshot(task("old", 2), task("running", 1))) == []
 
 
 def test_a_task_that_was_active_is_told_when_it_ends_and_once() -> None:
-    ledger = Ledger(watermark=2000)
-    told(ledger, picture(task("a", 1)))
-    assert told(ledger, picture(task("a", 3))) == ["a"]
-    assert told(ledger, picture(task("a", 3))) == []
+    checkpoint = Checkpoint(watermark=2000)
+    told(checkpoint, snapshot(task("a", 1)))
+    assert told(checkpoint, snapshot(task("a", 3))) == ["a"]
+    assert told(checkpoint, snapshot(task("a", 3))) == []
 
 
 def test_a_task_that_came_and_went_between_two_looks_is_told() -> None:
-    ledger = Ledger(watermark=2000)
-    told(ledger, picture())
-    assert told(ledger, picture(task("quick", 2, created=2500))) == ["quick"]
+    checkpoint = Checkpoint(watermark=2000)
+    told(checkpoint, snapshot())
+    assert told(checkpoint, snapshot(task("quick", 2, created=2500))) == ["quick"]
 
 
 def test_a_task_without_a_time_is_told_if_it_was_seen_active() -> None:
-    ledger = Ledger(watermark=2000)
+    checkpoint = Checkpoint(watermark=2000)
     untimed = ProcessorTask(task_id="a", status=2)
-    assert told(ledger, Picture({}, {"a": untimed}, 0)) == []
-    told(ledger, picture(task("a", 1)))
-    assert told(ledger, Picture({}, {"a": untimed}, 0)) == ["a"]
+    assert told(checkpoint, Snapshot({}, {"a": untimed}, 0)) == []
+    told(checkpoint, snapshot(task("a", 1)))
+    assert told(checkpoint, Snapshot({}, {"a": untimed}, 0)) == ["a"]
 
 
 def test_a_task_that_runs_again_is_told_again() -> None:
-    ledger = Ledger(watermark=0)
-    told(ledger, picture(task("a", 1)))
-    told(ledger, picture(task("a", 2)))
-    told(ledger, picture(task("a", 1)))
-    assert told(ledger, picture(task("a", 4))) == ["a"]
+    checkpoint = Checkpoint(watermark=0)
+    told(checkpoint, snapshot(task("a", 1)))
+    told(checkpoint, snapshot(task("a", 2)))
+    told(checkpoint, snapshot(task("a", 1)))
+    assert told(checkpoint, snapshot(task("a", 4))) == ["a"]
 
 
 def test_an_old_task_that_is_in_no_list_any_more_is_to_be_asked_for() -> None:
-    ledger = Ledger(watermark=0)
-    told(ledger, picture(task("old", 1, created=1), since=5000))
-    assert ledger.compare(picture(since=5000)) == ([], ["old"])
+    checkpoint = Checkpoint(watermark=0)
+    told(checkpoint, snapshot(task("old", 1, created=1), since=5000))
+    assert checkpoint.diff(snapshot(since=5000)) == ([], ["old"])
 
 
 def test_what_is_stored_is_json_and_restores_to_the_same() -> None:
-    ledger = Ledger(5, {"b", "a"}, {"c"})
-    assert ledger.store() == {"watermark": 5, "active": ["a", "b"], "ended": ["c"]}
-    assert Ledger.restore(ledger.store()) == ledger
+    checkpoint = Checkpoint(5, {"b", "a"}, {"c"})
+    assert checkpoint.store() == {"watermark": 5, "active": ["a", "b"], "ended": ["c"]}
+    assert Checkpoint.restore(checkpoint.store()) == checkpoint
 
 
 @pytest.mark.parametrize("stored", [None, {}, {"watermark": "x", "active": [], "ended": []}, [1], "text"])
 def test_what_is_not_a_ledger_restores_to_nothing(stored: Any) -> None:
-    assert Ledger.restore(stored) is None
+    assert Checkpoint.restore(stored) is None
 
 
 class Service:
@@ -98,17 +98,17 @@ class Service:
 
 
 async def test_a_lost_task_is_asked_for_until_somebody_can_tell() -> None:
-    ledger = Ledger(0)
+    checkpoint = Checkpoint(0)
     answers: dict[str, ProcessorTask | Exception] = {
         "ended": task("ended", 2),
         "active": task("active", 1),
         "deleted": ModelArtsNotFoundError("gone"),
         "unclear": ModelArtsTransientError("out of order"),
     }
-    found = await ledger.ask_for(Service(answers), list(answers))  # type: ignore[arg-type]  # it only calls
+    found = await checkpoint.describe_missing(Service(answers), list(answers))  # type: ignore[arg-type]  # it only calls
     assert [one.task_id for one in found] == ["ended"]
-    assert ledger.active == {"active", "unclear"}
-    assert ledger.ended == {"ended"}
+    assert checkpoint.active == {"active", "unclear"}
+    assert checkpoint.ended == {"ended"}
 
 
 Histories = st.lists(
@@ -151,7 +151,7 @@ def test_every_end_is_told_once_whatever_the_history_and_the_restarts(
             moment += pause + runs if now >= moment + pause else 0
         return end
 
-    ledger, now, previous = Ledger(watermark=0), 0, -100
+    checkpoint, now, previous = Checkpoint(watermark=0), 0, -100
     first = True
     counts: dict[str, int] = {}
     expected: dict[str, int] = {}
@@ -166,15 +166,15 @@ def test_every_end_is_told_once_whatever_the_history_and_the_restarts(
                 expected[task_id] = expected.get(task_id, 0) + 1
             last[task_id] = one.status
         hidden = tuple(task_id for task_id, one in tasks.items() if int(task_id[1:]) in shy and one.status == 1)
-        news, lost = ledger.compare(picture(*tasks.values(), since=since, unlisted=hidden))
-        found = asyncio.run(ledger.ask_for(Service(dict(tasks)), lost))  # type: ignore[arg-type]  # it only calls
+        news, lost = checkpoint.diff(snapshot(*tasks.values(), since=since, unlisted=hidden))
+        found = asyncio.run(checkpoint.describe_missing(Service(dict(tasks)), lost))  # type: ignore[arg-type]  # it only calls
         for one in [*news, *found]:
             counts[one.task_id] = counts.get(one.task_id, 0) + 1
         previous, first = now, restarts
         if restarts:
-            restored = Ledger.restore(ledger.store())
+            restored = Checkpoint.restore(checkpoint.store())
             assert restored is not None
-            ledger = restored
+            checkpoint = restored
     shown = {task_id: count for task_id, count in expected.items() if int(task_id[1:]) not in shy}
     assert {task_id: counts.get(task_id, 0) for task_id in shown} == shown
     assert all(count <= expected[task_id] for task_id, count in counts.items()), "none is told more often than it ended"
@@ -217,7 +217,7 @@ async def test_pictures_go_on_through_outages_and_mistakes(
         ModelArtsAuthenticationError("refused"),
         [task("a", 2)],
     )
-    stream = pictures(api, 5.0)  # type: ignore[arg-type]  # it only lists
+    stream = poll_snapshots(api, 5.0)  # type: ignore[arg-type]  # it only lists
     first = await anext(stream)
     second = await anext(stream)
     await stream.aclose()
@@ -236,7 +236,7 @@ async def test_the_recent_tasks_are_read_no_further_back_than_needed() -> None:
     now = 10_000_000_000_000
     tasks = [task(f"new{n}", 2, created=now) for n in range(3)] + [task(f"old{n}", 2, created=1) for n in range(50)]
     api = Lists(tasks)
-    stream = pictures(api, 5.0)  # type: ignore[arg-type]  # it only lists
+    stream = poll_snapshots(api, 5.0)  # type: ignore[arg-type]  # it only lists
     seen = await anext(stream)
     await stream.aclose()
     assert set(seen.recent) == {"new0", "new1", "new2"}
@@ -269,7 +269,7 @@ async def test_after_an_outage_a_picture_reaches_back_behind_its_beginning_howev
 
     api = BlackHole([], *[ModelArtsTransientError("timed out") for _ in range(30)], [])
     before = clock.now
-    stream = pictures(api, 5.0)  # type: ignore[arg-type]  # it only lists
+    stream = poll_snapshots(api, 5.0)  # type: ignore[arg-type]  # it only lists
     await anext(stream)
     seen = await anext(stream)
     await stream.aclose()
@@ -280,23 +280,23 @@ async def test_after_an_outage_a_picture_reaches_back_behind_its_beginning_howev
 async def test_a_first_picture_with_a_gap_before_it_is_replaced_by_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     now = int(clock.now * 1000)
-    ledger = Ledger(watermark=now - 18_000_000)
+    checkpoint = Checkpoint(watermark=now - 18_000_000)
     api = Lists([task("meanwhile", 2, created=now - 14_400_000), task("known", 2, created=now - 20_000_000)])
-    whole = await ledger.reach_back(api, picture(since=now - 660_000), "0")  # type: ignore[arg-type]  # it only lists
+    whole = await checkpoint.backfill(api, snapshot(since=now - 660_000), "0")  # type: ignore[arg-type]  # it only lists
     assert whole is not None
-    assert told(ledger, whole) == ["meanwhile"]
+    assert told(checkpoint, whole) == ["meanwhile"]
 
 
 async def test_a_first_picture_without_a_gap_before_it_costs_no_look() -> None:
     api = Lists()
     now = int(completions.time.time() * 1000)
     for watermark, since in [(now - 1000, now - 660_000), (0, now - 86_400_000), (now - 900_000, now - 660_000)]:
-        first = picture(since=since)
-        assert await Ledger(watermark).reach_back(api, first, "0") is first  # type: ignore[arg-type]  # it only lists
+        first = snapshot(since=since)
+        assert await Checkpoint(watermark).backfill(api, first, "0") is first  # type: ignore[arg-type]  # it only lists
     assert api.asked == []
 
 
 async def test_a_gap_that_cannot_be_read_now_is_left_to_the_next_picture() -> None:
     api = Lists(ModelArtsTransientError("out of order"))
-    first = picture(since=int(completions.time.time() * 1000))
-    assert await Ledger(0).reach_back(api, first, "0") is None  # type: ignore[arg-type]  # it only lists
+    first = snapshot(since=int(completions.time.time() * 1000))
+    assert await Checkpoint(0).backfill(api, first, "0") is None  # type: ignore[arg-type]  # it only lists

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts import connection
-from airflow_modelarts.api.auth import AccessKey, InstanceAgency, PasswordToken, StaticToken
+from airflow_modelarts.api.credentials import AccessKey, InstanceAgency, PasswordToken, StaticToken
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.connection import Overrides, Settings
 

@@ -23,14 +23,14 @@ from airflow_modelarts.api.errors import (
     ModelArtsTransientError,
 )
 from airflow_modelarts.api.models import TemplateParam
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.tasks import Task
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators import (
     ModelArtsCreateProcessorTaskOperator,
     ModelArtsCreateProcessorTaskVersionOperator,
 )
-from airflow_modelarts.operators.memory import INTENT_KEY
+from airflow_modelarts.operators.submission_store import INTENT_KEY
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.tasks import Task
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "contract" / "examples"
 VALIDATION = {"id": "sys_data_validation", "operator_params": [{"name": "MetaValidation", "params": {}}]}
@@ -751,7 +751,7 @@ def test_killed_in_its_last_try_it_stops_nothing_that_another_try_has_taken_over
 def test_where_airflow_does_not_answer_the_retries_that_are_left_decide(
     emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, number: int, expected: int, *, hangs: bool
 ) -> None:
-    monkeypatch.setattr("airflow_modelarts.operators.memory.ASK_TIMEOUT", 0.01)
+    monkeypatch.setattr("airflow_modelarts.operators.submission_store.ASK_TIMEOUT", 0.01)
     attempt = Try(number=number, max_tries=2)
     released = threading.Event()
 

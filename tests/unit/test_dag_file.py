@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from airflow_modelarts._dag_file import DagFileError, check_dag_file, why_no_dag
+from airflow_modelarts.testing.sandbox.dag_file import DagFileError, check_dag_file, why_no_dag
 
 ROOT = Path(__file__).parents[2]
 

@@ -32,12 +32,12 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS, A
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from jinja2 import Environment
 
-from airflow_modelarts import watcher
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
-from airflow_modelarts.emulator import EmulatorServer, EmulatorState
-from airflow_modelarts.emulator.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.polling import watcher
 from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 
 from .virtual import run

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts import drivers
+from airflow_modelarts import transport as drivers
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import (
     ModelArtsConfigurationError,
@@ -26,15 +26,15 @@ from airflow_modelarts.api.errors import (
     ModelArtsRequestError,
     ModelArtsTransientError,
 )
-from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.http import MAX_HEADER_BYTES
 from airflow_modelarts.api.models import ProcessorTask
-from airflow_modelarts.api.transport import MAX_HEADER_BYTES
+from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 
 from ..certificates import write_certificate
 from .conftest import PROJECT_ID
 
-ONCE = Retries(attempts=1)
+ONCE = RetryPolicy(attempts=1)
 TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
 
 
@@ -137,12 +137,12 @@ def serve() -> Iterator[Callable[..., Server]]:
         server.close()
 
 
-def call_synchronously(operation: operations.Operation[Any], retries: Retries) -> Any:
+def call_synchronously(operation: operations.Operation[Any], retries: RetryPolicy) -> Any:
     with ModelArtsHook(retries=retries) as hook:
         return hook.call(operation)
 
 
-def call_asynchronously(operation: operations.Operation[Any], retries: Retries) -> Any:
+def call_asynchronously(operation: operations.Operation[Any], retries: RetryPolicy) -> Any:
     async def run() -> Any:
         async with ModelArtsAsyncHook(retries=retries) as hook:
             return await hook.call(operation)
@@ -151,12 +151,12 @@ def call_asynchronously(operation: operations.Operation[Any], retries: Retries) 
 
 
 @pytest.fixture(params=[call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
-def carry_out(request: pytest.FixtureRequest) -> Callable[[operations.Operation[Any], Retries], Any]:
-    carry: Callable[[operations.Operation[Any], Retries], Any] = request.param
+def carry_out(request: pytest.FixtureRequest) -> Callable[[operations.Operation[Any], RetryPolicy], Any]:
+    carry: Callable[[operations.Operation[Any], RetryPolicy], Any] = request.param
     return carry
 
 
-Carry = Callable[[operations.Operation[Any], Retries], Any]
+Carry = Callable[[operations.Operation[Any], RetryPolicy], Any]
 Serve = Callable[..., Server]
 DESCRIBE = operations.describe_processor_task("abc")
 
@@ -359,7 +359,7 @@ def test_a_region_that_is_misspelt_is_named_after_one_more_look(
         "spelling, or set host"
     )
     with pytest.raises(ModelArtsConfigurationError, match=words):
-        carry_out(DESCRIBE, Retries(first_pause=0.01))
+        carry_out(DESCRIBE, RetryPolicy(initial_delay=0.01))
     assert len(looked_up) == 2
 
 
@@ -427,7 +427,7 @@ def test_an_answer_without_end_is_cut_off_by_its_size(
 def test_an_answer_that_trickles_is_cut_off_by_its_time(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "LONGEST_EXCHANGE", 0.3)
+    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle)
     set_connection(host=f"http://127.0.0.1:{server.port}")
     with pytest.raises(ModelArtsTransientError):
@@ -445,7 +445,7 @@ def trickle_head(connection: socket.socket, _: bytes) -> None:
 def test_a_head_that_trickles_is_cut_off_by_its_time(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "LONGEST_EXCHANGE", 0.3)
+    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle_head)
     set_connection(host=f"http://127.0.0.1:{server.port}")
     began = time.monotonic()
@@ -460,7 +460,7 @@ def test_a_head_that_trickles_over_tls_is_cut_off_by_its_time(
     certificate: tuple[ssl.SSLContext, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(drivers, "LONGEST_EXCHANGE", 0.3)
+    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle_head, tls=certificate[0])
     set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
     began = time.monotonic()
@@ -538,7 +538,7 @@ def test_a_larger_head_is_refused_and_not_asked_for_again(
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{iam.port}"}
     set_connection(host="http://127.0.0.1:1", extra=extra)
     with pytest.raises(ModelArtsConfigurationError, match=r"131072 bytes each.*fewer roles"):
-        carry_out(DESCRIBE, Retries(attempts=3, first_pause=0.0))
+        carry_out(DESCRIBE, RetryPolicy(attempts=3, initial_delay=0.0))
     assert len(iam.requests) == 1
 
 
@@ -579,7 +579,7 @@ def test_https_to_a_port_for_plain_http_is_told_at_once(
     server = serve(behave, until=b"\x16\x03")
     set_connection(host=f"{scheme}127.0.0.1:{server.port}")
     with pytest.raises(ModelArtsConfigurationError, match=r"does not speak TLS .*http://") as caught:
-        carry_out(DESCRIBE, Retries(attempts=3, first_pause=0.0))
+        carry_out(DESCRIBE, RetryPolicy(attempts=3, initial_delay=0.0))
     assert len(connections) == 1
     assert not caught.value.outcome_unknown
 
@@ -623,7 +623,7 @@ def test_pauses_between_attempts_are_slept(serve: Serve, set_connection: Callabl
     answers = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
     server = serve(lambda connection, request: next(answers)(connection, request))
     set_connection(host=f"http://127.0.0.1:{server.port}")
-    assert carry_out(DESCRIBE, Retries(attempts=2)).status == 2
+    assert carry_out(DESCRIBE, RetryPolicy(attempts=2)).status == 2
 
 
 def test_a_listing_asks_for_a_page_when_it_is_needed(serve: Serve, set_connection: Callable[..., None]) -> None:

@@ -14,8 +14,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts import triggers
 from airflow_modelarts.api.models import ProcessorTask
-from airflow_modelarts.completions import Picture
-from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.polling.snapshots import Snapshot
+from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
 
 from .virtual import run
@@ -71,10 +71,10 @@ def keeping(store: Any, **how: Any) -> ProcessorTaskEventTrigger:
     return trigger
 
 
-async def stream(*rounds: list[dict[str, Any]]) -> AsyncGenerator[Picture, None]:
+async def stream(*rounds: list[dict[str, Any]]) -> AsyncGenerator[Snapshot, None]:
     for tasks in rounds:
         parsed = {one["task_id"]: ProcessorTask.model_validate(one) for one in tasks}
-        yield Picture({i: one for i, one in parsed.items() if not one.is_terminal}, parsed, 0)
+        yield Snapshot({i: one for i, one in parsed.items() if not one.is_terminal}, parsed, 0)
         await asyncio.sleep(INTERVAL)
 
 
@@ -153,10 +153,10 @@ def test_what_it_knows_is_stored_at_once_when_there_is_nothing_to_tell() -> None
 def test_an_end_is_told_at_once_whatever_is_yet_to_be_stored() -> None:
     moments: list[float] = []
 
-    async def one_after_the_other() -> AsyncGenerator[Picture, None]:
+    async def one_after_the_other() -> AsyncGenerator[Snapshot, None]:
         for count in range(1, 20):
             parsed = {f"t{n}": ProcessorTask.model_validate({**ANALYSIS, "task_id": f"t{n}"}) for n in range(count)}
-            yield Picture({}, parsed, 0)
+            yield Snapshot({}, parsed, 0)
             await asyncio.sleep(1.0)
 
     async def listen() -> None:
@@ -265,13 +265,13 @@ def test_a_trigger_that_joins_the_poll_of_others_tells_what_ended_while_it_was_a
     now = int(time.time() * 1000)
     meanwhile = emulator.state.add_task(status=2)
     trigger = keeping(store := Store())
-    store.values[trigger._ledger_key()] = json.dumps({"watermark": now - HOUR, "active": [], "ended": []})
+    store.values[trigger._checkpoint_key()] = json.dumps({"watermark": now - HOUR, "active": [], "ended": []})
     if failures:
         emulator.state.faults.answer(503, times=failures)
 
-    async def from_now_on() -> AsyncGenerator[Picture, None]:
+    async def from_now_on() -> AsyncGenerator[Snapshot, None]:
         for number in range(3):
-            yield Picture({}, {}, now + (number + 1) * HOUR)
+            yield Snapshot({}, {}, now + (number + 1) * HOUR)
 
     async def listen() -> list[str]:
         return [event.payload["task_id"] async for event in trigger.filter_shared_stream(from_now_on())]
@@ -330,7 +330,7 @@ def test_where_airflow_cannot_share_a_poll_it_has_one_of_its_own(emulator: Emula
 def test_a_shared_poll_shows_what_there_is_again_and_again(emulator: EmulatorServer) -> None:
     task = emulator.state.add_task(status=1)
 
-    async def look() -> list[Picture]:
+    async def look() -> list[Snapshot]:
         arguments = ProcessorTaskEventTrigger(poll_interval=5).serialize()[1]
         async with aclosing(ProcessorTaskEventTrigger.open_shared_stream(arguments)) as pictures:  # type: ignore[type-var]
             return [await anext(pictures) for _ in range(3)]

@@ -17,10 +17,11 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from requests_mock import Mocker
 
 from airflow_modelarts.api.errors import ModelArtsRequestError
-from airflow_modelarts.emulator import EmulatorServer, accounts
-from airflow_modelarts.emulator.tasks import Task
 from airflow_modelarts.operators.export import ModelArtsExportProcessorTaskResultsOperator
-from airflow_modelarts.operators.files import remove_parts
+from airflow_modelarts.operators.files import clean_up_partials
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service.tasks import Task
 
 try:
     from airflow.sdk.io import attach
@@ -211,8 +212,8 @@ def test_an_object_store_is_left_without_a_half_file(emulator: EmulatorServer, b
 def test_a_retry_removes_what_a_killed_try_left(emulator: EmulatorServer, tmp_path: Path) -> None:
     path = ObjectStoragePath(str(tmp_path / "out"))
     for try_number in (1, 2):
-        Path(remove_parts(path, task_instance(try_number))).write_text("half a li")
-    others = Path(remove_parts(path, task_instance(map_index=4)))
+        Path(clean_up_partials(path, task_instance(try_number))).write_text("half a li")
+    others = Path(clean_up_partials(path, task_instance(map_index=4)))
     others.write_text("still at work")
     export(add_task(emulator).task_id, path, try_number=3)
     assert files(tmp_path) == sorted([others.name, "out"])

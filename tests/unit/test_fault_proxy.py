@@ -98,7 +98,7 @@ def test_a_connection_is_passed_on_for_as_long_as_it_lasts(service: Service, fau
 def test_a_fault_is_met_as_often_as_was_said(service: Service, faults: FaultProxy) -> None:
     way = faults.open(service.url, proxy.time_out_after, times=2)
     assert [post(way)[0] for _ in range(3)] == [504, 504, 200]
-    assert way.met == 2
+    assert way.hits == 2
     assert way.is_mended
 
 
@@ -190,7 +190,7 @@ def test_a_certificate_can_be_wrong(
     way = faults.open(service.url, proxy.pass_on, tls=server_context(file, key_file))
     with pytest.raises(ssl.SSLCertVerificationError, match=reason):
         post(way, tls=ssl.create_default_context(cafile=file))
-    assert way.met == 1
+    assert way.hits == 1
     assert service.requests == []
 
 
@@ -200,7 +200,7 @@ def test_closing_ends_the_connections_that_are_held(service: Service) -> None:
         connection = socket.create_connection(("127.0.0.1", way.port), timeout=5)
         connection.sendall(b"POST")
         deadline = time.monotonic() + 5
-        while way.met == 0:
+        while way.hits == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     with connection:

@@ -23,12 +23,13 @@ from requests_mock import Mocker
 from airflow_modelarts import connection, hooks
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError
-from airflow_modelarts.api.exchange import Retries
-from airflow_modelarts.api.transport import Request, Response
+from airflow_modelarts.api.http import Request, Response
+from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.connection import Overrides, Settings
-from airflow_modelarts.drivers import AsyncDriver
-from airflow_modelarts.emulator import EmulatorServer, accounts
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.transport import AsyncDriver
 
 PROJECT = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef"
 OPERATIONS = [
@@ -102,7 +103,7 @@ def test_a_hook_that_overrides_call_is_asked_by_every_method() -> None:
     assert Recorded().describe_processor_task("abc") == "DescribeProcessorTask"
 
 
-@pytest.mark.parametrize("name", ["airflow_modelarts.operators", "airflow_modelarts.emulator"])
+@pytest.mark.parametrize("name", ["airflow_modelarts.operators", "airflow_modelarts.testing.emulator"])
 def test_what_a_module_loads_when_it_is_used_is_listed_before(name: str) -> None:
     code = f"import {name} as module; print([n for n in module.__all__ if n not in dir(module) or n in vars(module)])"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
@@ -116,7 +117,7 @@ def test_every_module_that_loads_on_use_lists_what_it_has() -> None:
     package = Path(hooks.__file__).parent
     sources = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
     lazy = {name for name, source in sources.items() if "\ndef __getattr__(" in source}
-    assert lazy == {"operators/__init__.py", "emulator/__init__.py"}
+    assert lazy == {"operators/__init__.py", "testing/emulator/__init__.py"}
     assert all("\ndef __dir__(" in sources[name] for name in lazy)
 
 
@@ -389,7 +390,7 @@ def test_a_worker_waits_for_a_store_that_is_out_of_order_when_a_key_is_refused(
     store = Store(monkeypatch, broken)
     monkeypatch.setattr("time.sleep", store.sleep)
     requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=store.answer)
-    assert ModelArtsHook(retries=Retries(attempts=1)).describe_processor_task("abc").status == 2
+    assert ModelArtsHook(retries=RetryPolicy(attempts=1)).describe_processor_task("abc").status == 2
     assert 8 <= store.slept < 60
 
 
@@ -409,10 +410,10 @@ def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refuse
         return Response(context.status_code, {}, json.dumps(body).encode())
 
     monkeypatch.setattr(AsyncDriver, "_exchange", exchange)
-    monkeypatch.setattr("airflow_modelarts.drivers.asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+    monkeypatch.setattr("airflow_modelarts.transport.asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
 
     async def run() -> int | None:
-        async with ModelArtsAsyncHook(retries=Retries(attempts=1)) as hook:
+        async with ModelArtsAsyncHook(retries=RetryPolicy(attempts=1)) as hook:
             return (await hook.describe_processor_task("abc")).status
 
     assert asyncio.run(run()) == 2
@@ -444,13 +445,13 @@ def iam_user(server: EmulatorServer, **extra: Any) -> str:
 
 
 def count_on_a_worker() -> int:
-    with ModelArtsHook(retries=Retries(attempts=1)) as hook:
+    with ModelArtsHook(retries=RetryPolicy(attempts=1)) as hook:
         return len(list(hook.list_processor_tasks()))
 
 
 def count_in_a_triggerer() -> int:
     async def count() -> int:
-        async with ModelArtsAsyncHook(retries=Retries(attempts=1)) as hook:
+        async with ModelArtsAsyncHook(retries=RetryPolicy(attempts=1)) as hook:
             return len([task async for task in hook.list_processor_tasks()])
 
     return asyncio.run(count())
@@ -532,7 +533,7 @@ def test_a_twin_shares_the_rate_but_no_turn(requests_mock: Mocker, pauses: list[
     hook = ModelArtsHook()
     hook.describe_processor_task("abc")
     limiter = hook.get_conn().client.limiter
-    other = hook.twin(Retries(attempts=1)).get_conn().client.limiter
+    other = hook.clone(RetryPolicy(attempts=1)).get_conn().client.limiter
     assert limiter is not None
     assert other is not None
     assert other is not limiter

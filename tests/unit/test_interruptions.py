@@ -12,7 +12,7 @@ from requests_mock import Mocker
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsTransientError
-from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsHook
 
 from .conftest import TASKS
@@ -33,7 +33,7 @@ def test_a_post_after_somebody_elses_refused_connection_is_sent_once(
             requests.get("http://127.0.0.1:1", timeout=5)
         except requests.ConnectionError:
             with pytest.raises(ModelArtsTransientError) as caught:
-                carry_out(CREATE, Retries(attempts=3, first_pause=0.01))
+                carry_out(CREATE, RetryPolicy(attempts=3, initial_delay=0.01))
         assert len(server.requests) == 1
     assert caught.value.outcome_unknown
 
@@ -70,7 +70,7 @@ def hook(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, r
 def test_a_twin_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArtsHook, requests_mock: Mocker) -> None:
     stop = requests_mock.post(STOP, json={})
     hook.get_conn()
-    iam = Iam(requests_mock, lambda: hook.twin(ONCE).stop_processor_task_version("abc", "v1"))
+    iam = Iam(requests_mock, lambda: hook.clone(ONCE).stop_processor_task_version("abc", "v1"))
     hook.describe_processor_task("abc")
     assert stop.call_count == 1
     assert iam.given == 2
@@ -79,7 +79,7 @@ def test_a_twin_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArts
 def test_neither_does_one_that_reads_the_connection_itself(hook: ModelArtsHook, requests_mock: Mocker) -> None:
     stop = requests_mock.post(STOP, json={})
     another = ModelArtsHook()  # which has read nothing
-    Iam(requests_mock, lambda: another.twin(ONCE).stop_processor_task_version("abc", "v1"))
+    Iam(requests_mock, lambda: another.clone(ONCE).stop_processor_task_version("abc", "v1"))
     hook.describe_processor_task("abc")
     assert stop.call_count == 1
 
@@ -93,7 +93,7 @@ def test_neither_does_one_that_is_refused_and_reads_the_connection_again(
     another.get_conn()
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": IAM}
     set_connection(extra=extra, password="another-fake-password")
-    Iam(requests_mock, lambda: another.twin(ONCE).stop_processor_task_version("abc", "v1"))
+    Iam(requests_mock, lambda: another.clone(ONCE).stop_processor_task_version("abc", "v1"))
     hook.describe_processor_task("abc")
     assert stop.call_count == 3
 
@@ -102,6 +102,6 @@ def test_a_twin_uses_the_token_that_is_there(hook: ModelArtsHook, requests_mock:
     stop = requests_mock.post(STOP, json={})
     iam = Iam(requests_mock, lambda: None)
     hook.describe_processor_task("abc")
-    hook.twin(ONCE).stop_processor_task_version("abc", "v1")
+    hook.clone(ONCE).stop_processor_task_version("abc", "v1")
     assert iam.given == 1
     assert stop.last_request.headers["X-Auth-Token"] == "token-1"

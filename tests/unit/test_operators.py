@@ -11,8 +11,6 @@ import pytest
 from requests_mock import Mocker
 
 from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsNotFoundError, ModelArtsRequestError
-from airflow_modelarts.emulator import EmulatorServer, accounts
-from airflow_modelarts.emulator.tasks import Task
 from airflow_modelarts.operators.base import TAKES_NONE
 from airflow_modelarts.operators.tasks import (
     ModelArtsDeleteProcessorTaskOperator,
@@ -20,6 +18,9 @@ from airflow_modelarts.operators.tasks import (
     ModelArtsListProcessorTasksOperator,
     ModelArtsStopProcessorTaskOperator,
 )
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service.tasks import Task
 
 TASKS_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 TASK_URL = f"{TASKS_URL}/abc"

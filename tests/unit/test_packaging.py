@@ -50,7 +50,7 @@ def test_its_metadata_say_what_it_is(built: Path) -> None:
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert set(metadata.get_all("Provides-Extra") or []) >= {"emulator", "test"}
-    assert "airflow-modelarts = airflow_modelarts.cli:main" in entry_points
+    assert "airflow-modelarts = airflow_modelarts.testing.cli:main" in entry_points
     assert "[apache_airflow_provider]" in entry_points
 
 

@@ -13,12 +13,12 @@ import pytest
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsTransientError
-from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.retry import RetryPolicy
 
 from ..certificates import write_certificate
 from .test_drivers import DESCRIBE, ONCE, Carry, Server, call_asynchronously, call_synchronously, read_request
 
-THREE_TIMES = Retries(attempts=3, first_pause=0.01)
+THREE_TIMES = RetryPolicy(attempts=3, initial_delay=0.01)
 CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
 #: Where the proxy would connect to; nobody is there.
 SERVICE = "127.0.0.1:1"

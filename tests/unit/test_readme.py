@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from requests_mock import Mocker
 
 from airflow_modelarts import operators
-from airflow_modelarts.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator import EmulatorServer
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
@@ -47,7 +47,7 @@ def test_the_dags_are_built(name: str) -> None:
 def test_every_public_name_has_an_example() -> None:
     sensor, emulator, audit = {"ModelArtsProcessorTaskSensor"}, {"EmulatorServer"}, {"AuditRules"}
     triggers = {"ProcessorTaskTrigger", "ProcessorTaskEventTrigger"}
-    hooks = {"ModelArtsHook", "ModelArtsAsyncHook", "Retries", "ModelArtsError", "ModelArtsNotFoundError"}
+    hooks = {"ModelArtsHook", "ModelArtsAsyncHook", "RetryPolicy", "ModelArtsError", "ModelArtsNotFoundError"}
     code = "".join(EXAMPLES.values())
     public = {*operators.__all__, *sensor, *triggers, *hooks, *emulator, *audit}
     assert [name for name in sorted(public) if name not in code] == []

@@ -18,8 +18,8 @@ import airflow
 import pytest
 
 import airflow_modelarts
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY
 
 on_airflow_3 = pytest.mark.skipif(airflow.__version__.startswith("2."), reason="Airflow 2 has no supervisor to ask")
 TRIGGERER = Path(__file__).with_name("triggerer.py")

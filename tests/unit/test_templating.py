@@ -15,9 +15,9 @@ from requests_mock import Mocker
 
 from airflow_modelarts import operators
 from airflow_modelarts.api.errors import ModelArtsRequestError
-from airflow_modelarts.emulator import EmulatorServer
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from airflow_modelarts.templating import as_text, is_nothing
+from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 
 from .conftest import ENDPOINT

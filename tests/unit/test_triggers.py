@@ -15,9 +15,10 @@ from airflow.providers.common.compat.sdk import BaseHook, XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_modelarts import triggers, watcher
-from airflow_modelarts.emulator import EmulatorServer, EmulatorState
-from airflow_modelarts.emulator.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY, KeyPair
+from airflow_modelarts import triggers
+from airflow_modelarts.polling import watcher
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY, KeyPair
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 
 from .virtual import run
@@ -116,7 +117,7 @@ def test_what_is_stored_makes_the_same_trigger_again(arguments: dict[str, Any]) 
 def test_all_of_it_is_stored() -> None:
     import inspect
 
-    taken = set(inspect.signature(ProcessorTaskTrigger).parameters) - {"forgotten"}
+    taken = set(inspect.signature(ProcessorTaskTrigger).parameters) - {"_ignored"}
     assert set(ProcessorTaskTrigger("abc").serialize()[1]) == taken == set(ARGUMENTS)
 
 
@@ -276,7 +277,7 @@ def test_a_connection_that_does_not_exist_ends_it_with_an_error(state: EmulatorS
 
 
 def test_the_project_can_be_another_than_the_connections(state: EmulatorState) -> None:
-    from airflow_modelarts.emulator.accounts import OTHER_PROJECT_ID
+    from airflow_modelarts.testing.emulator.service.accounts import OTHER_PROJECT_ID
 
     task = state.add_task(project_id=OTHER_PROJECT_ID, status=2)
     (event,) = run(events(trigger(task.task_id, project_id=OTHER_PROJECT_ID)))

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts import watcher
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,
@@ -22,11 +21,12 @@ from airflow_modelarts.api.errors import (
     ModelArtsNotFoundError,
     ModelArtsRequestError,
 )
+from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.operations import Operation, describe_processor_task
-from airflow_modelarts.api.transport import Response
-from airflow_modelarts.completions import pictures
-from airflow_modelarts.waiting import LONGEST_OUTAGE_PAUSE
-from airflow_modelarts.watcher import Changed, Ended, News, OutageBegan, OutageEnded, watch
+from airflow_modelarts.polling import watcher
+from airflow_modelarts.polling.snapshots import poll_snapshots
+from airflow_modelarts.polling.status_poller import MAX_OUTAGE_DELAY
+from airflow_modelarts.polling.watcher import Changed, Ended, OutageBegan, OutageEnded, WaitEvent, watch
 
 from .virtual import PAGE, Gateway, History, Service, is_list, refusal, run, task_id_of, unavailable, unreachable
 
@@ -46,27 +46,27 @@ def now() -> float:
 
 def waiting(
     service: Service | Gateway, task_id: str, interval: float = 5.0, *, key: Any = "conn", **how: Any
-) -> AsyncGenerator[News, None]:
+) -> AsyncGenerator[WaitEvent, None]:
     return watch(key, service.open, processor_task_id=task_id, interval=interval, **how)
 
 
-async def collect(news: AsyncGenerator[News, None], *, after: float = 0.0) -> list[tuple[float, News]]:
+async def collect(events: AsyncGenerator[WaitEvent, None], *, after: float = 0.0) -> list[tuple[float, WaitEvent]]:
     """Wait until the end, and return all news with their times."""
     await asyncio.sleep(after)
-    async with aclosing(news):
-        return [(now(), latest) async for latest in news]
+    async with aclosing(events):
+        return [(now(), latest) async for latest in events]
 
 
-async def for_a_while(seconds: float, *news: AsyncGenerator[News, None]) -> list[list[tuple[float, News]]]:
+async def for_a_while(seconds: float, *events: AsyncGenerator[WaitEvent, None]) -> list[list[tuple[float, WaitEvent]]]:
     """Listen to waits that do not end, for some time."""
-    heard: list[list[tuple[float, News]]] = [[] for _ in news]
+    heard: list[list[tuple[float, WaitEvent]]] = [[] for _ in events]
 
     async def listen(number: int) -> None:
-        async with aclosing(news[number]):
-            async for latest in news[number]:
+        async with aclosing(events[number]):
+            async for latest in events[number]:
                 heard[number].append((now(), latest))
 
-    listeners = [asyncio.create_task(listen(number)) for number in range(len(news))]
+    listeners = [asyncio.create_task(listen(number)) for number in range(len(events))]
     await asyncio.sleep(seconds)
     for listener in listeners:
         listener.cancel()
@@ -75,7 +75,7 @@ async def for_a_while(seconds: float, *news: AsyncGenerator[News, None]) -> list
     return heard
 
 
-def kinds(heard: list[tuple[float, News]]) -> list[type[News]]:
+def kinds(heard: list[tuple[float, WaitEvent]]) -> list[type[WaitEvent]]:
     return [type(latest) for _, latest in heard]
 
 
@@ -99,7 +99,7 @@ def test_a_task_that_ended_before_is_noticed_after_one_interval() -> None:
 def test_who_was_not_looked_at_by_a_worker_is_looked_at_at_once() -> None:
     service = Service()
     service.add(["a"], (0, 2))
-    assert run(collect(waiting(service, "a", 60, look_at_once=True))) == [(watcher.GATHERING, Ended(2))]
+    assert run(collect(waiting(service, "a", 60, look_at_once=True))) == [(watcher.BATCH_DELAY, Ended(2))]
 
 
 def test_a_status_that_is_not_documented_is_no_end() -> None:
@@ -112,7 +112,7 @@ def test_two_waits_for_one_task_both_end_and_ask_once() -> None:
     service = Service()
     service.add(["a"], (0, 1), (20, 2))
 
-    async def both() -> list[list[tuple[float, News]]]:
+    async def both() -> list[list[tuple[float, WaitEvent]]]:
         return await asyncio.gather(collect(waiting(service, "a")), collect(waiting(service, "a")))
 
     first, second = run(both())
@@ -164,7 +164,7 @@ def test_each_wait_ends_once_with_the_true_status_neither_early_nor_late(
         waits.append((f"task {number}", interval, float(joins)))
     service.add([f"foreign {number}" for number in range(foreign // 2, foreign)], (0, 0), (60, 1), (200, 2))
 
-    async def all_of_them() -> list[list[tuple[float, News]]]:
+    async def all_of_them() -> list[list[tuple[float, WaitEvent]]]:
         return await asyncio.gather(
             *(collect(waiting(service, task_id, interval), after=joins) for task_id, interval, joins in waits)
         )
@@ -339,7 +339,7 @@ def test_an_outage_is_waited_out_and_told_when_it_begins_and_when_it_ends(
     heard = run(for_a_while(HOUR, *(waiting(service, name) for name in names)))
     for each in heard:
         assert kinds(each) == [Changed, OutageBegan, OutageEnded, Ended]
-        assert each[-1][0] <= 1200 + 1.2 * LONGEST_OUTAGE_PAUSE
+        assert each[-1][0] <= 1200 + 1.2 * MAX_OUTAGE_DELAY
 
 
 @pytest.mark.parametrize("waits", [1, 40])
@@ -357,7 +357,7 @@ def test_the_pauses_of_an_outage_grow_with_jitter_up_to_a_limit(waits: int) -> N
     assert service.count() <= len(times) * (2 + 2 * watcher.CONCURRENCY), "not one call a wait"
 
 
-@pytest.mark.parametrize(("asked_for", "pause"), [(90, 90), (5000, LONGEST_OUTAGE_PAUSE)])
+@pytest.mark.parametrize(("asked_for", "pause"), [(90, 90), (5000, MAX_OUTAGE_DELAY)])
 def test_a_service_that_says_when_to_come_back_is_heard(asked_for: int, pause: float) -> None:
     service = Service(fault=lambda _: refusal("APIGW.0308", 429, retry_after=asked_for) if now() < 6 else None)
     service.add(["a"], (0, 2))
@@ -411,7 +411,7 @@ def test_who_joins_during_an_outage_is_told_of_it_and_of_its_end() -> None:
     service = Service(fault=lambda _: unavailable() if now() < 300 else None)
     service.add("ab", (0, 1), (1000, 2))
 
-    async def one_after_the_other() -> list[list[tuple[float, News]]]:
+    async def one_after_the_other() -> list[list[tuple[float, WaitEvent]]]:
         return await asyncio.gather(collect(waiting(service, "a")), collect(waiting(service, "b"), after=100))
 
     for heard in run(one_after_the_other()):
@@ -517,7 +517,7 @@ def test_lists_that_were_out_of_order_are_read_again() -> None:
     service.add(names, *FOREVER)
     run(for_a_while(2 * HOUR, *(waiting(service, name) for name in names)))
     asked = [time for time, operation in service.calls if not is_list(operation)]
-    assert HOUR - 10 < max(asked) < HOUR + 1.2 * LONGEST_OUTAGE_PAUSE
+    assert HOUR - 10 < max(asked) < HOUR + 1.2 * MAX_OUTAGE_DELAY
 
 
 def test_one_of_the_lists_that_is_out_of_order_leaves_the_other_one_of_use() -> None:
@@ -578,11 +578,11 @@ REFUSALS: dict[str, Callable[[], Response]] = {
 }
 
 
-def ends_of(heard: list[list[tuple[float, News]]]) -> list[float]:
+def ends_of(heard: list[list[tuple[float, WaitEvent]]]) -> list[float]:
     return [time for each in heard for time, latest in each if isinstance(latest, Ended)]
 
 
-def outages_of(heard: list[list[tuple[float, News]]]) -> list[float]:
+def outages_of(heard: list[list[tuple[float, WaitEvent]]]) -> list[float]:
     return [time for each in heard for time, latest in each if isinstance(latest, OutageBegan)]
 
 
@@ -687,7 +687,7 @@ def test_projects_of_one_connection_share_its_rate(kind: str) -> None:
     names = [f"task {number}" for number in range(60)]
     service.add(names, (0, 1), (21, 2))
 
-    def wait_in_its_project(number: int) -> AsyncGenerator[News, None]:
+    def wait_in_its_project(number: int) -> AsyncGenerator[WaitEvent, None]:
         project_id = f"project {number % 3}"
         key = ("conn", project_id)
         return watch(key, lambda: gateway.open(project_id), processor_task_id=names[number], interval=5.0)
@@ -710,7 +710,7 @@ def test_an_outage_between_two_throttled_rounds_leaves_no_slow_rate_behind(kind:
     for each in heard:
         assert [each for each in kinds(each) if each is not Changed] == [OutageBegan, OutageEnded, Ended]
     recovered = min(time for time, passed in gateway.sent if passed and time >= 1300)
-    assert recovered <= 1300 + 1.2 * LONGEST_OUTAGE_PAUSE
+    assert recovered <= 1300 + 1.2 * MAX_OUTAGE_DELAY
     assert max(ends_of(heard)) <= recovered + 5 + 2 * gateway.least_seconds(waits)
 
 
@@ -752,11 +752,11 @@ def test_a_poll_of_the_event_trigger_and_the_waits_share_the_rate() -> None:
     seen: list[float] = []
 
     async def poll() -> None:
-        async with aclosing(pictures(gateway.open(), 30.0)) as stream:
+        async with aclosing(poll_snapshots(gateway.open(), 30.0)) as stream:
             async for _ in stream:
                 seen.append(now())
 
-    async def both() -> list[list[tuple[float, News]]]:
+    async def both() -> list[list[tuple[float, WaitEvent]]]:
         polling = asyncio.create_task(poll())
         heard = await for_a_while(300, *(waiting(gateway, name) for name in names))
         polling.cancel()
@@ -837,7 +837,7 @@ def test_who_joins_once_the_connection_is_mended_waits_with_the_new_one() -> Non
     broken, mended = Service(fault=lambda _: refusal("ModelArts.0210", 400)), Service()
     mended.add("ab", (0, 1), (100, 2))
 
-    async def join_when_refused() -> list[tuple[float, News]]:
+    async def join_when_refused() -> list[tuple[float, WaitEvent]]:
         refused = waiting(broken, "a")
         with pytest.raises(ModelArtsConfigurationError):
             await anext(refused)
@@ -860,7 +860,7 @@ def test_a_watcher_that_gave_up_takes_nobody_in() -> None:
     broken, mended = Service(fault=lambda _: refusal("ModelArts.0210", 400)), Service()
     mended.add("b", (0, 2))
 
-    async def join_before_the_first_has_read_its_error() -> list[tuple[float, News]]:
+    async def join_before_the_first_has_read_its_error() -> list[tuple[float, WaitEvent]]:
         listeners = [asyncio.create_task(anext(waiting(broken, "a"))) for _ in range(3)]
         await asyncio.sleep(0)
         unread = waiting(broken, "a")
@@ -1025,7 +1025,7 @@ def test_who_does_not_listen_does_not_hold_the_others_up() -> None:
     service = Service()
     service.add("ab", (0, 1), (60, 2))
 
-    async def one_sleeps() -> list[tuple[float, News]]:
+    async def one_sleeps() -> list[tuple[float, WaitEvent]]:
         sleeper = waiting(service, "a")
         await anext(sleeper)
         heard = await collect(waiting(service, "b"))
@@ -1040,10 +1040,10 @@ def test_each_event_loop_has_a_watcher_of_its_own() -> None:
     service.add("ab", (0, 1), (60, 2))
 
     async def wait_and_start_another_loop() -> None:
-        news = waiting(service, "a", 0.1)
-        await anext(news)
+        events = waiting(service, "a", 0.1)
+        await anext(events)
         await asyncio.to_thread(run, collect(waiting(service, "b")))
-        await news.aclose()
+        await events.aclose()
 
     asyncio.run(asyncio.wait_for(wait_and_start_another_loop(), 30))
     assert (service.opened, service.closed) == (2, 2)

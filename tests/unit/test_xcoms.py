@@ -24,5 +24,5 @@ def test_a_result_that_is_none_is_pushed_where_airflow_takes_it(
     instance = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
     operator = ModelArtsDescribeProcessorTaskOperator(task_id="read", processor_task_id="abc")
     context: Any = {"ti": instance}
-    operator._hand_on(context, ProcessorTask(task_id="abc"))
+    operator._publish(context, ProcessorTask(task_id="abc"))
     assert pushed == expected

@@ -18,15 +18,15 @@ import pytest
 
 from airflow_modelarts import airflow_calls
 from airflow_modelarts.api import errors
-from airflow_modelarts.api.auth import GrantCache, StaticToken
-from airflow_modelarts.api.call import Client
+from airflow_modelarts.api.client import ClientConfig
+from airflow_modelarts.api.credentials import StaticToken, TokenCache
 from airflow_modelarts.api.errors import ModelArtsError
-from airflow_modelarts.api.exchange import Retries
+from airflow_modelarts.api.http import Request, Response, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.rate import RateLimiter
-from airflow_modelarts.api.transport import Request, Response, TransportError
+from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.connection import Settings
-from airflow_modelarts.drivers import AsyncDriver
+from airflow_modelarts.transport import AsyncDriver
 from airflow_modelarts.triggers import POLL_RETRIES
 
 T = TypeVar("T")
@@ -267,7 +267,7 @@ class Gateway:
     rate: float
     burst: int
     refuse: Callable[[], Response]
-    retries: Retries = POLL_RETRIES
+    retries: RetryPolicy = POLL_RETRIES
     latency: float = 0.02
     is_open: Callable[[], bool] = lambda: True
     sent: list[tuple[float, bool]] = field(default_factory=list)
@@ -318,18 +318,18 @@ class Gatewayed(AsyncDriver):
         self.gateway = gateway
         self.project_id = project_id
 
-    async def call(self, operation: Operation[T], retries: Retries | None = None) -> T:
+    async def call(self, operation: Operation[T], retries: RetryPolicy | None = None) -> T:
         return await super().call(operation, retries or self.gateway.retries)
 
-    def pages(self, operation: ListOperation[T], retries: Retries | None = None) -> AsyncGenerator[Page[T], None]:
+    def pages(self, operation: ListOperation[T], retries: RetryPolicy | None = None) -> AsyncGenerator[Page[T], None]:
         return super().pages(operation, retries or self.gateway.retries)
 
     async def _settings_of_gateway(self) -> Settings:
-        client = Client(
+        client = ClientConfig(
             endpoint="https://example.com",
             project_id=self.project_id,
             credentials=StaticToken("token"),
-            cache=GrantCache(),
+            cache=TokenCache(),
             now=asyncio.get_running_loop().time,
             random=random.random,
             limiter=self.gateway.limiter,

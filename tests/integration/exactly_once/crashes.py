@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.faults import Hold
-from airflow_modelarts.emulator.projects import Project
-from airflow_modelarts.emulator.state import EmulatorState
-from airflow_modelarts.emulator.tasks import Task, TaskRule
-from airflow_modelarts.sandbox import Sandbox, TaskInstance
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.control.faults import Hold
+from airflow_modelarts.testing.emulator.service.projects import Project
+from airflow_modelarts.testing.emulator.service.state import EmulatorState
+from airflow_modelarts.testing.emulator.service.tasks import Task, TaskRule
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
 
 from .points import CREATE, LIST, Kill, Point
 
@@ -259,7 +259,7 @@ class CrashTable:
                 case.point.phase,
                 str(case.point),
                 case.point.victims,
-                case.point.met,
+                case.point.hits,
                 str(case.tries),
                 str(len(case.processing_tasks)),
                 str(case.runs),

@@ -75,7 +75,7 @@ class Point:
         return ", ".join(kill.victim for kill in self.kills)
 
     @property
-    def met(self) -> str:
+    def hits(self) -> str:
         """How the processing task is when the retry comes, in a word."""
         if not self.needs_retry:
             return "no retry"

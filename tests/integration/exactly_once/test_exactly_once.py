@@ -19,7 +19,7 @@ WANTED = [
     (path, point) for path, points in PATHS.items() for point in points if os.environ.get("POINTS", "") in str(point)
 ]
 each = pytest.mark.parametrize(
-    ("path", "point"), WANTED, ids=[f"{path}: {point} ({point.victims}, {point.met})" for path, point in WANTED]
+    ("path", "point"), WANTED, ids=[f"{path}: {point} ({point.victims}, {point.hits})" for path, point in WANTED]
 )
 
 

@@ -13,9 +13,9 @@ import pytest
 import requests
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.tasks import Task
-from airflow_modelarts.sandbox import Component, Sandbox, TaskInstance
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.tasks import Task
+from airflow_modelarts.testing.sandbox.sandbox import Component, Sandbox, TaskInstance
 
 DAGS = Path(__file__).parent / "dags"
 #: Seconds, as in dags/kills.py.

@@ -11,9 +11,9 @@ from typing import Any
 
 from cryptography import x509
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.faults import Fault as ServiceFault
-from airflow_modelarts.emulator.faults import Faults
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.control.faults import Fault as ServiceFault
+from airflow_modelarts.testing.emulator.control.faults import Faults
 
 from ...certificates import LOOPBACK, write_certificate
 from . import proxy
@@ -68,11 +68,11 @@ class Arranged:
     counts: bool = True
 
     @property
-    def met(self) -> int | None:
+    def hits(self) -> int | None:
         """How many calls have met it; None where nobody can count them."""
         if self.fault is not None:
-            return self.fault.met
-        return self.way.met if self.way is not None and self.counts else None
+            return self.fault.hits
+        return self.way.hits if self.way is not None and self.counts else None
 
     @property
     def has_passed(self) -> bool:

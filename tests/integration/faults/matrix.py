@@ -12,9 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_modelarts.emulator import EmulatorServer, accounts
-from airflow_modelarts.emulator.projects import Project
-from airflow_modelarts.sandbox import Sandbox, TaskInstance
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service.projects import Project
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
 
 from .cases import CLOCK_SKEW, SECONDS, Arranged, Bench, Fault
 from .proxy import FaultProxy
@@ -109,7 +110,7 @@ class Case:
         if not self.arranged.ends_by_time or way is None or way.is_mended:
             return
         now = time.monotonic()
-        if self._met_at is None and (way.met if self.arranged.counts else self._has_called(read_log())):
+        if self._met_at is None and (way.hits if self.arranged.counts else self._has_called(read_log())):
             self._met_at = now
         if self._met_at is not None and now > self._met_at + SECONDS:
             proxy.mend(way)
@@ -125,7 +126,7 @@ class Case:
         :param answered: requests of the case that the service has answered with success, without a fault of its own.
         """
         way = self.arranged.way
-        clean = answered if way is None else way.connections - way.met
+        clean = answered if way is None else way.connections - way.hits
         if clean and self.arranged.has_passed and not self.creates:
             self.arranged.service.state.finish(self.processor_task_id)
 
@@ -241,8 +242,8 @@ class Matrix:
     def _cells(self, fault: Fault) -> Iterator[str]:
         for mode in self.modes:
             case = self.cases[fault.name, mode]
-            met = "?" if case.arranged.met is None else case.arranged.met
-            yield f"{case.state} {case.seconds:3.0f} s {met:>2} {case.requests:>2}"
+            hits = "?" if case.arranged.hits is None else case.arranged.hits
+            yield f"{case.state} {case.seconds:3.0f} s {hits:>2} {case.requests:>2}"
 
 
 def _requests(bench: Bench) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_modelarts.emulator.front import reset_connection
+from airflow_modelarts.testing.emulator.http.middleware import reset_connection
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ class Way:
     server: asyncio.Server | None = None
     mended: asyncio.Event = field(default_factory=asyncio.Event)
     #: Connections that met the fault, and all of them.
-    met: int = 0
+    hits: int = 0
     connections: int = 0
 
     @property
@@ -151,7 +151,7 @@ class Way:
         """Whether whoever comes now meets no fault."""
         if self.server is None:
             return False
-        return self.mended.is_set() or self.spoil is None or (self.times is not None and self.met >= self.times)
+        return self.mended.is_set() or self.spoil is None or (self.times is not None and self.hits >= self.times)
 
 
 class FaultProxy:
@@ -241,7 +241,7 @@ class FaultProxy:
         way.connections += 1
         spoil = None if way.is_mended else way.spoil
         if spoil is not None:
-            way.met += 1
+            way.hits += 1
         try:
             if way.tls is not None:
                 await writer.start_tls(way.tls)

@@ -79,7 +79,7 @@ def test_a_fault_that_passes_is_waited_out_and_any_other_ends_the_task_with_advi
 @each_that_lasts
 def test_an_error_that_waiting_cannot_mend_is_told_at_once(matrix: Matrix, fault: Fault, mode: str) -> None:
     case = case_of(matrix, fault, mode)
-    assert max(case.requests, case.arranged.met or 0) <= FEW_CALLS
+    assert max(case.requests, case.arranged.hits or 0) <= FEW_CALLS
 
 
 @each
@@ -87,10 +87,10 @@ def test_a_fault_was_met_before_it_passed(matrix: Matrix, fault: Fault, mode: st
     """Or the outcome would prove nothing."""
     case = case_of(matrix, fault, mode)
     if fault.error:
-        assert case.arranged.met != 0
+        assert case.arranged.hits != 0
     else:
         assert case.arranged.has_passed
-        assert case.arranged.met != 0 or fault.name.startswith("none")
+        assert case.arranged.hits != 0 or fault.name.startswith("none")
 
 
 @each

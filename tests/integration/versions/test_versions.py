@@ -14,9 +14,9 @@ import pytest
 import requests
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.emulator import EmulatorServer
-from airflow_modelarts.emulator.tasks import Task
-from airflow_modelarts.sandbox import Sandbox
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.tasks import Task
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 
 DAGS = Path(__file__).parent / "dags"
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
@@ -37,8 +37,6 @@ def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
     environment = {
         # Runs that assets start need the scheduler's schedules.
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
-        # Airflow 3.0 runs what was cleared on a worker again when it takes it for lost, by default after 300 s.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     }
     with Sandbox(DAGS, connections=connections, environment=environment) as running:
         running.wait_for_dags("waits", "create_worker", "create_deferred", timeout=180)

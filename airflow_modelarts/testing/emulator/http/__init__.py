@@ -1,0 +1,1 @@
+"""The emulator over HTTP: routes, gateway, middleware, server."""

@@ -1,0 +1,1 @@
+"""The emulated service: accounts, projects, tasks, and every operation on them."""

@@ -1,0 +1,179 @@
+"""Whether a request's body is one that the service takes; each check that fails names the field and has its code."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ValidationError
+
+from airflow_modelarts.api import models
+from airflow_modelarts.testing.emulator.http.responses import ServiceError
+
+#: Characters; the contract has a code for a work path that is too long, and no figure. OBS keys end at 1024 bytes.
+LONGEST_WORK_PATH = 1024
+#: Levels; bodies of this API need six.
+DEEPEST_JSON = 64
+
+_OBS_PATH = re.compile(r"(?:obs://|s3://|/)(?P<bucket>[a-z0-9][a-z0-9.-]{2,62})(?:/(?P<key>[^\x00-\x1f]*))?")
+
+
+@dataclass
+class MissingResources:
+    """What shall not exist, or not be usable: by default every dataset, bucket and path there could be exists."""
+
+    datasets: set[str] = field(default_factory=set)
+    dataset_versions: set[str] = field(default_factory=set)
+    buckets: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+    encrypted_buckets: set[str] = field(default_factory=set)
+
+
+def read_json(raw: bytes) -> Any:
+    """
+    Read a request's body.
+
+    :raises Refusal: it is no JSON, or holds numbers that JSON has not, or is nested too deeply.
+    """
+    try:
+        value = json.loads(raw, parse_constant=_no_such_number, parse_float=_finite)
+        check_depth(value, DEEPEST_JSON)
+    except (ValueError, RecursionError) as error:  # broken UTF-8 and integers of thousands of digits are ValueErrors
+        raise ServiceError("ModelArts.0104", f"the request body is not valid JSON: {error}") from None
+    return value
+
+
+def check_depth(value: Any, levels: int) -> None:
+    """
+    Check that JSON is not nested too deeply.
+
+    :raises ValueError: it is.
+    """
+    if levels == 0:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            if isinstance(item, (dict, list)):
+                check_depth(item, levels - 1)
+
+
+def check_create(body: Any) -> dict[str, Any]:
+    """Return a CreateProcessorTask body that has the right form."""
+    return _check(models.CreateProcessorTaskRequest, body)
+
+
+def check_create_version(body: Any) -> dict[str, Any]:
+    """Return a CreateProcessorTaskVersion body that has the right form."""
+    return _check(models.CreateProcessorTaskVersionRequest, body)
+
+
+def check_update(body: Any) -> dict[str, Any]:
+    """Return an UpdateProcessorTask body that has the right form."""
+    return _check(models.UpdateProcessorTaskRequest, body)
+
+
+def check_places(
+    body: dict[str, Any], *, templates: Collection[str], workspaces: Collection[str], missing: MissingResources
+) -> None:
+    """
+    Check that what a create body names can exist, and does.
+
+    :raises Refusal: with the code of what is wrong.
+    """
+    template_id = body["template"]["id"]
+    if template_id not in templates:
+        raise ServiceError(
+            "ModelArts.0101", f"template.id: there is no template {template_id!r}, but {', '.join(templates)}"
+        )
+    if (body.get("workspace_id") or "0") not in workspaces:
+        raise ServiceError("ModelArts.0102", f"workspace_id: workspace {body['workspace_id']!r} does not exist")
+    if body.get("data_source") is not None:
+        _check_source("data_source", body["data_source"], missing)
+    for number, source in enumerate(body.get("inputs") or []):
+        _check_source(f"inputs.{number}", source, missing)
+    if body.get("work_path") is not None:
+        _check_work_path(body["work_path"], missing)
+    _check_dataset_version("version_id", body.get("version_id"), missing)
+
+
+def _no_such_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def _check(model: type[BaseModel], body: Any) -> dict[str, Any]:
+    try:
+        model.model_validate(body, strict=True)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        # Missing fields and wrong types are wrong parameters; the rest are arguments that are not valid.
+        wrong_form = any(
+            fault["type"] == "missing" or fault["type"].endswith(("_type", "_unicode")) for fault in faults
+        )
+        message = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in faults)
+        raise ServiceError("ModelArts.0104" if wrong_form else "ModelArts.0101", message) from None
+    checked: dict[str, Any] = body
+    return checked
+
+
+def _check_source(name: str, source: dict[str, Any], missing: MissingResources) -> None:
+    kind, place = source.get("type"), source.get("source")
+    if kind not in (None, "CUSTOM") and not place:
+        raise ServiceError("ModelArts.0101", f"{name}.source: needed for type {kind}")
+    if kind == "OBS":
+        _check_obs_path(f"{name}.source", str(place), missing)
+    if kind == "DATASET":
+        _check_dataset(f"{name}.source", str(place), missing)
+        _check_dataset_version(f"{name}.version_id", source.get("version_id"), missing)
+
+
+def _check_work_path(work_path: dict[str, Any], missing: MissingResources) -> None:
+    path = work_path.get("path")
+    if path is None:
+        return
+    if len(path) > LONGEST_WORK_PATH:
+        raise ServiceError("ModelArts.4350", f"work_path.path: longer than {LONGEST_WORK_PATH} characters")
+    if work_path.get("type") == "OBS":
+        _check_obs_path("work_path.path", path, missing)
+    if work_path.get("type") == "DATASET":
+        _check_dataset("work_path.path", path, missing)
+
+
+def _check_obs_path(name: str, path: str, missing: MissingResources) -> None:
+    parsed = _OBS_PATH.fullmatch(path)
+    if parsed is None:
+        raise ServiceError(
+            "ModelArts.0101",
+            f"{name}: it must look like obs://bucket/key, s3://bucket/key or /bucket/key, "
+            "and a bucket's name has 3 to 63 lower-case letters, digits, '-' and '.'",
+        )
+    bucket = parsed["bucket"]
+    if bucket in missing.buckets:
+        raise ServiceError("ModelArts.4311", f"{name}: the OBS bucket {bucket} does not exist")
+    if bucket in missing.encrypted_buckets:
+        # The contract says that these are refused, not with which code.
+        raise ServiceError("ModelArts.0101", f"{name}: the OBS bucket {bucket} is encrypted with KMS")
+    if path in missing.paths:
+        raise ServiceError("ModelArts.4312", f"{name}: the OBS path {path} does not exist")
+
+
+def _check_dataset(name: str, dataset_id: str, missing: MissingResources) -> None:
+    if dataset_id in missing.datasets:
+        raise ServiceError("ModelArts.4352", f"{name}: dataset {dataset_id} does not exist")
+
+
+def _check_dataset_version(name: str, version_id: Any, missing: MissingResources) -> None:
+    if isinstance(version_id, str) and version_id in missing.dataset_versions:
+        raise ServiceError("ModelArts.4353", f"{name}: dataset version {version_id} does not exist")
