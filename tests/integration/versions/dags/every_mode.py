@@ -1,11 +1,10 @@
-"""Every mode of the sensor, both paths of an operator that creates, and, from Airflow 3 on, a watcher of an asset."""
+"""Every mode of the sensor, and both paths of an operator that creates."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Asset, Param, task
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
@@ -45,22 +44,3 @@ for way, options in WAYS.items():
             return work_path
 
         use(create.output["work_path"])
-
-if AIRFLOW_V_3_0_PLUS:
-    from airflow.sdk import AssetWatcher
-
-    from airflow_modelarts.triggers import ProcessorTaskEventTrigger
-
-    watched = Asset(
-        "watched",
-        watchers=[
-            AssetWatcher(name="watched", trigger=ProcessorTaskEventTrigger(name_prefix="watched-", poll_interval=1))
-        ],
-    )
-    with DAG("on_end", schedule=[watched]):
-
-        @task
-        def told(triggering_asset_events: Any) -> list[str]:
-            return [event.extra["payload"]["name"] for event in triggering_asset_events[watched]]
-
-        told()
