@@ -25,6 +25,7 @@ from airflow_modelarts.api.credentials import (
 )
 from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsConfigurationError, is_template
 from airflow_modelarts.api.rate import RateLimiters
+from airflow_modelarts.transport.settings import Settings
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
@@ -64,27 +65,6 @@ class Overrides:
     project_id: str | None = None
     region: str | None = None
     endpoint: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """
-    A connection, read and checked.
-
-    :param client: what calls need.
-    :param verify: False, True, or a file of the certificate authorities to trust.
-    :param connect_timeout: seconds.
-    :param read_timeout: seconds without a byte.
-    :param console_url: of the web console; None when the connection does not say.
-    :param region: of the hook or of the connection's extras; None when neither says. The endpoint can be of another.
-    """
-
-    client: ClientConfig
-    verify: bool | str
-    connect_timeout: float
-    read_timeout: float
-    console_url: str | None
-    region: str | None = None
 
 
 def read(connection: AirflowConnection, extra: Any, overrides: Overrides) -> Settings:

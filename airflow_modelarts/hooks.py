@@ -28,8 +28,9 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.compat import mask_secret
-from airflow_modelarts.connection import Overrides, Settings
+from airflow_modelarts.connection import Overrides
 from airflow_modelarts.transport import AsyncDriver, Driver
+from airflow_modelarts.transport.settings import Settings
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.operations import ListOperation, Operation, Page

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-    from airflow_modelarts.connection import Settings
+    from airflow_modelarts.transport.settings import Settings
 
 # By the domain of the endpoint and the beginning of the region. Only Huawei Cloud's are publicly known to open
 # ModelArts itself; none is known for a single processing task. Open Telekom Cloud's opens the console's home.

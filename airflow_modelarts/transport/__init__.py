@@ -51,7 +51,7 @@ from airflow_modelarts.api.http import (
 )
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
-from airflow_modelarts.connection import Settings
+from airflow_modelarts.transport.settings import Settings
 
 if TYPE_CHECKING:
     import aiohttp

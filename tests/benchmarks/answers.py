@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.certificates import write_certificate
+from tests.support.certificates import write_certificate
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "contract" / "examples" / "describe-feature-analysis.json"
 TASK = json.loads(EXAMPLE.read_text())

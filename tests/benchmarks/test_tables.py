@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .tables import show
+from tests.benchmarks.tables import show
 
 
 def test_a_table_lines_up_its_columns_and_rounds_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,7 @@ import sqlalchemy
 from sqlalchemy.pool import NullPool
 
 from airflow_modelarts.testing.sandbox.sandbox import START_TIMEOUT, Component, Sandbox, SandboxError, free_port
-
-from .services import PostgreSQL, Redis
+from tests.cluster.services import PostgreSQL, Redis
 
 WORKERS = ("worker-1", "worker-2")
 TRIGGERERS = ("triggerer-1", "triggerer-2")

@@ -11,8 +11,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import TaskRule
-
-from .services import what_is_missing
+from tests.cluster.services import what_is_missing
 
 HERE = Path(__file__).parent
 

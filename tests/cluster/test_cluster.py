@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-
-from .cluster import TRIGGERERS, Cluster
+from tests.cluster.cluster import TRIGGERERS, Cluster
 
 DAGS = Path(__file__).parent / "dags"
 #: As in `dags/`.

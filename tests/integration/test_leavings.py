@@ -12,8 +12,7 @@ import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox
-
-from .conftest import DAGS
+from tests.integration.conftest import DAGS
 
 SIGNED = "https://leavings.obs.example.com/a.jpg?AccessKeyId=TEMPORARY&Signature=SIGNED"
 

@@ -9,9 +9,8 @@ from urllib.parse import quote
 
 from airflow_modelarts.api.errors import CODES
 from airflow_modelarts.api.http import Request, Response, TransportError
-
-from .draws import Draws, one_in, pick
-from .mutations import ODD_VALUES, Document, body
+from tests.security.draws import Draws, one_in, pick
+from tests.security.mutations import ODD_VALUES, Document, body
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "contract" / "examples"
 #: In the query of every signed link in these answers; nothing that leaves the package may hold it.

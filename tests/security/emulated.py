@@ -16,10 +16,9 @@ from airflow_modelarts.testing.emulator.control.faults import Hold, Slow
 from airflow_modelarts.testing.emulator.http.middleware import TRANSPORT
 from airflow_modelarts.testing.emulator.http.openapi import EXAMPLES
 from airflow_modelarts.testing.emulator.service import accounts
-
-from .draws import Draws, one_in, pick
-from .flows import BrokenPromiseError
-from .mutations import ODD_VALUES, Document, body
+from tests.security.draws import Draws, one_in, pick
+from tests.security.flows import BrokenPromiseError
+from tests.security.mutations import ODD_VALUES, Document, body
 
 #: Requests to one emulator, which is then made new: what one has left there, the next one meets.
 REQUESTS_A_CASE = 5

@@ -24,9 +24,8 @@ from airflow_modelarts.api.http import ReadConnection, Request, Response, Sleep,
 from airflow_modelarts.api.models import ApiModel, ProcessorTask
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
-
-from .answers import LINK_SIGNATURE, SECRET_HEADERS, answer
-from .draws import Draws, one_in, pick
+from tests.security.answers import LINK_SIGNATURE, SECRET_HEADERS, answer
+from tests.security.draws import Draws, one_in, pick
 
 #: 2026-01-31T12:00:00Z
 NOON = 1769860800.0

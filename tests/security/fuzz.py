@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from . import flows, signatures
-from .draws import Draws, Seeded
-from .emulated import Emulated
+from tests.security import flows, signatures
+from tests.security.draws import Draws, Seeded
+from tests.security.emulated import Emulated
 
 #: Plays one case; yields an outcome for each thing that is counted.
 Play = Callable[[Draws], Iterator[str]]

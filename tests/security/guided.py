@@ -21,7 +21,7 @@ LONGEST_INPUT = 4096
 
 def write_seeds(folder: Path) -> None:
     """Write the inputs to begin with."""
-    from .answers import BAD, EXAMPLES, GOOD
+    from tests.security.answers import BAD, EXAMPLES, GOOD
 
     texts = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.json"))]
     texts += [document.text for documents in GOOD.values() for document in documents]
@@ -40,8 +40,8 @@ def child(arguments: list[str]) -> None:
     import atheris  # type: ignore[import-not-found, unused-ignore]  # Linux and macOS only
 
     with atheris.instrument_imports(include=["airflow_modelarts.api"]):
-        from . import flows
-    from .draws import Guided
+        from tests.security import flows
+    from tests.security.draws import Guided
 
     def one_input(data: bytes) -> None:
         provider = atheris.FuzzedDataProvider(data)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .draws import Draws, one_in, pick
+from tests.security.draws import Draws, one_in, pick
 
 
 @dataclass(frozen=True)

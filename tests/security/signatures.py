@@ -10,9 +10,8 @@ from airflow_modelarts.api import signing
 from airflow_modelarts.testing.emulator.http.gateway import RawRequest, verify_signature
 from airflow_modelarts.testing.emulator.http.responses import ServiceError
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, SECRET_KEY, Accounts
-
-from .draws import Draws, one_in, pick
-from .flows import NOON, BrokenPromiseError
+from tests.security.draws import Draws, one_in, pick
+from tests.security.flows import NOON, BrokenPromiseError
 
 HOST = "modelarts.example:8443"
 _METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH")

@@ -19,8 +19,8 @@ from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.connection import Overrides
 from airflow_modelarts.transport import AsyncDriver, Driver
-
-from ..api.playing import ONCE, answer, play
+from airflow_modelarts.transport.settings import Settings
+from tests.support.playing import ONCE, answer, play
 
 SECRET = "the-s3cret/key"
 TEXTS = st.text(st.sampled_from("aZ09.-_~/:@?#%[]\\ \t\r\n\x00é漢"), max_size=12) | st.text(max_size=8)
@@ -48,7 +48,7 @@ EXTRAS = st.fixed_dictionaries(
 )
 
 
-def read(extra: dict[str, Any], **fields: Any) -> connection.Settings:
+def read(extra: dict[str, Any], **fields: Any) -> Settings:
     usual = {"host": "modelarts.example", "login": "AK", "password": SECRET, "schema": None, "port": None}
     found = SimpleNamespace(**{"conn_id": "mine", **usual, **fields})
     return connection.read(found, {"project_id": "p", **extra}, Overrides())
@@ -132,23 +132,23 @@ RETRIES = RetryPolicy(attempts=1)
 
 
 @pytest.fixture
-def unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> connection.Settings:
+def unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("no_proxy", "NO_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
     return read({})
 
 
-def test_a_proxy_whose_name_is_none_is_a_configuration_error_on_a_worker(unusable_proxy: connection.Settings) -> None:
+def test_a_proxy_whose_name_is_none_is_a_configuration_error_on_a_worker(unusable_proxy: Settings) -> None:
     driver = Driver(lambda: unusable_proxy)
     with pytest.raises(ModelArtsConfigurationError), closing(driver):
         driver.call(operations.describe_processor_task("a"), RETRIES)
 
 
 async def test_a_proxy_whose_name_is_none_is_a_configuration_error_in_a_triggerer(
-    unusable_proxy: connection.Settings,
+    unusable_proxy: Settings,
 ) -> None:
-    async def read_settings() -> connection.Settings:
+    async def read_settings() -> Settings:
         return unusable_proxy
 
     driver = AsyncDriver(read_settings)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .emulated import Emulated, Sent, check
+from tests.security.emulated import Emulated, Sent, check
 
 
 @pytest.fixture

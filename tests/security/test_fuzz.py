@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from . import fuzz, guided
-from .emulated import Emulated
+from tests.security import fuzz, guided
+from tests.security.emulated import Emulated
 
 SEED = 20260131
 

@@ -9,8 +9,7 @@ from airflow_modelarts.api.client import call
 from airflow_modelarts.api.credentials import METADATA_ROUNDS, InstanceAgency, PasswordToken
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsTransientError
 from airflow_modelarts.api.http import Response
-
-from ..api.playing import ONCE, answer, client, play
+from tests.support.playing import ONCE, answer, client, play
 
 DESCRIBE = operations.describe_processor_task("abc")
 AGENCY = InstanceAgency()

@@ -14,8 +14,7 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import pages
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.operations import ListOperation
-
-from ..api.playing import ONCE, answer, client, play
+from tests.support.playing import ONCE, answer, client, play
 
 LISTS: dict[str, tuple[ListOperation[Any], str]] = {
     "tasks": (operations.list_processor_tasks(limit=2), "task_id"),

@@ -11,8 +11,7 @@ from airflow_modelarts.api import errors, operations
 from airflow_modelarts.api.client import call
 from airflow_modelarts.api.credentials import StaticToken
 from airflow_modelarts.api.http import Response
-
-from ..api.playing import ONCE, client, play, refuse
+from tests.support.playing import ONCE, client, play, refuse
 
 DESCRIBE = operations.describe_processor_task("abc")
 SECRET = 'se"cret\\of/a=usér+'

@@ -12,8 +12,7 @@ from airflow_modelarts.provider import CONN_FIELDS
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox
-
-from .connections import EXTRAS, STANDARD, ConnectionForm, field, press_test, row
+from tests.ui.connections import EXTRAS, STANDARD, ConnectionForm, field, press_test, row
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page

@@ -11,7 +11,8 @@ import pytest
 from airflow_modelarts import connection
 from airflow_modelarts.api.credentials import AccessKey, InstanceAgency, PasswordToken, StaticToken
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
-from airflow_modelarts.connection import Overrides, Settings
+from airflow_modelarts.connection import Overrides
+from airflow_modelarts.transport.settings import Settings
 
 HOST = "modelarts.example.com"
 

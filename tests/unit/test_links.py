@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts.connection import Settings
 from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.links import ModelArtsConsoleLink, console_url
 from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
+from airflow_modelarts.transport.settings import Settings
 
 PROJECT_ID = "0123456789abcdef0123456789abcdef"
 

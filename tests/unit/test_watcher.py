@@ -27,8 +27,18 @@ from airflow_modelarts.polling import watcher
 from airflow_modelarts.polling.snapshots import poll_snapshots
 from airflow_modelarts.polling.status_poller import MAX_OUTAGE_DELAY
 from airflow_modelarts.polling.watcher import Changed, Ended, OutageBegan, OutageEnded, WaitEvent, watch
-
-from .virtual import PAGE, Gateway, History, Service, is_list, refusal, run, task_id_of, unavailable, unreachable
+from tests.support.virtual import (
+    PAGE,
+    Gateway,
+    History,
+    Service,
+    is_list,
+    refusal,
+    run,
+    task_id_of,
+    unavailable,
+    unreachable,
+)
 
 HOUR = 3600.0
 FOREVER = ((0.0, 1),)

@@ -19,8 +19,7 @@ from airflow_modelarts.testing.emulator.service.projects import Project
 from airflow_modelarts.testing.emulator.service.state import EmulatorState
 from airflow_modelarts.testing.emulator.service.tasks import Task, TaskRule
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
-
-from .points import CREATE, LIST, Kill, Point
+from tests.integration.exactly_once.points import CREATE, LIST, Kill, Point
 
 DAGS = Path(__file__).parent / "dags"
 #: Seconds for the whole table; what has not ended by then hangs.

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from .crashes import Case, CrashTable
-from .points import PATHS, Point
+from tests.integration.exactly_once.crashes import Case, CrashTable
+from tests.integration.exactly_once.points import PATHS, Point
 
 pytestmark = pytest.mark.skipif(
     not AIRFLOW_V_3_3_PLUS, reason="the task state store, by which a retry knows what was sent, came with Airflow 3.3"

@@ -14,10 +14,9 @@ from cryptography import x509
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.control.faults import Fault as ServiceFault
 from airflow_modelarts.testing.emulator.control.faults import Faults
-
-from ...certificates import LOOPBACK, write_certificate
-from . import proxy
-from .proxy import FaultProxy, Spoil, Way
+from tests.integration.faults import proxy
+from tests.integration.faults.proxy import FaultProxy, Spoil, Way
+from tests.support.certificates import LOOPBACK, write_certificate
 
 #: How many calls meet a fault that passes: more than one poke of the sensor makes.
 CALLS = 3

@@ -16,9 +16,8 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.projects import Project
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
-
-from .cases import CLOCK_SKEW, SECONDS, Arranged, Bench, Fault
-from .proxy import FaultProxy
+from tests.integration.faults.cases import CLOCK_SKEW, SECONDS, Arranged, Bench, Fault
+from tests.integration.faults.proxy import FaultProxy
 
 DAGS = Path(__file__).parent / "dags"
 #: Seconds for the whole matrix; what has not ended by then hangs. Two idle cores take a fifth of it.

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from .cases import FAULTS, Fault
-from .matrix import Case, Matrix
+from tests.integration.faults.cases import FAULTS, Fault
+from tests.integration.faults.matrix import Case, Matrix
 
 MODES = ("poke", "reschedule", "deferrable", "trigger only", "create", "create deferrable")
 #: Airflow 2.11 runs one task at a time on SQLite, and a worker takes seconds to start: some of it must do there.

@@ -1,0 +1,251 @@
+"""The twelve operations over HTTP: what they answer, how they refuse, and that nothing makes them stumble."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_modelarts.api.models import ProcessorTaskPage, ProcessorTaskVersionPage, parse, parse_sample_results
+from airflow_modelarts.testing.emulator import EmulatorState
+from airflow_modelarts.testing.emulator.http.responses import HTTP_STATUS
+from airflow_modelarts.testing.emulator.service import accounts
+from tests.support.calling import CONTRACT, DATA_VALIDATION, FEATURE_ANALYSIS, Caller, refusal
+
+OPERATIONS = {
+    "CreateProcessorTask",
+    "ListProcessorTasks",
+    "ListProcessorTaskItems",
+    "DescribeProcessorTask",
+    "UpdateProcessorTask",
+    "DeleteProcessorTask",
+    "CreateProcessorTaskVersion",
+    "ListProcessorTaskVersions",
+    "DescribeProcessorTaskVersion",
+    "DeleteProcessorTaskVersion",
+    "StopProcessorTaskVersion",
+    "ListProcessorTaskVersionResults",
+}
+CODES = json.loads((CONTRACT / "errors.json").read_text(encoding="utf-8"))["codes"]
+
+
+def create(call: Caller, body: dict[str, Any]) -> str:
+    response = call("POST", body=body)
+    assert response.status_code == 200, response.text
+    return str(response.json()["task_id"])
+
+
+def test_the_contracts_examples_are_taken_and_come_back_unchanged(call: Caller) -> None:
+    for body in (FEATURE_ANALYSIS, DATA_VALIDATION):
+        described = call("GET", f"/{create(call, body)}").json()
+        assert {name: described[name] for name in body if name != "create_version"} == {
+            name: value for name, value in body.items() if name != "create_version"
+        }
+
+
+def test_the_contracts_answer_can_be_had_field_by_field(call: Caller, state: EmulatorState) -> None:
+    example = json.loads((CONTRACT / "examples" / "describe-feature-analysis.json").read_text(encoding="utf-8"))
+    body = {name: example[name] for name in ("name", "data_source", "template", "version_id")}
+    task = state.add_task(body=body, status=2, result=example["result"])
+    described = call("GET", f"/{task.task_id}").json()
+    own = {"task_id", "create_time", "duration_seconds"}
+    assert {name: described[name] for name in example.keys() - own} == {
+        name: example[name] for name in example.keys() - own
+    }
+    assert own <= described.keys()
+
+
+def test_every_operation_works_over_http(call: Caller, state: EmulatorState) -> None:
+    task_id = create(call, DATA_VALIDATION)
+    state.clock.advance(5)
+    (version_id,) = (version.version_id for version in state.find_task(task_id).versions)
+    assert call("PUT", f"/{task_id}", {"description": "checked"}).json() == {}
+    assert call("GET", f"/{task_id}").json()["description"] == "checked"
+    assert call("POST", f"/{task_id}/versions/{version_id}/stop").json() == {}
+    again = {name: value for name, value in DATA_VALIDATION.items() if name != "create_version"}
+    second_id = call("POST", f"/{task_id}/versions", again).json()["version_id"]
+    state.clock.advance(10)
+    versions = parse(ProcessorTaskVersionPage, call("GET", f"/{task_id}/versions?order=asc").content).versions or []
+    assert [(version.task_version_id, version.status) for version in versions] == [(version_id, 4), (second_id, 2)]
+    assert call("GET", f"/{task_id}/versions/{second_id}").json()["origin_sample_count"] == 16
+    page = parse_sample_results(
+        call("GET", f"/{task_id}/versions/{second_id}/results?result_property=1").content, signed_links=True
+    )
+    assert (page.count, page.has_more, len(page.results or [])) == (4, False, 4)
+    assert call("DELETE", f"/{task_id}/versions/{version_id}").json() == {}
+    listed = parse(ProcessorTaskPage, call("GET", "?status=2&limit=100&return_result=false").content)
+    assert [task.task_id for task in listed.tasks or []] == [task_id]
+    assert call("GET", "/items?limit=2").json()["items"][0]["template_id"] == "sys_data_analyse"
+    assert call("DELETE", f"/{task_id}").json() == {}
+    assert refusal(call("GET", f"/{task_id}")) == (400, "ModelArts.4700")
+    assert set(state.log.counts()) == OPERATIONS
+
+
+def test_version_ids_come_as_one_value_with_commas(call: Caller, state: EmulatorState) -> None:
+    for number in range(3):
+        state.add_task(f"t{number}", body={"version_id": f"v{number}"})
+    listed = call("GET", "?version_id=v0%2Cv2&order=asc").json()
+    assert [task["name"] for task in listed["tasks"]] == ["t0", "t2"]
+    assert call("GET", "?version_id=").json()["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=", "limit"),
+        ("offset=-1", "offset"),
+        ("offset=99999999999999999999999999", "offset"),
+        ("order=up", "order"),
+        ("sort_by=status", "sort_by"),
+        ("status=5", "status"),
+        ("status=-1", "status"),
+        ("source_type=FTP", "source_type"),
+        ("query_current=perhaps", "query_current"),
+        ("return_result=2", "return_result"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(call: Caller, query: str, named: str) -> None:
+    response = call("GET", f"?{query}")
+    assert refusal(response) == (400, "ModelArts.0107")
+    assert named in response.json()["error_msg"]
+
+
+def test_the_limits_of_the_other_lists_are_their_own(call: Caller, state: EmulatorState) -> None:
+    task = state.add_task(template="sys_data_cleaning", status=2)
+    versions = f"/{task.task_id}/versions"
+    results = f"{versions}/{task.versions[0].version_id}/results"
+    assert call("GET", "/items?limit=1000").status_code == 200
+    for path in ("/items?limit=1001", f"{versions}?limit=101", f"{versions}?sort_by=name", f"{results}?limit=101"):
+        assert refusal(call("GET", path)) == (400, "ModelArts.0107")
+    for wanted in (-2, 4):
+        assert refusal(call("GET", f"{results}?result_property={wanted}")) == (400, "ModelArts.0107")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"name": NaN}',
+        b'{"name": 1e999}',
+        b'{"name": ' + b"9" * 5000 + b"}",
+        b"[" * 100_000,
+        b'{"a": ' * 70 + b"1" + b"}" * 70,
+        b'{"name": "\\ud800", "template": {"id": "sys_data_analyse"}, "data_source": {}}',
+        b"null",
+        b'"text"',
+    ],
+)
+def test_a_body_that_cannot_be_read_is_a_wrong_parameter(call: Caller, body: bytes) -> None:
+    assert refusal(call("POST", body=body)) == (400, "ModelArts.0104")
+
+
+def test_what_no_check_knows_is_kept_and_comes_back(call: Caller, state: EmulatorState) -> None:
+    odd = {"version_id": [1], "weight": 1e308, "text": "\ud800 \x00 ü", "deep": {"er": [None, True, 10**400]}}
+    body = {**FEATURE_ANALYSIS, "data_source": {"type": "DATASET", "source": "x", **odd}}
+    task_id = create(call, body)
+    assert call("GET", f"/{task_id}").json()["data_source"] == body["data_source"]
+    assert call("GET", "?query_current=true").json()["count"] == 1
+
+
+def test_a_body_that_is_too_large_is_refused(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.middleware.LARGEST_BODY", 1000)
+    assert refusal(call("POST", body=b"x" * 100_000)) == (413, "ModelArts.0104")
+
+
+@pytest.mark.parametrize("path", ["/%00", "/%FF%FE", "/..%00", "/%F0%9F%92%A9", "/~a b", "/%25"])
+def test_an_odd_id_is_the_id_of_nothing(call: Caller, path: str) -> None:
+    assert refusal(call("GET", path)) == (400, "ModelArts.4700")
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [("modelarts", "ModelArts.4"), ("http404", "Not Found"), ("http404_empty", "")]
+)
+def test_a_missing_task_is_told_in_the_shape_asked_for(
+    call: Caller, state: EmulatorState, shape: Any, expected: str
+) -> None:
+    state.settings.not_found = shape
+    answers = [call("GET", "/gone"), call("DELETE", "/gone"), call("GET", "/gone/versions")]
+    answers.append(call("GET", f"/{state.add_task(template='sys_data_cleaning').task_id}/versions/gone"))
+    for answer in answers:
+        assert answer.status_code == (400 if shape == "modelarts" else 404)
+        assert expected in answer.text
+        assert "X-Request-Id" in answer.headers
+
+
+def test_twenty_megabytes_of_result_arrive(call: Caller, state: EmulatorState) -> None:
+    task = state.add_task(status=2, result={"rows": ["x" * 1000] * 20_000})
+    assert len(call("GET", f"/{task.task_id}").content) > 20_000_000
+
+
+@pytest.mark.parametrize("row", CODES, ids=[row["code"] for row in CODES])
+def test_every_code_of_the_contract_can_be_answered(call: Caller, state: EmulatorState, row: dict[str, Any]) -> None:
+    state.faults.refuse(row["code"])
+    response = call("GET")
+    assert refusal(response) == (row["http"], row["code"])
+    assert ("request_id" in response.json()) == row["code"].startswith("APIG")
+
+
+def test_the_codes_http_statuses_are_the_contracts() -> None:
+    assert {row["code"]: row["http"] for row in CODES if row["http"] != 400} == {
+        code: status for code, status in HTTP_STATUS.items() if code != "APIGW.0302"
+    }
+
+
+# The OpenAPI page
+
+
+def test_the_openapi_document_has_the_twelve_operations_and_iam(call: Caller) -> None:
+    document = call.send("GET", f"{call.server.url}/openapi.json").json()
+    operations = {
+        operation["operationId"]: operation
+        for path, item in document["paths"].items()
+        if not path.startswith("/emulator")
+        for operation in item.values()
+    }
+    assert operations.keys() == OPERATIONS | {"KeystoneCreateUserTokenByPassword"}
+    for name in OPERATIONS:
+        assert operations[name]["security"] == [{"token": []}, {"signature": []}]
+        assert "422" not in operations[name]["responses"]
+        assert operations[name]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+    body = operations["CreateProcessorTask"]["requestBody"]["content"]["application/json"]
+    assert body["schema"]["$ref"].rsplit("/", 1)[1] in document["components"]["schemas"]
+    assert {"token", "signature"} <= document["components"]["securitySchemes"].keys()
+
+
+def test_every_reference_in_the_openapi_document_leads_somewhere(call: Caller) -> None:
+    text = call.send("GET", f"{call.server.url}/openapi.json").text
+    schemas = json.loads(text)["components"]["schemas"]
+    references = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
+    assert references
+    assert references <= schemas.keys()
+
+
+def test_the_examples_in_the_openapi_document_work(call: Caller) -> None:
+    document = call.send("GET", f"{call.server.url}/openapi.json").json()
+
+    def example(path: str, method: str) -> Any:
+        return document["paths"][path][method]["requestBody"]["content"]["application/json"]["example"]
+
+    tasks = "/v2/{project_id}/processor-tasks"
+    token = call.send(
+        "POST", f"{call.server.url}/v3/auth/tokens", json.dumps(example("/v3/auth/tokens", "post")).encode()
+    )
+    assert token.status_code == 201
+    task_id = create(call, example(tasks, "post"))
+    assert call("PUT", f"/{task_id}", example(tasks + "/{task_id}", "put")).status_code == 200
+    version = example(tasks + "/{task_id}/versions", "post")
+    task_id = create(call, version)
+    assert call("POST", f"/{task_id}/versions", version).status_code == 200
+
+
+def test_the_pages_for_people_are_served(call: Caller) -> None:
+    call("GET")
+    assert "swagger" in call.send("GET", f"{call.server.url}/docs").text
+    assert "ListProcessorTasks: 1" in call.send("GET", call.server.url).text
+    assert accounts.SECRET_KEY not in call.send("GET", call.server.url).text

@@ -1,0 +1,200 @@
+"""The server's life: where it listens, how fast it goes, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+
+from airflow_modelarts.testing import emulator
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState, create_app
+from airflow_modelarts.testing.emulator.http.server import STOP_TIMEOUT
+from airflow_modelarts.testing.emulator.service import accounts
+from tests.support.calling import Caller
+
+
+def test_it_listens_on_a_free_port_of_this_machine_and_names_it() -> None:
+    with EmulatorServer() as first, EmulatorServer() as second:
+        assert first.url.startswith("http://127.0.0.1:")
+        assert first.port != second.port
+        assert requests.get(first.url, timeout=5).status_code == 200
+        assert first.faults is first.state.faults
+
+
+def test_it_listens_on_ipv6_too() -> None:
+    with EmulatorServer("::1") as server:
+        assert server.url == f"http://[::1]:{server.port}"
+        assert Caller(server)("GET").status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "modelarts.example.com", ""])
+def test_it_does_not_listen_to_other_machines_unless_it_is_told_to(host: str) -> None:
+    with pytest.raises(ValueError, match="loopback"):
+        EmulatorServer(host)
+    assert EmulatorServer(host, allow_remote=True).host == host
+
+
+def test_the_connection_it_prints_is_one_that_airflow_reads(server: EmulatorServer) -> None:
+    connection = json.loads(server.airflow_connection())
+    assert (connection["conn_type"], connection["host"]) == ("modelarts", server.url)
+    assert (connection["login"], connection["password"]) == (accounts.ACCESS_KEY, accounts.SECRET_KEY)
+    assert connection["extra"] == {
+        "project_id": accounts.PROJECT_ID,
+        "region": accounts.REGION,
+        "iam_endpoint": server.url,
+    }
+
+
+def test_the_duration_of_tasks_is_given_at_its_start() -> None:
+    server = EmulatorServer(task_duration=0)
+    assert server.state.status(server.state.add_task().task_id) == 2
+
+
+def test_it_stops_at_once_although_connections_are_open_held_and_slow(caplog: pytest.LogCaptureFixture) -> None:
+    with EmulatorServer() as server, ThreadPoolExecutor(4) as pool:
+        idle = Caller(server)
+        idle("GET")
+        hold = server.faults.hold(path="/held")
+        server.faults.slow(60, path="/slow")
+        server.faults.trickle(0.1, path="/drops")
+        calls = [pool.submit(Caller(server), "GET", path) for path in ("/held", "/slow", "/drops")]
+        assert hold.wait(5)
+        while len(server.state.log.entries()) < 4:
+            time.sleep(0.005)
+        time.sleep(0.05)
+        start = time.monotonic()
+        server.stop()
+        assert time.monotonic() - start < STOP_TIMEOUT, "it had to be forced"
+        for call in calls:
+            with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+                call.result(5)
+        hold.release()
+        idle.session.close()
+    assert caplog.records == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((server.host, server.port)).close()
+
+
+def test_it_can_be_stopped_twice_and_started_again_on_its_port_with_its_tasks() -> None:
+    server = EmulatorServer()
+    server.start()
+    task = server.state.add_task()
+    server.faults.throttle()
+    url = server.url
+    server.stop()
+    server.stop()
+    with server:
+        assert server.url == url
+        call = Caller(server)
+        assert [call("GET", f"/{task.task_id}").status_code for _ in range(2)] == [429, 200]
+        call.session.close()
+
+
+def test_a_state_can_be_served_by_another_server() -> None:
+    state = EmulatorState()
+    task = state.add_task()
+    with EmulatorServer(state=state) as server:
+        assert Caller(server)("GET", f"/{task.task_id}").status_code == 200
+
+
+def test_a_port_that_is_taken_is_an_error_of_the_system(server: EmulatorServer) -> None:
+    with pytest.raises(OSError, match=r"[Aa]ddress already in use"):
+        EmulatorServer(port=server.port).start()
+
+
+def test_it_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    with EmulatorServer():
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+
+
+def test_a_server_that_does_not_come_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(*_: Any, sockets: list[socket.socket]) -> None:
+        for listener in sockets:
+            listener.close()
+
+    monkeypatch.setattr(uvicorn.Server, "serve", serve)
+    server = EmulatorServer()
+    with pytest.raises(RuntimeError, match="did not start"):
+        server.start()
+
+
+def test_a_server_that_does_not_want_to_stop_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def do_nothing(_: uvicorn.Server) -> None:
+        return
+
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.server.STOP_TIMEOUT", 0.3)
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.server._end", do_nothing)
+    tick = uvicorn.Server.on_tick
+
+    async def exit_when_forced(self: uvicorn.Server, counter: int) -> bool:
+        return self.force_exit or await tick(self, counter)
+
+    monkeypatch.setattr(uvicorn.Server, "on_tick", exit_when_forced)
+    with EmulatorServer() as server:
+        thread = server._thread
+    assert thread is not None
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_many_connections_at_once_are_served(server: EmulatorServer) -> None:
+    connections = []
+    try:
+        for _ in range(200):
+            connections.append(socket.create_connection((server.host, server.port), timeout=5))
+        for connection in connections:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert all(connection.recv(12) == b"HTTP/1.1 200" for connection in connections)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+# Importing
+
+
+def test_without_fastapi_an_import_says_what_to_install() -> None:
+    # In a process of its own, since modules that are taken away and come back are not the same to those who have them.
+    code = "import sys; sys.modules['fastapi'] = None; from airflow_modelarts.testing.emulator import create_app"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "needs fastapi: in a clone of this package, pip install '.[emulator]'" in finished.stderr
+
+
+def test_a_defect_is_not_taken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_module(_: str) -> None:
+        raise ModuleNotFoundError("no module named 'typo'", name="typo")
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    with pytest.raises(ModuleNotFoundError, match="typo"):
+        emulator.EmulatorServer  # noqa: B018  # looking it up imports it
+
+
+def test_a_name_that_it_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Emulador'"):
+        emulator.Emulador  # noqa: B018  # looking it up is the test
+
+
+def test_it_imports_the_api_alone_of_ours_and_nothing_of_airflows() -> None:
+    program = (
+        "import sys; from airflow_modelarts.testing.emulator import EmulatorServer, create_app, EmulatorState;"
+        "print([n for n in sys.modules if n.split('.')[0] == 'airflow'"
+        " or n.startswith('airflow_modelarts.') and n.split('.')[1] not in ('api', 'testing')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_application_can_be_had_without_a_server() -> None:
+    assert create_app(EmulatorState()).openapi()["info"]["title"] == "ModelArts emulator"

@@ -1,0 +1,220 @@
+"""The proxy of the fault matrix: each of its faults is what it says, seen by a caller who knows sockets alone."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from tests.integration.faults import proxy
+from tests.integration.faults.proxy import FaultProxy, Way
+from tests.support.certificates import write_certificate
+
+BODY = b'{"task_id": "abc"}'
+
+
+class Service:
+    """Answers every request with the same JSON, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        requests = self.requests
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                requests.append(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(BODY)))
+                self.end_headers()
+                self.wfile.write(BODY)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    running = Service()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def faults() -> Iterator[FaultProxy]:
+    with FaultProxy() as running:
+        yield running
+
+
+def post(way: Way, *, timeout: float = 5.0, tls: ssl.SSLContext | None = None) -> tuple[int, bytes]:
+    """Send one request on a connection of its own; return status and body."""
+    if tls is None:
+        connection = http.client.HTTPConnection("127.0.0.1", way.port, timeout=timeout)
+    else:
+        connection = http.client.HTTPSConnection("127.0.0.1", way.port, timeout=timeout, context=tls)
+    try:
+        connection.request("POST", "/tasks", body=b"create")
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_without_a_fault_it_passes_everything_on(service: Service, faults: FaultProxy) -> None:
+    assert post(faults.open(service.url)) == (200, BODY)
+    assert service.requests == [b"create"]
+
+
+def test_a_connection_is_passed_on_for_as_long_as_it_lasts(service: Service, faults: FaultProxy) -> None:
+    way = faults.open(service.url)
+    connection = http.client.HTTPConnection("127.0.0.1", way.port, timeout=5)
+    for _ in range(3):
+        connection.request("POST", "/tasks", body=b"create")
+        assert connection.getresponse().read() == BODY
+    connection.close()
+    assert way.connections == 1
+
+
+def test_a_fault_is_met_as_often_as_was_said(service: Service, faults: FaultProxy) -> None:
+    way = faults.open(service.url, proxy.time_out_after, times=2)
+    assert [post(way)[0] for _ in range(3)] == [504, 504, 200]
+    assert way.hits == 2
+    assert way.is_mended
+
+
+def test_a_fault_without_a_number_lasts_until_it_is_mended(service: Service, faults: FaultProxy) -> None:
+    way = faults.open(service.url, proxy.time_out_after)
+    assert [post(way)[0] for _ in range(3)] == [504, 504, 504]
+    faults.mend(way)
+    assert post(way) == (200, BODY)
+
+
+def test_a_refusing_port_listens_once_it_is_mended(service: Service, faults: FaultProxy) -> None:
+    way = faults.refuse(service.url)
+    with pytest.raises(ConnectionRefusedError):
+        post(way)
+    faults.mend(way)
+    assert post(way) == (200, BODY)
+
+
+def test_a_reset_before_keeps_the_request_from_the_service(service: Service, faults: FaultProxy) -> None:
+    with pytest.raises(ConnectionError):
+        post(faults.open(service.url, proxy.reset_before))
+    assert service.requests == []
+
+
+def test_a_reset_after_loses_the_answer_alone(service: Service, faults: FaultProxy) -> None:
+    with pytest.raises(ConnectionResetError):
+        post(faults.open(service.url, proxy.reset_after))
+    assert service.requests == [b"create"]
+
+
+def test_a_black_hole_takes_the_request_and_answers_nothing(service: Service, faults: FaultProxy) -> None:
+    with pytest.raises(TimeoutError):
+        post(faults.open(service.url, proxy.black_hole), timeout=0.2)
+    assert service.requests == []
+
+
+def test_a_cut_answer_ends_in_its_body(service: Service, faults: FaultProxy) -> None:
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        post(faults.open(service.url, proxy.cut))
+    assert caught.value.partial == BODY[: len(BODY) // 2]
+
+
+def test_a_trickle_is_a_byte_a_second_until_it_is_mended(service: Service, faults: FaultProxy) -> None:
+    way = faults.open(service.url, proxy.trickle)
+    with socket.create_connection(("127.0.0.1", way.port), timeout=5) as connection:
+        began = time.monotonic()
+        connection.sendall(b"POST /tasks HTTP/1.1\r\nContent-Length: 6\r\n\r\ncreate")
+        answer = b""
+        while len(answer) < 2:
+            answer += connection.recv(100)
+        assert time.monotonic() - began >= len(answer) - 1, answer
+        faults.mend(way)
+        answer += b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(BODY)
+
+
+def test_a_bomb_is_small_until_it_is_unpacked(service: Service, faults: FaultProxy) -> None:
+    status, body = post(faults.open(service.url, proxy.gzip_bomb))
+    assert status == 200
+    assert len(body) < 1_000_000
+    assert len(gzip.decompress(body)) == proxy.FLOOD
+
+
+def test_a_flood_is_as_large_as_its_head_says(service: Service, faults: FaultProxy) -> None:
+    status, body = post(faults.open(service.url, proxy.flood))
+    assert (status, len(body)) == (200, proxy.FLOOD)
+
+
+def test_callers_can_be_made_to_speak_tls(service: Service, faults: FaultProxy, tmp_path: Path) -> None:
+    file, key_file = write_certificate(tmp_path)
+    way = faults.open(service.url, tls=server_context(file, key_file))
+    assert post(way, tls=ssl.create_default_context(cafile=file)) == (200, BODY)
+    assert way.url.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"subject": x509.DNSName("modelarts.example.com")}, "IP address mismatch"),
+        ({"valid_for": timedelta(days=-1)}, "has expired"),
+    ],
+    ids=["of another name", "expired"],
+)
+def test_a_certificate_can_be_wrong(
+    service: Service, faults: FaultProxy, tmp_path: Path, options: dict[str, object], reason: str
+) -> None:
+    file, key_file = write_certificate(tmp_path, **options)
+    way = faults.open(service.url, proxy.pass_on, tls=server_context(file, key_file))
+    with pytest.raises(ssl.SSLCertVerificationError, match=reason):
+        post(way, tls=ssl.create_default_context(cafile=file))
+    assert way.hits == 1
+    assert service.requests == []
+
+
+def test_closing_ends_the_connections_that_are_held(service: Service) -> None:
+    with FaultProxy() as running:
+        way = running.open(service.url, proxy.black_hole)
+        connection = socket.create_connection(("127.0.0.1", way.port), timeout=5)
+        connection.sendall(b"POST")
+        deadline = time.monotonic() + 5
+        while way.hits == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    with connection:
+        assert ended(connection)
+
+
+def ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(100) == b""
+    except ConnectionError:
+        return True
+
+
+def server_context(file: Path, key_file: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key_file)
+    return context

@@ -1,0 +1,551 @@
+"""The hook as users meet it: its methods, its connection test, and how Airflow makes it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import logging
+import pydoc
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
+
+import airflow
+import pytest
+from airflow.providers.common.compat.sdk import redact
+from requests_mock import Mocker
+
+from airflow_modelarts import connection, hooks
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError
+from airflow_modelarts.api.http import Request, Response
+from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.connection import Overrides
+from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.transport import AsyncDriver
+from airflow_modelarts.transport.settings import Settings
+
+PROJECT = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef"
+OPERATIONS = [
+    "create_processor_task",
+    "list_processor_tasks",
+    "list_processor_task_items",
+    "describe_processor_task",
+    "update_processor_task",
+    "delete_processor_task",
+    "create_processor_task_version",
+    "list_processor_task_versions",
+    "describe_processor_task_version",
+    "delete_processor_task_version",
+    "stop_processor_task_version",
+    "list_processor_task_version_results",
+]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
+def test_every_operation_is_a_method_with_the_name_signature_and_docstring_of_its_builder(
+    hook: type[Any], name: str
+) -> None:
+    build = getattr(operations, name)
+    expected = inspect.signature(build, eval_str=True)
+    method = getattr(hook, name)
+    assert inspect.isfunction(method)
+    assert method.__module__ == hook.__module__
+    assert (method.__name__, method.__qualname__) == (name, f"{hook.__name__}.{name}")
+    assert method.__doc__ == getattr(hook(), name).__doc__ == build.__doc__
+    bound = inspect.signature(getattr(hook(), name))
+    assert list(bound.parameters.values()) == list(expected.parameters.values())
+    assert list(inspect.signature(method).parameters) == ["self", *expected.parameters]
+    (result,) = get_args(expected.return_annotation)
+    asynchronous = hook is ModelArtsAsyncHook
+    if name.startswith("list_"):
+        returned = AsyncGenerator[result, None] if asynchronous else Iterator[result]  # type: ignore[valid-type]  # at run time
+        assert inspect.isasyncgenfunction(getattr(hook(), name)) is asynchronous
+    else:
+        returned = result
+        assert inspect.iscoroutinefunction(getattr(hook(), name)) is asynchronous
+    assert bound.return_annotation == returned
+    assert get_type_hints(method)["return"] == returned
+
+
+@pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
+def test_a_hook_names_its_arguments(hook: type[Any]) -> None:
+    assert list(inspect.signature(hook).parameters) == [
+        "modelarts_conn_id",
+        "project_id",
+        "region",
+        "endpoint",
+        "retries",
+    ]
+
+
+def test_help_lists_the_methods_with_their_signatures() -> None:
+    text = pydoc.plain(pydoc.render_doc(ModelArtsHook))
+    methods = text[text.index("Methods defined here:") : text.index("Class methods defined here:")]
+    assert all(f" {name}(self, " in methods or f" {name}(\n" in methods for name in OPERATIONS)
+    assert "describe_processor_task(task_id: str)" in pydoc.plain(
+        pydoc.render_doc(ModelArtsAsyncHook().describe_processor_task)
+    )
+
+
+def test_a_hook_that_overrides_call_is_asked_by_every_method() -> None:
+    class Recorded(ModelArtsHook):
+        def call(self, operation: Any) -> Any:
+            return operation.name
+
+    assert Recorded().describe_processor_task("abc") == "DescribeProcessorTask"
+
+
+@pytest.mark.parametrize("name", ["airflow_modelarts.operators", "airflow_modelarts.testing.emulator"])
+def test_what_a_module_loads_when_it_is_used_is_listed_before(name: str) -> None:
+    code = f"import {name} as module; print([n for n in module.__all__ if n not in dir(module) or n in vars(module)])"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert finished.stdout == "[]\n"
+    module = importlib.import_module(name)
+    text = pydoc.plain(pydoc.render_doc(module))
+    assert all(exported in text for exported in module.__all__)
+
+
+def test_every_module_that_loads_on_use_lists_what_it_has() -> None:
+    package = Path(hooks.__file__).parent
+    sources = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+    lazy = {name for name, source in sources.items() if "\ndef __getattr__(" in source}
+    assert lazy == {"operators/__init__.py", "testing/emulator/__init__.py"}
+    assert all("\ndef __dir__(" in sources[name] for name in lazy)
+
+
+def test_a_task_is_created_changed_run_again_stopped_and_deleted(requests_mock: Mocker) -> None:
+    requests_mock.post(f"{PROJECT}/processor-tasks", json={"task_id": "abc"})
+    requests_mock.put(f"{PROJECT}/processor-tasks/abc", json={})
+    requests_mock.post(f"{PROJECT}/processor-tasks/abc/versions", json={"version_id": "v1"})
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc/versions/v1", json={"task_version_id": "v1", "status": 1})
+    requests_mock.post(f"{PROJECT}/processor-tasks/abc/versions/v1/stop", json={})
+    requests_mock.delete(f"{PROJECT}/processor-tasks/abc/versions/v1", json={})
+    requests_mock.delete(f"{PROJECT}/processor-tasks/abc", text="")
+    template = {"id": "sys_data_validation", "operator_params": [{"name": "MetaValidation", "params": {"a": "[0,1]"}}]}
+    arguments: dict[str, Any] = {
+        "name": "mine",
+        "template": template,
+        "inputs": [{"type": "OBS", "source": "obs://b/i/"}],
+    }
+    with ModelArtsHook() as hook:
+        assert hook.create_processor_task(**arguments, create_version=True).task_id == "abc"
+        hook.update_processor_task("abc", description="new")
+        assert hook.create_processor_task_version("abc", **arguments).version_id == "v1"
+        assert hook.describe_processor_task_version("abc", "v1").status == 1
+        hook.stop_processor_task_version("abc", "v1")
+        hook.delete_processor_task_version("abc", "v1")
+        hook.delete_processor_task("abc")
+    sent = [
+        (request.method, request.path.rpartition("processor-tasks")[2]) for request in requests_mock.request_history
+    ]
+    assert sent == [
+        ("POST", ""),
+        ("PUT", "/abc"),
+        ("POST", "/abc/versions"),
+        ("GET", "/abc/versions/v1"),
+        ("POST", "/abc/versions/v1/stop"),
+        ("DELETE", "/abc/versions/v1"),
+        ("DELETE", "/abc"),
+    ]
+    assert requests_mock.request_history[0].json() == {**arguments, "create_version": True}
+
+
+def test_the_lists_are_read_to_their_end(requests_mock: Mocker) -> None:
+    requests_mock.get(
+        f"{PROJECT}/processor-tasks/items", json={"total": 1, "items": [{"template_id": "sys_data_analyse"}]}
+    )
+    requests_mock.get(
+        f"{PROJECT}/processor-tasks/abc/versions", json={"count": 1, "versions": [{"task_version_id": "v1"}]}
+    )
+    results = f"{PROJECT}/processor-tasks/abc/versions/v1/results"
+    pages = [
+        {
+            "json": {
+                "count": 2,
+                "has_more": more,
+                "results": [{"sample_id": f"s{more}", "signed_new_source": "https://x"}],
+            }
+        }
+        for more in (True, False)
+    ]
+    requests_mock.get(results, pages)
+    hook = ModelArtsHook()
+    assert [item.template_id for item in hook.list_processor_task_items()] == ["sys_data_analyse"]
+    assert [version.task_version_id for version in hook.list_processor_task_versions("abc")] == ["v1"]
+    found = list(hook.list_processor_task_version_results("abc", "v1", limit=1))
+    assert [(result.sample_id, result.signed_new_source) for result in found] == [("sTrue", None), ("sFalse", None)]
+
+
+def test_a_working_connection_says_where_it_leads(requests_mock: Mocker) -> None:
+    requests_mock.get(f"{PROJECT}/processor-tasks", json={"count": 0, "tasks": []})
+    works, sentence = ModelArtsHook().test_connection()
+    assert works
+    assert sentence == (
+        "ModelArts at https://modelarts.example.com lets these credentials into project "
+        "0123456789abcdef0123456789abcdef."
+    )
+    assert len(requests_mock.request_history) == 1
+    assert requests_mock.last_request.qs == {"limit": ["1"], "offset": ["0"], "return_result": ["false"]}
+
+
+def test_a_refused_key_says_what_to_fix(requests_mock: Mocker) -> None:
+    requests_mock.get(f"{PROJECT}/processor-tasks", status_code=401, json={"error_code": "APIGW.0301"})
+    works, sentence = ModelArtsHook().test_connection()
+    assert not works
+    assert "Check the credentials" in sentence
+
+
+def test_an_incomplete_connection_says_what_is_missing(set_connection: Callable[..., None]) -> None:
+    set_connection(extra={"project_id": ""})
+    assert ModelArtsHook().test_connection() == (
+        False,
+        "project_id is missing: set it in the extras of this connection, or pass project_id=",
+    )
+
+
+def test_airflow_makes_the_hook_from_the_connection() -> None:
+    hook = ModelArtsHook.get_hook("modelarts_default")
+    assert isinstance(hook, ModelArtsHook)
+    assert hook.get_conn().client.endpoint == "https://modelarts.example.com"
+
+
+def test_both_halves_take_the_same_arguments() -> None:
+    arguments = {"project_id": "p2", "region": "eu-de", "endpoint": "other.example.com"}
+    hook = ModelArtsHook("modelarts_default", **arguments)
+    another = ModelArtsAsyncHook("modelarts_default", **arguments)
+    assert hook.overrides == another.overrides
+    assert hook.get_conn() == asyncio.run(another._driver.settings())
+
+
+def test_neither_the_logs_nor_the_errors_of_a_call_show_a_secret(
+    requests_mock: Mocker, caplog: pytest.LogCaptureFixture, pauses: list[float]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def echo(request: Any, context: Any) -> dict[str, Any]:
+        context.status_code = 400
+        return {"error_code": "ModelArts.4614", "error_msg": f"{dict(request.headers)} fake-secret-key"}
+
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=echo)
+    with pytest.raises(Exception, match="the task failed") as caught:
+        ModelArtsHook().describe_processor_task("abc")
+    assert "fake-secret-key" not in str(caught.value) + caplog.text
+
+
+@pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
+def test_a_key_of_the_environment_is_masked_in_logs(
+    set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, hook: type
+) -> None:
+    secret = f"environment-secret-of-{hook.__name__}"
+    monkeypatch.setenv("HUAWEICLOUD_SDK_AK", "ENVKEY")
+    monkeypatch.setenv("HUAWEICLOUD_SDK_SK", secret)
+    set_connection(extra={"auth": "environment"})
+    reading = hook()._driver.settings()
+    if inspect.isawaitable(reading):
+        asyncio.run(_wait_for(reading))
+    assert secret not in str(redact(f"the key is {secret}"))
+
+
+async def _wait_for(reading: Any) -> None:
+    await reading
+
+
+def read_on_a_worker(**arguments: Any) -> Settings:
+    with ModelArtsHook(**arguments) as hook:
+        return hook.get_conn()
+
+
+def read_in_a_triggerer(**arguments: Any) -> Settings:
+    async def read() -> Settings:
+        async with ModelArtsAsyncHook(**arguments) as hook:
+            return await hook._driver.settings()
+
+    return asyncio.run(read())
+
+
+both = pytest.mark.parametrize("read", [read_on_a_worker, read_in_a_triggerer], ids=["worker", "triggerer"])
+
+
+#: What cannot be made into a connection is none at all for the code of Airflow 3.0 and 3.1 that tasks call.
+sees_odd_extras = pytest.mark.skipif(
+    airflow.__version__.startswith(("3.0.", "3.1.")), reason="this Airflow says that there is no such connection"
+)
+
+
+@sees_odd_extras
+@both
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("[1]", "are a JSON list"),
+        (json.dumps(json.dumps({"project_id": "p"})), "are JSON text within a JSON text"),
+        ("null", "are null"),
+        ("17", "are a JSON number"),
+        ("true", "are a JSON boolean"),
+        ("{'project_id': 'p'}", "are not JSON"),
+        ('{"project_id": "p"', "are not JSON"),
+        ([1], "are a JSON list"),
+    ],
+)
+def test_extras_that_are_no_object_are_a_setting_to_change(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[..., Settings], extra: Any, words: str
+) -> None:
+    described = {"conn_type": "modelarts", "host": "h.example", "login": "AK", "password": "SK", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
+    with pytest.raises(ModelArtsConfigurationError, match=f"^the extras of connection 'modelarts_default' {words}"):
+        read()
+
+
+@sees_odd_extras
+def test_the_connection_test_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = {"conn_type": "modelarts", "host": "h.example", "login": "AK", "password": "SK", "extra": "[1]"}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
+    works, sentence = ModelArtsHook().test_connection()
+    assert not works
+    assert sentence.startswith("the extras of this connection are a JSON list")
+
+
+def test_the_emulators_project_id_is_text_in_a_connection_uri_too(emulator: EmulatorServer) -> None:
+    """Airflow's metadata database reads the extras of a URI as JSON."""
+    from airflow.models.connection import Connection
+
+    for project_id in (accounts.PROJECT_ID, accounts.OTHER_PROJECT_ID):
+        with pytest.raises(ValueError, match="Expecting value"):
+            json.loads(project_id)
+        found = Connection(conn_id="mine", uri=f"modelarts://AK:SK@h.example/?project_id={project_id}")
+        assert connection.read(found, found.extra_dejson, Overrides()).client.project_id == project_id
+
+
+def test_a_project_id_that_airflow_took_for_a_number_is_told() -> None:
+    from airflow.models.connection import Connection
+
+    project_id = f"0e{'0' * 29}1"
+    found = Connection(conn_id="mine", uri=f"modelarts://AK:SK@h.example/?project_id={project_id}")
+    if found.extra_dejson == {"project_id": project_id}:  # Airflow 2 takes it for none
+        found = Connection(conn_id="mine", host="h.example", extra=json.dumps({"project_id": 0.0}))
+    with pytest.raises(ModelArtsConfigurationError, match=r"^project_id of connection 'mine' is 0\.0, .*__extra__"):
+        connection.read(found, found.extra_dejson, Overrides())
+
+
+@both
+def test_a_template_that_nobody_rendered_is_no_connection(read: Callable[..., Settings]) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^modelarts_conn_id is .*nobody has rendered"):
+        read(modelarts_conn_id="{{ params.connection }}")
+
+
+def described(access_key: str) -> str:
+    found = {"conn_type": "modelarts", "host": "modelarts.example.com", "login": access_key, "password": "SK"}
+    return json.dumps({**found, "extra": json.dumps({"project_id": PROJECT.rpartition("/")[2]})})
+
+
+#: What a store of connections can answer with while it is written to, or out of order.
+BROKEN_STORES = {
+    "missing": None,
+    "half-written": described("NEWKEY")[:40],
+    "half-written extras": json.dumps({**json.loads(described("NEWKEY")), "extra": '{"project_id": '}),
+    "a field missing": json.dumps({**json.loads(described("NEWKEY")), "password": None}),
+    "not a connection": "[]",
+}
+
+
+class Store:
+    """Where Airflow keeps the connection: it is broken when the service first refuses, and whole 8 seconds later."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, broken: str | None, *, whole_after: float = 8.0) -> None:
+        self._set = lambda value: (
+            monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", value)
+            if value is not None
+            else monkeypatch.delenv("AIRFLOW_CONN_MODELARTS_DEFAULT")
+        )
+        self._broken = broken
+        self._whole_after = whole_after
+        self.slept = 0.0
+        self._set(described("OLDKEY"))
+
+    def answer(self, request: Any, context: Any) -> dict[str, Any]:
+        if "Access=NEWKEY" in request.headers["Authorization"]:
+            return {"task_id": "abc", "status": 2}
+        self._set(self._broken)
+        context.status_code = 401
+        return {"error_code": "APIGW.0301"}
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        if self.slept >= self._whole_after:
+            self._set(described("NEWKEY"))
+
+
+@pytest.mark.parametrize("broken", BROKEN_STORES.values(), ids=BROKEN_STORES)
+def test_a_worker_waits_for_a_store_that_is_out_of_order_when_a_key_is_refused(
+    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch, broken: str | None
+) -> None:
+    store = Store(monkeypatch, broken)
+    monkeypatch.setattr("time.sleep", store.sleep)
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=store.answer)
+    assert ModelArtsHook(retries=RetryPolicy(attempts=1)).describe_processor_task("abc").status == 2
+    assert 8 <= store.slept < 60
+
+
+@pytest.mark.parametrize("broken", BROKEN_STORES.values(), ids=BROKEN_STORES)
+def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refused(
+    monkeypatch: pytest.MonkeyPatch, broken: str | None
+) -> None:
+    store = Store(monkeypatch, broken)
+
+    async def sleep(seconds: float) -> None:
+        store.sleep(seconds)
+
+    async def exchange(driver: AsyncDriver, request: Request) -> Response:
+        """Answer in the place of the socket."""
+        context = SimpleNamespace(status_code=200)
+        body = store.answer(request, context)
+        return Response(context.status_code, {}, json.dumps(body).encode())
+
+    monkeypatch.setattr(AsyncDriver, "_exchange", exchange)
+    monkeypatch.setattr("airflow_modelarts.transport.asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+
+    async def run() -> int | None:
+        async with ModelArtsAsyncHook(retries=RetryPolicy(attempts=1)) as hook:
+            return (await hook.describe_processor_task("abc")).status
+
+    assert asyncio.run(run()) == 2
+    assert 8 <= store.slept < 60
+
+
+def test_a_connection_that_never_was_is_not_waited_for(pauses: list[float]) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match="is not there"):
+        ModelArtsHook("not_there").describe_processor_task("abc")
+    assert pauses == []
+
+
+def test_a_connection_that_was_deleted_is_told_after_a_minute(
+    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(monkeypatch, None, whole_after=1e9)
+    monkeypatch.setattr("time.sleep", store.sleep)
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=store.answer)
+    with pytest.raises(ModelArtsConfigurationError, match="is not there"):
+        ModelArtsHook().describe_processor_task("abc")
+    assert 30 <= store.slept <= 60
+
+
+def iam_user(server: EmulatorServer, **extra: Any) -> str:
+    """Return the connection of the emulator's IAM user."""
+    found = json.loads(server.airflow_connection())
+    extras = {**found["extra"], "auth": "password", "domain_name": accounts.DOMAIN_NAME, **extra}
+    return json.dumps({**found, "login": accounts.USER_NAME, "password": accounts.PASSWORD, "extra": extras})
+
+
+def count_on_a_worker() -> int:
+    with ModelArtsHook(retries=RetryPolicy(attempts=1)) as hook:
+        return len(list(hook.list_processor_tasks()))
+
+
+def count_in_a_triggerer() -> int:
+    async def count() -> int:
+        async with ModelArtsAsyncHook(retries=RetryPolicy(attempts=1)) as hook:
+            return len([task async for task in hook.list_processor_tasks()])
+
+    return asyncio.run(count())
+
+
+in_both = pytest.mark.parametrize("count", [count_on_a_worker, count_in_a_triggerer], ids=["worker", "triggerer"])
+
+
+@in_both
+@pytest.mark.parametrize("size", [8 * 1024, 100 * 1024])
+def test_the_emulators_tokens_can_be_large(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int], size: int
+) -> None:
+    monkeypatch.setattr(accounts, "TOKEN_BYTES", size)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", iam_user(emulator))
+    assert count() == 0
+
+
+@in_both
+def test_a_project_name_of_another_project_is_told(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
+) -> None:
+    wrong = iam_user(emulator, project_name=accounts.OTHER_PROJECT_NAME)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", wrong)
+    with pytest.raises(ModelArtsConfigurationError, match=f"is the project {accounts.OTHER_PROJECT_ID}"):
+        count()
+
+
+@in_both
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ({"project_name": "no-such-project"}, "project_name 'no-such-project'"),
+        ({"domain_name": "no-such-domain"}, "domain_name 'no-such-domain'"),
+        ({"project_id": accounts.PROJECT_NAME}, f"project_id '{accounts.PROJECT_NAME}' looks like a project's name"),
+        ({"project_id": "f" * 32}, f"project_id '{'f' * 32}' .32 hex digits"),
+    ],
+)
+def test_what_iam_refuses_is_named(
+    emulator: EmulatorServer,
+    monkeypatch: pytest.MonkeyPatch,
+    count: Callable[[], int],
+    extra: dict[str, str],
+    named: str,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", iam_user(emulator, **extra))
+    with pytest.raises(ModelArtsAuthenticationError, match=named):
+        count()
+
+
+@in_both
+def test_a_project_name_in_the_place_of_the_id_is_told(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
+) -> None:
+    found = json.loads(emulator.airflow_connection())
+    found["extra"]["project_id"] = "eu-de_project"
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(found))
+    with pytest.raises(ModelArtsConfigurationError, match="'eu-de_project' looks like a project's name"):
+        count()
+
+
+def test_hooks_of_one_connection_share_its_rate_whatever_their_project(set_connection: Callable[..., None]) -> None:
+    def limiter_of(**how: Any) -> Any:
+        return ModelArtsHook(**how).get_conn().client.limiter
+
+    async def limiter_in_a_triggerer() -> Any:
+        async with ModelArtsAsyncHook(project_id="another") as hook:
+            return (await hook._driver.settings()).client.limiter
+
+    assert limiter_of() is limiter_of(project_id="another") is asyncio.run(limiter_in_a_triggerer())
+    assert limiter_of() is not limiter_of(endpoint="https://elsewhere.example.com")
+    before = limiter_of()
+    set_connection(password="rotated")
+    assert limiter_of() is before
+
+
+def test_a_twin_shares_the_rate_but_no_turn(requests_mock: Mocker, pauses: list[float]) -> None:
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", [{"status_code": 429}, {"json": {"task_id": "abc"}}])
+    hook = ModelArtsHook()
+    hook.describe_processor_task("abc")
+    limiter = hook.get_conn().client.limiter
+    other = hook.clone(RetryPolicy(attempts=1)).get_conn().client.limiter
+    assert limiter is not None
+    assert other is not None
+    assert other is not limiter
+    assert other.rate == limiter.rate < 2
+
+
+def test_a_worker_paces_its_requests_once_it_was_throttled(requests_mock: Mocker, pauses: list[float]) -> None:
+    requests_mock.get(f"{PROJECT}/processor-tasks/abc", [{"status_code": 429}, *[{"json": {"task_id": "abc"}}] * 4])
+    ModelArtsHook().describe_processor_task("abc")
+    paused = len(pauses)
+    for _ in range(3):
+        ModelArtsHook().describe_processor_task("abc")
+    assert len(pauses) == paused + 3
+    assert min(pauses[paused:]) > 0.5

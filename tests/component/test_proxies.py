@@ -1,0 +1,211 @@
+"""Both drivers behind a proxy that the environment names: what has reached the service, and what is nobody's outage."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsTransientError
+from airflow_modelarts.api.retry import RetryPolicy
+from tests.component.test_drivers import (
+    DESCRIBE,
+    ONCE,
+    Carry,
+    Server,
+    call_asynchronously,
+    call_synchronously,
+    read_request,
+)
+from tests.support.certificates import write_certificate
+
+THREE_TIMES = RetryPolicy(attempts=3, initial_delay=0.01)
+CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
+#: Where the proxy would connect to; nobody is there.
+SERVICE = "127.0.0.1:1"
+
+
+class Proxy(Server):
+    """
+    A proxy that takes what is sent through it and then hangs up, or refuses every tunnel.
+
+    :param tls: with which it answers in the service's place; without, it refuses.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls_of_the_service = tls
+        super().__init__(self._tunnel)
+        self.address = f"127.0.0.1:{self.port}"
+
+    def _tunnel(self, connection: socket.socket, first: bytes) -> None:
+        if self._tls_of_the_service is None or not first.startswith(b"CONNECT"):
+            connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            return
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        with self._tls_of_the_service.wrap_socket(connection, server_side=True) as tunnel:
+            self.requests.append(read_request(tunnel))
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[..., Proxy]]:
+    proxies: list[Proxy] = []
+
+    def start(*arguments: Any) -> Proxy:
+        proxies.append(Proxy(*arguments))
+        return proxies[-1]
+
+    yield start
+    for each in proxies:
+        each.close()
+
+
+@pytest.fixture(params=[call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
+def carry_out(request: pytest.FixtureRequest) -> Carry:
+    carry: Carry = request.param
+    return carry
+
+
+@pytest.fixture(autouse=True)
+def service(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
+    """Point the connection at the service, and return the TLS context of who stands in for it."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    file, key_file = write_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key_file)
+    set_connection(host=SERVICE, extra={"verify": str(file)})
+    return context
+
+
+def test_a_post_whose_answer_a_proxy_loses_is_sent_once(
+    proxy: Callable[..., Proxy], service: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    """It may be a paid job by then."""
+    losing = proxy(service)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{losing.address}")
+    with pytest.raises(ModelArtsTransientError) as caught:
+        carry_out(CREATE, THREE_TIMES)
+    assert [request.split()[0] for request in losing.requests] == [b"CONNECT", b"POST"]
+    assert caught.value.outcome_unknown
+
+
+def test_a_proxy_that_refuses_the_tunnel_is_known_not_to_have_reached_the_service(
+    proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    refusing = proxy()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{refusing.address}")
+    with pytest.raises(ModelArtsTransientError, match=r"the proxy answered HTTP 407") as caught:
+        carry_out(CREATE, THREE_TIMES)
+    assert len(refusing.requests) == 3
+    assert not caught.value.outcome_unknown
+
+
+def test_a_proxy_that_refuses_the_connection_is_known_not_to_have_reached_the_service(
+    monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    with pytest.raises(ModelArtsTransientError, match="Connect") as caught:
+        carry_out(CREATE, THREE_TIMES)
+    assert not caught.value.outcome_unknown
+
+
+def test_a_proxy_whose_name_does_not_exist_is_told_from_the_host(
+    monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    def resolve(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "no luck with that name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
+    with pytest.raises(ModelArtsConfigurationError, match="the host name of the proxy that HTTPS_PROXY") as caught:
+        carry_out(DESCRIBE, ONCE)
+    assert "does not resolve: check its spelling" not in str(caught.value)
+
+
+def test_a_proxy_for_plain_http_that_is_named_as_one_for_https_is_told(
+    proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    class Plain(Proxy):
+        def _tunnel(self, connection: socket.socket, first: bytes) -> None:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    plain = Plain()
+    plain._until = b"\x16\x03"
+    monkeypatch.setenv("HTTPS_PROXY", f"https://{plain.address}")
+    try:
+        with pytest.raises(ModelArtsConfigurationError, match=r"the proxy in the environment.*begin with http://"):
+            carry_out(DESCRIBE, ONCE)
+    finally:
+        plain.close()
+
+
+def test_a_proxy_can_be_named_without_a_scheme(
+    proxy: Callable[..., Proxy], service: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    found = proxy(service)
+    monkeypatch.setenv("HTTPS_PROXY", found.address)
+    with pytest.raises(ModelArtsTransientError):
+        carry_out(DESCRIBE, ONCE)
+    assert [request.split()[0] for request in found.requests] == [b"CONNECT", b"GET"]
+
+
+def test_plain_http_to_this_machine_goes_through_no_proxy(
+    proxy: Callable[..., Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+    set_connection: Callable[..., None],
+    carry_out: Carry,
+) -> None:
+    """A proxy would look for the service, or for the metadata service, on its own machine."""
+    asked = proxy()
+    monkeypatch.setenv("HTTP_PROXY", f"http://{asked.address}")
+    monkeypatch.setenv("http_proxy", f"http://{asked.address}")
+    monkeypatch.setenv("ALL_PROXY", f"http://{asked.address}")
+    set_connection(host=f"http://{SERVICE}")
+    with pytest.raises(ModelArtsTransientError, match="Connect"):
+        carry_out(DESCRIBE, ONCE)
+    assert not asked.requests
+
+
+@pytest.mark.parametrize("named", ["socks5://127.0.0.1:1", "SOCKS5h://user:fake-secret@127.0.0.1:1", "ftp://proxy"])
+def test_a_kind_of_proxy_that_is_not_supported_is_a_setting_to_change(
+    monkeypatch: pytest.MonkeyPatch, carry_out: Carry, named: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", named)
+    with pytest.raises(ModelArtsConfigurationError, match=r"an http or https proxy.*NO_PROXY") as caught:
+        carry_out(DESCRIBE, THREE_TIMES)
+    assert "fake-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["http://[bad", "http://127.0.0.1:x", "http://", "http://user:fake-secret@:80"])
+def test_a_proxy_that_is_no_url_is_a_setting_to_change(
+    monkeypatch: pytest.MonkeyPatch, carry_out: Carry, named: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", named)
+    with pytest.raises(ModelArtsConfigurationError, match="HTTPS_PROXY") as caught:
+        carry_out(DESCRIBE, THREE_TIMES)
+    assert "fake-secret" not in str(caught.value)
+
+
+def test_a_proxy_whose_name_nobody_can_look_up_is_named_as_a_suspect(
+    monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy..example.com:3128")
+    with pytest.raises(ModelArtsConfigurationError, match=r"of the proxy.*the host name is not valid"):
+        carry_out(DESCRIBE, ONCE)
+
+
+def test_an_exempted_host_is_called_without_the_proxy(
+    proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
+) -> None:
+    asked = proxy()
+    monkeypatch.setenv("HTTPS_PROXY", asked.address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(ModelArtsTransientError, match="Connect"):
+        carry_out(DESCRIBE, ONCE)
+    assert not asked.requests

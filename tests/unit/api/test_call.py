@@ -1,0 +1,832 @@
+"""A whole call: authorization and its renewal, the connection read again, attempts, and paging."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_modelarts.api import models, operations
+from airflow_modelarts.api.client import ClientConfig, call, pages
+from airflow_modelarts.api.credentials import (
+    AccessKey,
+    Credentials,
+    InstanceAgency,
+    PasswordToken,
+    StaticToken,
+    TokenCache,
+)
+from airflow_modelarts.api.errors import (
+    ModelArtsAuthenticationError,
+    ModelArtsConfigurationError,
+    ModelArtsNotFoundError,
+    ModelArtsRequestError,
+    ModelArtsThrottledError,
+    ModelArtsTransientError,
+)
+from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Response
+from airflow_modelarts.api.models import Empty, ProcessorTask
+from airflow_modelarts.api.operations import Page
+from tests.support.playing import (
+    ACCESS_KEY,
+    BROKEN,
+    ENDPOINT,
+    FIVE_TIMES,
+    NOON,
+    ONCE,
+    PROJECT_ID,
+    REFUSED_CONNECTION,
+    SECRET_KEY,
+    TIMEOUT,
+    UNKNOWN_NAME,
+    Answer,
+    Clock,
+    Played,
+    answer,
+    client,
+    play,
+    refuse,
+)
+
+DESCRIBE = operations.describe_processor_task("abc")
+DELETE = operations.delete_processor_task("abc")
+CREATE = operations.create_processor_task(name="n", template={"id": "t"}, data_source={"type": "OBS"})
+TASK = answer({"task_id": "abc", "status": 1})
+
+USER = PasswordToken("https://iam.example", "user", "the-password", "domain")
+OTHER_KEY = AccessKey("AK2", "another-secret-key")
+
+
+def token(name: str = "T1") -> Response:
+    """Answer as IAM does, with a token for a day."""
+    return answer({"token": {"expires_at": "2026-02-01T12:00:00.000000Z"}}, 201, x_subject_token=name)
+
+
+def describe(*answers: Answer, clients: tuple[ClientConfig, ...]) -> Played[ProcessorTask]:
+    return play(call(DESCRIBE, ONCE), answers, clients=clients)
+
+
+def test_a_call_first_asks_for_the_connection() -> None:
+    assert next(call(DESCRIBE, ONCE)) == ReadConnection()
+
+
+def test_a_call_returns_the_parsed_answer() -> None:
+    assert describe(TASK, clients=(client(),)).value == ProcessorTask(task_id="abc", status=1)
+
+
+def test_a_call_goes_to_the_project_at_the_endpoint() -> None:
+    assert describe(TASK, clients=(client(),)).requests[0].url == f"{ENDPOINT}/v2/{PROJECT_ID}/processor-tasks/abc"
+
+
+def test_a_project_id_is_one_path_segment() -> None:
+    played = describe(TASK, clients=(client(project_id="../ü"),))
+    assert played.requests[0].url == f"{ENDPOINT}/v2/..%2F%C3%BC/processor-tasks/abc"
+
+
+def test_a_call_sends_the_operations_method_query_and_body() -> None:
+    played = play(call(CREATE, ONCE), [answer({"task_id": "t"})], clients=[client()])
+    assert (played.requests[0].method, played.requests[0].body) == ("POST", CREATE.body)
+
+
+def test_a_call_says_that_it_speaks_json() -> None:
+    headers = describe(TASK, clients=(client(),)).requests[0].headers
+    assert (headers["Accept"], headers["Content-Type"]) == ("application/json", "application/json")
+
+
+def test_an_access_key_signs_the_request_for_its_project() -> None:
+    headers = describe(TASK, clients=(client(),)).requests[0].headers
+    assert headers["Authorization"].startswith("SDK-HMAC-SHA256 Access=AK, ")
+    assert headers["X-Project-Id"] == PROJECT_ID
+
+
+def test_a_token_is_sent_as_it_is() -> None:
+    assert describe(TASK, clients=(client(StaticToken("T")),)).requests[0].headers["X-Auth-Token"] == "T"
+
+
+def test_every_attempt_is_signed_anew_with_the_time_it_is_made_at() -> None:
+    clock = Clock()
+    flow = call(DESCRIBE, FIVE_TIMES)
+    played = play(flow, [TIMEOUT, refuse(503), TASK], clients=[client(clock=clock)], clock=clock)
+    assert [request.headers["X-Sdk-Date"] for request in played.requests] == [
+        "20260131T120000Z",
+        "20260131T120002Z",
+        "20260131T120005Z",
+    ]
+    assert len({request.headers["Authorization"] for request in played.requests}) == 3
+
+
+def test_a_call_is_as_patient_as_its_retries() -> None:
+    played = play(call(DESCRIBE, FIVE_TIMES), [refuse(503)] * 5, clients=[client()])
+    assert played.pauses == [1, 2, 4, 8]
+
+
+def test_a_call_draws_its_pauses_from_the_clients_random_source() -> None:
+    played = play(call(DESCRIBE, FIVE_TIMES), [refuse(503), TASK], clients=[client(random=lambda: 0.25)])
+    assert played.pauses == [0.25]
+
+
+@pytest.mark.parametrize("credentials", [ACCESS_KEY, StaticToken("T")], ids=["key", "token"])
+def test_refused_static_credentials_are_not_sent_again_unless_the_connection_changed(credentials: Credentials) -> None:
+    one = client(credentials)
+    played = describe(refuse(401), clients=(one, one))
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+    assert len(played.requests) == 1
+
+
+def test_the_connection_is_read_again_with_the_client_that_was_refused() -> None:
+    one = client()
+    assert describe(refuse(401), clients=(one, one)).readings == [ReadConnection(), ReadConnection(refused=one)]
+
+
+def test_a_connection_read_again_unchanged_is_equal_though_its_clock_and_cache_are_others() -> None:
+    played = describe(refuse(401), clients=(client(), client(cache=TokenCache(), clock=Clock(NOON + 1))))
+    assert len(played.requests) == 1
+
+
+def test_a_rotated_key_succeeds() -> None:
+    played = describe(refuse(401), TASK, clients=(client(), client(OTHER_KEY)))
+    assert played.value == ProcessorTask(task_id="abc", status=1)
+    assert "Access=AK2," in played.requests[1].headers["Authorization"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"endpoint": "https://new.example"}, {"project_id": "f" * 32}], ids=["endpoint", "project"]
+)
+def test_a_connection_that_changed_otherwise_is_tried_too(change: dict[str, Any]) -> None:
+    assert describe(refuse(401), TASK, clients=(client(), replace(client(), **change))).value
+
+
+def test_a_rotated_key_that_is_refused_as_well_is_the_end() -> None:
+    played = describe(refuse(401), refuse(401), clients=(client(), client(OTHER_KEY)))
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+    assert len(played.readings) == 2
+
+
+@pytest.mark.parametrize("refusal", [refuse(403), refuse(400, "ModelArts.0204")], ids=["403", "token without project"])
+def test_credentials_without_permission_get_one_reading_of_the_connection(refusal: Response) -> None:
+    one = client()
+    assert len(describe(refusal, clients=(one, one)).readings) == 2
+
+
+@pytest.mark.parametrize("refusal", [refuse(404), refuse(400), refuse(429), refuse(500), TIMEOUT, REFUSED_CONNECTION])
+def test_the_connection_is_read_once_where_the_credentials_were_not_refused(refusal: Answer) -> None:
+    assert len(describe(refusal, clients=(client(),)).readings) == 1
+
+
+def test_a_token_is_obtained_and_used() -> None:
+    played = describe(token("T1"), TASK, clients=(client(USER),))
+    assert played.requests[0].url == "https://iam.example/v3/auth/tokens"
+    assert played.requests[1].headers["X-Auth-Token"] == "T1"
+
+
+def test_a_token_is_used_again_by_the_next_call() -> None:
+    one = client(USER)
+    describe(token("T1"), TASK, clients=(one,))
+    assert describe(TASK, clients=(one,)).requests[0].headers["X-Auth-Token"] == "T1"
+
+
+def test_a_refused_token_is_renewed_and_the_call_succeeds() -> None:
+    played = describe(token("T1"), refuse(401), token("T2"), TASK, clients=(client(USER),))
+    assert played.value
+    assert [request.headers.get("X-Auth-Token") for request in played.requests] == [None, "T1", None, "T2"]
+
+
+def test_a_renewed_token_is_the_one_that_the_next_call_uses() -> None:
+    one = client(USER)
+    describe(token("T1"), refuse(401), token("T2"), TASK, clients=(one,))
+    assert describe(TASK, clients=(one,)).requests[0].headers["X-Auth-Token"] == "T2"
+
+
+def test_a_token_is_renewed_once_then_the_connection_is_read_once_then_it_is_the_end() -> None:
+    one = client(USER)
+    played = describe(token("T1"), refuse(401), token("T2"), refuse(401), clients=(one, one))
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+    assert [type(step) for step in played.steps] == [ReadConnection, *[Request] * 4, ReadConnection]
+
+
+def test_a_changed_password_is_found_in_the_connection() -> None:
+    changed = client(replace(USER, password="new"))
+    refused = [token("T1"), refuse(401), refuse(401)]
+    played = describe(*refused, token("T2"), TASK, clients=(client(USER), changed))
+    assert played.value
+    assert json.loads(played.requests[3].body)["auth"]["identity"]["password"]["user"]["password"] == "new"
+
+
+def test_a_password_that_is_refused_at_once_gets_one_reading_of_the_connection() -> None:
+    one = client(USER)
+    played = describe(refuse(401), clients=(one, one))
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+    assert len(played.readings) == 2
+
+
+def test_a_token_without_permission_is_not_renewed() -> None:
+    one = client(USER)
+    assert len(describe(token("T1"), refuse(403), clients=(one, one)).requests) == 2
+
+
+def test_a_token_that_comes_back_the_same_is_not_sent_again() -> None:
+    one = client(USER)
+    assert len(describe(token("T1"), refuse(401), token("T1"), clients=(one, one)).requests) == 3
+
+
+def test_an_iam_that_is_out_of_order_is_a_temporary_error() -> None:
+    assert describe(refuse(503), clients=(client(USER),)).refusal.temporary
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [refuse(404), refuse(405), refuse(400), refuse(302), UNKNOWN_NAME],
+    ids=["404", "405", "400", "302", "name"],
+)
+def test_a_wrong_iam_endpoint_is_a_setting_to_change_and_not_a_missing_task(answered: Answer) -> None:
+    error = describe(answered, clients=(client(USER),)).refusal
+    assert isinstance(error, ModelArtsConfigurationError)
+    assert "iam_endpoint" in str(error)
+
+
+def test_a_creation_that_was_refused_for_its_token_is_sent_again_with_the_new_one() -> None:
+    played = play(
+        call(CREATE, ONCE),
+        [token("T1"), refuse(401), token("T2"), answer({"task_id": "t"})],
+        clients=[client(USER)],
+    )
+    assert played.value == models.CreatedTask(task_id="t")
+
+
+def test_an_error_quotes_neither_the_secret_key_nor_the_token() -> None:
+    said = f"{SECRET_KEY} and T0KEN"
+    by_key = describe(refuse(400, "ModelArts.0101", said), clients=(client(),)).refusal
+    by_token = describe(refuse(400, "ModelArts.0101", said), clients=(client(StaticToken("T0KEN")),)).refusal
+    assert SECRET_KEY not in str(by_key)
+    assert "T0KEN" not in str(by_token)
+
+
+def test_an_error_quotes_no_token_that_was_obtained() -> None:
+    played = describe(token("T0KEN"), refuse(400, "ModelArts.0101", "T0KEN"), clients=(client(USER),))
+    assert "T0KEN" not in str(played.refusal)
+
+
+def test_an_error_without_an_answer_names_the_address_of_the_service() -> None:
+    assert ENDPOINT in str(describe(REFUSED_CONNECTION, clients=(client(),)).refusal)
+
+
+def test_a_client_shows_no_secret() -> None:
+    shown = repr(client()) + repr(client(USER)) + repr(client(StaticToken("T0KEN")))
+    assert not any(secret in shown for secret in (SECRET_KEY, "the-password", "T0KEN"))
+
+
+@pytest.mark.parametrize("not_found", [refuse(404, "ModelArts.4700"), refuse(400, "ModelArts.4700"), refuse(404)])
+@pytest.mark.parametrize(
+    "ambiguous",
+    [[TIMEOUT], [BROKEN], [refuse(502)], [Response(200, {}, b"<html>")], [TIMEOUT, refuse(429)]],
+    ids=["timeout", "broken", "502", "unreadable", "timeout then throttled"],
+)
+def test_not_found_after_an_ambiguous_deletion_counts_as_done(ambiguous: list[Answer], not_found: Response) -> None:
+    assert play(call(DELETE, FIVE_TIMES), [*ambiguous, not_found], clients=[client()]).value == Empty()
+
+
+@pytest.mark.parametrize("before", [[], [refuse(429)], [REFUSED_CONNECTION]], ids=["first", "throttled", "not sent"])
+def test_not_found_is_raised_where_no_attempt_can_have_deleted_it(before: list[Answer]) -> None:
+    played = play(call(DELETE, FIVE_TIMES), [*before, refuse(404)], clients=[client()])
+    assert isinstance(played.refusal, ModelArtsNotFoundError)
+
+
+def test_not_found_after_an_ambiguous_reading_is_raised() -> None:
+    played = play(call(DESCRIBE, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()])
+    assert isinstance(played.refusal, ModelArtsNotFoundError)
+
+
+def test_not_found_after_an_ambiguous_stop_is_raised() -> None:
+    stop = operations.stop_processor_task_version("t", "v")
+    played = play(call(stop, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()])
+    assert isinstance(played.refusal, ModelArtsNotFoundError)
+
+
+def test_a_deleted_version_counts_as_done_as_well() -> None:
+    delete = operations.delete_processor_task_version("t", "v")
+    assert play(call(delete, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()]).value == Empty()
+
+
+def test_not_found_counts_as_done_though_the_token_was_renewed_after_the_ambiguous_deletion() -> None:
+    answers: list[Answer] = [token("T1"), TIMEOUT, refuse(401), token("T2"), refuse(404)]
+    assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER)]).value == Empty()
+
+
+def test_not_found_counts_as_done_though_the_key_was_rotated_after_the_ambiguous_deletion() -> None:
+    answers: list[Answer] = [TIMEOUT, refuse(401), refuse(404)]
+    played = play(call(DELETE, FIVE_TIMES), answers, clients=[client(), client(OTHER_KEY)])
+    assert played.value == Empty()
+
+
+def test_not_found_counts_as_done_though_the_password_was_rotated_after_the_ambiguous_deletion() -> None:
+    answers: list[Answer] = [token("T1"), TIMEOUT, refuse(401), refuse(401), token("T2"), refuse(404)]
+    changed = client(replace(USER, password="new"))
+    assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER), changed]).value == Empty()
+
+
+def test_an_ambiguous_deletion_may_have_happened_though_it_ended_for_want_of_a_token() -> None:
+    answers: list[Answer] = [token("T1"), TIMEOUT, refuse(401), *[refuse(503)] * 5]
+    assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER)]).refusal.outcome_unknown
+
+
+@pytest.mark.parametrize("status", [500, 503, 504])
+@pytest.mark.parametrize("ambiguous", [refuse(504), TIMEOUT], ids=["504", "timeout"])
+def test_a_server_error_that_names_a_missing_task_never_counts_as_deleted(ambiguous: Answer, status: int) -> None:
+    gateway = refuse(status, "ModelArts.4700", "Unavailable gateway.")
+    played = play(call(DELETE, FIVE_TIMES), [ambiguous, *[gateway] * 4], clients=client())
+    assert isinstance(played.refusal, ModelArtsTransientError)
+
+
+def test_a_page_that_is_not_found_never_counts_as_deleted() -> None:
+    page = Response(404, {"content-type": "text/html"}, b"<html>404</html>")
+    played = play(call(DELETE, FIVE_TIMES), [refuse(504), page], clients=client())
+    assert isinstance(played.refusal, ModelArtsConfigurationError)
+
+
+def test_a_server_error_that_names_a_missing_task_does_not_end_a_reading() -> None:
+    answers = [refuse(503, "ModelArts.4700"), answer({"task_id": "abc", "status": 2})]
+    played = play(call(DESCRIBE, FIVE_TIMES), answers, clients=client())
+    assert played.value is not None
+    assert played.value.status == 2
+
+
+REFUSED_TOKEN = [
+    refuse(401),
+    refuse(403, "ModelArts.0203"),
+    refuse(403, "ModelArts.0206"),
+    refuse(401, "ModelArts.0202"),
+    refuse(401, "ModelArts.4127"),
+    refuse(401, "APIGW.0301"),
+    refuse(401, "APIGW.0307"),
+    refuse(403, "APIGW.0307"),
+    refuse(403, "ModelArts.4127"),
+    answer({"error": {"code": 401, "message": "no", "title": "Unauthorized"}}, 401),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSED_TOKEN, ids=lambda refusal: f"{refusal.status} {refusal.body[:40]!r}")
+def test_a_token_that_is_refused_is_renewed_once_whatever_the_status(refusal: Response) -> None:
+    renewed = play(call(DESCRIBE, ONCE), [token(), refusal, token("T2"), TASK], clients=client(USER))
+    assert renewed.value is not None
+    in_vain = play(call(DESCRIBE, ONCE), [token(), refusal, token("T2"), refusal], clients=[client(USER)] * 2)
+    assert isinstance(in_vain.refusal, ModelArtsAuthenticationError)
+
+
+@pytest.mark.parametrize("code", ["ModelArts.0203", "ModelArts.0206"])
+def test_a_static_token_that_is_refused_leads_to_the_connection(code: str) -> None:
+    clients = [client(StaticToken("old")), client(StaticToken("new"))]
+    played = play(call(DESCRIBE, ONCE), [refuse(403, code), TASK], clients=clients)
+    assert [request.headers["X-Auth-Token"] for request in played.requests] == ["old", "new"]
+
+
+@pytest.mark.parametrize(
+    "code", [None, "ModelArts.0108", "ModelArts.4310", "ModelArts.4336", "APIGW.0302", "ModelArts.0112"]
+)
+def test_a_right_that_is_missing_renews_nothing(code: str | None) -> None:
+    played = play(call(DESCRIBE, ONCE), [token(), refuse(403, code)], clients=[client(USER)] * 2)
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+    assert not played.refusal.asks_for_new_credentials
+
+
+@pytest.mark.parametrize("code", ["ModelArts.4750", "ModelArts.4826"])
+def test_a_fault_of_the_input_that_comes_as_401_renews_nothing(code: str) -> None:
+    played = play(call(DESCRIBE, ONCE), [token(), refuse(401, code)], clients=client(USER))
+    assert isinstance(played.refusal, ModelArtsRequestError)
+
+
+def test_an_answer_about_another_task_is_asked_for_again() -> None:
+    other, this = (answer({"task_id": one, "status": 2}) for one in ("other", "abc"))
+    played = play(call(DESCRIBE, FIVE_TIMES), [other, this], clients=client())
+    assert played.value is not None
+    assert played.value.task_id == "abc"
+    lasting = play(call(DESCRIBE, ONCE), [other], clients=client()).refusal
+    assert isinstance(lasting, ModelArtsTransientError)
+    assert "is about another one" in str(lasting)
+
+
+@pytest.mark.parametrize(
+    "other", [{"task_version_id": "w"}, {"task_id": "u"}, {"task_id": "u", "task_version_id": "v"}]
+)
+def test_an_answer_about_another_version_is_asked_for_again(other: dict[str, str]) -> None:
+    answers = [answer({**other, "status": 2}), answer({"task_version_id": "v", "task_id": "t", "status": 1})]
+    played = play(call(operations.describe_processor_task_version("t", "v"), FIVE_TIMES), answers, clients=client())
+    assert played.value is not None
+    assert played.value.status == 1
+
+
+def test_a_version_need_not_name_itself() -> None:
+    played = play(
+        call(operations.describe_processor_task_version("t", "v"), ONCE), [answer({"status": 4})], clients=client()
+    )
+    assert played.value is not None
+    assert played.value.status == 4
+
+
+def test_a_creation_whose_answer_was_lost_may_have_happened() -> None:
+    assert play(call(CREATE, FIVE_TIMES), [TIMEOUT], clients=[client()]).refusal.outcome_unknown
+
+
+def test_a_creation_that_did_not_leave_did_not_happen() -> None:
+    played = play(call(CREATE, FIVE_TIMES), [REFUSED_CONNECTION] * 5, clients=[client()])
+    assert not played.refusal.outcome_unknown
+
+
+def test_a_creation_for_which_no_token_could_be_had_did_not_happen() -> None:
+    played = play(call(CREATE, ONCE), [TIMEOUT], clients=[client(USER)])
+    assert isinstance(played.refusal, ModelArtsTransientError)
+    assert not played.refusal.outcome_unknown
+
+
+class Listed:
+    """A service's list of tasks, by page number, that can change between two answers."""
+
+    def __init__(self, ids: list[str], *, shift: Iterator[list[str]] | None = None, **extra: Any) -> None:
+        self.ids = ids
+        self.shift = shift
+        self.extra = extra
+        self.asked: list[int] = []
+
+    def __call__(self, request: Request) -> Response:
+        query = dict(parse_qsl(urlsplit(request.url).query))
+        limit, offset = int(query["limit"]), int(query["offset"])
+        self.asked.append(offset)
+        part = self.ids[offset * limit : (offset + 1) * limit]
+        content = {"count": len(self.ids), "tasks": [{"task_id": one} for one in part], **self.extra}
+        if self.shift is not None:
+            self.ids = next(self.shift, self.ids)
+        return answer({name: value for name, value in content.items() if value is not None})
+
+
+def read_all(service: Listed, limit: int = 3) -> Played[None]:
+    return play(pages(operations.list_processor_tasks(limit=limit), ONCE), service, clients=client(), at_most=400)
+
+
+def ids_of(played: Played[None]) -> list[str]:
+    return [task.task_id for page in played.pages for task in page.items]
+
+
+def numbered(count: int) -> list[str]:
+    return [f"t{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 20])
+def test_a_list_is_read_to_its_end(count: int) -> None:
+    assert ids_of(read_all(Listed(numbered(count)))) == numbered(count)
+
+
+def test_the_offset_is_a_page_number_that_steps_by_one_from_0() -> None:
+    service = Listed(numbered(8))
+    read_all(service)
+    assert service.asked == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("count", "said", "asked"),
+    [
+        (0, {}, 1),
+        (2, {}, 1),
+        (3, {}, 1),
+        (3, {"count": None}, 2),
+        (4, {"count": None}, 2),
+        (6, {"count": 6}, 2),
+        (6, {"count": 7}, 3),
+        (3, {"has_more": False, "count": 99}, 2),
+        (3, {"has_more": True, "count": 3}, 1),
+        (6, {"has_more": False}, 2),
+        (6, {"has_more": False, "count": None}, 3),
+        (7, {"has_more": False, "count": None}, 3),
+        (7, {"has_more": True, "count": None}, 3),
+        (7, {"has_more": "perhaps", "count": "many"}, 3),
+        (6, {"count": 0}, 3),
+        (6, {"count": -1}, 3),
+        (6, {"count": {}}, 3),
+        (6, {"count": "6"}, 2),
+        (6, {"count": 6.0}, 2),
+        (6, {"count": True}, 3),
+    ],
+    ids=str,
+)
+def test_no_more_pages_are_asked_for_than_the_answers_give_reason_to(
+    count: int, said: dict[str, Any], asked: int
+) -> None:
+    service = Listed(numbered(count), **said)
+    read_all(service)
+    assert len(service.asked) == asked
+
+
+def test_a_short_page_ends_a_list_whatever_its_count_says() -> None:
+    service = Listed(numbered(4), count=1000)
+    assert ids_of(read_all(service)) == numbered(4)
+    assert service.asked == [0, 1]
+
+
+def test_an_item_that_comes_twice_is_returned_once() -> None:
+    # Between the pages a task is created at the top, so that the last one of the first page comes again.
+    service = Listed(numbered(5), shift=iter([["new", *numbered(5)]]))
+    assert ids_of(read_all(service)) == numbered(5)
+
+
+@pytest.mark.parametrize("created", [1, 3, 4, 5, 6, 7, 30])
+def test_many_items_that_are_created_between_two_pages_do_not_end_the_list(created: int) -> None:
+    new = [f"new{number}" for number in range(created)]
+    service = Listed([*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]))
+    assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
+
+
+def test_a_service_that_always_counts_more_is_read_to_an_end() -> None:
+    numbers = itertools.count(100, 100)
+    turns = itertools.cycle(["abc", "def", "ghi"])
+
+    def stuck(request: Request) -> Response:
+        return answer({"count": next(numbers), "has_more": True, "tasks": [{"task_id": one} for one in next(turns)]})
+
+    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), at_most=50)
+    assert ids_of(played) == [*"abcdefghi"]
+    assert len(played.requests) == 7
+
+
+def test_an_item_that_comes_twice_on_one_page_is_returned_once() -> None:
+    assert ids_of(read_all(Listed(["a", "a", "b"]))) == ["a", "b"]
+
+
+def test_a_page_that_repeats_the_one_before_it_ends_the_list() -> None:
+    def stuck(request: Request) -> Response:
+        return answer({"tasks": [{"task_id": one} for one in "abc"]})
+
+    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client())
+    assert ids_of(played) == ["a", "b", "c"]
+    assert len(played.requests) == 2
+
+
+def test_a_page_that_repeats_the_one_before_it_but_for_what_changes_while_a_task_runs_ends_the_list() -> None:
+    seconds = itertools.count()
+
+    def stuck(request: Request) -> Response:
+        return answer({"tasks": [{"task_id": one, "duration_seconds": next(seconds)} for one in "abc"]})
+
+    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), at_most=50)
+    assert ids_of(played) == ["a", "b", "c"]
+
+
+def test_pages_that_repeat_each_other_in_turn_end_the_list() -> None:
+    turns = itertools.cycle(["abc", "def"])
+
+    def stuck(request: Request) -> Response:
+        return answer({"count": 99, "tasks": [{"task_id": one} for one in next(turns)]})
+
+    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), at_most=50)
+    assert ids_of(played) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_items_that_have_no_id_are_all_returned() -> None:
+    body = {"total": 2, "items": [{"label_en": "a"}, {"label_en": "b"}]}
+    played = play(pages(operations.list_processor_task_items(), ONCE), [answer(body)], clients=client())
+    assert [item.label_en for page in played.pages for item in page.items] == ["a", "b"]
+
+
+def test_a_page_says_what_the_service_said_about_the_whole() -> None:
+    body = {"count": 7, "has_more": False, "results": [{"sample_id": "s"}]}
+    flow = pages(operations.list_processor_task_version_results("t", "v"), ONCE)
+    page: Page[Any] = play(flow, [answer(body)], clients=client()).pages[0]
+    assert (page.count, page.has_more, len(page.items)) == (7, False, 1)
+
+
+def test_a_page_is_given_before_the_next_one_is_asked_for() -> None:
+    flow = pages(operations.list_processor_tasks(limit=1), ONCE)
+    assert flow.send(None) == ReadConnection()
+    assert isinstance(flow.send(client()), Request)
+    assert isinstance(flow.send(answer({"count": 2, "tasks": [{"task_id": "a"}]})), Page)
+    assert flow.send(None) == ReadConnection()
+
+
+def test_a_page_that_fails_is_tried_again_like_any_call() -> None:
+    first, second = (answer({"count": 2, "tasks": [{"task_id": one}]}) for one in "ab")
+    flow = pages(operations.list_processor_tasks(limit=1), FIVE_TIMES)
+    assert ids_of(play(flow, [first, TIMEOUT, refuse(503), second], clients=client())) == ["a", "b"]
+
+
+def test_a_page_that_fails_for_good_ends_the_list_with_its_error() -> None:
+    first = answer({"count": 2, "tasks": [{"task_id": "a"}]})
+    played = play(pages(operations.list_processor_tasks(limit=1), ONCE), [first, refuse(429)], clients=client())
+    assert isinstance(played.refusal, ModelArtsThrottledError)
+    assert ids_of(played) == ["a"]
+
+
+@pytest.mark.parametrize("has_more", [True, False, None, "x", 0])
+@pytest.mark.parametrize("counted", [True, False])
+def test_250_samples_arrive_whatever_has_more_says(has_more: Any, counted: bool) -> None:
+    def serve(request: Request) -> Response:
+        query = dict(parse_qsl(urlsplit(request.url).query))
+        limit, offset = int(query["limit"]), int(query["offset"])
+        numbers = range(250)[offset * limit : (offset + 1) * limit]
+        content = {"results": [{"sample_id": str(number)} for number in numbers], "has_more": has_more}
+        return answer(content | ({"count": 250} if counted else {}))
+
+    flow = pages(operations.list_processor_task_version_results("t", "v"), ONCE)
+    played: Played[None] = play(flow, serve, clients=client())
+    assert [one.sample_id for page in played.pages for one in page.items] == [str(number) for number in range(250)]
+    assert len(played.requests) == 3
+
+
+def test_a_count_that_grows_or_shrinks_while_a_list_is_read_is_taken_as_it_is_then() -> None:
+    service = Listed(numbered(6), shift=iter([numbered(6), numbered(8)]))
+    assert ids_of(read_all(service)) == numbered(6)
+    service = Listed(numbered(6), shift=iter([numbered(8)]))
+    assert ids_of(read_all(service)) == numbered(8)
+    service = Listed(numbered(9), shift=iter([numbered(6)]))
+    assert ids_of(read_all(service)) == numbered(6)
+
+
+@pytest.mark.parametrize("created", [4, 6])
+def test_a_full_page_of_known_items_does_not_end_a_list_without_a_count(created: int) -> None:
+    new = [f"new{number}" for number in range(created)]
+    service = Listed(
+        [*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]), count=None
+    )
+    assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
+
+
+ids = st.lists(st.integers(0, 30).map(str), max_size=25)
+unique_ids = st.lists(st.integers(0, 99).map(str), max_size=40, unique=True)
+counts = st.none() | st.integers(-1, 60)
+
+
+@settings(deadline=None, max_examples=100)
+@given(unique_ids, st.integers(1, 12), st.booleans(), st.booleans())
+def test_a_list_that_stands_still_is_returned_completely_and_in_order(
+    listed: list[str], limit: int, counted: bool, has_more: bool
+) -> None:
+    def serve(request: Request) -> Response:
+        offset = int(dict(parse_qsl(urlsplit(request.url).query))["offset"])
+        part, rest = listed[offset * limit : (offset + 1) * limit], listed[(offset + 1) * limit :]
+        content: dict[str, Any] = {"tasks": [{"task_id": one} for one in part]}
+        content |= {"count": len(listed)} if counted else {}
+        content |= {"has_more": bool(rest) is has_more}
+        return answer(content)
+
+    played = play(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client())
+    assert ids_of(played) == listed
+    assert len(played.requests) <= len(listed) // limit + 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(ids, min_size=1, max_size=8), st.integers(1, 12), counts, st.none() | st.booleans())
+@example([["1"], ["2"]], 1, None, True)
+def test_a_list_that_shifts_is_read_to_an_end_and_no_item_twice(
+    shifts: list[list[str]], limit: int, count: int | None, has_more: bool | None
+) -> None:
+    service = Listed(shifts[0], shift=iter(shifts[1:]), count=count, has_more=has_more)
+    returned = ids_of(read_all(service, limit))
+    assert len(returned) == len(set(returned))
+    assert set(returned) <= {one for shift in shifts for one in shift}
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(ids, min_size=1, max_size=6), st.integers(1, 6), counts, st.none() | st.booleans(), st.booleans())
+@example([["1", "2"], ["2", "1"]], 2, 99, None, False)
+def test_a_service_that_ignores_the_offset_is_read_to_an_end(
+    answers: list[list[str]], limit: int, count: int | None, has_more: bool | None, changing: bool
+) -> None:
+    turns = itertools.cycle(answers)
+    numbers = itertools.count()
+
+    def serve(request: Request) -> Response:
+        extra = {"duration_seconds": next(numbers)} if changing else {}
+        content = {"count": count, "has_more": has_more, "tasks": [{"task_id": one, **extra} for one in next(turns)]}
+        return answer(content)
+
+    played = play(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client(), at_most=200)
+    returned = ids_of(played)
+    assert len(returned) == len(set(returned))
+
+
+UNREAD = ConnectionReadError(ModelArtsConfigurationError("connection 'mine' is not there"))
+UNREADABLE = ConnectionReadError(RuntimeError("password=the-secret-key"))
+
+
+def read_again(*readings: ClientConfig | ConnectionReadError, answers: tuple[Answer, ...]) -> Played[ProcessorTask]:
+    return play(call(DESCRIBE, ONCE), answers, clients=(client(), *readings))
+
+
+@pytest.mark.parametrize("failure", [UNREAD, UNREADABLE], ids=["missing", "unreadable"])
+def test_a_connection_that_cannot_be_read_again_for_a_moment_is_waited_for(failure: ConnectionReadError) -> None:
+    played = read_again(*[failure] * 4, client(OTHER_KEY), answers=(refuse(401), TASK))
+    assert played.value
+    assert played.pauses == [1, 2, 4, 8]
+
+
+def test_a_connection_that_comes_back_as_it_was_ends_with_the_refusal() -> None:
+    played = read_again(UNREAD, client(), answers=(refuse(401),))
+    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+
+
+def test_a_connection_that_stays_away_is_the_end_after_a_minute() -> None:
+    played = read_again(*[UNREAD] * 7, answers=(refuse(401),))
+    assert played.refusal is UNREAD.error
+    assert sum(played.pauses) == 60
+
+
+def test_a_connection_is_waited_for_half_a_minute_at_least() -> None:
+    impatient = client(random=lambda: 0.0)
+    played = play(call(DESCRIBE, ONCE), (refuse(401),), clients=(impatient, *[UNREAD] * 7))
+    assert sum(played.pauses) == 30
+
+
+def test_a_backend_that_stays_out_of_order_is_no_verdict_and_its_words_are_not_quoted() -> None:
+    error = read_again(*[UNREADABLE] * 7, answers=(refuse(401),)).refusal
+    assert isinstance(error, ModelArtsTransientError)
+    assert "could not be read again (RuntimeError)" in str(error)
+    assert SECRET_KEY not in str(error)
+
+
+def test_that_the_outcome_of_a_post_is_unknown_outlasts_a_connection_that_cannot_be_read() -> None:
+    played = play(call(DELETE, FIVE_TIMES), [TIMEOUT, refuse(401)], clients=(client(), *[UNREAD] * 7))
+    assert played.refusal.outcome_unknown
+
+
+@pytest.mark.parametrize(
+    "refusal", [refuse(401), refuse(403), refuse(404), refuse(400, "ModelArts.0210"), refuse(404, "ModelArts.4700")]
+)
+@pytest.mark.parametrize(
+    ("project_id", "hint"),
+    [
+        ("eu-de_project", "looks like a project's name"),
+        ("0123", "does not look like one"),
+        (PROJECT_ID + "0", "does not look like one"),
+        (PROJECT_ID, None),
+        (PROJECT_ID.upper(), None),
+    ],
+)
+def test_a_refusal_tells_of_a_project_id_that_looks_like_none(
+    refusal: Response, project_id: str, hint: str | None
+) -> None:
+    one = client(project_id=project_id)
+    error = play(call(DESCRIBE, ONCE), itertools.repeat(refusal, 1), clients=one).refusal
+    assert (hint or "32 hex digits") in str(error) if hint else "32 hex digits" not in str(error)
+
+
+def test_an_endpoint_that_does_not_resolve_is_told_by_what_was_written() -> None:
+    written = "region 'cn-nort-4' of connection 'mine' has no ModelArts endpoint that resolves: check its spelling"
+    played = describe(UNKNOWN_NAME, clients=(replace(client(), unresolved=written),))
+    assert isinstance(played.refusal, ModelArtsConfigurationError)
+    assert str(played.refusal).startswith(f"{written}. DescribeProcessorTask of processing task 'abc' failed")
+
+
+def security_key(name: str) -> Response:
+    """Answer as the metadata service does, with a temporary key for a day."""
+    parts = {"access": name, "secret": f"secret-of-{name}", "securitytoken": "T"}
+    return answer({"credential": {**parts, "expires_at": "2026-02-01T12:00:00.000000Z"}})
+
+
+@pytest.mark.parametrize("refusal", [refuse(403, "ModelArts.0206"), refuse(401, "APIGW.0301")], ids=["403", "401"])
+def test_a_temporary_key_of_the_agency_that_is_refused_is_replaced_once(refusal: Response) -> None:
+    no_token = refuse(404)  # the older metadata service has no session tokens
+    answers = [no_token, security_key("AK1"), refusal, no_token, security_key("AK2"), TASK]
+    played = describe(*answers, clients=(client(InstanceAgency()),))
+    assert played.value is not None
+    signed = [request.headers["Authorization"] for request in played.requests if "Authorization" in request.headers]
+    assert [text.split("Access=")[1][:3] for text in signed] == ["AK1", "AK2"]
+
+
+SUCCESSFUL_ERRORS = [
+    {"error_code": "ModelArts.0010", "error_msg": "broken inside"},
+    {"is_success": False, "errorCode": "ModelArts.0010", "error_message": "broken inside", "request_id": "r"},
+]
+
+
+@pytest.mark.parametrize("body", SUCCESSFUL_ERRORS)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        operations.delete_processor_task("t"),
+        operations.stop_processor_task_version("t", "v"),
+        operations.describe_processor_task_version("t", "v"),
+        operations.list_processor_tasks().page(0),
+        operations.list_processor_task_version_results("t", "v").page(0),
+    ],
+    ids=lambda operation: operation.name,
+)
+def test_an_error_that_came_as_a_success_is_no_empty_answer(operation: Any, body: dict[str, Any]) -> None:
+    error = play(call(operation, ONCE), [answer(body)], clients=(client(),)).refusal
+    assert isinstance(error, ModelArtsTransientError)
+    assert error.error_code == "ModelArts.0010"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"task_id": "t", "status": 3, "error_code": "ModelArts.4614", "error_msg": "no images"},
+        {"task_id": "t", "status": 3, "error_msg": "no images"},
+    ],
+)
+def test_a_failed_task_that_has_a_code_of_its_own_is_a_task(body: dict[str, Any]) -> None:
+    task = play(call(operations.describe_processor_task("t"), ONCE), [answer(body)], clients=(client(),)).value
+    assert task is not None
+    assert task.error_msg == "no images"

@@ -1,0 +1,196 @@
+"""Errors in whatever shape they come, held against the vendor's own reading of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import requests
+from huaweicloudsdkcore.exceptions.exception_handler import DefaultExceptionHandler
+from huaweicloudsdkcore.exceptions.exceptions import ServiceResponseException
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_modelarts.api import errors
+from airflow_modelarts.api.error_bodies import read_error
+from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
+from airflow_modelarts.api.http import Response
+from tests.support.playing import NOON, answer
+
+
+def vendors_reading(response: Response) -> ServiceResponseException:
+    theirs = requests.Response()
+    theirs.status_code = response.status
+    theirs._content = response.body
+    theirs.encoding = "utf-8"
+    theirs.headers = requests.structures.CaseInsensitiveDict(response.headers)
+    with pytest.raises(ServiceResponseException) as caught:
+        DefaultExceptionHandler().handle_exception(None, theirs)
+    return caught.value
+
+
+def read(response: Response) -> ModelArtsError:
+    return errors.from_response(response, operation="DescribeX", target="x", secrets=(), now=NOON)
+
+
+SAID = {
+    "ModelArts": {"error_code": "ModelArts.4700", "error_msg": "gone"},
+    "camel case": {"errorCode": "ModelArts.4700", "errorMsg": "gone"},
+    "code and message": {"code": "ModelArts.4700", "message": "gone"},
+    "nested": {"error": {"code": "ModelArts.4700", "message": "gone"}},
+    "nested under another name": {"fault": {"error_code": "ModelArts.4700", "error_msg": "gone"}},
+    "nested twice": {"a": {"b": {"errorCode": "ModelArts.4700", "errorMsg": "gone"}}},
+    "Keystone": {"error": {"code": 401, "message": "The token is gone", "title": "Unauthorized"}},
+    **{
+        name: {name: {"code": 400, "message": "it cannot be"}}
+        for name in ("badRequest", "forbidden", "itemNotFound", "overLimit", "unauthorized", "conflictingRequest")
+    },
+    "with code as number": {"error_code": 4700, "error_msg": "gone"},
+    "first pair counts": {"error_code": "A.1", "error_msg": "a", "code": "B.2", "message": "b"},
+    "last object counts": {"a": {"code": "A.1", "message": "a"}, "b": {"code": "B.2", "message": "b"}},
+}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 503])
+@pytest.mark.parametrize("shape", SAID)
+def test_a_shape_is_read_as_the_vendor_reads_it(shape: str, status: int) -> None:
+    response = answer(SAID[shape], status, x_request_id="r-1")
+    ours, theirs = read(response), vendors_reading(response)
+    assert (ours.error_code, ours.request_id) == (str(theirs.error_code), theirs.request_id)
+    assert f'"{theirs.error_msg}"' in str(ours)
+
+
+def test_the_code_decides_in_every_shape() -> None:
+    for shape, body in SAID.items():
+        if "ModelArts.4700" in json.dumps(body):
+            assert isinstance(read(answer(body, 400)), ModelArtsNotFoundError), shape
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "text"),
+    [
+        ({"message": "no such host"}, None, "no such host"),
+        ({"error_message": "it is gone", "error_code": "ModelArts.4352"}, "ModelArts.4352", "it is gone"),
+        ({"error": {"message": "m"}}, None, "m"),
+        ({"error": {"title": "Unauthorized"}}, None, "Unauthorized"),
+        ({"error": "Not Found", "status": 404, "message": "here is nothing"}, None, "here is nothing"),
+        ({"error": "invalid_grant"}, None, "invalid_grant"),
+        ({"error_code": "ModelArts.0101"}, "ModelArts.0101", ""),
+        ({"errorCode": "ModelArts.0101", "errorMessage": "no"}, "ModelArts.0101", "no"),
+        ({"error_code": "ModelArts.0101", "message": "in another field"}, "ModelArts.0101", "in another field"),
+        ({"error": {"error_code": "ModelArts.0101"}}, "ModelArts.0101", ""),
+        ({"error_code": None, "error_msg": None, "error": {"code": "A.1", "message": "m"}}, "A.1", "m"),
+        ({"error_code": "", "error_msg": "", "error": {"code": "A.1", "message": "m"}}, "A.1", "m"),
+        ([{"error_code": "A.1", "error_msg": "m"}], "A.1", "m"),
+        ({"errors": [{"code": "A.1", "message": "m"}]}, "A.1", "m"),
+        ({"error": {"code": "A.1", "message": "m"}, "details": [{"code": "B.2", "message": "b"}]}, "A.1", "m"),
+    ],
+)  # fmt: skip
+def test_shapes_of_which_the_vendor_quotes_the_whole_body_are_read_too(
+    body: dict[str, Any], code: str | None, text: str
+) -> None:
+    said = read_error(answer(body, 400))
+    assert (said.code, said.text) == (code, text)
+
+
+@pytest.mark.parametrize(
+    ("body", "request_id"),
+    [
+        ({"request_id": "b-1"}, "b-1"),
+        ({"requestId": "b-1"}, "b-1"),
+        ({"error": {"code": 1, "message": "m", "request_id": "b-1"}}, "b-1"),
+        ({"request_id": None}, "h-1"),
+        ({"request_id": ""}, "h-1"),
+        ({}, "h-1"),
+        ([], "h-1"),
+    ],
+)
+def test_a_request_id_comes_in_the_body_or_in_the_header(body: Any, request_id: str) -> None:
+    assert read_error(answer(body, 400, x_request_id="h-1")).request_id == request_id
+
+
+def test_what_iam_can_decode_is_kept_whole() -> None:
+    encoded = "x5Zq" * 500
+    body = {"error_code": "PAP5.0013", "error_msg": "no right", "encoded_authorization_message": encoded}
+    response = answer(body, 403)
+    error = read(response)
+    assert error.encoded_authorization_message == encoded == vendors_reading(response).encoded_auth_msg
+    assert encoded in str(error)
+    assert read(answer({}, 403)).encoded_authorization_message is None
+
+
+OBS_REFUSAL = (
+    b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message>'
+    b"<RequestId>b-1</RequestId></Error>"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "text", "request_id"),
+    [
+        (b"RBAC: access denied\n", None, "RBAC: access denied", None),
+        (b'"the upstream is full"', None, "the upstream is full", None),
+        (b"<html>\n<head><title>403 Forbidden</title></head><body>nginx</body>", None, "403 Forbidden", None),
+        (OBS_REFUSAL, "AccessDenied", "Access Denied", "b-1"),
+        (b"<html><body>nothing to quote</body></html>", None, "", None),
+        (b"\x89PNG\x00\xff", None, "", None),
+        (b'{"error_code": "ModelArts.0101", "error_', None, "", None),
+        (b"", None, "", None),
+    ],
+)
+def test_what_a_gateway_says_without_json_is_quoted(
+    body: bytes, code: str | None, text: str, request_id: str | None
+) -> None:
+    assert read_error(Response(403, {}, body)) == (code, text, request_id, None)
+
+
+def test_a_text_of_a_gateway_is_quoted_without_secrets_and_in_one_line() -> None:
+    said = b"refused: X-Auth-Token 'the-token'\n\x1b[31mof you, https://b/k?Signature=S1G"
+    error = errors.from_response(Response(403, {}, said), operation="D", target="x", secrets=("the-token",), now=NOON)
+    assert not any(word in str(error) for word in ("the-token", "S1G", "\n", "\x1b"))
+    assert "of you" in str(error)
+
+
+@pytest.mark.parametrize("charset", ["gbk", "GB2312", "gb18030"])
+def test_words_in_the_charset_that_the_answer_names_can_be_read(charset: str) -> None:
+    body = '{"error_code": "ModelArts.0101", "error_msg": "参数错误"}'.encode(charset)
+    assert "参数错误" in str(read(Response(400, {"content-type": f'application/json; charset="{charset}"'}, body)))
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "base64", "none such"])
+def test_a_charset_that_is_none_does_no_harm(charset: str) -> None:
+    body = b'{"error_code": "ModelArts.0101", "error_msg": "said"}'
+    assert "said" in str(read(Response(400, {"content-type": f"application/json; charset={charset}"}, body)))
+
+
+def test_a_body_in_another_charset_keeps_its_code() -> None:
+    body = '{"error_code": "ModelArts.0101", "error_msg": "参数错误"}'.encode("gbk")
+    error = read(Response(400, {}, body))
+    assert error.error_code == "ModelArts.0101"
+    assert isinstance(error, ModelArtsRequestError)
+
+
+NAMES = st.sampled_from(
+    ["error_code", "error_msg", "errorCode", "errorMsg", "code", "message", "error", "a", "badRequest"]
+)
+WORDS = st.text("abcXYZ.019 ", min_size=1, max_size=9).map(str.strip).filter(bool) | st.integers(1, 9999)
+OBJECTS = st.recursive(
+    st.dictionaries(NAMES, WORDS, max_size=5),
+    lambda inner: st.dictionaries(NAMES, inner | WORDS, max_size=3),
+    max_leaves=6,
+)
+BODIES = st.dictionaries(NAMES, WORDS | OBJECTS, max_size=6)
+
+
+@settings(deadline=None, max_examples=400)
+@given(BODIES, st.sampled_from([400, 403, 404, 500]))
+@example({"a": {"code": "A", "message": "a"}, "error_code": "B"}, 400)
+def test_whatever_the_vendor_finds_in_a_body_is_found(body: dict[str, Any], status: int) -> None:
+    response = answer(body, status)
+    theirs = vendors_reading(response)
+    found = theirs.error_code, theirs.error_msg
+    if theirs.error_msg == response.body.decode() or not all(isinstance(one, str | int) for one in found):
+        return  # it found nothing, or what is no text
+    said = read_error(response)
+    assert (said.code or str(status), said.text) == (str(theirs.error_code), str(theirs.error_msg))

@@ -1,0 +1,357 @@
+"""When a request is sent again, after how long, and what comes of it in the end."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_modelarts.api.errors import (
+    ModelArtsBusyError,
+    ModelArtsConfigurationError,
+    ModelArtsError,
+    ModelArtsRequestError,
+    ModelArtsThrottledError,
+    ModelArtsTransientError,
+)
+from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.retry import DEFAULT_RETRIES, Idempotency, RetryingRequest, RetryPolicy
+from tests.support.playing import (
+    BAD_CERTIFICATE,
+    BROKEN,
+    FIVE_TIMES,
+    NOON,
+    PLAIN_HTTP,
+    REFUSED_CONNECTION,
+    TIMEOUT,
+    TOO_LARGE,
+    UNKNOWN_NAME,
+    Clock,
+    answer,
+    no_jitter,
+    play,
+    refuse,
+)
+
+REQUEST = Request("GET", "https://modelarts.example/")
+OK = answer({}, 200)
+
+
+def parse(response: Response) -> str:
+    """Read an answer that must be an empty object."""
+    if response.body.strip() != b"{}":
+        raise ValueError(f"not mine: {response.body!r}")
+    return "done"
+
+
+def run(
+    *,
+    idempotency: Idempotency = Idempotency.ALWAYS,
+    retries: RetryPolicy = FIVE_TIMES,
+    clock: Clock | None = None,
+    random: Callable[[], float] = no_jitter,
+    build: Callable[[], Request] = lambda: REQUEST,
+    secrets: tuple[str, ...] = (),
+) -> Flow[str]:
+    exchange = RetryingRequest(
+        "DescribeX", "x 'abc'", "https://modelarts.example", idempotency, secrets, retries, clock or Clock(), random
+    )
+    return exchange.run(build, parse)
+
+
+#: What can go wrong: is it sent again when twice is as good as once, is it when twice could be two jobs?
+FAILURES: dict[str, tuple[Response | TransportError, bool, bool]] = {
+    "connection refused": (REFUSED_CONNECTION, True, True),
+    "unknown name": (UNKNOWN_NAME, True, True),
+    "broken before sending": (TransportError("broken pipe", kind="broken", sent=False), True, True),
+    "broken after sending": (BROKEN, True, False),
+    "timeout after sending": (TIMEOUT, True, False),
+    "timeout before sending": (TransportError("connecting timed out", kind="timeout", sent=False), True, True),
+    "certificate": (BAD_CERTIFICATE, False, False),
+    "plain http": (PLAIN_HTTP, False, False),
+    "too large": (TOO_LARGE, False, False),
+    "408": (refuse(408), True, False),
+    "425": (refuse(425), True, False),
+    "429": (refuse(429), True, True),
+    "429 with Retry-After": (refuse(429, retry_after="3"), True, True),
+    "APIGW.0308": (refuse(429, "APIGW.0308"), True, True),
+    "APIG.0308": (refuse(429, "APIG.0308"), True, True),
+    "500": (refuse(500), True, False),
+    "501": (refuse(501), True, False),
+    "502": (refuse(502), True, False),
+    "502 page": (Response(502, {"content-type": "text/html"}, b"<html>bad gateway</html>"), True, False),
+    "503": (refuse(503), True, False),
+    "503 with Retry-After": (refuse(503, retry_after="3"), True, False),
+    "504": (refuse(504), True, False),
+    "APIGW.0201": (refuse(504, "APIGW.0201"), True, False),
+    "200 page": (Response(200, {"content-type": "text/html"}, b"<html>"), True, False),
+    "200 cut off": (Response(200, {}, b'{"task_i'), True, False),
+    "200 nothing": (Response(200, {}, b""), True, False),
+    "ModelArts.4409": (refuse(400, "ModelArts.4409"), True, True),
+    "ModelArts.4616": (refuse(400, "ModelArts.4616"), True, True),
+    "ModelArts.4704": (refuse(400, "ModelArts.4704"), True, True),
+    "ModelArts.4850": (refuse(403, "ModelArts.4850"), True, True),
+    "400": (refuse(400), False, False),
+    "401": (refuse(401), False, False),
+    "403": (refuse(403), False, False),
+    "404": (refuse(404), False, False),
+    "405": (refuse(405), False, False),
+    "409": (refuse(409), False, False),
+    "ModelArts.4614": (refuse(500, "ModelArts.4614"), True, False),
+    "503 with ModelArts.4700": (refuse(503, "ModelArts.4700"), True, False),
+    "500 with ModelArts.4709": (refuse(500, "ModelArts.4709"), True, False),
+    "503 with APIGW.0308": (refuse(503, "APIGW.0308"), True, False),
+    "504 with APIGW.0301": (refuse(504, "APIGW.0301"), True, False),
+    "ModelArts.4700": (refuse(400, "ModelArts.4700"), False, False),
+    "ModelArts.4709": (refuse(400, "ModelArts.4709"), False, False),
+    "302": (Response(302, {"location": "https://elsewhere.example/"}), False, False),
+}
+TABLE = [
+    pytest.param(idempotency, failure, again, id=f"{name}-{idempotency.value}")
+    for name, (failure, always, if_not_done) in FAILURES.items()
+    for idempotency, again in ((Idempotency.ALWAYS, always), (Idempotency.IF_NOT_DONE, if_not_done))
+]
+table = pytest.mark.parametrize(("idempotency", "failure", "again"), TABLE)
+
+
+@table
+def test_a_failure_is_tried_again_or_not(
+    idempotency: Idempotency, failure: Response | TransportError, again: bool
+) -> None:
+    played = play(run(idempotency=idempotency), [failure, OK] if again else [failure])
+    assert played.result == ("done" if again else None)
+    assert len(played.requests) == (2 if again else 1)
+
+
+@table
+def test_a_failure_that_lasts_is_raised_after_the_last_attempt(
+    idempotency: Idempotency, failure: Response | TransportError, again: bool
+) -> None:
+    attempts = 5 if again else 1
+    if failure is UNKNOWN_NAME:
+        attempts = 2  # a resolver can be wrong for a moment, and not for five attempts
+    played = play(run(idempotency=idempotency), [failure] * attempts)
+    assert isinstance(played.refusal, ModelArtsError)
+    assert len(played.pauses) == attempts - 1
+
+
+@table
+def test_one_attempt_is_one_request_and_no_pause(
+    idempotency: Idempotency, failure: Response | TransportError, again: bool
+) -> None:
+    played = play(run(idempotency=idempotency, retries=RetryPolicy(attempts=1)), [failure])
+    assert (len(played.requests), played.pauses) == (1, [])
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 7])
+def test_a_request_is_sent_as_often_as_the_retries_say(attempts: int) -> None:
+    assert len(play(run(retries=RetryPolicy(attempts=attempts)), [refuse(503)] * attempts).requests) == attempts
+
+
+def test_no_attempt_at_all_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        next(run(retries=RetryPolicy(attempts=0)))
+
+
+def test_an_answer_at_the_first_attempt_ends_it() -> None:
+    played = play(run(), [OK])
+    assert (played.value, played.steps) == ("done", [REQUEST])
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_status_from_200_to_299_is_a_success(status: int) -> None:
+    assert play(run(), [answer({}, status)]).value == "done"
+
+
+def test_the_last_failure_is_the_one_that_is_raised() -> None:
+    error = play(run(retries=RetryPolicy(attempts=2)), [refuse(503), refuse(429)]).refusal
+    assert type(error) is ModelArtsThrottledError
+
+
+def test_an_error_names_the_operation_and_what_it_was_about() -> None:
+    assert "DescribeX of x 'abc'" in str(play(run(), [refuse(400)]).refusal)
+
+
+def test_an_error_quotes_no_secret() -> None:
+    error = play(run(secrets=("S3CRET",)), [refuse(400, "ModelArts.0101", "S3CRET is wrong")]).refusal
+    assert "S3CRET" not in str(error)
+
+
+def test_an_unreadable_answer_is_not_chained_to_what_it_held() -> None:
+    error = play(run(retries=RetryPolicy(attempts=1)), [answer("S3CRET")]).refusal
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+
+
+@pytest.mark.parametrize("failure", [refuse(400), TIMEOUT], ids=["refusal", "timeout"])
+def test_an_error_hides_what_led_to_it(failure: Response | TransportError) -> None:
+    error = play(run(retries=RetryPolicy(attempts=1)), [failure]).refusal
+    assert error.__suppress_context__
+
+
+def test_the_request_is_built_anew_for_every_attempt() -> None:
+    numbers = itertools.count()
+    played = play(run(build=lambda: Request("GET", f"https://h/{next(numbers)}")), [refuse(503), TIMEOUT, OK])
+    assert [request.url for request in played.requests] == ["https://h/0", "https://h/1", "https://h/2"]
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    retries = RetryPolicy(attempts=9, initial_delay=1.0, max_delay=30.0)
+    assert play(run(retries=retries), [TIMEOUT] * 9).pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_pauses_are_drawn_between_nothing_and_their_bound() -> None:
+    draws = iter([0.0, 0.5, 0.25, 0.999])
+    assert play(run(random=lambda: next(draws)), [TIMEOUT] * 5).pauses == [0, 1, 1, 8 * 0.999]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 100_000), st.floats(0, 1, exclude_max=True), st.floats(0, 1e6), st.floats(0, 1e6))
+def test_a_pause_is_never_longer_than_the_longest(attempt: int, drawn: float, first: float, longest: float) -> None:
+    pause = RetryPolicy(initial_delay=first, max_delay=longest).pause(attempt, None, lambda: drawn)
+    assert 0 <= pause <= min(longest, first * 2.0 ** min(attempt, 60))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("value", "pause"),
+    [("0", 0), ("3", 3), ("60", 60), ("61", 60), ("86400", 60)],
+)
+def test_retry_after_is_honoured_up_to_its_cap(status: int, value: str, pause: float) -> None:
+    assert play(run(), [refuse(status, retry_after=value), OK]).pauses == [pause]
+
+
+def test_a_retry_after_date_is_honoured() -> None:
+    clock = Clock()
+    # The clock has moved by a second when the answer is there.
+    date = formatdate(NOON + 21, usegmt=True)
+    assert play(run(clock=clock), [refuse(429, retry_after=date), OK], clock=clock).pauses == [20]
+
+
+def test_a_retry_after_that_says_nothing_leaves_the_pause_as_it_would_be() -> None:
+    assert play(run(), [refuse(429, retry_after="soon"), OK]).pauses == [1]
+
+
+def test_retry_after_is_not_drawn() -> None:
+    assert play(run(random=lambda: 0.0), [refuse(429, retry_after="7"), OK]).pauses == [7]
+
+
+def test_retry_after_of_a_busy_service_is_honoured() -> None:
+    assert play(run(), [refuse(400, "ModelArts.4616", retry_after="9"), OK]).pauses == [9]
+
+
+@pytest.mark.parametrize(
+    ("failures", "unknown"),
+    [
+        ([TIMEOUT], True),
+        ([BROKEN], True),
+        ([TOO_LARGE], True),
+        ([refuse(500)], True),
+        ([refuse(504)], True),
+        ([Response(200, {}, b"<html>")], True),
+        ([refuse(400)], False),
+        ([REFUSED_CONNECTION, refuse(400)], False),
+        ([refuse(429), refuse(400)], False),
+        ([refuse(400, "ModelArts.4616"), TIMEOUT], True),
+        ([REFUSED_CONNECTION] * 5, False),
+        ([refuse(429)] * 5, False),
+        ([BAD_CERTIFICATE], False),
+    ],
+    ids=lambda case: None if isinstance(case, bool) else "+".join(str(getattr(one, "status", one)) for one in case),
+)
+def test_a_creation_says_whether_it_may_have_happened(failures: list[Response | TransportError], unknown: bool) -> None:
+    assert play(run(idempotency=Idempotency.IF_NOT_DONE), failures).refusal.outcome_unknown is unknown
+
+
+@pytest.mark.parametrize("ambiguous", [TIMEOUT, BROKEN, refuse(502)], ids=["timeout", "broken", "502"])
+def test_a_refusal_after_an_ambiguous_attempt_leaves_the_outcome_unknown(ambiguous: Response | TransportError) -> None:
+    assert play(run(), [ambiguous, refuse(429), refuse(404)]).refusal.outcome_unknown
+
+
+def test_a_creation_is_not_sent_again_once_it_may_have_happened() -> None:
+    played = play(run(idempotency=Idempotency.IF_NOT_DONE), [refuse(429), REFUSED_CONNECTION, TIMEOUT])
+    assert len(played.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (TIMEOUT, ModelArtsTransientError),
+        (UNKNOWN_NAME, ModelArtsConfigurationError),
+        (BAD_CERTIFICATE, ModelArtsConfigurationError),
+        (TOO_LARGE, ModelArtsRequestError),
+        (refuse(429), ModelArtsThrottledError),
+        (refuse(400, "ModelArts.4616"), ModelArtsBusyError),
+        (Response(200, {}, b"<html>"), ModelArtsTransientError),
+    ],
+    ids=["timeout", "name", "certificate", "too large", "429", "busy", "unreadable"],
+)
+def test_what_is_raised_in_the_end_has_its_kind(failure: Response | TransportError, kind: type[ModelArtsError]) -> None:
+    assert type(play(run(retries=RetryPolicy(attempts=1)), [failure]).refusal) is kind
+
+
+@pytest.mark.parametrize("defect", [KeyError("x"), AttributeError("x"), RecursionError("x")], ids=repr)
+def test_a_mistake_in_reading_is_not_taken_for_a_bad_answer(defect: Exception) -> None:
+    def broken(response: Response) -> str:
+        raise defect
+
+    exchange = RetryingRequest("X", "x", "https://h", Idempotency.ALWAYS, (), FIVE_TIMES, Clock(), no_jitter)
+    with pytest.raises(type(defect)):
+        play(exchange.run(lambda: REQUEST, broken), [OK])
+
+
+PATIENT = RetryPolicy(attempts=2, throttled_attempts=3)
+
+
+@pytest.mark.parametrize("idempotency", Idempotency)
+def test_a_request_that_is_throttled_is_sent_more_often(idempotency: Idempotency) -> None:
+    assert play(run(idempotency=idempotency, retries=PATIENT), [refuse(429)] * 4 + [OK]).value == "done"
+    assert len(play(run(idempotency=idempotency, retries=PATIENT), [refuse(429)] * 5).requests) == 5
+
+
+def test_throttling_does_not_use_up_the_attempts_for_other_failures() -> None:
+    answers = [refuse(429), refuse(429), refuse(400, "ModelArts.4409"), refuse(429), OK]
+    assert play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), answers).value == "done"
+    twice_busy = [refuse(429), *[refuse(400, "ModelArts.4409")] * 2]
+    assert isinstance(
+        play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), twice_busy).refusal, ModelArtsBusyError
+    )
+
+
+def test_a_throttled_creation_is_not_sent_again_once_it_may_have_happened() -> None:
+    played = play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), [refuse(429), refuse(503)])
+    assert played.refusal.outcome_unknown
+
+
+@pytest.mark.parametrize(("creators", "per_second", "burst"), [(30, 2.0, 5), (30, 1.0, 5), (100, 2.0, 5)])
+def test_many_creations_at_once_all_get_in(creators: int, per_second: float, burst: int) -> None:
+    """A gateway that lets in so many a second, and everybody by the default patience; with the clock of this test."""
+    draws = random.Random(7)
+    now, tokens, filled_at = 0.0, float(burst), 0.0
+    due: list[tuple[float, int]] = [(0.0, number) for number in range(creators)]
+    flows = [
+        run(idempotency=Idempotency.IF_NOT_DONE, retries=DEFAULT_RETRIES, random=draws.random) for _ in range(creators)
+    ]
+    for flow in flows:
+        assert isinstance(flow.send(None), Request)
+    done = 0
+    while due:
+        now, number = heapq.heappop(due)
+        tokens, filled_at = min(float(burst), tokens + (now - filled_at) * per_second), now
+        lets_in = tokens >= 1
+        tokens -= lets_in
+        try:
+            step = flows[number].send(OK if lets_in else refuse(429))
+        except StopIteration:
+            done += 1
+            continue
+        assert isinstance(step, Sleep)
+        assert isinstance(flows[number].send(None), Request)
+        heapq.heappush(due, (now + step.seconds, number))
+    assert done == creators

@@ -1,0 +1,268 @@
+"""Signed links, secrets and unprintable characters in texts of the service, whatever stands around them."""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_modelarts.api import errors, models
+from airflow_modelarts.api.http import Response
+from airflow_modelarts.api.redaction import (
+    has_signature,
+    may_hold_a_signed_link,
+    printable,
+    redact,
+    without_signed_links,
+)
+from airflow_modelarts.assets import obs_uri
+from tests.support.playing import NOON, answer
+
+SECRETS = ("S3CRET", "T0KEN", "AK1D")
+QUERY = "AccessKeyId=AK1D&Expires=1767225600&x-obs-security-token=T0KEN&Signature=S3CRET%2Fx%3D"
+AMAZONS = "X-Amz-Algorithm=A&X-Amz-Credential=AK1D%2F1&X-Amz-Security-Token=T0KEN&X-Amz-Signature=S3CRET"
+TOKEN_ONLY = "x-obs-security-token=T0KEN&AccessKeyId=AK1D"
+
+FORMS = {
+    "a link": "https://b.obs.example/k/cat.jpg?{}",
+    "no scheme": "GET /bucket/cat.jpg?{} returned 403",
+    "an apostrophe in the path": "https://b.obs.example/it's/cat.jpg?{}",
+    "an angle bracket in the path": "https://b.obs.example/a<b>c.jpg?{} x",
+    "a quotation mark in the path": 'cannot read "b"c.jpg?{}',
+    "a space in the path": "/bucket/my cat.jpg?{} x",
+    "escaped slashes": r'{{"u": "https:\/\/b.obs.example\/cat.jpg?{}", "v": 1}}',
+    "the query alone": "{}",
+    "the query alone in a sentence": "the query was {} and it failed",
+    "in parentheses": "(see {})",
+    "after a colon": "query:{}",
+    "after another parameter": "/k?x-image-process=style%2Fa&{}",
+    "before another parameter": "/k?{}&x-image-process=a",
+    "after a semicolon": "https://b/k;{}",
+    "after an ampersand": "https://b/k&{}",
+    "in a fragment": "https://b/k#{}",
+    "twice": "https://b/k?{0} and then /l?{0}",
+    "over lines": "first\nGET /k?{}\nlast",
+    "in quotes": "'{}'",
+    "in XML": "<Resource>/b/k?{}</Resource>",
+}
+SPELLINGS = {
+    "as it is": str,
+    "lower case": lambda text: text.replace("Signature", "signature").replace("AccessKeyId", "accesskeyid"),
+    "upper case": lambda text: text.replace("Signature", "SIGNATURE").replace("Amz", "AMZ").replace("obs", "OBS"),
+    "URL": lambda text: quote(text, safe=""),
+    "URL twice": lambda text: quote(quote(text, safe=""), safe=""),
+    "URL in lower case": lambda text: quote(text, safe="").replace("%3D", "%3d").replace("%26", "%26"),
+    "HTML": html.escape,
+    "HTML twice": lambda text: html.escape(html.escape(text)),
+    "HTML by number": lambda text: text.replace("&", "&#38;").replace("=", "&#61;"),
+    "HTML by hexadecimal number": lambda text: text.replace("&", "&#x26;").replace("=", "&#x3D;"),
+    "Java's JSON": lambda text: text.replace("&", "\\u0026").replace("=", "\\u003d"),
+    "JSON in JSON": lambda text: text.replace("&", "\\\\u0026").replace("=", "\\\\u003D"),
+    "JavaScript": lambda text: text.replace("&", "\\x26").replace("=", "\\x3d"),
+    "underscores": lambda text: text.replace("x-obs-security-token", "x_obs_security_token"),
+}
+
+
+def assert_no_secret(text: str) -> None:
+    assert not [secret for secret in SECRETS if secret in text], text
+
+
+@pytest.mark.parametrize("query", [QUERY, AMAZONS, TOKEN_ONLY], ids=["OBS", "S3", "token only"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_signature_is_cut_whatever_stands_before_it(form: str, spelling: str, query: str) -> None:
+    text = FORMS[form].format(SPELLINGS[spelling](query))
+    assert_no_secret(without_signed_links(text))
+    assert_no_secret(redact(text, []))
+    assert_no_secret(json.dumps(without_signed_links({"a": [text], text: 1})))
+
+
+@pytest.mark.parametrize("spelling", ["as it is", "URL", "HTML", "Java's JSON"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_signature_is_cut_wherever_a_task_or_an_error_holds_it(form: str, spelling: str) -> None:
+    text = FORMS[form].format(SPELLINGS[spelling](QUERY))
+    content = {"task_id": "t", "error_msg": text, "result": {"a": [text]}, "name": text, "work_path": {"path": text}}
+    task = models.parse(models.ProcessorTask, json.dumps(content).encode())
+    assert_no_secret(task.error_msg or "")
+    assert_no_secret(json.dumps([task.result, task.to_json()]))
+    version = models.parse(models.ProcessorTaskVersion, json.dumps({"error_msg": text}).encode())
+    assert_no_secret(version.error_msg or "")
+    error = errors.from_response(
+        answer({"error_code": "ModelArts.4312", "error_msg": text}, 400),
+        operation="X",
+        target="x",
+        secrets=(),
+        now=NOON,
+    )
+    assert_no_secret(str(error))
+
+
+def test_what_stands_around_a_query_stays() -> None:
+    said = f"GET /bucket/cat.jpg?{QUERY} returned 403"
+    assert without_signed_links(said) == "GET /bucket/cat.jpg returned 403"
+    assert redact(said, []) == "GET /bucket/cat.jpg?… returned 403"
+    assert without_signed_links(f"/it's.jpg?{QUERY}") == "/it's.jpg"
+    inner = json.dumps({"u": f"/k?{QUERY}", "v": 1})
+    assert json.loads(without_signed_links(inner)) == {"u": "/k", "v": 1}
+    assert json.loads(json.loads(without_signed_links(json.dumps(inner)))) == {"u": "/k", "v": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["signature=S3CRET", "the Signature = S3CRET, they said", 'Signature="S3CRET"', "(Signature=S3CRET)"]
+)
+def test_a_signature_in_a_sentence_is_cut_too(text: str) -> None:
+    assert "ignature" in without_signed_links(text)
+    assert_no_secret(without_signed_links(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "X-Security-Token: S3CRET",
+        "x-obs-security-token : S3CRET",
+        "X-Amz-Signature:S3CRET end",
+        "headers were {'X-Auth-Token': 'S3CRET', 'Accept': '*/*'}",
+        '{"X-Security-Token": "S3CRET", "v": 1}',
+        json.dumps({"headers": json.dumps({"X-Security-Token": "S3CRET"})}),
+        "X-Subject-Token=S3CRET",
+    ],
+)
+def test_a_header_that_lets_its_reader_in_is_cut(text: str) -> None:
+    assert "S3CRET" not in redact(text, [])
+    assert "S3CRET" not in json.dumps(without_signed_links({"a": [text]}))
+    task = models.parse(models.ProcessorTask, json.dumps({"task_id": "t", "error_msg": text}).encode())
+    assert "S3CRET" not in f"{task.error_msg} {json.dumps(task.to_json())}"
+
+
+def test_what_stands_beside_a_header_stays() -> None:
+    inner = json.dumps({"X-Security-Token": "S3CRET", "v": 1})
+    assert json.loads(without_signed_links(inner))["v"] == 1
+
+
+PROSE = [
+    "the X-Auth-Token header is missing",
+    "Signature: none",
+    "what? signature=1",
+    "signature=true",
+    "the signature is invalid",
+    "SignatureDoesNotMatch: check it",
+    "obs://bucket/signature=abc/part-0.parquet",
+    "https://h.example/?q=1&expires=2",
+    "Expires=Thu, 01 Jan 2026 00:00:00 GMT",
+    "my_signature=abc",
+    "security token is missing",
+    "x" * 1000,
+    "",
+]
+
+
+@pytest.mark.parametrize("text", PROSE)
+def test_a_text_without_a_signature_parameter_stays_as_it_is(text: str) -> None:
+    assert without_signed_links(text) == text
+    assert not has_signature(text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from([*"?&;=%/\\\"' <>.-_sS1", "ignature", "Signature", "x-amz-", "u0026", "%26", "Expires"]),
+        max_size=30,
+    ).map("".join)
+)
+@example("?Signature=a=b")
+def test_what_has_no_signature_stays_and_what_had_one_has_none(text: str) -> None:
+    cut = without_signed_links(text)
+    if not has_signature(text):
+        assert cut == text
+    assert without_signed_links(cut) == cut or "…" in cut
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "\\",
+            "%25",
+            "&amp;",
+            "&#0",
+            "signature",
+            "&signature=",
+            "?signature=1 ",
+            "x-a-",
+            "security%25",
+            "x-aaaaaaaaa-",
+        ),
+        *('Signature="', "#", "signature=\t", " Expires=", "?Signature=S ", "?'", "a?", "&amp;signature", "\\u0026"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "/k?Signature=S "])
+def test_a_long_hostile_text_takes_no_time(piece: str, before: str) -> None:
+    text = before + piece * (300_000 // len(piece))
+    started = time.process_time()
+    without_signed_links(text)
+    redact(text, ["a-secret"])
+    assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize(
+    "place", [f"obs://b/k%3F{QUERY}", f"/b/k;{QUERY}", f"obs://b/k%26{quote(QUERY)}", f"/b/k%3F{quote(QUERY, safe='')}"]
+)
+def test_a_signed_place_is_no_asset(place: str) -> None:
+    uri = obs_uri(place)
+    assert uri is None or not [secret for secret in SECRETS if secret in uri]
+
+
+def test_a_folder_named_like_a_signature_is_a_place() -> None:
+    assert obs_uri("obs://b/signature=abc/part") == "obs://b/signature=abc/part"
+
+
+@pytest.mark.parametrize(
+    "word", [b"Signature", b"SIGNATURE", b"sIGNATURe", b"Security", b"signed_", b"Sign\\u0061ture"]
+)
+@pytest.mark.parametrize("before", [0, 1024 * 1024 - 4, 1024 * 1024, 3 * 1024 * 1024 - 1])
+def test_a_body_with_a_signed_link_is_found_in_any_letter_case(word: bytes, before: int) -> None:
+    assert may_hold_a_signed_link(b" " * before + word + b"=1")
+    assert not may_hold_a_signed_link(b" " * before + b"sig")
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\n", "\r", "\t", "\x00", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200f"],
+)
+def test_what_a_line_of_a_log_cannot_hold_becomes_a_space(character: str) -> None:
+    assert printable(f"a{character}b") == "a b"
+    content = json.dumps({"task_id": "t", "status": 3, "error_msg": f"a{character}[31mb"}).encode()
+    assert models.parse(models.ProcessorTask, content).error_msg == "a [31mb"
+    assert models.parse(models.ProcessorTaskVersion, content).error_msg == "a [31mb"
+    page = models.parse(models.ProcessorTaskPage, b'{"tasks": [' + content + b"]}")
+    assert page.tasks
+    assert page.tasks[0].error_msg == "a [31mb"
+    assert page.tasks[0].to_json()["error_msg"] == "a [31mb"
+
+
+@pytest.mark.parametrize("text", ["参数错误", "zażółć", "👩‍👩‍👧", "شكرا", "a  b", "naïve"])
+def test_words_of_any_language_stay(text: str) -> None:
+    assert printable(text) == text
+
+
+def test_names_stay_as_they_are_since_they_are_compared() -> None:
+    assert models.parse(models.ProcessorTask, b'{"task_id": "t", "name": "a\\nb"}').name == "a\nb"
+
+
+def test_an_answer_that_is_refused_is_quoted_on_one_line() -> None:
+    response = Response(400, {"x-request-id": "r\x1b[31m"}, b'{"error_code": "A\\n1", "error_msg": "b\\u2028c"}')
+    error = errors.from_response(response, operation="X", target="x", secrets=(), now=NOON)
+    assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\uDE00", "\\ud83d\\u0041"])
+def test_half_a_character_does_not_make_an_answer_unreadable(half: str) -> None:
+    content = f'{{"task_id": "t", "status": 3, "error_msg": "cut {half}", "a": "\\\\ud83d \\ud83d\\ude00"}}'
+    task = models.parse(models.ProcessorTask, content.encode())
+    assert (task.status, (task.error_msg or "")[:5]) == (3, "cut \ufffd")
+    assert task.to_json()["a"] == "\\ud83d \U0001f600"
