@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 DEFERRED_TRY_KEY = "modelarts_deferred_try"
 #: How often a version is asked to stop: with a second between two on average, for the half minute that Airflow grants.
 STOP_ATTEMPTS = 29
+#: How often Airflow is asked whether a try is still deferred, and the seconds between two attempts.
+ASK_AIRFLOW_ATTEMPTS = 3
+ASK_AIRFLOW_DELAY = 2.0
 #: Seconds after which an event has left the triggerer for sure: it sends them about once a second.
 SENT_AFTER = 5.0
 #: Of a wait or a poll, which is its own retry, except where the service answers others and throttles for a moment.
@@ -275,7 +278,7 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
 
     async def _stop_versions(self) -> None:
         if await self._is_still_deferred():
-            self.log.info("%s goes on: another triggerer waits for it.", self._what())
+            self.log.info("%s is not stopped: another triggerer waits for it.", self._what())
             return
         # A version that is still initializing cannot be stopped yet.
         retries = RetryPolicy(attempts=STOP_ATTEMPTS, max_delay=2.0, max_retry_after=2.0)
@@ -292,10 +295,25 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
             self.log.warning("%s", error)
 
     async def _is_still_deferred(self) -> bool:
-        """Whether nobody has killed the try: a triggerer taken for dead kills what others have taken over."""
-        instance: Any = self.task_instance
-        if instance is None:
+        """
+        Return whether this try is still deferred: then another triggerer has taken it over, and nobody killed it.
+
+        True as well, with a warning, when Airflow does not answer: stopping what another triggerer waits for is worse.
+        """
+        if self.task_instance is None:
             return False
+        for attempt in range(1, ASK_AIRFLOW_ATTEMPTS + 1):
+            try:
+                return await self._ask_whether_deferred(self.task_instance)
+            except Exception as error:  # whatever Airflow's channel raises
+                if _is_refused_by_airflow(error):  # Airflow 3.4 answers so when the try is over
+                    return False
+                if attempt == ASK_AIRFLOW_ATTEMPTS:
+                    self.log.warning("Airflow does not tell the state of this Airflow task: %s", error)
+            await asyncio.sleep(ASK_AIRFLOW_DELAY)
+        return True
+
+    async def _ask_whether_deferred(self, instance: Any) -> bool:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         states = await call_airflow(
@@ -333,6 +351,13 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         except ModelArtsError:  # the refusal of the stop says more
             return None
         return status if status in TERMINAL_STATUSES else None
+
+
+def _is_refused_by_airflow(error: Exception) -> bool:
+    """Return whether Airflow's API answered with HTTP 4xx, such as 403 "Task instance is not a live attempt"."""
+    detail = getattr(getattr(error, "error", None), "detail", None)
+    status = detail.get("status_code") if isinstance(detail, dict) else None
+    return isinstance(status, int) and 400 <= status < 500
 
 
 class ProcessorTaskEventTrigger(BaseEventTrigger):

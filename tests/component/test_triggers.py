@@ -474,6 +474,48 @@ def test_on_kill_stops_nothing_that_another_triggerer_waits_for(
     assert asked == [{"dag_id": "d", "task_ids": ["t"], "run_ids": ["r"], "map_index": 3}]
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="triggers are killed since Airflow 3.3")
+@pytest.mark.parametrize("question", ["get_task_states", "get_one"])
+@pytest.mark.parametrize(
+    ("http_status", "is_stopped", "attempts"), [(403, True, 1), (404, True, 1), (500, False, 3), (None, False, 3)]
+)
+def test_on_kill_stops_the_version_where_airflow_refuses_to_answer_for_a_try_that_is_over(
+    state: EmulatorState,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[str],
+    question: str,
+    http_status: int | None,
+    is_stopped: bool,
+    attempts: int,
+) -> None:
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    asked: list[str] = []
+
+    def answer(name: str, usual: Any) -> Any:
+        def ask(**_: Any) -> Any:
+            if name != question:
+                return usual
+            asked.append(name)
+            detail = None if http_status is None else {"status_code": http_status, "message": "Server returned error"}
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
+
+        return ask
+
+    monkeypatch.setattr(triggers, "ASK_AIRFLOW_DELAY", 0)
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", answer("get_task_states", {"r": {"t": "deferred"}}))
+    monkeypatch.setattr(XCom, "get_one", answer("get_one", 1))
+    task = state.add_task(template="sys_data_cleaning", status=1)
+    killed = trigger(task.task_id, stop_on_kill=True)
+    killed.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1)
+    run(killed.on_kill())
+    assert (state.status(task.task_id) == 4) is is_stopped
+    assert len(asked) == attempts
+    assert any("does not tell the state" in line for line in lines) is not is_stopped
+
+
 def test_on_kill_leaves_versions_alone_that_have_ended(state: EmulatorState) -> None:
     task = state.add_task(template="sys_data_cleaning", status=3)
     run(trigger(task.task_id, stop_on_kill=True).on_kill())
