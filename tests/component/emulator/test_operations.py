@@ -154,7 +154,7 @@ def test_what_no_check_knows_is_kept_and_comes_back(call: Caller, state: Emulato
 
 
 def test_a_body_that_is_too_large_is_refused(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.middleware.LARGEST_BODY", 1000)
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.middleware.MAX_BODY", 1000)
     assert refusal(call("POST", body=b"x" * 100_000)) == (413, "ModelArts.0104")
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+from airflow_modelarts.api.models import CreateProcessorTaskRequest, ProcessorTask, ProcessorTaskVersion
+from airflow_modelarts.testing.emulator import EmulatorState
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.projects import TaskQuery
 from airflow_modelarts.testing.emulator.service.seeds import TEMPLATES, seed
-from airflow_modelarts.testing.emulator.service.state import EmulatorState
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from airflow_modelarts.testing.emulator.service.validation import MissingResources, check_create, check_places
+from airflow_modelarts.testing.emulator.service.validation import MissingResources, check_body, check_resources
 
 A_DAY = 24 * 3600
 
@@ -87,8 +87,8 @@ def test_those_that_have_ended_did_so_in_the_past(state: EmulatorState) -> None:
 
 def test_the_service_would_have_taken_them_and_the_client_can_read_them(state: EmulatorState) -> None:
     for task in seed(state, 60):
-        check_places(
-            check_create(task.body),
+        check_resources(
+            check_body(CreateProcessorTaskRequest, task.body),
             templates=list(TEMPLATES),
             workspaces=[task.workspace_id],
             missing=MissingResources(),
