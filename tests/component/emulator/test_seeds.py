@@ -87,12 +87,8 @@ def test_those_that_have_ended_did_so_in_the_past(state: EmulatorState) -> None:
 
 def test_the_service_would_have_taken_them_and_the_client_can_read_them(state: EmulatorState) -> None:
     for task in seed(state, 60):
-        check_resources(
-            check_body(CreateProcessorTaskRequest, task.body),
-            templates=list(TEMPLATES),
-            workspaces=[task.workspace_id],
-            missing=MissingResources(),
-        )
+        body = check_body(CreateProcessorTaskRequest, task.body)
+        check_resources(body, state.projects[accounts.PROJECT_ID], TEMPLATES, MissingResources())
         described = ProcessorTask.model_validate(state.describe_task(accounts.PROJECT_ID, task.task_id))
         assert len(described.task_id) == 19
         assert described.work_path

@@ -1,4 +1,4 @@
-"""The control API under ``/emulator``: what a test in another process, or a person, controls by HTTP."""
+"""The control API under ``/emulator``, for people and for tests in another process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.accounts import KeyPair, User
 from airflow_modelarts.testing.emulator.service.fields import Count, Name, Seconds
 from airflow_modelarts.testing.emulator.service.settings import ResultForm, Settings
-from airflow_modelarts.testing.emulator.service.tasks import Task, TaskRule
+from airflow_modelarts.testing.emulator.service.tasks import COMPLETED, FAILED, STOPPED, Task, TaskRule
 from airflow_modelarts.testing.emulator.service.validation import MAX_JSON_DEPTH, check_depth
 
 AnyStatus = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
-_ERRORS: dict[int | str, str] = {400: "the request does not fit what it names", 404: "what it names does not exist"}
 
 
 class _AsciiJson(JSONResponse):
@@ -122,6 +121,12 @@ class ShownRequests(BaseModel):
     requests: list[LoggedRequest]
 
 
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ControlError, "description": "the task or fault cannot be changed like this"},
+    404: {"model": ControlError, "description": "the task, project, fault, key or user does not exist"},
+}
+
+
 def control_router(state: EmulatorState) -> APIRouter:
     """
     Return the routes of the control API.
@@ -132,7 +137,7 @@ def control_router(state: EmulatorState) -> APIRouter:
         prefix="/emulator",
         tags=["control"],
         default_response_class=_AsciiJson,
-        responses={status: {"model": ControlError, "description": text} for status, text in _ERRORS.items()},
+        responses=_ERRORS,
     )
     _add_time_and_settings(router, state)
     _add_tasks(router, state)
@@ -173,7 +178,7 @@ def _add_time_and_settings(router: APIRouter, state: EmulatorState) -> None:
         return ShownRequests(counts=state.log.counts(), requests=list(deque(state.log.entries(operation), last)))
 
     @router.delete("/requests")
-    async def forget_requests() -> None:
+    async def clear_requests() -> None:
         """Remove the logged requests."""
         state.log.clear()
 
@@ -194,6 +199,11 @@ def _add_tasks(router: APIRouter, state: EmulatorState) -> None:
             body=task.body,
             version_ids=[version.version_id for version in task.versions],
         )
+
+    def end(task_id: str, status: int, error_msg: str | None = None) -> ShownTask:
+        found = find(task_id)
+        state.set_status(task_id, status, error_msg=error_msg)
+        return shown(found)
 
     @router.get("/tasks")
     async def tasks(last: Count = 100) -> list[ShownTask]:
@@ -232,23 +242,17 @@ def _add_tasks(router: APIRouter, state: EmulatorState) -> None:
     @router.post("/tasks/{task_id}/finish")
     async def finish(task_id: str) -> ShownTask:
         """Complete a task now."""
-        found = find(task_id)
-        state.finish(task_id)
-        return shown(found)
+        return end(task_id, COMPLETED)
 
     @router.post("/tasks/{task_id}/fail")
     async def fail(task_id: str, failure: Failure | None = None) -> ShownTask:
         """Fail a task now."""
-        found = find(task_id)
-        state.fail(task_id, failure.error_msg if failure else None)
-        return shown(found)
+        return end(task_id, FAILED, failure.error_msg if failure else None)
 
     @router.post("/tasks/{task_id}/stop")
     async def stop(task_id: str) -> ShownTask:
         """Stop a task now, as from the console."""
-        found = find(task_id)
-        state.stop(task_id)
-        return shown(found)
+        return end(task_id, STOPPED)
 
     @router.post("/rules")
     async def add_rule(rule: TaskRule) -> None:
@@ -257,7 +261,7 @@ def _add_tasks(router: APIRouter, state: EmulatorState) -> None:
         state.add_rule(rule)
 
     @router.delete("/rules")
-    async def forget_rules() -> None:
+    async def clear_rules() -> None:
         """Remove all rules."""
         state.rules.clear()
 

@@ -8,7 +8,6 @@ import json
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
@@ -66,9 +65,7 @@ class EmulatorServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -85,15 +82,8 @@ class EmulatorServer:
     def airflow_connection(self) -> str:
         """Return the JSON of an Airflow connection to this server, for ``AIRFLOW_CONN_MODELARTS_DEFAULT``."""
         extra = {"project_id": accounts.PROJECT_ID, "region": accounts.REGION, "iam_endpoint": self.url}
-        return json.dumps(
-            {
-                "conn_type": "modelarts",
-                "host": self.url,
-                "login": accounts.ACCESS_KEY,
-                "password": accounts.SECRET_KEY,
-                "extra": extra,
-            }
-        )
+        login = {"login": accounts.ACCESS_KEY, "password": accounts.SECRET_KEY}
+        return json.dumps({"conn_type": "modelarts", "host": self.url, **login, "extra": extra})
 
     def start(self) -> None:
         """

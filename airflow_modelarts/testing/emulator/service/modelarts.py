@@ -25,7 +25,6 @@ from airflow_modelarts.testing.emulator.service.tasks import (
     TaskRule,
     Version,
     new_id,
-    sources_of,
 )
 from airflow_modelarts.testing.emulator.service.validation import MissingResources
 
@@ -76,7 +75,7 @@ class ModelArtsService:
         body = validation.check_body(models.CreateProcessorTaskRequest, body)
         with self._lock:
             project = self.projects[project_id]
-            self._check_resources(project, body)
+            validation.check_resources(body, project, self.templates, self.missing)
             if body["name"] in project.ids_by_name:
                 raise ServiceError("ModelArts.4709", f"a processing task named {body['name']!r} exists already")
             if len(project.tasks) >= self.settings.task_quota:
@@ -125,7 +124,7 @@ class ModelArtsService:
         body = validation.check_body(models.CreateProcessorTaskVersionRequest, body)
         with self._lock:
             task, project = self._find(project_id, task_id), self.projects[project_id]
-            self._check_resources(project, body)
+            validation.check_resources(body, project, self.templates, self.missing)
             if task.is_feature_analysis or body["template"]["id"] != task.template_id:
                 # The contract does not say what happens with another template; a version is another run of the task.
                 message = f"template.id: a {task.template_id} task cannot have a version of this template"
@@ -195,14 +194,6 @@ class ModelArtsService:
                 return version
         # The contract has no code for a missing version; 4612, 4631 and 4636 are all about the task.
         raise NotFoundError("ModelArts.4636", f"no version with the id {version_id!r}")
-
-    def _check_resources(self, project: Project, body: dict[str, Any]) -> None:
-        validation.check_resources(body, templates=self.templates, workspaces=project.workspaces, missing=self.missing)
-        for source in sources_of(body):
-            if source.get("type") == "TASK" and source["source"] not in project.tasks:
-                raise ServiceError(
-                    "ModelArts.4612", f"the data source {source['source']!r} is not a task of the project"
-                )
 
     def _check_limits(self, project: Project) -> None:
         lowest = min(self.settings.running_limit, self.settings.unfinished_limit)

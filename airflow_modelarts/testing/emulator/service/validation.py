@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ValidationError
 
 from airflow_modelarts.testing.emulator.service.errors import ServiceError
+from airflow_modelarts.testing.emulator.service.projects import Project
+from airflow_modelarts.testing.emulator.service.tasks import sources_of
 
 #: Characters. The contract has a code for a work path that is too long, but no limit; OBS keys end at 1024 bytes.
 MAX_WORK_PATH = 1024
@@ -84,10 +86,10 @@ def check_body(model: type[BaseModel], body: Any) -> dict[str, Any]:
 
 
 def check_resources(
-    body: dict[str, Any], *, templates: Collection[str], workspaces: Collection[str], missing: MissingResources
+    body: dict[str, Any], project: Project, templates: Collection[str], missing: MissingResources
 ) -> None:
     """
-    Check that the template, the workspace and the places in a create body exist.
+    Check that the template, the workspace, the places and the tasks in a create body exist.
 
     :raises ServiceError: with the code of the first problem.
     """
@@ -96,7 +98,7 @@ def check_resources(
         raise ServiceError(
             "ModelArts.0101", f"template.id: {template_id!r} does not exist; the templates are {', '.join(templates)}"
         )
-    if (body.get("workspace_id") or "0") not in workspaces:
+    if (body.get("workspace_id") or "0") not in project.workspaces:
         raise ServiceError("ModelArts.0102", f"workspace_id: workspace {body['workspace_id']!r} does not exist")
     if body.get("data_source") is not None:
         _check_source("data_source", body["data_source"], missing)
@@ -105,6 +107,10 @@ def check_resources(
     if body.get("work_path") is not None:
         _check_work_path(body["work_path"], missing)
     _check_dataset_version("version_id", body.get("version_id"), missing)
+    for source in sources_of(body):
+        if source.get("type") == "TASK" and source["source"] not in project.tasks:
+            message = f"the data source {source['source']!r} is not a task of the project"
+            raise ServiceError("ModelArts.4612", message)
 
 
 def _refuse_constant(name: str) -> NoReturn:
