@@ -14,7 +14,7 @@ import pytest
 import airflow_modelarts
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import TransportError
-from airflow_modelarts.testing.emulator.http.responses import KeystoneError, NotFoundError, ServiceError
+from airflow_modelarts.testing.emulator.service.errors import KeystoneError, ServiceError
 from airflow_modelarts.testing.sandbox.sandbox import DagImportError
 
 #: Those that are not made of a message alone, with every argument they have.
@@ -33,7 +33,6 @@ ARGUMENTS: dict[type[Exception], tuple[tuple[Any, ...], dict[str, Any]]] = {
     TransportError: (("the connection ended early",), {"kind": "broken", "sent": True}),
     DagImportError: (({"my_dag.py": "SyntaxError"},), {}),
     KeystoneError: ((401, "no such user"), {}),
-    NotFoundError: (("ModelArts.4700", "no task with this id", "modelarts"), {}),
     ServiceError: (("ModelArts.0104", "values are wrong"), {"status": 422}),
 }
 COPIES: dict[str, Callable[[Any], Any]] = {

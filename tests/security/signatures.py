@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from airflow_modelarts.api import signing
 from airflow_modelarts.testing.emulator.http.gateway import RawRequest, verify_signature
-from airflow_modelarts.testing.emulator.http.responses import ServiceError
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, SECRET_KEY, Accounts
+from airflow_modelarts.testing.emulator.service.errors import ServiceError
 from tests.security.draws import Draws, one_in, pick
 from tests.security.flows import NOON, BrokenPromiseError
 

@@ -1,4 +1,4 @@
-"""What arbitrary requests have found in the emulator."""
+"""Defects of the emulator that fuzzing has found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def emulated() -> Any:
         yield emulated
 
 
-def test_the_control_api_shows_a_task_whose_body_holds_half_a_character(emulated: Emulated) -> None:
+def test_the_control_api_shows_a_task_whose_body_has_a_lone_surrogate(emulated: Emulated) -> None:
     emulated.task.body["unknown"] = {"x": ["\ud800", "漢"]}
     sent = Sent("GET", f"/emulator/tasks/{emulated.task.task_id}", [])
     emulated.send(sent)
@@ -23,7 +23,7 @@ def test_the_control_api_shows_a_task_whose_body_holds_half_a_character(emulated
     assert b'"unknown":{"x":["\\ud800","\\u6f22"]}' in sent.answer
 
 
-def test_the_control_api_shows_a_fault_that_is_named_by_half_a_character(emulated: Emulated) -> None:
+def test_the_control_api_shows_a_fault_whose_operation_has_a_lone_surrogate(emulated: Emulated) -> None:
     headers = [(b"content-type", b"application/json")]
     sent = Sent("POST", "/emulator/faults", headers, b'{"kind": "throttle", "operation": "\\ud800"}')
     emulated.send(sent)

@@ -1,4 +1,4 @@
-"""The emulator does what its OpenAPI document says, whatever schemathesis makes of that document."""
+"""The emulator conforms to its OpenAPI document, for requests that schemathesis generates from it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from schemathesis.specs.openapi import checks  # noqa: E402  # after the skip
 from airflow_modelarts.testing.emulator import EmulatorState, create_app  # noqa: E402  # after the skip
 from airflow_modelarts.testing.emulator.service import accounts  # noqa: E402  # after the skip
 
-#: What does not hold of this service, by the contract: it refuses what names a place that does not exist, and its
-#: gateway knows no other answer than 404 to what is not published, a method included.
-NOT_PROMISED = [checks.positive_data_acceptance, checks.unsupported_method, checks.allow_header_conformance]
-#: The control API takes "1" for 1, as FastAPI does unless it is told otherwise.
-NOT_PROMISED_BY_CONTROL = [*NOT_PROMISED, checks.negative_data_rejection]
+#: Checks that do not apply, by the contract: the service refuses places that do not exist, and its gateway answers 404
+#: to every unknown path or method.
+EXCLUDED = [checks.positive_data_acceptance, checks.unsupported_method, checks.allow_header_conformance]
+#: The control API accepts "1" for 1, as FastAPI does by default.
+EXCLUDED_FOR_CONTROL = [*EXCLUDED, checks.negative_data_rejection]
 BOUNDED = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 STATE = EmulatorState()
 schema: Any = schemathesis.openapi.from_asgi("/openapi.json", create_app(STATE))
@@ -32,7 +32,7 @@ def headers() -> dict[str, str]:
     return {"X-Auth-Token": token.value}
 
 
-def name_what_exists(case: Any) -> None:
+def use_existing_ids(case: Any) -> None:
     task = STATE.add_task(template="sys_data_cleaning", status=2)
     known = {
         "project_id": accounts.PROJECT_ID,
@@ -46,22 +46,22 @@ def name_what_exists(case: Any) -> None:
 
 @schema.include(path_regex="^/v[23]/").parametrize()
 @BOUNDED
-def test_the_service_answers_as_its_document_says(case: Any) -> None:
+def test_the_service_conforms_to_its_openapi_document(case: Any) -> None:
     STATE.reset()
-    case.call_and_validate(headers=headers(), excluded_checks=NOT_PROMISED)
+    case.call_and_validate(headers=headers(), excluded_checks=EXCLUDED)
 
 
 @schema.include(path_regex="^/v2/.*task_id").parametrize()
 @BOUNDED
-def test_the_service_answers_of_what_exists_as_its_document_says(case: Any) -> None:
+def test_the_service_conforms_to_its_openapi_document_for_existing_tasks(case: Any) -> None:
     STATE.reset()
-    name_what_exists(case)
-    case.call_and_validate(headers=headers(), excluded_checks=NOT_PROMISED)
+    use_existing_ids(case)
+    case.call_and_validate(headers=headers(), excluded_checks=EXCLUDED)
 
 
 @schema.include(path_regex="^/emulator/").parametrize()
 @BOUNDED
-def test_the_control_api_answers_as_its_document_says(case: Any) -> None:
+def test_the_control_api_conforms_to_its_openapi_document(case: Any) -> None:
     STATE.reset()
-    name_what_exists(case)
-    case.call_and_validate(excluded_checks=NOT_PROMISED_BY_CONTROL)
+    use_existing_ids(case)
+    case.call_and_validate(excluded_checks=EXCLUDED_FOR_CONTROL)

@@ -1,4 +1,4 @@
-"""How the tests call the emulator: over HTTP, signed by us, without our hook."""
+"""A client for tests of the emulator: it sends signed HTTP requests, without the hook."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 
 CONTRACT = Path(__file__).parent.parent / "data" / "contract"
-FEATURE_ANALYSIS: dict[str, Any] = json.loads(
-    (CONTRACT / "examples" / "create-feature-analysis.json").read_text(encoding="utf-8")
-)
-DATA_VALIDATION: dict[str, Any] = json.loads(
-    (CONTRACT / "examples" / "create-data-validation.json").read_text(encoding="utf-8")
-)
-SECONDS = 10.0
+#: Seconds; long enough for a busy machine.
+TIMEOUT = 60.0
+
+
+def contract_example(name: str) -> dict[str, Any]:
+    example: dict[str, Any] = json.loads((CONTRACT / "examples" / f"{name}.json").read_text(encoding="utf-8"))
+    return example
+
+
+FEATURE_ANALYSIS = contract_example("create-feature-analysis")
+DATA_VALIDATION = contract_example("create-data-validation")
 
 
 @dataclass
 class Caller:
-    """Calls the emulator with the usual key, or with what a test says."""
+    """Calls the emulator, by default with its access key."""
 
     server: EmulatorServer
     session: requests.Session = field(default_factory=requests.Session)
@@ -37,14 +41,10 @@ class Caller:
     def signed(self, method: str, url: str, body: bytes = b"", **changes: Any) -> dict[str, str]:
         """Return the headers of a signed request; ``changes`` are ``headers`` and the arguments of ``sign``."""
         headers = {"X-Project-Id": accounts.PROJECT_ID, "Content-Type": "application/json"}
-        wishes: dict[str, Any] = {
-            "access_key": accounts.ACCESS_KEY,
-            "secret_key": accounts.SECRET_KEY,
-            "now": time.time(),
-            **changes,
-        }
-        headers |= wishes.pop("headers", {})
-        return signing.sign(method=method, url=url, headers=headers, body=body, **wishes)
+        headers |= changes.pop("headers", {})
+        key = {"access_key": accounts.ACCESS_KEY, "secret_key": accounts.SECRET_KEY}
+        arguments: dict[str, Any] = {**key, "now": time.time(), **changes}
+        return signing.sign(method=method, url=url, headers=headers, body=body, **arguments)
 
     def __call__(self, method: str, path: str = "", body: Any = None, **changes: Any) -> requests.Response:
         """Send a signed request; ``path`` is below ``/processor-tasks``, and a body is encoded as JSON."""
@@ -55,14 +55,16 @@ class Caller:
     def send(
         self, method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> requests.Response:
-        """Send a request as it is."""
-        return self.session.request(method, url, data=body, headers=headers, timeout=SECONDS, allow_redirects=False)
+        """Send a request unchanged."""
+        return self.session.request(method, url, data=body, headers=headers, timeout=TIMEOUT, allow_redirects=False)
 
-    def ask_for_token(self, **changes: Any) -> requests.Response:
-        return self.send("POST", f"{self.server.url}/v3/auth/tokens", json.dumps(token_request(**changes)).encode())
+    def create_token(self, body: Any = None, **changes: Any) -> requests.Response:
+        """Request a token; ``changes`` are the arguments of :func:`token_request`, for the default body."""
+        data = body if isinstance(body, bytes) else json.dumps(body or token_request(**changes)).encode()
+        return self.send("POST", f"{self.server.url}/v3/auth/tokens", data)
 
     def control(self, method: str, path: str, body: Any = None) -> requests.Response:
-        return self.session.request(method, f"{self.server.url}/emulator{path}", json=body, timeout=SECONDS)
+        return self.session.request(method, f"{self.server.url}/emulator{path}", json=body, timeout=TIMEOUT)
 
 
 def token_request(
@@ -80,6 +82,6 @@ def token_request(
     }
 
 
-def refusal(response: requests.Response) -> tuple[int, str]:
-    """Return an answer's status and error code."""
+def error_of(response: requests.Response) -> tuple[int, str]:
+    """Return a response's HTTP status and error code."""
     return response.status_code, response.json()["error_code"]

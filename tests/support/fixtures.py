@@ -60,14 +60,20 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=0) as running:
+def task_duration() -> float:
+    """Seconds that a task of ``server`` takes: by default it ends at once. A module overrides this fixture."""
+    return 0.0
+
+
+@pytest.fixture(scope="module")
+def server(task_duration: float) -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=task_duration) as running:
         yield running
 
 
 @pytest.fixture
 def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
-    """A local ModelArts without tasks, which the usual connection leads to; tasks that are created end at once."""
+    """A local ModelArts in its initial state; the usual connection points to it."""
     server.state.reset()
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
     return server

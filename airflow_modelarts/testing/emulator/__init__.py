@@ -1,17 +1,17 @@
-"""A local ModelArts and IAM that behave and refuse like the real ones; for tests, examples and trying DAGs out."""
+"""A local ModelArts and IAM for tests, examples and trying out DAGs; they validate requests like the real services."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_modelarts.testing.emulator.control.state import EmulatorState
     from airflow_modelarts.testing.emulator.http.app import create_app
     from airflow_modelarts.testing.emulator.http.server import EmulatorServer
-    from airflow_modelarts.testing.emulator.service.state import EmulatorState
 
 __all__ = ["EmulatorServer", "EmulatorState", "create_app"]
 
-_MODULES = {"EmulatorServer": "http.server", "EmulatorState": "service.state", "create_app": "http.app"}
+_MODULES = {"EmulatorServer": "http.server", "EmulatorState": "control.state", "create_app": "http.app"}
 
 
 def __getattr__(name: str) -> Any:
@@ -32,5 +32,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Name what is not loaded yet as well, for editors and ``help()``."""
+    """List names that are not imported yet too, for editors and ``help()``."""
     return sorted({*globals(), *__all__})

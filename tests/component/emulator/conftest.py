@@ -1,4 +1,4 @@
-"""One emulator for all these tests, as new at the beginning of each."""
+"""Fixtures of the emulator's tests, besides those of ``tests/support``."""
 
 from __future__ import annotations
 
@@ -10,25 +10,18 @@ from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from tests.support.calling import Caller
 
 
-@pytest.fixture(scope="session")
-def running() -> Iterator[EmulatorServer]:
-    with EmulatorServer() as server:
-        yield server
+@pytest.fixture(scope="module")
+def task_duration() -> float:
+    return 10.0
 
 
 @pytest.fixture
-def server(running: EmulatorServer) -> EmulatorServer:
-    running.state.reset()
-    return running
+def state(emulator: EmulatorServer) -> EmulatorState:
+    return emulator.state
 
 
 @pytest.fixture
-def state(server: EmulatorServer) -> EmulatorState:
-    return server.state
-
-
-@pytest.fixture
-def call(server: EmulatorServer) -> Iterator[Caller]:
-    caller = Caller(server)
+def call(emulator: EmulatorServer) -> Iterator[Caller]:
+    caller = Caller(emulator)
     with caller.session:
         yield caller

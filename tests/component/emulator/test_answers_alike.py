@@ -1,4 +1,4 @@
-"""Both drivers, and the wait of a triggerer, against answers of the emulator that a client has to bear with."""
+"""Both drivers and the triggerer's wait, with answers of the emulator that a client must tolerate."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts import connection
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.credentials import TokenCache
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsError,
@@ -27,18 +25,12 @@ from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from airflow_modelarts.testing.emulator.service import accounts
 
 ONCE = RetryPolicy(attempts=1)
-Carry = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def connected(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TOKEN_CACHE", TokenCache())
-    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
+RunAll = Callable[..., Any]
 
 
 @pytest.fixture
-def with_password(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    described = json.loads(server.airflow_connection())
+def with_password(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = json.loads(emulator.airflow_connection())
     described |= {"login": accounts.USER_NAME, "password": accounts.PASSWORD}
     described["extra"] |= {"auth": "password", "domain_name": accounts.DOMAIN_NAME}
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
@@ -58,14 +50,14 @@ def in_a_triggerer(work: Callable[[Any], Any], retries: RetryPolicy) -> Any:
 
 
 @pytest.fixture(params=[on_a_worker, in_a_triggerer], ids=["requests", "aiohttp"])
-def carry_out(request: pytest.FixtureRequest) -> Carry:
-    """Carry out operations one after the other, and return their values."""
-    carry: Carry = request.param
-    return carry
+def run_all(request: pytest.FixtureRequest) -> RunAll:
+    """Return a function that runs operations one after the other, and returns their values."""
+    run: RunAll = request.param
+    return run
 
 
 @pytest.mark.parametrize("meaning", ["more_follow", "all_returned", "absent"])
-def test_all_samples_arrive_whatever_has_more_means(state: EmulatorState, meaning: Any) -> None:
+def test_all_samples_are_listed_for_every_meaning_of_has_more(state: EmulatorState, meaning: Any) -> None:
     state.settings.has_more, state.settings.sample_count = meaning, 250
     task = state.add_task(template="sys_data_validation", status=2)
     version_id = task.versions[0].version_id
@@ -82,7 +74,7 @@ def test_all_samples_arrive_whatever_has_more_means(state: EmulatorState, meanin
 
 @pytest.mark.usefixtures("with_password")
 @pytest.mark.parametrize("code", ["APIGW.0301", "APIGW.0307", "ModelArts.0202", "ModelArts.0203", "ModelArts.4127"])
-def test_a_token_that_iam_has_killed_is_renewed_once(state: EmulatorState, carry_out: Carry, code: Any) -> None:
+def test_a_revoked_token_is_renewed_once(state: EmulatorState, run_all: RunAll, code: Any) -> None:
     state.settings.refused_token = code
     task = state.add_task(status=2)
 
@@ -91,25 +83,26 @@ def test_a_token_that_iam_has_killed_is_renewed_once(state: EmulatorState, carry
         assert state.accounts.expire_tokens() == 1
         yield operations.describe_processor_task(task.task_id)
 
-    assert [read.status for read in carry_out(twice, ONCE)] == [2, 2]
+    assert [read.status for read in run_all(twice, ONCE)] == [2, 2]
     assert state.log.counts() == {"KeystoneCreateUserTokenByPassword": 2, "DescribeProcessorTask": 3}
 
 
 @pytest.mark.usefixtures("with_password")
-def test_a_right_that_is_missing_renews_no_token(state: EmulatorState, carry_out: Carry) -> None:
+def test_a_missing_permission_does_not_renew_the_token(state: EmulatorState, run_all: RunAll) -> None:
     task = state.add_task(status=2)
     state.faults.refuse("APIGW.0302", times=None, operation="DescribeProcessorTask")
     with pytest.raises(ModelArtsAuthenticationError):
-        carry_out(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
+        run_all(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
     assert state.log.counts() == {"KeystoneCreateUserTokenByPassword": 1, "DescribeProcessorTask": 1}
 
 
-def test_a_static_token_that_is_refused_is_looked_for_in_the_connection(
-    server: EmulatorServer, state: EmulatorState, carry_out: Carry, monkeypatch: pytest.MonkeyPatch
+def test_a_refused_static_token_is_read_from_the_connection_again(
+    emulator: EmulatorServer, run_all: RunAll, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    state = emulator.state
     state.settings.refused_token = "ModelArts.0203"
     task = state.add_task(status=2)
-    described = json.loads(server.airflow_connection())
+    described = json.loads(emulator.airflow_connection())
     del described["login"]
 
     def issue() -> None:
@@ -124,20 +117,20 @@ def test_a_static_token_that_is_refused_is_looked_for_in_the_connection(
         yield operations.describe_processor_task(task.task_id)
 
     issue()
-    assert [read.status for read in carry_out(twice, ONCE)] == [2, 2]
+    assert [read.status for read in run_all(twice, ONCE)] == [2, 2]
     assert state.log.counts() == {"DescribeProcessorTask": 3}
 
 
-def test_a_deletion_that_only_a_gateway_answered_is_no_deletion(state: EmulatorState, carry_out: Carry) -> None:
+def test_a_gateways_error_does_not_count_as_a_deletion(state: EmulatorState, run_all: RunAll) -> None:
     task = state.add_task(status=2)
     state.faults.answer(504)
     state.faults.refuse("ModelArts.4700", "Unavailable gateway.", status=503, times=None)
     with pytest.raises(ModelArtsTransientError):
-        carry_out(lambda _: [operations.delete_processor_task(task.task_id)], RetryPolicy(attempts=2, initial_delay=0))
+        run_all(lambda _: [operations.delete_processor_task(task.task_id)], RetryPolicy(attempts=2, initial_delay=0))
     assert state.find_task(task.task_id)
 
 
-def news_of(task_id: str, *, version_id: str | None = None) -> list[Any]:
+def events_of(task_id: str, *, version_id: str | None = None) -> list[Any]:
     async def read() -> list[Any]:
         def opened() -> ModelArtsAsyncHook:
             return ModelArtsAsyncHook(retries=ONCE)
@@ -150,22 +143,22 @@ def news_of(task_id: str, *, version_id: str | None = None) -> list[Any]:
     return asyncio.run(asyncio.wait_for(read(), 60))
 
 
-def test_a_gateway_that_names_a_missing_task_does_not_end_a_wait(state: EmulatorState) -> None:
+def test_a_503_with_the_code_of_a_missing_task_does_not_end_a_wait(state: EmulatorState) -> None:
     task = state.add_task(status=2)
     state.faults.refuse("ModelArts.4700", "Unavailable gateway.", status=503, times=3)
-    *before, last = news_of(task.task_id)
+    *before, last = events_of(task.task_id)
     assert last == watcher.Ended(2)
     assert any(isinstance(one, watcher.OutageBegan) for one in before)
 
 
-def test_an_answer_about_another_task_does_not_end_a_wait(state: EmulatorState, carry_out: Carry) -> None:
+def test_an_answer_about_another_task_does_not_end_a_wait(state: EmulatorState, run_all: RunAll) -> None:
     task = state.add_task(status=2)
     other = json.dumps({"task_id": "another", "status": 3})
     state.faults.answer(200, other, operation="DescribeProcessorTask", times=2)
-    assert news_of(task.task_id)[-1] == watcher.Ended(2)
+    assert events_of(task.task_id)[-1] == watcher.Ended(2)
     state.faults.answer(200, other)
     with pytest.raises(ModelArtsTransientError, match="about another one"):
-        carry_out(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
+        run_all(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
 
 
 def test_an_answer_about_another_version_does_not_end_a_wait(state: EmulatorState) -> None:
@@ -173,27 +166,25 @@ def test_an_answer_about_another_version_does_not_end_a_wait(state: EmulatorStat
     version_id = task.versions[0].version_id
     other = json.dumps({"task_id": task.task_id, "task_version_id": "another", "status": 3})
     state.faults.answer(200, other, times=2)
-    assert news_of(task.task_id, version_id=version_id)[-1] == watcher.Ended(2)
+    assert events_of(task.task_id, version_id=version_id)[-1] == watcher.Ended(2)
 
 
 @pytest.mark.parametrize("levels", [90, 150, 190, 300, 5_000, 100_000])
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
-def test_a_result_is_read_however_deep_it_is_nested(
-    state: EmulatorState, carry_out: Carry, levels: int, brackets: str
-) -> None:
+def test_a_result_of_any_depth_is_read(state: EmulatorState, run_all: RunAll, levels: int, brackets: str) -> None:
     task = state.add_task(status=2)
     opening = '{"a":' if brackets == "{}" else "["
     result = opening * levels + '"x"' + brackets[1] * levels
     body = f'{{"task_id": "{task.task_id}", "status": 2, "result": {result}, "name": "n"}}'
     state.faults.answer(200, body, times=None)
-    assert news_of(task.task_id)[-1] == watcher.Ended(2)
-    (read,) = carry_out(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
+    assert events_of(task.task_id)[-1] == watcher.Ended(2)
+    (read,) = run_all(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
     assert (read.status, read.name) == (2, "n")
     assert read.result == (result if levels > 200 else json.loads(result))
     json.dumps(read.result)
 
 
-def test_a_list_with_a_result_that_is_nested_deeply_is_read(state: EmulatorState) -> None:
+def test_a_list_with_a_deeply_nested_result_is_read(state: EmulatorState) -> None:
     deep = "[" * 300 + "]" * 300
     tasks = f'{{"task_id": "a", "status": 2, "result": {deep}}}, {{"task_id": "b", "x": [{deep}], "status": 1}}'
     state.faults.answer(200, f'{{"count": 2, "tasks": [{tasks}]}}')
@@ -217,7 +208,7 @@ NUMBERS = st.one_of(
 @example("NaN")
 @example("-Infinity")
 @example("9" * 5000)
-def test_a_status_is_read_alike_on_a_worker_and_in_a_triggerer(status: str) -> None:
+def test_worker_and_triggerer_read_a_status_alike(status: str) -> None:
     body = f'{{"task_id": "t", "status": {status}}}'.encode()
     readings = []
     # The watcher reads no more than it needs, and has no public reader of its own.
@@ -229,7 +220,7 @@ def test_a_status_is_read_alike_on_a_worker_and_in_a_triggerer(status: str) -> N
     assert readings[0] == readings[1]
 
 
-def test_thirty_tasks_get_in_at_once_where_the_gateway_throttles(state: EmulatorState) -> None:
+def test_thirty_simultaneous_creates_succeed_despite_throttling(state: EmulatorState) -> None:
     state.faults.limit_rate(20, 5, operation="CreateProcessorTask")
 
     async def create(number: int, hook: ModelArtsAsyncHook) -> Any:
@@ -246,8 +237,8 @@ def test_thirty_tasks_get_in_at_once_where_the_gateway_throttles(state: Emulator
 
 
 @pytest.mark.parametrize("kind", [ModelArtsError, ModelArtsNotFoundError])
-def test_a_missing_task_is_still_a_verdict(state: EmulatorState, carry_out: Carry, kind: type[Exception]) -> None:
+def test_a_missing_task_raises_not_found(state: EmulatorState, run_all: RunAll, kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        carry_out(lambda _: [operations.describe_processor_task("missing")], ONCE)
+        run_all(lambda _: [operations.describe_processor_task("missing")], ONCE)
     with pytest.raises(kind):
-        news_of("missing")
+        events_of("missing")

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is one of the service's: never a 500, and the next caller is served as usual."""
+"""Fuzzing over HTTP: every request gets an answer of the service, never a 500, and the next one is served too."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ QUERY_NAMES = st.sampled_from(
         *("version_id", "workspace_id", "query_current", "return_result", "result_property", "process_parameter"),
     ]
 )
-ORDERS = ["settings", "tasks", "rules", "faults", "clock/advance", "access-keys", "users", "tokens"]
-ORDER_FIELDS = ["kind", "times", "status", "name", "seconds", "count", "result", "duration", "headers", "body"]
+CONTROL_PATHS = ["settings", "tasks", "rules", "faults", "clock/advance", "access-keys", "users", "tokens"]
+CONTROL_FIELDS = ["kind", "times", "status", "name", "seconds", "count", "result", "duration", "headers", "body"]
 
 
 @pytest.fixture
-def caller(server: EmulatorServer) -> Caller:
-    server.state.add_task(template="sys_data_cleaning", status=2)
-    server.state.add_tasks(3, status=2)
-    return Caller(server)
+def caller(emulator: EmulatorServer) -> Caller:
+    emulator.state.add_task(template="sys_data_cleaning", status=2)
+    emulator.state.add_tasks(3, status=2)
+    return Caller(emulator)
 
 
 def check(caller: Caller, response: Any) -> None:
@@ -47,7 +47,7 @@ def check(caller: Caller, response: Any) -> None:
     assert response.status_code == 200 or answer["error_code"]
 
 
-# requests takes dot segments out of a path after it was signed, so that the gateway rightly refuses it.
+# The requests library removes dot segments after signing, so that the gateway rightly refuses the request.
 SEGMENTS = TEXTS.filter(lambda text: text not in (".", "..")) | st.sampled_from(
     ["versions", "results", "stop", "items"]
 )
@@ -55,7 +55,7 @@ SEGMENTS = TEXTS.filter(lambda text: text not in (".", "..")) | st.sampled_from(
 
 @BOUNDED
 @given(method=METHODS, segments=st.lists(SEGMENTS, max_size=4))
-def test_no_path_makes_it_stumble(caller: Caller, method: str, segments: list[str]) -> None:
+def test_any_path_gets_an_answer_of_the_service(caller: Caller, method: str, segments: list[str]) -> None:
     path = "".join("/" + quote(segment, safe="", errors="replace") for segment in segments)
     check(caller, caller(method, path))
 
@@ -65,7 +65,7 @@ def test_no_path_makes_it_stumble(caller: Caller, method: str, segments: list[st
     place=st.sampled_from(["", "/items", "/{task}", "/{task}/versions", "/{task}/versions/{version}/results"]),
     query=st.lists(st.tuples(QUERY_NAMES, TEXTS | st.integers().map(str)), max_size=4),
 )
-def test_no_query_makes_it_stumble(caller: Caller, place: str, query: list[tuple[str, str]]) -> None:
+def test_any_query_gets_an_answer_of_the_service(caller: Caller, place: str, query: list[tuple[str, str]]) -> None:
     task = caller.server.state.all_tasks()[0]
     path = place.format(task=task.task_id, version=task.versions[0].version_id)
     text = "&".join(f"{name}={quote(value, safe='', errors='replace')}" for name, value in query)
@@ -78,7 +78,7 @@ def test_no_query_makes_it_stumble(caller: Caller, place: str, query: list[tuple
     changes=st.dictionaries(FIELDS, VALUES, max_size=3),
     place=st.sampled_from([("POST", ""), ("PUT", "/{task}"), ("POST", "/{task}/versions")]),
 )
-def test_no_body_makes_it_stumble(
+def test_any_json_body_gets_an_answer_of_the_service(
     caller: Caller, base: dict[str, Any], changes: dict[str, Any], place: tuple[str, str]
 ) -> None:
     method, path = place
@@ -89,7 +89,7 @@ def test_no_body_makes_it_stumble(
 
 @BOUNDED
 @given(body=st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()))
-def test_no_bytes_make_it_stumble(caller: Caller, body: bytes) -> None:
+def test_any_bytes_get_an_answer_of_the_service(caller: Caller, body: bytes) -> None:
     check(caller, caller("POST", body=body))
 
 
@@ -98,7 +98,7 @@ def test_no_bytes_make_it_stumble(caller: Caller, body: bytes) -> None:
     name=st.sampled_from(["Authorization", "X-Auth-Token", "X-Sdk-Date", "X-Project-Id", "X-Sdk-Content-Sha256"]),
     value=st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=80),
 )
-def test_no_header_makes_it_stumble(caller: Caller, name: str, value: str) -> None:
+def test_any_header_gets_an_answer_of_the_gateway(caller: Caller, name: str, value: str) -> None:
     url = caller.url("")
     headers = {**caller.signed("GET", url), name: value.strip()}
     response = caller.send("GET", url, headers=headers)
@@ -107,24 +107,24 @@ def test_no_header_makes_it_stumble(caller: Caller, name: str, value: str) -> No
 
 @BOUNDED
 @given(request=VALUES, user=st.dictionaries(st.sampled_from(["name", "password", "domain"]), VALUES))
-def test_no_request_for_a_token_makes_iam_stumble(caller: Caller, request: Any, user: dict[str, Any]) -> None:
+def test_any_request_for_a_token_gets_an_answer_of_iam(caller: Caller, request: Any, user: dict[str, Any]) -> None:
     identity = {"methods": ["password"], "password": {"user": {"name": accounts.USER_NAME, **user}}}
     for body in (request, {"auth": request}, {"auth": {"identity": identity, "scope": request}}):
-        response = caller.send("POST", f"{caller.server.url}/v3/auth/tokens", json.dumps(body).encode())
+        response = caller.create_token(json.dumps(body).encode())
         assert response.status_code in (201, 400, 401), response.text
 
 
 @BOUNDED
 @given(
-    place=st.sampled_from(ORDERS),
-    order=st.dictionaries(st.sampled_from(ORDER_FIELDS), VALUES | st.sampled_from(["answer", "throttle"]), max_size=3),
+    place=st.sampled_from(CONTROL_PATHS),
+    body=st.dictionaries(st.sampled_from(CONTROL_FIELDS), VALUES | st.sampled_from(["answer", "throttle"]), max_size=3),
 )
-def test_no_order_makes_the_control_api_stumble(caller: Caller, place: str, order: dict[str, Any]) -> None:
+def test_any_body_gets_an_answer_of_the_control_api(caller: Caller, place: str, body: dict[str, Any]) -> None:
     method = "PATCH" if place == "settings" else "POST"
     response = caller.send(
         method,
         f"{caller.server.url}/emulator/{place}",
-        json.dumps(order).encode(),
+        json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
     assert response.status_code in (200, 400, 404, 422), response.text

@@ -1,4 +1,4 @@
-"""The twelve operations over HTTP: what they answer, how they refuse, and that nothing makes them stumble."""
+"""The twelve operations over HTTP: their answers and errors, and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_modelarts.api.models import ProcessorTaskPage, ProcessorTaskVersion
 from airflow_modelarts.testing.emulator import EmulatorState
 from airflow_modelarts.testing.emulator.http.responses import HTTP_STATUS
 from airflow_modelarts.testing.emulator.service import accounts
-from tests.support.calling import CONTRACT, DATA_VALIDATION, FEATURE_ANALYSIS, Caller, refusal
+from tests.support.calling import CONTRACT, DATA_VALIDATION, FEATURE_ANALYSIS, Caller, contract_example, error_of
 
 OPERATIONS = {
     "CreateProcessorTask",
@@ -36,7 +36,7 @@ def create(call: Caller, body: dict[str, Any]) -> str:
     return str(response.json()["task_id"])
 
 
-def test_the_contracts_examples_are_taken_and_come_back_unchanged(call: Caller) -> None:
+def test_the_contracts_examples_are_accepted_and_described_unchanged(call: Caller) -> None:
     for body in (FEATURE_ANALYSIS, DATA_VALIDATION):
         described = call("GET", f"/{create(call, body)}").json()
         assert {name: described[name] for name in body if name != "create_version"} == {
@@ -44,8 +44,8 @@ def test_the_contracts_examples_are_taken_and_come_back_unchanged(call: Caller) 
         }
 
 
-def test_the_contracts_answer_can_be_had_field_by_field(call: Caller, state: EmulatorState) -> None:
-    example = json.loads((CONTRACT / "examples" / "describe-feature-analysis.json").read_text(encoding="utf-8"))
+def test_a_task_is_described_with_the_fields_of_the_contracts_example(call: Caller, state: EmulatorState) -> None:
+    example = contract_example("describe-feature-analysis")
     body = {name: example[name] for name in ("name", "data_source", "template", "version_id")}
     task = state.add_task(body=body, status=2, result=example["result"])
     described = call("GET", f"/{task.task_id}").json()
@@ -78,11 +78,11 @@ def test_every_operation_works_over_http(call: Caller, state: EmulatorState) -> 
     assert [task.task_id for task in listed.tasks or []] == [task_id]
     assert call("GET", "/items?limit=2").json()["items"][0]["template_id"] == "sys_data_analyse"
     assert call("DELETE", f"/{task_id}").json() == {}
-    assert refusal(call("GET", f"/{task_id}")) == (400, "ModelArts.4700")
+    assert error_of(call("GET", f"/{task_id}")) == (400, "ModelArts.4700")
     assert set(state.log.counts()) == OPERATIONS
 
 
-def test_version_ids_come_as_one_value_with_commas(call: Caller, state: EmulatorState) -> None:
+def test_a_list_is_filtered_by_comma_separated_version_ids(call: Caller, state: EmulatorState) -> None:
     for number in range(3):
         state.add_task(f"t{number}", body={"version_id": f"v{number}"})
     listed = call("GET", "?version_id=v0%2Cv2&order=asc").json()
@@ -108,21 +108,21 @@ def test_version_ids_come_as_one_value_with_commas(call: Caller, state: Emulator
         ("return_result=2", "return_result"),
     ],
 )
-def test_a_wrong_parameter_is_refused_by_name(call: Caller, query: str, named: str) -> None:
+def test_the_error_for_an_invalid_parameter_names_it(call: Caller, query: str, named: str) -> None:
     response = call("GET", f"?{query}")
-    assert refusal(response) == (400, "ModelArts.0107")
+    assert error_of(response) == (400, "ModelArts.0107")
     assert named in response.json()["error_msg"]
 
 
-def test_the_limits_of_the_other_lists_are_their_own(call: Caller, state: EmulatorState) -> None:
+def test_each_list_has_its_own_limits(call: Caller, state: EmulatorState) -> None:
     task = state.add_task(template="sys_data_cleaning", status=2)
     versions = f"/{task.task_id}/versions"
     results = f"{versions}/{task.versions[0].version_id}/results"
     assert call("GET", "/items?limit=1000").status_code == 200
     for path in ("/items?limit=1001", f"{versions}?limit=101", f"{versions}?sort_by=name", f"{results}?limit=101"):
-        assert refusal(call("GET", path)) == (400, "ModelArts.0107")
+        assert error_of(call("GET", path)) == (400, "ModelArts.0107")
     for wanted in (-2, 4):
-        assert refusal(call("GET", f"{results}?result_property={wanted}")) == (400, "ModelArts.0107")
+        assert error_of(call("GET", f"{results}?result_property={wanted}")) == (400, "ModelArts.0107")
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_the_limits_of_the_other_lists_are_their_own(call: Caller, state: Emulat
         b'"text"',
     ],
 )
-def test_a_body_that_cannot_be_read_is_a_wrong_parameter(call: Caller, body: bytes) -> None:
-    assert refusal(call("POST", body=body)) == (400, "ModelArts.0104")
+def test_an_unreadable_body_is_refused_as_a_wrong_parameter(call: Caller, body: bytes) -> None:
+    assert error_of(call("POST", body=body)) == (400, "ModelArts.0104")
 
 
-def test_what_no_check_knows_is_kept_and_comes_back(call: Caller, state: EmulatorState) -> None:
+def test_unchecked_fields_are_stored_and_described_unchanged(call: Caller, state: EmulatorState) -> None:
     odd = {"version_id": [1], "weight": 1e308, "text": "\ud800 \x00 ü", "deep": {"er": [None, True, 10**400]}}
     body = {**FEATURE_ANALYSIS, "data_source": {"type": "DATASET", "source": "x", **odd}}
     task_id = create(call, body)
@@ -154,19 +154,19 @@ def test_what_no_check_knows_is_kept_and_comes_back(call: Caller, state: Emulato
 
 
 def test_a_body_that_is_too_large_is_refused(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.middleware.LARGEST_BODY", 1000)
-    assert refusal(call("POST", body=b"x" * 100_000)) == (413, "ModelArts.0104")
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.middleware.MAX_BODY", 1000)
+    assert error_of(call("POST", body=b"x" * 100_000)) == (413, "ModelArts.0104")
 
 
 @pytest.mark.parametrize("path", ["/%00", "/%FF%FE", "/..%00", "/%F0%9F%92%A9", "/~a b", "/%25"])
-def test_an_odd_id_is_the_id_of_nothing(call: Caller, path: str) -> None:
-    assert refusal(call("GET", path)) == (400, "ModelArts.4700")
+def test_an_unusual_id_is_not_found(call: Caller, path: str) -> None:
+    assert error_of(call("GET", path)) == (400, "ModelArts.4700")
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"), [("modelarts", "ModelArts.4"), ("http404", "Not Found"), ("http404_empty", "")]
 )
-def test_a_missing_task_is_told_in_the_shape_asked_for(
+def test_settings_change_the_answer_for_a_missing_task(
     call: Caller, state: EmulatorState, shape: Any, expected: str
 ) -> None:
     state.settings.not_found = shape
@@ -178,20 +178,20 @@ def test_a_missing_task_is_told_in_the_shape_asked_for(
         assert "X-Request-Id" in answer.headers
 
 
-def test_twenty_megabytes_of_result_arrive(call: Caller, state: EmulatorState) -> None:
+def test_a_result_of_twenty_megabytes_is_sent(call: Caller, state: EmulatorState) -> None:
     task = state.add_task(status=2, result={"rows": ["x" * 1000] * 20_000})
     assert len(call("GET", f"/{task.task_id}").content) > 20_000_000
 
 
 @pytest.mark.parametrize("row", CODES, ids=[row["code"] for row in CODES])
-def test_every_code_of_the_contract_can_be_answered(call: Caller, state: EmulatorState, row: dict[str, Any]) -> None:
+def test_a_fault_can_answer_every_code_of_the_contract(call: Caller, state: EmulatorState, row: dict[str, Any]) -> None:
     state.faults.refuse(row["code"])
     response = call("GET")
-    assert refusal(response) == (row["http"], row["code"])
+    assert error_of(response) == (row["http"], row["code"])
     assert ("request_id" in response.json()) == row["code"].startswith("APIG")
 
 
-def test_the_codes_http_statuses_are_the_contracts() -> None:
+def test_each_code_has_the_contracts_http_status() -> None:
     assert {row["code"]: row["http"] for row in CODES if row["http"] != 400} == {
         code: status for code, status in HTTP_STATUS.items() if code != "APIGW.0302"
     }
@@ -218,7 +218,7 @@ def test_the_openapi_document_has_the_twelve_operations_and_iam(call: Caller) ->
     assert {"token", "signature"} <= document["components"]["securitySchemes"].keys()
 
 
-def test_every_reference_in_the_openapi_document_leads_somewhere(call: Caller) -> None:
+def test_every_reference_in_the_openapi_document_resolves(call: Caller) -> None:
     text = call.send("GET", f"{call.server.url}/openapi.json").text
     schemas = json.loads(text)["components"]["schemas"]
     references = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
@@ -233,10 +233,7 @@ def test_the_examples_in_the_openapi_document_work(call: Caller) -> None:
         return document["paths"][path][method]["requestBody"]["content"]["application/json"]["example"]
 
     tasks = "/v2/{project_id}/processor-tasks"
-    token = call.send(
-        "POST", f"{call.server.url}/v3/auth/tokens", json.dumps(example("/v3/auth/tokens", "post")).encode()
-    )
-    assert token.status_code == 201
+    assert call.create_token(example("/v3/auth/tokens", "post")).status_code == 201
     task_id = create(call, example(tasks, "post"))
     assert call("PUT", f"/{task_id}", example(tasks + "/{task_id}", "put")).status_code == 200
     version = example(tasks + "/{task_id}/versions", "post")
@@ -244,7 +241,7 @@ def test_the_examples_in_the_openapi_document_work(call: Caller) -> None:
     assert call("POST", f"/{task_id}/versions", version).status_code == 200
 
 
-def test_the_pages_for_people_are_served(call: Caller) -> None:
+def test_the_overview_and_the_openapi_page_are_served(call: Caller) -> None:
     call("GET")
     assert "swagger" in call.send("GET", f"{call.server.url}/docs").text
     assert "ListProcessorTasks: 1" in call.send("GET", call.server.url).text

@@ -1,4 +1,4 @@
-"""The vendor's own client, pointed at the emulator, is let in: the emulator verifies what the vendor signs."""
+"""The vendor's own client with the emulator: the emulator verifies the vendor's signatures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Vendor = Callable[..., Any]
 
 
 class VendorResponse(SdkResponse):  # type: ignore[misc]  # the vendor's package has no types
-    """What the vendor generates for an answer, without fields: the tests read the bytes."""
+    """A response class as the vendor generates it, without fields, since the tests read the bytes."""
 
     openapi_types: ClassVar[dict[str, str]] = {}
 
 
 class VendorClient(Client):  # type: ignore[misc]  # the vendor's package has no types
-    """What the vendor generates for each service: a thin layer that names the operation's parts."""
+    """A client class as the vendor generates it for each service."""
 
-    def ask(self, method: str, path: str, body: Any, query: list[tuple[str, Any]]) -> Any:
+    def call(self, method: str, path: str, body: Any, query: list[tuple[str, Any]]) -> Any:
         response = self.do_http_request(
             method,
             "/v2/{project_id}/processor-tasks" + path,
@@ -52,15 +52,15 @@ def connect(server: EmulatorServer, credentials: BasicCredentials) -> Vendor:
         .build()
     )
 
-    def ask(method: str, path: str = "", body: Any = None, query: list[tuple[str, Any]] | None = None) -> Any:
-        return client.ask(method, path, body, query or [])
+    def call(method: str, path: str = "", body: Any = None, query: list[tuple[str, Any]] | None = None) -> Any:
+        return client.call(method, path, body, query or [])
 
-    return ask
+    return call
 
 
 @pytest.fixture
-def vendor(server: EmulatorServer) -> Vendor:
-    return connect(server, BasicCredentials(accounts.ACCESS_KEY, accounts.SECRET_KEY, accounts.PROJECT_ID))
+def vendor(emulator: EmulatorServer) -> Vendor:
+    return connect(emulator, BasicCredentials(accounts.ACCESS_KEY, accounts.SECRET_KEY, accounts.PROJECT_ID))
 
 
 def test_the_vendors_client_creates_describes_updates_and_deletes(vendor: Vendor, state: EmulatorState) -> None:
@@ -89,19 +89,19 @@ def test_the_vendors_client_stops_a_version(vendor: Vendor, state: EmulatorState
     assert state.status(task_id) == 4
 
 
-def test_the_vendors_client_is_let_in_with_a_temporary_key(server: EmulatorServer) -> None:
+def test_the_vendors_client_is_authorized_with_a_temporary_key(emulator: EmulatorServer) -> None:
     credentials = BasicCredentials(
         accounts.TEMPORARY_ACCESS_KEY, accounts.TEMPORARY_SECRET_KEY, accounts.PROJECT_ID
     ).with_security_token(accounts.SECURITY_TOKEN)
-    assert connect(server, credentials)("POST", body=FEATURE_ANALYSIS)["task_id"]
+    assert connect(emulator, credentials)("POST", body=FEATURE_ANALYSIS)["task_id"]
 
 
-def test_the_vendors_client_reads_our_refusals(server: EmulatorServer, vendor: Vendor) -> None:
+def test_the_vendors_client_reads_the_emulators_errors(emulator: EmulatorServer, vendor: Vendor) -> None:
     with pytest.raises(ClientRequestException) as missing:
         vendor("GET", "/gone")
     assert (missing.value.status_code, missing.value.error_code) == (400, "ModelArts.4700")
     assert missing.value.request_id
-    wrong = connect(server, BasicCredentials(accounts.ACCESS_KEY, "wrong", accounts.PROJECT_ID))
+    wrong = connect(emulator, BasicCredentials(accounts.ACCESS_KEY, "wrong", accounts.PROJECT_ID))
     with pytest.raises(ClientRequestException) as refused:
         wrong("GET")
     assert (refused.value.status_code, refused.value.error_code) == (401, "APIGW.0301")

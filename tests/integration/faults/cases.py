@@ -12,8 +12,8 @@ from typing import Any
 from cryptography import x509
 
 from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.control.fault_queue import Faults
 from airflow_modelarts.testing.emulator.control.faults import Fault as ServiceFault
-from airflow_modelarts.testing.emulator.control.faults import Faults
 from tests.integration.faults import proxy
 from tests.integration.faults.proxy import FaultProxy, Spoil, Way
 from tests.support.certificates import LOOPBACK, write_certificate

@@ -1,1 +1,1 @@
-"""The emulator's control API: faults, rules and settings that tests and people change."""
+"""What tests control and read: tasks, faults, the request log. No FastAPI; the control API is in ``http.control``."""

@@ -1,4 +1,4 @@
-"""What can go wrong between a caller and the service: faults that wait for the calls they are meant for."""
+"""The kinds of faults: what can go wrong between a caller and the service."""
 
 from __future__ import annotations
 
@@ -6,70 +6,56 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Awaitable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, Literal
 
-from airflow_modelarts.testing.emulator.http.responses import HttpResponse, ServiceError
+from pydantic import Field, WithJsonSchema
 
+from airflow_modelarts.testing.emulator.control.call import Call, HttpResponse
+from airflow_modelarts.testing.emulator.service.errors import ServiceError
+from airflow_modelarts.testing.emulator.service.fields import StrictFields
+
+#: Text that is valid in an HTTP header.
+HeaderText = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$", max_length=4096)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=128)]
+HttpStatus = Annotated[int, Field(ge=200, le=599)]
+PositiveCount = Annotated[int, Field(ge=1)]
+PositiveRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[int, Field(ge=0)]
 When = Literal["before", "after"]
 MalformedKind = Literal["html", "truncated_json", "wrong_content_type", "empty", "not_an_object"]
-FaultT = TypeVar("FaultT", bound="Fault")
 
-
-class Call(Protocol):
-    """A request that has met a fault, and what can be done with it; the front provides it."""
-
-    request_id: str
-    #: The gateway's clock, in seconds since the epoch.
-    now: float
-
-    def proceed(self) -> Awaitable[HttpResponse]:
-        """Let the gateway and the service act, and return the answer without sending it."""
-
-    def send(self, answer: HttpResponse) -> Awaitable[None]:
-        """Send an answer."""
-
-    def send_slowly(self, answer: HttpResponse, bytes_per_second: float) -> Awaitable[None]:
-        """Send an answer's body drop by drop."""
-
-    def cut_off(self, answer: HttpResponse, body_bytes: int) -> Awaitable[None]:
-        """Send the head of an answer and a part of its body, and end the connection."""
-
-    def reset(self) -> Awaitable[None]:
-        """End the connection at once, so that the caller sees it reset."""
-
-    def pause(self, seconds: float) -> Awaitable[None]:
-        """Let time pass."""
+_next_id = itertools.count(1).__next__
 
 
 @dataclass(eq=False, kw_only=True)
-class Fault:
+class Fault(StrictFields):
     """
-    Something that goes wrong.
+    A fault. The fields of its subclasses are those of the control API.
 
-    :param times: how many calls it is for; None for all until it is removed.
-    :param skip: how many calls that match it lets pass first.
-    :param method: for calls with this HTTP method only.
-    :param path: for calls whose path contains this only.
-    :param operation: for calls of this operation only, for example ``DescribeProcessorTask``.
+    ``fault_id`` is its id in the control API; ``hits`` counts the calls that it was applied to.
+
+    :param times: number of calls it applies to; None for all until it is removed.
+    :param skip: number of matching calls that pass first.
+    :param method: applies only to calls with this HTTP method.
+    :param path: applies only to calls whose path contains this text.
+    :param operation: applies only to calls of this operation, for example ``DescribeProcessorTask``.
     """
 
-    kind: ClassVar[str]
-    times: int | None = 1
-    skip: int = 0
+    kind: str = ""
+    times: PositiveCount | None = 1
+    skip: NonNegative = 0
     method: str | None = None
     path: str | None = None
     operation: str | None = None
-    #: Names it in the control API.
-    fault_id: int = field(default_factory=itertools.count(1).__next__)
-    #: How many calls it has been applied to.
-    hits: int = 0
+
+    def __post_init__(self) -> None:
+        self.fault_id = _next_id()
+        self.hits = 0
 
     def matches(self, method: str, path: str, operation: str | None) -> bool:
-        """Whether it is meant for a call."""
+        """Whether its filters match a call."""
         return (
             self.method in (None, method)
             and (self.path is None or self.path in path)
@@ -78,79 +64,101 @@ class Fault:
 
     @property
     def is_over(self) -> bool:
-        """Whether it does nothing any more, whatever calls come."""
+        """Whether it will never apply to a call again."""
         return False
 
     def applies(self) -> bool:
-        """Whether it is for the call that has come now and matches."""
+        """Whether it applies to a matching call that has just arrived."""
         return True
 
     async def apply(self, call: Call) -> None:
-        """Do to a call what it does."""
+        """Answer a call with the fault."""
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """Let go of the calls it holds, if it holds any."""
+        """Drop the calls that it holds, if any."""
 
 
 @dataclass(eq=False, kw_only=True)
 class AnswerInstead(Fault):
-    """Answer in the place of the service, which does not see the call."""
+    """
+    Answer without calling the service. ``redirect`` is short for an answer with the header ``Location``.
 
-    kind: ClassVar[str] = "answer"
-    status: int
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
+    :param status: by default 200, and 307 for a redirect.
+    :param location: target of a redirect.
+    """
+
+    kind: Literal["answer", "redirect"] = "answer"
+    status: HttpStatus | None = None
+    body: Annotated[bytes | str, WithJsonSchema({"type": "string"})] = b""
+    headers: dict[HeaderName, HeaderText] = field(default_factory=dict)
+    location: HeaderText = "http://emulator.invalid/"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind == "redirect":
+            self.kind, self.status, self.headers = "answer", self.status or 307, {"Location": self.location}
 
     async def apply(self, call: Call) -> None:
-        """Send the answer."""
-        await call.send(HttpResponse(self.status, self.body, self.headers))
+        """Send the response."""
+        body = self.body.encode("utf-8", "surrogatepass") if isinstance(self.body, str) else self.body
+        await call.send(HttpResponse(self.status or 200, body, self.headers))
 
 
 @dataclass(eq=False, kw_only=True)
-class Refuse(Fault):
-    """
-    Refuse in the place of the service, with one of its codes.
+class _ErrorAnswer(Fault):
+    message: str | None = None
+    status: HttpStatus | None = None
+    retry_after: NonNegative | HeaderText | None = None
+    code: str = "ModelArts.0101"
 
+    async def apply(self, call: Call) -> None:
+        """Send the error."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        await call.send_error(ServiceError(self.code, self.message, status=self.status), headers)
+
+
+@dataclass(eq=False, kw_only=True)
+class Refuse(_ErrorAnswer):
+    """
+    Answer with one of the contract's codes, without calling the service.
+
+    ``throttle`` is short for HTTP 429 (APIGW.0308), ``expired_token`` for the gateway's answer to an expired token.
+
+    :param message: by default the contract's meaning of the code.
+    :param status: by default the contract's HTTP status for the code.
     :param retry_after: seconds or an HTTP date, for the header ``Retry-After``.
     """
 
-    kind: ClassVar[str] = "refuse"
-    code: str
-    message: str | None = None
-    status: int | None = None
-    retry_after: str | None = None
+    kind: Literal["refuse", "throttle", "expired_token"] = "refuse"
 
-    @classmethod
-    def expired_token(cls, **match: Any) -> Refuse:
-        """Refuse as the gateway refuses a token that has expired."""
-        return cls(code="APIGW.0301", message="Incorrect IAM authentication information: token expires", **match)
-
-    async def apply(self, call: Call) -> None:
-        """Send the refusal."""
-        answer = ServiceError(self.code, self.message, status=self.status).answer(call.request_id)
-        if self.retry_after is not None:
-            answer.headers["Retry-After"] = self.retry_after
-        await call.send(answer)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind == "throttle":
+            self.code = "APIGW.0308"
+        elif self.kind == "expired_token":
+            self.code, self.message = "APIGW.0301", "Incorrect IAM authentication information: token expires"
+        self.kind = "refuse"
 
 
 @dataclass(eq=False, kw_only=True)
-class LimitRate(Refuse):
+class LimitRate(_ErrorAnswer):
     """
-    Refuse calls that come faster than a rate, by default with 429; the others pass. A token bucket.
+    Refuse calls that exceed a rate, by default with HTTP 429; other calls pass. A token bucket.
 
-    :param times: how many calls it refuses; None for all until it is removed.
+    :param times: number of calls it refuses; None for all until it is removed.
     :param rate: calls a second that pass.
     :param burst: calls that pass at once.
     """
 
-    kind: ClassVar[str] = "limit_rate"
-    times: int | None = None
+    kind: Literal["limit_rate"] = "limit_rate"
+    times: PositiveCount | None = None
     code: str = "APIGW.0308"
-    rate: float
-    burst: int = 1
+    rate: PositiveRate = 1.0
+    burst: PositiveCount = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._tokens, self._filled_at = float(self.burst), time.monotonic()
 
     def applies(self) -> bool:
@@ -167,92 +175,97 @@ class LimitRate(Refuse):
 @dataclass(eq=False, kw_only=True)
 class Slow(Fault):
     """
-    Answer late, or drop by drop.
+    Delay the response, or send its body at a limited rate.
 
-    :param seconds: before the answer begins.
-    :param bytes_per_second: of the answer's body; None for no limit.
+    :param seconds: delay of the response; the service acts at once.
+    :param bytes_per_second: rate of the body; None for no limit.
     """
 
-    kind: ClassVar[str] = "slow"
-    seconds: float = 0.0
-    bytes_per_second: float | None = None
+    kind: Literal["slow"] = "slow"
+    seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 0.0
+    bytes_per_second: PositiveRate | None = None
 
     async def apply(self, call: Call) -> None:
-        """Act at once, and let the answer wait."""
-        answer = await call.proceed()
-        await call.pause(self.seconds)
+        """Let the service act, then delay its response."""
+        response = await call.proceed()
+        await asyncio.sleep(self.seconds)
         if self.bytes_per_second is None:
-            await call.send(answer)
+            await call.send(response)
         else:
-            await call.send_slowly(answer, self.bytes_per_second)
+            await call.send_slowly(response, self.bytes_per_second)
 
 
 @dataclass(eq=False, kw_only=True)
 class Hold(Fault):
     """
-    Hold calls until they are released: before the service acts, or after it has acted and before it answers.
+    Hold calls until they are released or dropped.
 
-    A caller can be killed meanwhile, so that the point of its death is exact.
+    A test can kill the caller meanwhile, at an exact point. A hold that is never released is a black hole.
+
+    :param when: ``before`` the service acts, or ``after`` it has acted and before it answers.
     """
 
-    kind: ClassVar[str] = "hold"
+    kind: Literal["hold"] = "hold"
     when: When = "before"
 
     def __post_init__(self) -> None:
-        self._someone_is_held = threading.Event()
-        self._go_on: Future[bool] = Future()
+        super().__post_init__()
+        self._has_call = threading.Event()
+        self._released: Future[bool] = Future()
 
     @property
     def is_over(self) -> bool:
         """Whether it has been released or dropped."""
-        return self._go_on.done()
+        return self._released.done()
 
     async def apply(self, call: Call) -> None:
         """Hold the call."""
-        answer = await call.proceed() if self.when == "after" else None
-        self._someone_is_held.set()
-        # Not the future itself: cancelling this call must not cancel what the others wait for.
-        if not await asyncio.shield(asyncio.wrap_future(self._go_on)):
+        response = await call.proceed() if self.when == "after" else None
+        self._has_call.set()
+        # Shielded: cancelling this call must not cancel the future that other calls wait for.
+        if not await asyncio.shield(asyncio.wrap_future(self._released)):
             await call.reset()
             return
-        await call.send(answer or await call.proceed())
+        await call.send(response or await call.proceed())
 
     def wait(self, timeout: float = 30.0) -> bool:
-        """Wait until a call is held; return False when none is after ``timeout`` seconds."""
-        return self._someone_is_held.wait(timeout)
+        """Wait until it holds a call; return False if it holds none after ``timeout`` seconds."""
+        return self._has_call.wait(timeout)
 
     def release(self) -> None:
-        """Let the calls go on that it holds, and hold no more; one held before acting is acted upon now."""
-        if not self._go_on.done():
-            self._go_on.set_result(True)
+        """Let the held calls continue, and hold no more. The service now acts on calls held before it acted."""
+        if not self._released.done():
+            self._released.set_result(True)
 
     def drop(self) -> None:
-        """End the connections of the calls held, and hold no more; one held before acting is never acted upon."""
-        if not self._go_on.done():
-            self._go_on.set_result(False)
+        """Reset the connections of the held calls, and hold no more. The service never acts on calls held before."""
+        if not self._released.done():
+            self._released.set_result(False)
 
-    def cancel(self) -> None:
-        """Drop what is held."""
-        self.drop()
+    cancel = drop
 
 
 @dataclass(eq=False, kw_only=True)
 class CutOff(Fault):
-    """Act, and send only the beginning of the answer before the connection ends."""
+    """Let the service act, then send only the beginning of its response and close the connection."""
 
-    kind: ClassVar[str] = "cut_off"
-    body_bytes: int = 10
+    kind: Literal["cut_off"] = "cut_off"
+    body_bytes: NonNegative = 10
 
     async def apply(self, call: Call) -> None:
-        """Cut the answer off."""
+        """Cut the response off."""
         await call.cut_off(await call.proceed(), self.body_bytes)
 
 
 @dataclass(eq=False, kw_only=True)
 class Reset(Fault):
-    """Reset the connection before the service acts, or after it has acted and before it answers."""
+    """
+    Reset the connection.
 
-    kind: ClassVar[str] = "reset"
+    :param when: ``before`` the service acts, or ``after`` it has acted and before it answers.
+    """
+
+    kind: Literal["reset"] = "reset"
     when: When = "before"
 
     async def apply(self, call: Call) -> None:
@@ -264,145 +277,25 @@ class Reset(Fault):
 
 @dataclass(eq=False, kw_only=True)
 class Malformed(Fault):
-    """Act, and answer 200 with something that is not the operation's JSON."""
+    """Let the service act, then answer HTTP 200 with a body that is not the operation's JSON."""
 
-    kind: ClassVar[str] = "malformed"
+    kind: Literal["malformed"] = "malformed"
     form: MalformedKind = "html"
 
     async def apply(self, call: Call) -> None:
-        """Spoil the answer."""
-        body = (await call.proceed()).body
-        spoilt, content_type = {
+        """Send the malformed response."""
+        original = (await call.proceed()).body
+        body, content_type = {
             "html": (b"<!DOCTYPE html><html><title>Maintenance</title><body>Back soon.</body></html>", "text/html"),
-            "truncated_json": (body[: max(1, len(body) // 2)], "application/json"),
-            "wrong_content_type": (body, "application/octet-stream"),
+            "truncated_json": (original[: max(1, len(original) // 2)], "application/json"),
+            "wrong_content_type": (original, "application/octet-stream"),
             "empty": (b"", "application/json"),
             "not_an_object": (b"[[1, 2], null]", "application/json"),
         }[self.form]
-        await call.send(HttpResponse(200, spoilt, {"Content-Type": content_type}))
+        await call.send(HttpResponse(200, body, {"Content-Type": content_type}))
 
 
-class Faults:
-    """The faults that wait for their calls; each call meets at most one, the one that was added first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: list[Fault] = []
-        self._holding: list[Hold] = []
-
-    def add(self, fault: FaultT) -> FaultT:
-        """Add a fault, and return it."""
-        with self._lock:
-            self._waiting.append(fault)
-        return fault
-
-    def remove(self, fault: Fault) -> None:
-        """Take a fault back, and let go of what it holds."""
-        fault.cancel()
-        with self._lock:
-            self._waiting = [other for other in self._waiting if other is not fault]
-            self._holding = [other for other in self._holding if other is not fault]
-
-    def clear(self) -> None:
-        """Take all faults back, and drop what they hold."""
-        with self._lock:
-            known, self._waiting, self._holding = [*self._waiting, *self._holding], [], []
-        for fault in known:
-            fault.cancel()
-
-    def release_all(self) -> None:
-        """Drop what is held, and leave the faults that wait for calls: the emulator stops."""
-        with self._lock:
-            holding, self._holding = self._holding, []
-        for hold in holding:
-            hold.drop()
-
-    def all(self) -> list[Fault]:
-        """Return the faults that wait for calls, and those that hold some."""
-        with self._lock:
-            known = [*self._waiting, *(hold for hold in self._holding if hold not in self._waiting)]
-        return [fault for fault in known if not fault.is_over]
-
-    def take(self, method: str, path: str, operation: str | None) -> Fault | None:
-        """Return the fault that a call meets, None for none."""
-        with self._lock:
-            for fault in self._waiting:
-                if fault.is_over or not fault.matches(method, path, operation):
-                    continue
-                if fault.skip > 0:
-                    fault.skip -= 1
-                    continue
-                if fault.applies():
-                    self._count(fault)
-                    return fault
-        return None
-
-    def _count(self, fault: Fault) -> None:
-        fault.hits += 1
-        if fault.times is not None:
-            fault.times -= 1
-            if fault.times <= 0:
-                self._waiting.remove(fault)
-        if isinstance(fault, Hold) and fault not in self._holding:
-            self._holding.append(fault)
-
-    # Shorthands; ``match`` are the fields of Fault: times, skip, method, path, operation
-
-    def throttle(self, times: int | None = 1, *, retry_after: int | str | None = None, **match: Any) -> Refuse:
-        """Answer 429; ``retry_after`` in seconds or as an HTTP date."""
-        header = None if retry_after is None else str(retry_after)
-        return self.add(Refuse(code="APIGW.0308", retry_after=header, times=times, **match))
-
-    def throttle_until(self, moment: float, times: int | None = 1, **match: Any) -> Refuse:
-        """Answer 429 with a date in ``Retry-After``; ``moment`` in seconds since the epoch."""
-        return self.throttle(times, retry_after=formatdate(moment, usegmt=True), **match)
-
-    def limit_rate(
-        self, rate: float, burst: int = 1, *, retry_after: int | str | None = None, **match: Any
-    ) -> LimitRate:
-        """Answer 429 to calls that come faster than ``rate`` a second, or what ``code`` and ``status`` say."""
-        header = None if retry_after is None else str(retry_after)
-        return self.add(LimitRate(rate=rate, burst=burst, retry_after=header, **match))
-
-    def answer(
-        self, status: int, body: bytes | str = b"", headers: dict[str, str] | None = None, **match: Any
-    ) -> AnswerInstead:
-        """Answer in the place of the service."""
-        data = body.encode() if isinstance(body, str) else body
-        return self.add(AnswerInstead(status=status, body=data, headers=headers or {}, **match))
-
-    def refuse(self, code: str, message: str | None = None, *, status: int | None = None, **match: Any) -> Refuse:
-        """Refuse with a code of the contract, and by default with its status and meaning."""
-        return self.add(Refuse(code=code, message=message, status=status, **match))
-
-    def expire_token(self, **match: Any) -> Refuse:
-        """Answer as to a token that has expired."""
-        return self.add(Refuse.expired_token(**match))
-
-    def redirect(self, location: str, **match: Any) -> AnswerInstead:
-        """Redirect to another address."""
-        return self.answer(307, headers={"Location": location}, **match)
-
-    def slow(self, seconds: float, **match: Any) -> Slow:
-        """Answer late."""
-        return self.add(Slow(seconds=seconds, **match))
-
-    def trickle(self, bytes_per_second: float, **match: Any) -> Slow:
-        """Answer drop by drop."""
-        return self.add(Slow(bytes_per_second=bytes_per_second, **match))
-
-    def hold(self, when: When = "before", **match: Any) -> Hold:
-        """Hold the call until it is released, before or after the service acts."""
-        return self.add(Hold(when=when, **match))
-
-    def cut_off(self, body_bytes: int = 10, **match: Any) -> CutOff:
-        """Act, send the beginning of the answer, and end the connection."""
-        return self.add(CutOff(body_bytes=body_bytes, **match))
-
-    def reset(self, when: When = "before", **match: Any) -> Reset:
-        """Reset the connection, before or after the service acts."""
-        return self.add(Reset(when=when, **match))
-
-    def malformed(self, form: MalformedKind = "html", **match: Any) -> Malformed:
-        """Act, and answer 200 with something that is not the operation's JSON."""
-        return self.add(Malformed(form=form, **match))
+#: Every fault, by ``kind``: the body with which the control API adds one.
+AnyFault = Annotated[
+    AnswerInstead | Refuse | LimitRate | Slow | Hold | CutOff | Reset | Malformed, Field(discriminator="kind")
+]

@@ -1,1 +1,1 @@
-"""The emulator over HTTP: routes, gateway, middleware, server."""
+"""The emulator over HTTP: routes of the service and of the control API, gateway, middleware, server."""

@@ -1,4 +1,4 @@
-"""What stands before the service, as ASGI: the log, the faults, the gateway; and the sending of what they decide."""
+"""ASGI middleware: logs requests, applies faults, authorizes, and sends the responses."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from typing import Any
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from airflow_modelarts.testing.emulator.control.call import HttpResponse
+from airflow_modelarts.testing.emulator.control.log import LoggedRequest
+from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.gateway import RawRequest, authorize
-from airflow_modelarts.testing.emulator.http.log import RequestSeen
-from airflow_modelarts.testing.emulator.http.responses import HttpResponse, ServiceError
-from airflow_modelarts.testing.emulator.service.state import EmulatorState
+from airflow_modelarts.testing.emulator.http.responses import error_response
+from airflow_modelarts.testing.emulator.service.errors import ServiceError
 
-#: Bytes; the largest body that is read.
-LARGEST_BODY = 64 * 1024 * 1024
-#: Seconds between two drops of a slow answer, at most.
-DROP_INTERVAL = 0.1
-#: Where the server puts the connection's transport, so that a fault can end it.
+#: Bytes of the largest body that is accepted.
+MAX_BODY = 64 * 1024 * 1024
+#: Seconds between two chunks of a slow response, at most.
+CHUNK_INTERVAL = 0.1
+#: The key of the ASGI scope where the server stores the connection's transport, so that a fault can close it.
 TRANSPORT = "airflow_modelarts.transport"
-#: Paths that are not the service's, and meet neither faults nor gateway.
+#: Prefixes of the paths that the emulator adds; neither faults nor the gateway apply to them.
 OWN_PATHS = ("/docs", "/openapi.json", "/emulator")
 
 
 class GatewayMiddleware:
     """
-    The middleware around the service.
+    The middleware around the routes.
 
     :param app: the routes.
+    :param state: the service that they serve.
     """
 
     def __init__(self, app: ASGIApp, state: EmulatorState) -> None:
@@ -45,17 +48,16 @@ class GatewayMiddleware:
         if scope["type"] != "http" or scope["path"] == "/" or scope["path"].startswith(OWN_PATHS):
             await self.app(scope, receive, send)
             return
-        request = _Call(self, scope, receive, send)
-        # Cancelled when the emulator stops, whose server has no use for knowing: the connection has ended by then.
+        # A call is cancelled when the emulator stops; its connection is closed by then, so the server need not know.
         with contextlib.suppress(asyncio.CancelledError):
-            await request.serve()
+            await _Call(self.app, self.state, scope, receive, send).serve()
 
 
 class _Call:
-    """One request on its way through the front; a :class:`~airflow_modelarts.testing.emulator.control.faults.Call`."""
+    """One request; implements :class:`~airflow_modelarts.testing.emulator.control.call.Call`."""
 
-    def __init__(self, front: GatewayMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        self.front, self.state = front, front.state
+    def __init__(self, app: ASGIApp, state: EmulatorState, scope: Scope, receive: Receive, send: Send) -> None:
+        self.app, self.state = app, state
         self.scope, self._receive, self._send = scope, receive, send
         self.request_id = secrets.token_hex(16)
         self.now = self.state.gateway_time
@@ -63,69 +65,69 @@ class _Call:
         self.path = scope["raw_path"].decode("latin-1")
         self.query = scope["query_string"].decode("latin-1")
         self.body = b""
-        self.seen = RequestSeen(self.now, scope["method"], self.path, self.query, self.operation, self.request_id)
+        self.logged = LoggedRequest(self.now, scope["method"], self.path, self.query, self.operation, self.request_id)
 
     async def serve(self) -> None:
-        """Meet a fault or none, and be answered or not."""
-        self.state.log.add(self.seen)
+        """Log the request, and answer it: by a fault if one applies."""
+        self.state.log.add(self.logged)
         fault = self.state.faults.take(self.scope["method"], self.path, self.operation)
         if not await self._read_body():
             return
         if fault is None:
             await self.send(await self.proceed())
             return
-        self.seen.fault = fault.kind
+        self.logged.fault = fault.kind
         await fault.apply(self)
 
     async def proceed(self) -> HttpResponse:
         try:
-            if len(self.body) > LARGEST_BODY:
+            if len(self.body) > MAX_BODY:
                 raise ServiceError("ModelArts.0104", "the request body is too large", status=413)
             if self.operation is None:
                 raise ServiceError("APIGW.0101", "The API does not exist or has not been published")
             if self.project_id is not None:
                 self._authorize(self.project_id)
-            return await self._ask_service()
-        except ServiceError as refusal:
-            return refusal.answer(self.request_id)
+            return await self._call_routes()
+        except ServiceError as error:
+            return error_response(error, self.request_id, self.state.settings.not_found)
 
-    async def send(self, answer: HttpResponse) -> None:
-        await self._start(answer)
-        await self._send({"type": "http.response.body", "body": answer.body})
-        self.seen.status = answer.status
+    async def send_error(self, error: ServiceError, headers: dict[str, str]) -> None:
+        await self.send(error_response(error, self.request_id, self.state.settings.not_found, headers))
 
-    async def send_slowly(self, answer: HttpResponse, bytes_per_second: float) -> None:
-        await self._start(answer)
-        size = max(1, int(bytes_per_second * DROP_INTERVAL))
-        for start in range(0, len(answer.body), size):
-            drop = answer.body[start : start + size]
-            await self._send({"type": "http.response.body", "body": drop, "more_body": True})
-            await self.pause(len(drop) / bytes_per_second)
+    async def send(self, response: HttpResponse) -> None:
+        await self._start(response)
+        await self._send({"type": "http.response.body", "body": response.body})
+        self.logged.status = response.status
+
+    async def send_slowly(self, response: HttpResponse, bytes_per_second: float) -> None:
+        await self._start(response)
+        size = max(1, int(bytes_per_second * CHUNK_INTERVAL))
+        for start in range(0, len(response.body), size):
+            chunk = response.body[start : start + size]
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(len(chunk) / bytes_per_second)
         await self._send({"type": "http.response.body", "body": b""})
-        self.seen.status = answer.status
+        self.logged.status = response.status
 
-    async def cut_off(self, answer: HttpResponse, body_bytes: int) -> None:
-        await self._start(answer)
-        part = answer.body[: min(body_bytes, max(0, len(answer.body) - 1))]
+    async def cut_off(self, response: HttpResponse, body_bytes: int) -> None:
+        await self._start(response)
+        part = response.body[: min(body_bytes, max(0, len(response.body) - 1))]
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
-        self.scope[TRANSPORT].close()  # sends what is buffered first
+        self.scope[TRANSPORT].close()  # it sends buffered bytes first
         await self._until_disconnected()
 
     async def reset(self) -> None:
         reset_connection(self.scope[TRANSPORT])
         await self._until_disconnected()
 
-    async def pause(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
     async def _read_body(self) -> bool:
-        """Read the body; return False when the caller has gone. No more is kept than is needed to refuse it."""
+        """Read the body; return False when the caller has disconnected. A body that is too large is not kept."""
         parts, size = [], 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 return False
-            if size <= LARGEST_BODY:
+            if size <= MAX_BODY:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
             if not message.get("more_body", False):
@@ -136,19 +138,17 @@ class _Call:
         headers: dict[str, list[str]] = {}
         for name, value in self.scope["headers"]:
             headers.setdefault(name.decode("latin-1"), []).append(_decode(value))
-        arrival = RawRequest(self.scope["method"], self.path, self.query, headers, self.body)
         authorize(
-            arrival,
+            RawRequest(self.scope["method"], self.path, self.query, headers, self.body),
             project_id,
             projects=self.state.projects,
             accounts=self.state.accounts,
+            settings=self.state.settings,
             now=self.now,
-            refused_token=self.state.settings.refused_token,
-            refused_key=self.state.settings.refused_key,
         )
 
-    async def _ask_service(self) -> HttpResponse:
-        """Run the routes and catch their answer."""
+    async def _call_routes(self) -> HttpResponse:
+        """Call the routes, and return their response without sending it."""
         start: Message = {}
         body: list[bytes] = []
 
@@ -161,29 +161,29 @@ class _Call:
             else:
                 body.append(message.get("body", b""))
 
-        await self.front.app({**self.scope, "request_id": self.request_id}, receive, send)
+        await self.app(self.scope, receive, send)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
         headers.pop("content-length", None)
         return HttpResponse(start["status"], b"".join(body), headers)
 
-    async def _start(self, answer: HttpResponse) -> None:
+    async def _start(self, response: HttpResponse) -> None:
         headers = {
-            **answer.headers,
-            "Content-Length": str(len(answer.body)),
+            **response.headers,
+            "Content-Length": str(len(response.body)),
             "Date": formatdate(self.now, usegmt=True),
             "X-Request-Id": self.request_id,
         }
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": answer.status, "headers": encoded})
+        await self._send({"type": "http.response.start", "status": response.status, "headers": encoded})
 
     async def _until_disconnected(self) -> None:
-        """Wait until the server knows that the connection has ended: it then misses no answer."""
+        """Wait until the server has seen the disconnect; otherwise it would report a missing response."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 def _find_operation(routes: Iterable[BaseRoute], scope: Scope) -> tuple[str | None, str | None]:
-    """Return the operation's name and the project in the path; two Nones for a path that is none's."""
+    """Return the operation's name and the project in the path; None twice when the path is not an operation's."""
     for route in routes:
         match, child = route.matches(scope)
         if match is Match.FULL:
@@ -193,7 +193,7 @@ def _find_operation(routes: Iterable[BaseRoute], scope: Scope) -> tuple[str | No
 
 
 def _decode(value: bytes) -> str:
-    """Decode a header: the vendor's client sends UTF-8, and covers that by the signature."""
+    """Decode a header: the vendor's client sends and signs UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -201,7 +201,7 @@ def _decode(value: bytes) -> str:
 
 
 def reset_connection(transport: asyncio.Transport) -> None:
-    """End a connection so that the other side sees a reset instead of an end."""
-    with contextlib.suppress(OSError):  # it may have ended already
+    """Close a connection so that the other side sees a reset."""
+    with contextlib.suppress(OSError):  # it may be closed already
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the emulator, beyond what FastAPI reads off the routes."""
+"""The OpenAPI document of the emulator, including what FastAPI cannot derive from the routes."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ SECURITY_SCHEMES = {
 
 
 class ErrorBody(BaseModel):
-    """How ModelArts and its gateway refuse; not every answer with such a status has it."""
+    """An error of ModelArts or its gateway; some errors have another body."""
 
     error_code: str | None = None
     error_msg: str | None = None
     request_id: str | None = None
 
 
-class KeystoneError(BaseModel):
-    """What is wrong."""
+class KeystoneErrorDetail(BaseModel):
+    """The error's HTTP status, message and title."""
 
     code: int
     message: str
@@ -75,13 +75,13 @@ class KeystoneError(BaseModel):
 
 
 class KeystoneErrorBody(BaseModel):
-    """How IAM refuses."""
+    """An error of IAM."""
 
-    error: KeystoneError
+    error: KeystoneErrorDetail
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, made once."""
+    """Return the OpenAPI document, built at the first call."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         components = document.setdefault("components", {})
@@ -99,7 +99,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any]) -> None:
-    """Say of an operation what FastAPI does not know: its body, who may call it, and that it never answers 422."""
+    """Complete an operation with its body and its security, and remove FastAPI's answer 422."""
     name = operation["operationId"]
     operation["responses"].pop("422", None)
     if name != "KeystoneCreateUserTokenByPassword":

@@ -1,14 +1,14 @@
-"""What the emulator says over HTTP: answers, and refusals that become one. No state and no server."""
+"""HTTP responses of the emulator: JSON, and the errors of the service in the shapes of ModelArts, gateway and IAM."""
 
 from __future__ import annotations
 
-import copyreg
 import json
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
-from airflow_modelarts.api.errors import CODES
+from airflow_modelarts.testing.emulator.control.call import HttpResponse
+from airflow_modelarts.testing.emulator.service.errors import KeystoneError, NotFoundError, ServiceError
+from airflow_modelarts.testing.emulator.service.settings import NotFoundShape
 
 #: The HTTP status of a code where it is not 400, by the contract's error table.
 HTTP_STATUS = {
@@ -16,7 +16,7 @@ HTTP_STATUS = {
     "APIGW.0201": 504,
     "APIGW.0301": 401,
     "APIG.0301": 401,
-    # Not in the contract's table: what the vendor's gateway answers to a caller without permission for the project.
+    # Not in the contract's table: the vendor's gateway answers it when the caller has no access to the project.
     "APIGW.0302": 403,
     "APIGW.0303": 401,
     "APIGW.0307": 401,
@@ -33,79 +33,34 @@ HTTP_STATUS = {
     "ModelArts.4850": 403,
 }
 
-#: How a missing task is told: HTTP 400 with a code (the reference's error table), HTTP 404 with another body, or
-#: HTTP 404 with none (the reference's operation page says no more than the status).
-NotFoundShape = Literal["modelarts", "http404", "http404_empty"]
-
-
-@dataclass(frozen=True)
-class HttpResponse:
-    """A complete HTTP answer; the front adds ``Date``, ``X-Request-Id`` and the length."""
-
-    status: int
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
 
 def to_json(value: Any) -> bytes:
-    """Encode JSON in ASCII: it can hold anything that a request held, a lone surrogate included."""
+    """Encode JSON in ASCII, which can hold any text that a request held, such as a lone surrogate."""
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
-def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
-    """Answer with JSON."""
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+    """Return a response with a JSON body."""
     return HttpResponse(status, to_json(value), {"Content-Type": "application/json;charset=utf-8", **(headers or {})})
 
 
-class ServiceError(Exception):  # it is what the service means to answer, not an error of the emulator
+def error_response(
+    error: ServiceError, request_id: str, not_found: NotFoundShape, headers: dict[str, str] | None = None
+) -> HttpResponse:
     """
-    The service refuses a request.
+    Return the response for an error of the service.
 
-    :param code: for example ``ModelArts.4700``; it decides the HTTP status unless ``status`` is given.
-    :param message: the service's words; by default what the contract says the code means.
+    :param not_found: the shape of the response for a :class:`NotFoundError`.
     """
-
-    def __init__(self, code: str, message: str | None = None, *, status: int | None = None) -> None:
-        self.code = code
-        self.message = message or (CODES[code][1] if code in CODES else code)
-        self.status = status or HTTP_STATUS.get(code, 400)
-        super().__init__(f"{self.code}: {self.message}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle without another call of ``__init__``, which wants more than the message."""
-        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # typeshed lacks it
-
-    def answer(self, request_id: str) -> HttpResponse:
-        """Return the answer; the gateway's carry the request id in their body too."""
-        body = {"error_code": self.code, "error_msg": self.message}
-        if self.code.startswith("APIG"):
-            body["request_id"] = request_id
-        return json_answer(body, self.status)
-
-
-class NotFoundError(ServiceError):
-    """There is no such task or version, told in the shape that the settings ask for."""
-
-    def __init__(self, code: str, message: str, shape: NotFoundShape) -> None:
-        super().__init__(code, message, status=400 if shape == "modelarts" else 404)
-        self.shape = shape
-
-    def answer(self, request_id: str) -> HttpResponse:
-        """Return the answer in its shape."""
-        if self.shape == "modelarts":
-            return super().answer(request_id)
-        if self.shape == "http404_empty":
-            return HttpResponse(404)
-        return json_answer({"status": 404, "error": "Not Found", "message": self.message}, 404)
-
-
-class KeystoneError(ServiceError):
-    """IAM refuses a request, in Keystone's shape."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__("Keystone", message, status=status)
-
-    def answer(self, request_id: str) -> HttpResponse:
-        """Return the answer in Keystone's shape."""
-        error = {"code": self.status, "message": self.message, "title": HTTPStatus(self.status).phrase}
-        return json_answer({"error": error}, self.status)
+    if isinstance(error, NotFoundError) and not_found == "http404_empty":
+        return HttpResponse(404)
+    if isinstance(error, NotFoundError) and not_found == "http404":
+        return json_response({"status": 404, "error": "Not Found", "message": error.message}, 404)
+    status = error.status or HTTP_STATUS.get(error.code, 400)
+    if isinstance(error, KeystoneError):
+        title = HTTPStatus(status).phrase
+        return json_response({"error": {"code": status, "message": error.message, "title": title}}, status)
+    body = {"error_code": error.code, "error_msg": error.message}
+    if error.code.startswith("APIG"):  # only the gateway's bodies carry the request id
+        body["request_id"] = request_id
+    return json_response(body, status, headers)

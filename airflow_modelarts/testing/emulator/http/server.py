@@ -1,4 +1,4 @@
-"""The emulator as a server: uvicorn in a thread, on a port of this machine."""
+"""The emulator's server: uvicorn in a thread, on a loopback address."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import json
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from airflow_modelarts.testing.emulator.control.faults import Faults
+from airflow_modelarts.testing.emulator.control.fault_queue import Faults
+from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.app import create_app
 from airflow_modelarts.testing.emulator.http.middleware import TRANSPORT
 from airflow_modelarts.testing.emulator.service import accounts
-from airflow_modelarts.testing.emulator.service.state import EmulatorState, Settings
+from airflow_modelarts.testing.emulator.service.settings import Settings
 
 #: Seconds.
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
-#: Bytes of a request's head where uvicorn reads it with h11, whose own 64 KiB a token can exceed.
-LARGEST_HEAD = 256 * 1024
-#: Connections that may wait to be accepted: a thousand callers can come at once.
+#: Bytes of a request's head if uvicorn uses h11; a token can exceed h11's default of 64 KiB.
+MAX_HEAD = 256 * 1024
+#: Connections that wait to be accepted, enough for a thousand simultaneous callers.
 BACKLOG = 4096
 
 
 class EmulatorServer:
     """
-    ModelArts and IAM on a port of this machine; a context manager.
+    A local ModelArts with its IAM; a context manager.
 
     :param host: the address to listen on.
     :param port: 0 for a free one.
-    :param task_duration: seconds a processing task takes.
-    :param state: the service; by default a new one, with ``task_duration``. Give one to serve it again after a stop.
-    :param allow_remote: listen on an address that other machines reach. Everything here is a fake, but whoever reaches
-        the control API can do with it as they like.
-    :raises ValueError: the host is not this machine's own address.
+    :param task_duration: seconds that a processing task takes.
+    :param state: the service; by default a new one with ``task_duration``. Pass one to serve its tasks again.
+    :param allow_remote: allow an address that other machines can reach. All data is fake, but anyone who can connect
+        can use the control API.
+    :raises ValueError: the host is not a loopback address, and ``allow_remote`` is not set.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class EmulatorServer:
         allow_remote: bool = False,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
-            raise ValueError(f"host is {host!r}: the emulator listens on loopback addresses alone, such as 127.0.0.1")
+            raise ValueError(f"host {host!r} is not a loopback address: use one, such as 127.0.0.1")
         self.host = host
         self.port = port
         self.state = state or EmulatorState(Settings(task_duration=task_duration))
@@ -65,40 +65,32 @@ class EmulatorServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
     def faults(self) -> Faults:
-        """The faults that calls can meet."""
+        """The faults that apply to calls."""
         return self.state.faults
 
     @property
     def url(self) -> str:
-        """Scheme, host and port, of ModelArts as of IAM."""
+        """Scheme, host and port of both ModelArts and IAM."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     def airflow_connection(self) -> str:
-        """Return the JSON of an Airflow connection to it, for ``AIRFLOW_CONN_MODELARTS_DEFAULT``."""
+        """Return the JSON of an Airflow connection to this server, for ``AIRFLOW_CONN_MODELARTS_DEFAULT``."""
         extra = {"project_id": accounts.PROJECT_ID, "region": accounts.REGION, "iam_endpoint": self.url}
-        return json.dumps(
-            {
-                "conn_type": "modelarts",
-                "host": self.url,
-                "login": accounts.ACCESS_KEY,
-                "password": accounts.SECRET_KEY,
-                "extra": extra,
-            }
-        )
+        login = {"login": accounts.ACCESS_KEY, "password": accounts.SECRET_KEY}
+        return json.dumps({"conn_type": "modelarts", "host": self.url, **login, "extra": extra})
 
     def start(self) -> None:
         """
-        Listen and serve; the port is known from here on, and stays the same when it is started again.
+        Start to serve. The port is known afterwards, and stays the same at the next start.
 
-        :raises OSError: the port cannot be had.
+        :raises OSError: the port is not available.
+        :raises RuntimeError: the server did not start.
         """
         listener = self._bind()
         config = uvicorn.Config(
@@ -110,10 +102,10 @@ class EmulatorServer:
             log_config=None,
             log_level="warning",
             access_log=False,
-            date_header=False,  # the gateway's clock need not be this machine's
+            date_header=False,  # the gateway's clock can differ from the machine's
             server_header=False,
             backlog=BACKLOG,
-            h11_max_incomplete_event_size=LARGEST_HEAD,
+            h11_max_incomplete_event_size=MAX_HEAD,
         )
         self._server = server = uvicorn.Server(config)
         self._thread = threading.Thread(
@@ -123,16 +115,16 @@ class EmulatorServer:
         deadline = time.monotonic() + START_TIMEOUT
         while not server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the emulator did not start; see its error above")
+                raise RuntimeError("the emulator did not start: see the error that its thread has printed")
             time.sleep(0.002)
 
     def stop(self) -> None:
-        """End every connection, held and slow ones included, and stop serving; safe to call twice."""
+        """Close all connections, also held and slow ones, and stop serving; safe to call twice."""
         server, thread, loop = self._server, self._thread, self._loop
         if server is None or thread is None or loop is None:
             return
         self._server = self._thread = self._loop = None
-        self.state.faults.release_all()
+        self.state.faults.drop_held()
         asyncio.run_coroutine_threadsafe(_end(server), loop)
         thread.join(STOP_TIMEOUT)
         if thread.is_alive():
@@ -145,7 +137,7 @@ class EmulatorServer:
 
     def _bind(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # The protocol is named because asyncio switches Nagle's delay off (40 ms an answer) only where it is.
+        # With the protocol given, asyncio sets TCP_NODELAY; without it each response takes 40 ms longer.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -157,13 +149,13 @@ class EmulatorServer:
         return listener
 
 
-class _Protocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # which class it is depends on what is installed
-    """uvicorn's protocol, which shows the application its connection's transport so that a fault can end it."""
+class _Protocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # its class depends on what is installed
+    """uvicorn's protocol; it gives the application the connection's transport, so that a fault can close it."""
 
     app: ASGIApp
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Wrap the application for this connection."""
+        """Wrap the application to add the transport to each scope."""
         super().connection_made(transport)
         app = self.app
 
@@ -175,10 +167,10 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # which cl
 
 
 async def _end(server: uvicorn.Server) -> None:
-    """Let the server exit, with nothing left for which it would wait."""
+    """Make the server exit without waiting for connections or requests."""
     for connection in list(server.server_state.connections):
         connection.transport.abort()
-    await asyncio.sleep(0)  # the server learns of it
+    await asyncio.sleep(0)  # the server processes the disconnects
     for task in list(server.server_state.tasks):
         task.cancel()
     server.should_exit = True

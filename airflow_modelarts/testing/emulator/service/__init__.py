@@ -1,1 +1,1 @@
-"""The emulated service: accounts, projects, tasks, and every operation on them."""
+"""The emulated service: accounts, projects, tasks, and the operations on them. No HTTP."""

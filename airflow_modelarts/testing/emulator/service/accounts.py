@@ -1,4 +1,4 @@
-"""Who may call the emulator: access keys, IAM users, tokens. All of them are fakes, and can change at run time."""
+"""The emulator's access keys, IAM users and tokens: fakes that tests can change at run time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from airflow_modelarts.testing.emulator.http.responses import KeystoneError
+from pydantic import Field
+
+from airflow_modelarts.testing.emulator.service.errors import KeystoneError
+from airflow_modelarts.testing.emulator.service.fields import Name, StrictFields
 
 REGION = "emulator-1"
 DOMAIN_NAME = "emulator-domain"
-# Not ids that JSON could take for a number, as it does in a connection's URI: 0e01 is 0.
+# In a connection's URI an id like 0e01 would be read as the number 0; these cannot be read as numbers.
 PROJECT_ID = "ee000000000000000000000000000001"
 PROJECT_NAME = REGION
 OTHER_PROJECT_ID = "ee000000000000000000000000000002"
@@ -33,33 +36,33 @@ TOKEN_BYTES = 3 * 1024
 
 
 @dataclass(frozen=True)
-class KeyPair:
+class KeyPair(StrictFields):
     """
     An access key pair.
 
-    :param security_token: makes it a temporary key, which is valid with this token only.
+    :param security_token: makes the key temporary: it is valid only together with this token.
     :param projects: ids of the projects it may use; None for all.
     :param expires_at: seconds since the epoch; None for never.
     """
 
-    access_key: str
-    secret_key: str = field(repr=False)
-    security_token: str | None = field(default=None, repr=False)
+    access_key: Name
+    secret_key: Name = field(repr=False)
+    security_token: Name | None = field(default=None, repr=False)
     projects: frozenset[str] | None = None
-    expires_at: float | None = None
+    expires_at: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True)
-class User:
+class User(StrictFields):
     """
     An IAM user.
 
     :param projects: ids of the projects the user may use; None for all.
     """
 
-    name: str
-    password: str = field(repr=False)
-    domain_name: str = DOMAIN_NAME
+    name: Name
+    password: Name = field(repr=False)
+    domain_name: Name = DOMAIN_NAME
     projects: frozenset[str] | None = None
 
 
@@ -78,14 +81,14 @@ class Token:
 
 
 class Accounts:
-    """The credentials that the emulator knows; safe to change from any thread while it runs."""
+    """The credentials that the emulator accepts; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.reset()
 
     def reset(self) -> None:
-        """Return to the fakes that this module names, and forget all tokens."""
+        """Restore this module's fake credentials and revoke all tokens."""
         temporary = KeyPair(TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, SECURITY_TOKEN)
         with self._lock:
             self._keys = {key.access_key: key for key in (KeyPair(ACCESS_KEY, SECRET_KEY), temporary)}
@@ -93,38 +96,38 @@ class Accounts:
             self._tokens: dict[str, Token] = {}
 
     def add_key(self, key: KeyPair) -> None:
-        """Let a key pair in, in the place of one with the same access key."""
+        """Accept a key pair; it replaces one with the same access key."""
         with self._lock:
             self._keys[key.access_key] = key
 
     def remove_key(self, access_key: str) -> bool:
-        """Let a key pair in no more; return whether it was there."""
+        """Remove a key pair; return whether it existed."""
         with self._lock:
             return self._keys.pop(access_key, None) is not None
 
     def find_key(self, access_key: str) -> KeyPair | None:
-        """Return the key pair of an access key."""
+        """Return the key pair of an access key, None when there is none."""
         return self._keys.get(access_key)
 
     def add_user(self, user: User) -> None:
-        """Let a user in, in the place of one with the same name: that is how a password changes."""
+        """Accept a user; it replaces one with the same name, for example to change the password."""
         with self._lock:
             self._users[(user.domain_name, user.name)] = user
 
     def remove_user(self, name: str, domain_name: str = DOMAIN_NAME) -> bool:
-        """Let a user in no more; tokens already issued stay valid. Return whether the user was there."""
+        """Remove a user; tokens already issued stay valid. Return whether the user existed."""
         with self._lock:
             return self._users.pop((domain_name, name), None) is not None
 
     def check_password(self, name: str, password: str, domain_name: str) -> User:
         """
-        Return the user who logs in.
+        Return the user with these credentials.
 
-        :raises KeystoneError: the name, the password or the domain is wrong; it does not say which.
+        :raises KeystoneError: the name, the password or the domain is wrong; the message does not say which.
         """
         user = self._users.get((domain_name, name))
-        given = password.encode("utf-8", "surrogatepass")
-        if user is None or not secrets.compare_digest(user.password.encode(), given):
+        sent = password.encode("utf-8", "surrogatepass")
+        if user is None or not secrets.compare_digest(user.password.encode(), sent):
             raise KeystoneError(401, "The username or password is wrong.")
         return user
 
@@ -141,11 +144,11 @@ class Accounts:
         return token
 
     def find_token(self, value: str) -> Token | None:
-        """Return a token by its value, expired or not."""
+        """Return a token by its value, even an expired one; None when there is none."""
         return self._tokens.get(value)
 
     def expire_tokens(self) -> int:
-        """Make every token that has been issued invalid at once; return how many there were."""
+        """Revoke all tokens; return how many there were."""
         with self._lock:
             count = len(self._tokens)
             self._tokens.clear()
@@ -154,9 +157,9 @@ class Accounts:
 
 def token_document(token: Token, user: User, project: tuple[str, str] | None, now: float) -> dict[str, Any]:
     """
-    Return the body that IAM answers with; the token itself goes into a header.
+    Return the body of IAM's answer; the token's value goes into a header.
 
-    :param project: id and name of the project the token is scoped to.
+    :param project: id and name of the project that the token is scoped to.
     """
     domain = {"id": "0d" + "0" * 30, "name": user.domain_name}
     document: dict[str, Any] = {
@@ -178,5 +181,5 @@ def token_document(token: Token, user: User, project: tuple[str, str] | None, no
 
 
 def keystone_time(seconds: float) -> str:
-    """Write a moment as Keystone does, for example ``2026-01-31T12:00:00.000000Z``."""
+    """Format a time as Keystone does, for example ``2026-01-31T12:00:00.000000Z``."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,83 +1,80 @@
-"""A project's tasks, and the choice among them that the list operations make."""
+"""A project's tasks, and the queries of the list operations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
 
 from airflow_modelarts.testing.emulator.service.accounts import OTHER_WORKSPACE_ID, WORKSPACE_ID
-from airflow_modelarts.testing.emulator.service.tasks import Task, Version
+from airflow_modelarts.testing.emulator.service.tasks import Task
 
-SortBy = Literal["create_time", "name", "duration_seconds"]
-VersionSortBy = Literal["create_time", "version_name"]
 Order = Literal["asc", "desc"]
+Offset = Annotated[int, Field(ge=0, le=2**31 - 1, description="page number, from 0")]
+Limit = Annotated[int, Field(ge=1, le=100, description="entries per page")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskQuery:
-    """
-    The parameters of ListProcessorTasks; None does not filter.
+class TaskQuery(BaseModel):
+    """The parameters of ListProcessorTasks; None does not filter."""
 
-    :param offset: the page's number, from 0.
-    :param task_name: part of the name, in any case: the reference says no more than "fuzzy".
-    :param version_ids: dataset versions.
-    :param workspace_id: the emulator's choice is that a list without one is the list of the default workspace.
-    """
-
-    offset: int = 0
-    limit: int = 10
+    offset: Offset = 0
+    limit: Limit = 10
     order: Order = "desc"
-    sort_by: SortBy = "create_time"
-    status: int | None = None
+    sort_by: Literal["create_time", "name", "duration_seconds"] = "create_time"
+    status: Annotated[int | None, Field(ge=0, le=4)] = None
     task_type: str | None = None
+    #: The reference says "fuzzy"; the emulator matches a part of the name, in any case.
     task_name: str | None = None
-    source_type: str | None = None
+    source_type: Literal["OBS", "TASK", "DATASET", "CUSTOM"] | None = None
     source: str | None = None
-    version_ids: frozenset[str] | None = None
+    version_id: Annotated[str | None, Field(description="dataset version ids, separated by commas")] = None
+    #: The emulator lists the default workspace when none is given; the reference does not say.
     workspace_id: str = WORKSPACE_ID
     query_current: bool = False
+    return_result: bool = True
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether it filters by more than workspace and status, as waits for thousands of tasks do not."""
-        filters = (self.task_type, self.task_name, self.source_type, self.source, self.version_ids)
-        return self.query_current or any(wanted is not None for wanted in filters)
+    def matches(self, task: Task) -> bool:
+        """Whether a task passes the filters other than workspace, status and ``query_current``."""
+        return (
+            (self.task_type is None or task.template_id == self.task_type)
+            and (self.task_name is None or self.task_name.casefold() in task.name.casefold())
+            and (not self.version_id or task.dataset_version_id in self.version_id.split(","))
+            and (self.source_type is None or any(s.get("type") == self.source_type for s in task.sources))
+            and (self.source is None or any(s.get("source") == self.source for s in task.sources))
+        )
 
 
-@dataclass(frozen=True, kw_only=True)
-class VersionQuery:
-    """The parameters of ListProcessorTaskVersions; ``offset`` is the page's number."""
+class VersionQuery(BaseModel):
+    """The parameters of ListProcessorTaskVersions."""
 
-    offset: int = 0
-    limit: int = 100
+    offset: Offset = 0
+    limit: Limit = 100
     order: Order = "desc"
-    sort_by: VersionSortBy = "create_time"
-
-    def select(self, versions: list[Version]) -> list[Version]:
-        """Return all versions in the order asked for; they are kept in that of their creation, and named by it."""
-        return versions[::-1] if self.order == "desc" else versions
+    # Versions are named by their creation, so that both orders are the same.
+    sort_by: Literal["create_time", "version_name"] = "create_time"
 
 
 @dataclass
 class Project:
-    """A project: its workspaces and its tasks, by id in the order of their creation."""
+    """A project: its workspaces, and its tasks by id in the order of their creation."""
 
     project_id: str
     name: str
     workspaces: set[str] = field(default_factory=lambda: {WORKSPACE_ID, OTHER_WORKSPACE_ID})
     tasks: dict[str, Task] = field(default_factory=dict)
     ids_by_name: dict[str, str] = field(default_factory=dict)
-    #: The newest task of each kind, by what "is_current" compares.
+    #: Ids of the newest task of each kind; ``is_current`` compares with them.
     _current: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def add(self, task: Task) -> None:
-        """Take in a new task."""
+        """Add a new task."""
         self.tasks[task.task_id] = task
         self.ids_by_name[task.name] = task.task_id
         self._current[task.kind] = task.task_id
 
     def remove(self, task: Task) -> None:
-        """Forget a task; the newest other one of its kind becomes current."""
+        """Remove a task; the newest remaining one of its kind becomes current."""
         del self.tasks[task.task_id]
         if self.ids_by_name.get(task.name) == task.task_id:
             del self.ids_by_name[task.name]
@@ -92,26 +89,20 @@ class Project:
         return self._current[task.kind] == task.task_id
 
     def select(self, query: TaskQuery, now: float) -> tuple[int, list[Task]]:
-        """Return how many tasks there are that match, and one page of them."""
+        """Return the number of matching tasks, and one page of them."""
         found = [task for task in self.tasks.values() if task.workspace_id == query.workspace_id]
         if query.status is not None:
             found = [task for task in found if task.run.status(now) == query.status]
-        found = [task for task in found if self._matches(task, query)] if query.is_narrow else found
+        if query.query_current:
+            found = [task for task in found if self.is_current(task)]
+        filters = (query.task_type, query.task_name, query.source_type, query.source, query.version_id)
+        if any(wanted is not None for wanted in filters):  # without filters, thousands of tasks are listed faster
+            found = [task for task in found if query.matches(task)]
         descending = query.order == "desc"
         if query.sort_by == "name":
             found.sort(key=lambda task: (task.name, task.serial), reverse=descending)
         elif query.sort_by == "duration_seconds":
             found.sort(key=lambda task: (task.run.duration_seconds(now), task.serial), reverse=descending)
         elif descending:
-            found.reverse()  # they are kept in the order of their creation
+            found.reverse()
         return len(found), found[query.offset * query.limit : (query.offset + 1) * query.limit]
-
-    def _matches(self, task: Task, query: TaskQuery) -> bool:
-        return (
-            (query.task_type is None or task.template_id == query.task_type)
-            and (query.task_name is None or query.task_name.casefold() in task.name.casefold())
-            and (query.version_ids is None or task.dataset_version_id in query.version_ids)
-            and (query.source_type is None or any(s.get("type") == query.source_type for s in task.sources))
-            and (query.source is None or any(s.get("source") == query.source for s in task.sources))
-            and (not query.query_current or self.is_current(task))
-        )

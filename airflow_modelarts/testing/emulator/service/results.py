@@ -1,25 +1,40 @@
-"""What processing finds, made up: results of feature analysis, sample counts and sample results. Deterministic."""
+"""Generated results: of feature analyses, sample counts and sample results. Deterministic."""
 
 from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from airflow_modelarts.testing.emulator.service.tasks import COMPLETED, HasMoreMeaning, ResultForm, Version, sources_of
+from pydantic import BaseModel, Field
+
+from airflow_modelarts.testing.emulator.service.projects import Limit, Offset
+from airflow_modelarts.testing.emulator.service.settings import HasMoreMeaning, ResultForm
+from airflow_modelarts.testing.emulator.service.tasks import COMPLETED, Version, sources_of
 
 RESERVED, MODIFIED, DELETED, ADDED = range(4)
-#: What happens to ten samples in a row; it repeats.
+#: The result properties of ten consecutive samples; the pattern repeats.
 PATTERN = (RESERVED, RESERVED, MODIFIED, RESERVED, ADDED, RESERVED, MODIFIED, DELETED, RESERVED, ADDED)
-#: Where the inputs lie when they name a dataset instead of a place.
+#: The place of inputs that name a dataset.
 DEFAULT_PLACE = "obs://emulator-bucket/input"
-#: Seconds for which the made-up links claim to be valid.
+#: Seconds after which a link expires.
 LINK_LIFETIME = 3600
 
 
+class ResultQuery(BaseModel):
+    """The parameters of ListProcessorTaskVersionResults."""
+
+    offset: Offset = 0
+    limit: Limit = 10
+    result_property: Annotated[
+        int, Field(ge=-1, le=3, description="-1 all, 0 reserved, 1 modified, 2 deleted, 3 added")
+    ] = -1
+    process_parameter: Annotated[str | None, Field(description="an OBS image operation for the links")] = None
+
+
 def default_result(task_id: str, form: ResultForm) -> Any:
-    """Make up the result of a feature analysis; None when it shall be absent."""
+    """Return the generated result of a feature analysis, None for the form ``absent``."""
     statistics = {
         "sample_count": 100,
         "labels": [{"name": "cat", "count": 60}, {"name": "dog", "count": 40}],
@@ -36,14 +51,14 @@ def default_result(task_id: str, form: ResultForm) -> Any:
 
 
 def count_samples(sample_count: int, properties: set[int]) -> int:
-    """Count the samples that have one of the properties."""
+    """Return the number of samples with one of the properties."""
     rounds, rest = divmod(sample_count, len(PATTERN))
     in_round = sum(kind in properties for kind in PATTERN)
     return rounds * in_round + sum(kind in properties for kind in PATTERN[:rest])
 
 
 def sample_counts(version: Version, now: float) -> dict[str, int]:
-    """Return the five counts of a version; they are zero until it has completed."""
+    """Return the five sample counts of a version; they are zero until it has completed."""
     total = version.sample_count if version.run.status(now) == COMPLETED else 0
     added, modified, deleted, reserved = (count_samples(total, {kind}) for kind in (ADDED, MODIFIED, DELETED, RESERVED))
     return {
@@ -55,34 +70,19 @@ def sample_counts(version: Version, now: float) -> dict[str, int]:
     }
 
 
-def sample_results(
-    version: Version,
-    *,
-    result_property: int,
-    offset: int,
-    limit: int,
-    process_parameter: str | None,
-    now: float,
-    has_more: HasMoreMeaning = "more_follow",
-) -> dict[str, Any]:
-    """
-    Return one page of a completed version's sample results; only the page is made, however many there are.
-
-    :param result_property: -1 for all.
-    :param offset: the page's number.
-    :param has_more: what ``has_more`` means.
-    """
-    properties = set(PATTERN) if result_property == -1 else {result_property}
+def sample_results(version: Version, query: ResultQuery, now: float, has_more: HasMoreMeaning) -> dict[str, Any]:
+    """Return one page of a completed version's sample results; only that page is generated."""
+    properties = set(PATTERN) if query.result_property == -1 else {query.result_property}
     places = [index for index, kind in enumerate(PATTERN) if kind in properties]
     total = version.sample_count if version.run.status(now) == COMPLETED else 0
     count = count_samples(total, properties)
-    positions = range(count)[offset * limit : (offset + 1) * limit]
+    end = (query.offset + 1) * query.limit
+    positions = range(count)[end - query.limit : end]
     numbers = (position // len(places) * len(PATTERN) + places[position % len(places)] for position in positions)
-    more_follow = (offset + 1) * limit < count
     return {
         "count": count,
-        **({} if has_more == "absent" else {"has_more": more_follow is (has_more == "more_follow")}),
-        "results": [_sample(version, number, process_parameter, now) for number in numbers],
+        **({} if has_more == "absent" else {"has_more": (end < count) is (has_more == "more_follow")}),
+        "results": [_sample(version, number, query.process_parameter, now) for number in numbers],
     }
 
 
@@ -120,7 +120,7 @@ def _output_place(version: Version) -> str:
 
 
 def _signed_link(place: str, process_parameter: str | None, now: float) -> str:
-    """Return a link as OBS signs one: whoever had a real one would have the file. This one opens nothing."""
+    """Return a link in the form of those that OBS signs; its host does not exist."""
     bucket, _, key = place.removeprefix("obs://").removeprefix("s3://").lstrip("/").partition("/")
     expires = int(now) + LINK_LIFETIME
     fingerprint = sha256(f"{place}{expires}".encode("utf-8", "surrogatepass")).hexdigest()

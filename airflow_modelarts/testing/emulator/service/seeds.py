@@ -1,4 +1,4 @@
-"""Processing tasks of the last day, made up: what a list, an audit or a sensor finds in a ModelArts that is in use."""
+"""Generated processing tasks of the last day, as in a ModelArts that is in use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_modelarts.api.models import FEATURE_ANALYSIS
 from airflow_modelarts.testing.emulator.service import accounts
-from airflow_modelarts.testing.emulator.service.state import EmulatorState
+from airflow_modelarts.testing.emulator.service.modelarts import ModelArtsService
 from airflow_modelarts.testing.emulator.service.tasks import (
     COMPLETED,
     FAILED,
@@ -25,10 +25,10 @@ OLDEST = 23.5 * 3600
 NEWEST_RUNNING = 1200.0
 NEWEST_INITIALIZED = 60.0
 
-#: The first five have each status once. No other one is active, so that a DAG can wait for all that are.
+#: The first five tasks have each status once. No other task is active, so that a DAG can wait for all active ones.
 FIRST_STATUSES = (RUNNING, COMPLETED, FAILED, STOPPED, INITIALIZED)
 LATER_STATUSES = (COMPLETED, COMPLETED, FAILED, STOPPED, COMPLETED)
-#: By template, the word for it in a name.
+#: The word in a task's name, by template id.
 TEMPLATES = {
     FEATURE_ANALYSIS: "feature-analysis",
     "sys_data_validation": "validation",
@@ -46,20 +46,20 @@ ERROR_MESSAGES = (
 _BASE_62 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
-def seed(state: EmulatorState, count: int) -> list[Task]:
+def seed(service: ModelArtsService, count: int) -> list[Task]:
     """
-    Put tasks there as if people had created them during the last day; the same ones each time, ids included.
+    Add tasks as if people had created them during the last day. Each call adds the same tasks with the same ids.
 
-    The first is a feature analysis that runs until it is ended. The fifth is initialized until something is done about
-    it. All others have ended.
+    The first is a feature analysis that runs until a test ends it. The fifth stays initialized until a test changes it.
+    All others have ended.
 
-    :param count: how many; 5 have every status, 25 every end in every template.
-    :returns: the tasks, the first one first.
+    :param count: number of tasks: 5 include every status, 25 include every terminal status of every template.
+    :returns: the tasks by number, the first one first.
     """
-    now = state.clock.now()
+    now = service.clock.now()
     tasks = [_task(number, count, now) for number in range(1, count + 1)]
     for task in sorted(tasks, key=lambda task: task.created_at):
-        state.put_task(task)
+        service.put_task(task)
     return tasks
 
 
@@ -68,7 +68,7 @@ def _task(number: int, count: int, now: float) -> Task:
     template_id = list(TEMPLATES)[(index + index // len(TEMPLATES)) % len(TEMPLATES)]
     status = FIRST_STATUSES[index] if index < len(FIRST_STATUSES) else LATER_STATUSES[index % len(LATER_STATUSES)]
     if template_id == FEATURE_ANALYSIS and status == STOPPED:
-        status = COMPLETED  # without a version, there is nothing to stop
+        status = COMPLETED  # it has no version that could be stopped
     dataset = DATASETS[index % len(DATASETS)]
     name = f"{dataset}-{TEMPLATES[template_id]}-{number:03}"
     run = _run(index, count, status, now)
@@ -83,20 +83,20 @@ def _task(number: int, count: int, now: float) -> Task:
 
 
 def _run(index: int, count: int, status: int, now: float) -> Run:
-    """Return a run; the first task is the newest but for the initialized one, the last is almost a day old."""
+    """Return a run. Only the initialized task is newer than the first; the last is almost a day old."""
     if status == INITIALIZED:
         return Run(now - NEWEST_INITIALIZED, math.inf, math.inf)
     age = NEWEST_RUNNING + (OLDEST - NEWEST_RUNNING) * index / max(count - 1, 1)
     created_at = now - age
     if status == RUNNING:
         return Run(created_at, created_at + 30, math.inf)
-    duration = min(300.0 + 420 * (index * 7 % 23), age * 0.9)  # five minutes to three hours, and over by now
+    duration = min(300.0 + 420 * (index * 7 % 23), age * 0.9)  # five minutes to three hours, ended before now
     error_msg = ERROR_MESSAGES[index % len(ERROR_MESSAGES)] if status == FAILED else None
     return Run(created_at, created_at + min(30, duration / 2), created_at + duration, status, error_msg)
 
 
 def _body(name: str, dataset: str, template_id: str, index: int) -> dict[str, Any]:
-    # One in seven writes to another bucket than all others, which an audit may find.
+    # One in seven writes to another bucket, for an audit to find.
     place = "obs://scratch-bucket" if index % 7 == 6 else "obs://my-bucket/processed"
     source = (
         {"type": "DATASET", "source": _id_of(dataset), "name": dataset}
@@ -125,7 +125,7 @@ def _result(index: int) -> dict[str, Any]:
 
 
 def _id_of(name: str) -> str:
-    """Make an id that looks like the service's out of a name."""
+    """Derive an id in the service's form from a name."""
     number = int.from_bytes(sha256(name.encode()).digest())
     characters = []
     for _ in range(19):

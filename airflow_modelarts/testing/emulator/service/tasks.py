@@ -1,4 +1,4 @@
-"""What the service holds: tasks, versions and their runs, each a function of the clock. No I/O and no checks."""
+"""Tasks, versions and their runs: a status follows from the clock. No I/O and no validation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from typing import Any, Literal
 
 from airflow_modelarts.api.models import FEATURE_ANALYSIS
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
+from airflow_modelarts.testing.emulator.service.fields import Count, Seconds, StrictFields
+from airflow_modelarts.testing.emulator.service.settings import ResultForm
 
 INITIALIZED, RUNNING, COMPLETED, FAILED, STOPPED = (int(status) for status in ProcessorTaskStatus)
 #: The share of its duration for which a run is initialized.
 INITIALIZED_SHARE = 0.1
-DEFAULT_ERROR_MSG = "The emulator was told to let this task fail."
-
-#: How a feature analysis tells its result: the reference declares an object and shows a string.
-ResultForm = Literal["object", "array", "json_string", "plain_string", "absent"]
-HasMoreMeaning = Literal["more_follow", "all_returned", "absent"]
+DEFAULT_ERROR_MSG = "The emulator was told to fail this task."
 
 _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: Characters of an id of the service, as in the reference's examples.
@@ -29,15 +27,15 @@ _ID_LENGTH = 19
 
 
 def new_id() -> str:
-    """Make up an id that looks like the service's, for example ``AcYfsdfhGyrWL5TtahH``."""
+    """Return a random id that looks like the service's, for example ``AcYfsdfhGyrWL5TtahH``."""
     return "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
 
 
 class Clock:
     """
-    The time by which tasks live: the machine's, as long as nobody turns it.
+    The clock of the tasks: the machine's time, which tests can advance or freeze.
 
-    :param source: seconds since the epoch.
+    :param source: returns seconds since the epoch.
     """
 
     def __init__(self, source: Callable[[], float] = time.time) -> None:
@@ -52,24 +50,24 @@ class Clock:
             return (self._source() if self._frozen_at is None else self._frozen_at) + self._ahead
 
     def source_now(self) -> float:
-        """Return the time of the source, which nobody turns."""
+        """Return the time of the source, neither advanced nor frozen."""
         return self._source()
 
     def advance(self, seconds: float) -> None:
-        """Turn the clock ahead; what has happened by then has happened."""
+        """Advance the clock."""
         if not 0 <= seconds < math.inf:
-            raise ValueError(f"seconds is {seconds}: the clock turns ahead only, and not for ever")
+            raise ValueError(f"seconds is {seconds}: it must be a finite number, and not negative")
         with self._lock:
             self._ahead += seconds
 
     def freeze(self) -> None:
-        """Let time pass by ``advance`` only."""
+        """Stop the clock; only :meth:`advance` moves it."""
         with self._lock:
             if self._frozen_at is None:
                 self._frozen_at = self._source()
 
     def reset(self) -> None:
-        """Show the machine's time again."""
+        """Return to the time of the source."""
         with self._lock:
             self._ahead, self._frozen_at = 0.0, None
 
@@ -77,12 +75,12 @@ class Clock:
 @dataclass(slots=True)
 class Run:
     """
-    One execution, from initialized through running to an end.
+    One execution: initialized, then running, then terminal.
 
-    Times are seconds since the epoch. What it is like at a moment follows from them; nothing has to happen meanwhile.
+    Times are seconds since the epoch. The status is computed from them, so no background work is needed.
 
-    :param end_status: 2, 3 or 4, from ``ends_at`` on.
-    :param forced_status: shown instead, whatever the time: for statuses that the reference does not document.
+    :param end_status: the status from ``ends_at`` on: 2, 3 or 4.
+    :param forced_status: overrides the computed status, for statuses that the reference does not document.
     """
 
     created_at: float
@@ -94,12 +92,12 @@ class Run:
 
     @classmethod
     def start(cls, now: float, duration: float, end_status: int = COMPLETED, error_msg: str | None = None) -> Run:
-        """Start a run that takes ``duration`` seconds, which can be infinite."""
+        """Return a run that takes ``duration`` seconds, which can be infinite."""
         running_at = now + (duration * INITIALIZED_SHARE if duration < math.inf else 0.0)
         return cls(now, running_at, now + duration, end_status, error_msg)
 
     def status(self, now: float) -> int:
-        """Return the status at a moment."""
+        """Return the status at time ``now``."""
         if self.forced_status is not None:
             return self.forced_status
         if now < self.running_at:
@@ -107,7 +105,7 @@ class Run:
         return RUNNING if now < self.ends_at else self.end_status
 
     def set_status(self, status: int, now: float, error_msg: str | None = None) -> None:
-        """Change the status from now on: an end stays, 0 and 1 last until the next order."""
+        """Change the status: 2, 3 and 4 are final, 0 and 1 last until the next change, others are shown unchanged."""
         self.forced_status, self.error_msg = None, error_msg
         if status in TERMINAL_STATUSES:
             self.running_at = min(self.running_at, now)
@@ -120,17 +118,17 @@ class Run:
             self.forced_status = status
 
     def set_duration(self, duration: float) -> None:
-        """Change how long it takes in all, counted from its creation."""
+        """Change the total duration, counted from the creation."""
         self.ends_at = self.created_at + duration
         if self.running_at > self.ends_at:
             self.running_at = self.created_at + duration * INITIALIZED_SHARE
 
     def duration_seconds(self, now: float) -> int:
-        """Return how long it has taken."""
+        """Return the duration until now, or until the end."""
         return max(0, int(min(now, self.ends_at) - self.created_at))
 
     def error(self, now: float) -> str | None:
-        """Return the error message, which only a failed run has."""
+        """Return the error message of a failed run, None for any other."""
         return (self.error_msg or DEFAULT_ERROR_MSG) if self.status(now) == FAILED else None
 
 
@@ -151,7 +149,7 @@ class Version:
     sample_count: int
 
     def describe(self, now: float) -> dict[str, Any]:
-        """Return it as the service tells it, without the sample counts."""
+        """Return the API's object, without the sample counts."""
         status = self.run.status(now)
         described = {
             "task_id": self.task_id,
@@ -163,7 +161,7 @@ class Version:
             "duration_seconds": self.run.duration_seconds(now),
             "inputs": sources_of(self.body),
         }
-        return described | _given(self.body, "description", "template", "work_path")
+        return described | _present(self.body, "description", "template", "work_path")
 
 
 @dataclass(slots=True)
@@ -171,12 +169,12 @@ class Task:
     """
     A processing task.
 
-    :param body: the request that created it, as it arrived but for an updated description.
+    :param body: the request that created it, except for an updated description.
     :param first_run: the run of a task without versions, and of the first version of any other.
-    :param result: what a completed feature analysis has found; None lets the emulator make it up.
-    :param result_form: how the made-up result is told; None for what the settings say.
-    :param created_at: seconds since the epoch; no later version changes it.
-    :param serial: orders tasks that were created in the same instant.
+    :param serial: orders tasks that were created at the same time.
+    :param created_at: seconds since the epoch; later versions do not change it.
+    :param result: result of a completed feature analysis; None for a generated one.
+    :param result_form: form of the generated result; None for the form in the settings.
     """
 
     task_id: str
@@ -189,7 +187,7 @@ class Task:
     versions_created: int = 0
     result: Any = None
     result_form: ResultForm | None = None
-    #: The workspace it lives in; read off the body once, since every list looks at that of every task.
+    #: Stored, since every list reads the workspace of every task.
     workspace_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -212,29 +210,29 @@ class Task:
 
     @property
     def run(self) -> Run:
-        """The run that the task's status follows: its newest version's."""
+        """The run of the newest version; the task's status is its status."""
         return self.versions[-1].run if self.versions else self.first_run
 
     @property
     def dataset_version_id(self) -> str | None:
-        """The dataset version that the body's own version_id names; of those of inputs the reference says nothing."""
+        """The dataset version in the body's ``version_id``; the reference does not mention those of inputs."""
         return self.body.get("version_id")
 
     @property
     def sources(self) -> list[dict[str, Any]]:
-        """The inputs, whichever of the two fields gave them."""
+        """The inputs: ``data_source`` or ``inputs``."""
         return sources_of(self.body)
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What "is_current" compares: template and dataset version, or the sources where no version was given."""
+        """What ``is_current`` compares: the template, and the dataset version or else the sources."""
         version_id = self.body.get("version_id")
-        # As text, since a field that no check knows can hold anything.
+        # As text: no check covers the type of a source's version_id, and the key must be hashable.
         sources = tuple((str(source.get("source")), str(source.get("version_id"))) for source in self.sources)
         return (self.template_id, version_id) if version_id else (self.template_id, None, sources)
 
     def describe(self, now: float) -> dict[str, Any]:
-        """Return it as the service tells it, without what depends on other tasks and settings."""
+        """Return the API's object, without the fields that depend on other tasks or on settings."""
         run = self.run
         described: dict[str, Any] = {
             "task_id": self.task_id,
@@ -242,10 +240,10 @@ class Task:
             "status": run.status(now),
             "create_time": int(self.created_at * 1000),
             "duration_seconds": run.duration_seconds(now),
-            "inputs": self.sources,  # the reference's example carries both, whichever was given
+            "inputs": self.sources,  # the reference's example has both fields
             "workspace_id": self.workspace_id,
         }
-        described |= _given(self.body, "description", "data_source", "template", "work_path", "version_id")
+        described |= _present(self.body, "description", "data_source", "template", "work_path", "version_id")
         if self.versions_created:
             described["version_count"] = len(self.versions)
         if error_msg := run.error(now):
@@ -255,37 +253,39 @@ class Task:
 
 
 def sources_of(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the inputs of a create body, whichever of the two fields gave them."""
+    """Return the inputs of a create body: ``data_source`` or ``inputs``."""
     single = body.get("data_source")
     return [single] if single is not None else list(body.get("inputs") or [])
 
 
-def _given(body: dict[str, Any], *names: str) -> dict[str, Any]:
+def _present(body: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: body[name] for name in names if body.get(name) is not None}
 
 
 @dataclass
-class TaskRule:
+class TaskRule(StrictFields):
     """
-    What becomes of runs that are created later.
+    Decides how runs that are created later end.
 
-    :param name: a pattern as in file names; it is held against the task's name.
-    :param times: how many runs it is for; None for all.
-    :param duration: seconds; None for what the settings say.
-    :param status: 2, 3 or 4: how it ends.
-    :param result: of a feature analysis; None lets the emulator make it up.
-    :param sample_count: of a version; None for what the settings say.
+    :param name: a file-name pattern that the task's name must match.
+    :param times: number of runs it applies to; None for all.
+    :param duration: seconds; None for the duration in the settings.
+    :param status: the terminal status: 2, 3 or 4.
+    :param error_msg: error message of a failed run.
+    :param result: result of a feature analysis; None for a generated one.
+    :param result_form: form of the generated result; None for the form in the settings.
+    :param sample_count: samples of a version; None for the count in the settings.
     """
 
     name: str = "*"
-    times: int | None = 1
-    duration: float | None = None
-    status: int = COMPLETED
+    times: Count | None = 1
+    duration: Seconds | None = None
+    status: Literal[2, 3, 4] = 2
     error_msg: str | None = None
     result: Any = None
     result_form: ResultForm | None = None
-    sample_count: int | None = None
+    sample_count: Count | None = None
 
     def matches(self, name: str) -> bool:
-        """Whether it is for a task of this name."""
+        """Whether it applies to a task of this name."""
         return fnmatchcase(name, self.name)

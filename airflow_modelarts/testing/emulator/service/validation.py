@@ -1,4 +1,4 @@
-"""Whether a request's body is one that the service takes; each check that fails names the field and has its code."""
+"""Validation of request bodies; an error names the field and has the contract's code."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
-from airflow_modelarts.api import models
-from airflow_modelarts.testing.emulator.http.responses import ServiceError
+from airflow_modelarts.testing.emulator.service.errors import ServiceError
+from airflow_modelarts.testing.emulator.service.projects import Project
+from airflow_modelarts.testing.emulator.service.tasks import sources_of
 
-#: Characters; the contract has a code for a work path that is too long, and no figure. OBS keys end at 1024 bytes.
-LONGEST_WORK_PATH = 1024
-#: Levels; bodies of this API need six.
-DEEPEST_JSON = 64
+#: Characters. The contract has a code for a work path that is too long, but no limit; OBS keys end at 1024 bytes.
+MAX_WORK_PATH = 1024
+#: Levels of nesting; bodies of this API need six.
+MAX_JSON_DEPTH = 64
 
 _OBS_PATH = re.compile(r"(?:obs://|s3://|/)(?P<bucket>[a-z0-9][a-z0-9.-]{2,62})(?:/(?P<key>[^\x00-\x1f]*))?")
 
 
 @dataclass
 class MissingResources:
-    """What shall not exist, or not be usable: by default every dataset, bucket and path there could be exists."""
+    """Resources that requests must not name. Every other dataset, bucket and path is taken to exist."""
 
     datasets: set[str] = field(default_factory=set)
     dataset_versions: set[str] = field(default_factory=set)
@@ -35,13 +36,13 @@ class MissingResources:
 
 def read_json(raw: bytes) -> Any:
     """
-    Read a request's body.
+    Parse a request's body.
 
-    :raises Refusal: it is no JSON, or holds numbers that JSON has not, or is nested too deeply.
+    :raises ServiceError: it is not JSON, has a number that JSON does not allow, or is nested too deeply.
     """
     try:
-        value = json.loads(raw, parse_constant=_no_such_number, parse_float=_finite)
-        check_depth(value, DEEPEST_JSON)
+        value = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
+        check_depth(value, MAX_JSON_DEPTH)
     except (ValueError, RecursionError) as error:  # broken UTF-8 and integers of thousands of digits are ValueErrors
         raise ServiceError("ModelArts.0104", f"the request body is not valid JSON: {error}") from None
     return value
@@ -49,9 +50,9 @@ def read_json(raw: bytes) -> Any:
 
 def check_depth(value: Any, levels: int) -> None:
     """
-    Check that JSON is not nested too deeply.
+    Check the depth of JSON.
 
-    :raises ValueError: it is.
+    :raises ValueError: it is nested too deeply.
     """
     if levels == 0:
         raise ValueError("it is nested too deeply")
@@ -63,35 +64,41 @@ def check_depth(value: Any, levels: int) -> None:
                 check_depth(item, levels - 1)
 
 
-def check_create(body: Any) -> dict[str, Any]:
-    """Return a CreateProcessorTask body that has the right form."""
-    return _check(models.CreateProcessorTaskRequest, body)
+def check_body(model: type[BaseModel], body: Any) -> dict[str, Any]:
+    """
+    Return a request's body when its form is valid.
+
+    :param model: the API's model of the body.
+    :raises ServiceError: it is not.
+    """
+    try:
+        model.model_validate(body, strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        # A missing field or a wrong type is a wrong parameter (0104); anything else is an invalid argument (0101).
+        wrong_form = any(
+            problem["type"] == "missing" or problem["type"].endswith(("_type", "_unicode")) for problem in problems
+        )
+        message = "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in problems)
+        raise ServiceError("ModelArts.0104" if wrong_form else "ModelArts.0101", message) from None
+    valid: dict[str, Any] = body
+    return valid
 
 
-def check_create_version(body: Any) -> dict[str, Any]:
-    """Return a CreateProcessorTaskVersion body that has the right form."""
-    return _check(models.CreateProcessorTaskVersionRequest, body)
-
-
-def check_update(body: Any) -> dict[str, Any]:
-    """Return an UpdateProcessorTask body that has the right form."""
-    return _check(models.UpdateProcessorTaskRequest, body)
-
-
-def check_places(
-    body: dict[str, Any], *, templates: Collection[str], workspaces: Collection[str], missing: MissingResources
+def check_resources(
+    body: dict[str, Any], project: Project, templates: Collection[str], missing: MissingResources
 ) -> None:
     """
-    Check that what a create body names can exist, and does.
+    Check that the template, the workspace, the places and the tasks in a create body exist.
 
-    :raises Refusal: with the code of what is wrong.
+    :raises ServiceError: with the code of the first problem.
     """
     template_id = body["template"]["id"]
     if template_id not in templates:
         raise ServiceError(
-            "ModelArts.0101", f"template.id: there is no template {template_id!r}, but {', '.join(templates)}"
+            "ModelArts.0101", f"template.id: {template_id!r} does not exist; the templates are {', '.join(templates)}"
         )
-    if (body.get("workspace_id") or "0") not in workspaces:
+    if (body.get("workspace_id") or "0") not in project.workspaces:
         raise ServiceError("ModelArts.0102", f"workspace_id: workspace {body['workspace_id']!r} does not exist")
     if body.get("data_source") is not None:
         _check_source("data_source", body["data_source"], missing)
@@ -100,9 +107,13 @@ def check_places(
     if body.get("work_path") is not None:
         _check_work_path(body["work_path"], missing)
     _check_dataset_version("version_id", body.get("version_id"), missing)
+    for source in sources_of(body):
+        if source.get("type") == "TASK" and source["source"] not in project.tasks:
+            message = f"the data source {source['source']!r} is not a task of the project"
+            raise ServiceError("ModelArts.4612", message)
 
 
-def _no_such_number(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
 
 
@@ -111,21 +122,6 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError("a number is too large")
     return value
-
-
-def _check(model: type[BaseModel], body: Any) -> dict[str, Any]:
-    try:
-        model.model_validate(body, strict=True)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        # Missing fields and wrong types are wrong parameters; the rest are arguments that are not valid.
-        wrong_form = any(
-            fault["type"] == "missing" or fault["type"].endswith(("_type", "_unicode")) for fault in faults
-        )
-        message = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in faults)
-        raise ServiceError("ModelArts.0104" if wrong_form else "ModelArts.0101", message) from None
-    checked: dict[str, Any] = body
-    return checked
 
 
 def _check_source(name: str, source: dict[str, Any], missing: MissingResources) -> None:
@@ -143,8 +139,8 @@ def _check_work_path(work_path: dict[str, Any], missing: MissingResources) -> No
     path = work_path.get("path")
     if path is None:
         return
-    if len(path) > LONGEST_WORK_PATH:
-        raise ServiceError("ModelArts.4350", f"work_path.path: longer than {LONGEST_WORK_PATH} characters")
+    if len(path) > MAX_WORK_PATH:
+        raise ServiceError("ModelArts.4350", f"work_path.path: longer than {MAX_WORK_PATH} characters")
     if work_path.get("type") == "OBS":
         _check_obs_path("work_path.path", path, missing)
     if work_path.get("type") == "DATASET":
@@ -156,14 +152,14 @@ def _check_obs_path(name: str, path: str, missing: MissingResources) -> None:
     if parsed is None:
         raise ServiceError(
             "ModelArts.0101",
-            f"{name}: it must look like obs://bucket/key, s3://bucket/key or /bucket/key, "
-            "and a bucket's name has 3 to 63 lower-case letters, digits, '-' and '.'",
+            f"{name}: must be obs://bucket/key, s3://bucket/key or /bucket/key; "
+            "a bucket name has 3 to 63 lower-case letters, digits, '-' and '.'",
         )
     bucket = parsed["bucket"]
     if bucket in missing.buckets:
         raise ServiceError("ModelArts.4311", f"{name}: the OBS bucket {bucket} does not exist")
     if bucket in missing.encrypted_buckets:
-        # The contract says that these are refused, not with which code.
+        # The contract says that these are refused, but not with which code.
         raise ServiceError("ModelArts.0101", f"{name}: the OBS bucket {bucket} is encrypted with KMS")
     if path in missing.paths:
         raise ServiceError("ModelArts.4312", f"{name}: the OBS path {path} does not exist")

@@ -1,4 +1,4 @@
-"""What requests the emulator has seen: for tests that count them, and for people who wonder."""
+"""The log of requests to the emulated service, for tests that count them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ KEPT = 100_000
 
 
 @dataclass
-class RequestSeen:
+class LoggedRequest:
     """
-    A request to ModelArts or IAM, without its headers and body: those carry credentials.
+    A request to ModelArts or IAM, without headers and body, since they carry credentials.
 
-    :param time: of its arrival, in seconds since the epoch.
-    :param operation: the API operation's name; None for a path that is none's.
-    :param status: what was answered; None while, or because, no complete answer has been sent.
-    :param fault: the kind of fault it met; None for none.
+    :param time: arrival, in seconds since the epoch.
+    :param operation: the API operation's name; None when the path is not an operation's.
+    :param status: HTTP status; None until a complete response has been sent.
+    :param fault: the kind of fault that was applied; None for none.
     """
 
     time: float
@@ -32,26 +32,26 @@ class RequestSeen:
 
 
 class RequestLog:
-    """The requests seen, oldest first."""
+    """The requests, oldest first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries and counts."""
         with self._lock:
-            self._entries: deque[RequestSeen] = deque(maxlen=KEPT)
+            self._entries: deque[LoggedRequest] = deque(maxlen=KEPT)
             self._counts: Counter[str | None] = Counter()
 
-    def add(self, entry: RequestSeen) -> None:
-        """Note a request at its arrival; its status is filled in later."""
+    def add(self, entry: LoggedRequest) -> None:
+        """Add a request at its arrival; its status is set later."""
         with self._lock:
             self._entries.append(entry)
             self._counts[entry.operation] += 1
 
-    def entries(self, operation: str | None = None) -> list[RequestSeen]:
-        """Return the requests seen, of one operation or of all."""
+    def entries(self, operation: str | None = None) -> list[LoggedRequest]:
+        """Return the requests of one operation, or of all."""
         with self._lock:
             return [entry for entry in self._entries if operation in (None, entry.operation)]
 
@@ -61,6 +61,6 @@ class RequestLog:
             return self._counts.total() if operation is None else self._counts[operation]
 
     def counts(self) -> dict[str, int]:
-        """Count the requests by operation; ``unknown`` are those to no operation's path."""
+        """Count the requests by operation; ``unknown`` counts those whose path is not an operation's."""
         with self._lock:
             return {operation or "unknown": count for operation, count in self._counts.items()}
