@@ -11,10 +11,12 @@ from typing import Any
 
 import airflow
 import pytest
+import requests
 from airflow.providers.common.compat.sdk import TaskDeferred
 from requests_mock import Mocker
 
 from airflow_modelarts import operators
+from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.support.documents import EXAMPLES, PAGES, SHELL
 
@@ -125,16 +127,20 @@ def test_every_shell_block_runs_somewhere() -> None:
 
 def test_the_curl_lines_control_the_emulator(emulator: EmulatorServer) -> None:
     script = SHELL["shell: control"].replace("curl -sS", "curl -sS --fail --noproxy '*'")
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        env={**os.environ, "MODELARTS": emulator.url},
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    (task,) = emulator.state.all_tasks()
-    assert task.name == "by-hand"
-    assert [rule.error_msg for rule in emulator.state.rules] == ["the bucket is full"]
-    assert [fault.times for fault in emulator.faults.all()] == [3]
-    assert emulator.state.settings.running_limit == 2
-    assert emulator.state.status(task.task_id) == 2, "an hour has passed"
+    environment = {**os.environ, "MODELARTS": emulator.url}
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    answers = [requests.get(f"{emulator.url}/v2/project/processor-tasks", timeout=10).status_code for _ in range(4)]
+    assert [status == 429 for status in answers] == [True, True, True, False]
+    with ModelArtsHook() as hook:
+        (by_hand,) = hook.list_processor_tasks()
+        assert (by_hand.name, by_hand.status_name) == ("by-hand", "completed")
+        for name in ("one", "two"):
+            inputs = [{"type": "OBS", "source": "obs://my-bucket/"}]
+            created = hook.create_processor_task(
+                name=name, template={"id": "sys_data_validation"}, inputs=inputs, create_version=True
+            )
+            assert hook.describe_processor_task(created.task_id).error_msg == (
+                "the bucket is full" if name == "one" else None
+            )
+    assert requests.get(f"{emulator.url}/emulator/settings", timeout=10).json()["running_limit"] == 2

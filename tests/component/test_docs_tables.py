@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,9 +22,8 @@ from airflow_modelarts import operators
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.statuses import ProcessorTaskStatus
 from airflow_modelarts.audit import AuditRules
-from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook, RetryPolicy
 from airflow_modelarts.provider import get_provider_info
-from airflow_modelarts.testing.cli import build_parser
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
 from tests.support.documents import PAGES, ROOT, code, table
@@ -195,10 +196,10 @@ def test_the_kinds_of_errors_are_those_of_the_module() -> None:
 # The command and the emulator
 
 
-def test_the_options_of_run_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        build_parser().parse_args(["run", "--help"])
-    options = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", capsys.readouterr().out)) - {"--help"}
+def test_the_options_of_run_are_those_of_the_command() -> None:
+    command = [sys.executable, "-m", "airflow_modelarts.testing.cli", "run", "--help"]
+    shown = subprocess.check_output(command, text=True, env={**os.environ, "COLUMNS": "200"})
+    options = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", shown)) - {"--help"}
     assert {code(row[0]) for row in table("docs/testing.md", "option")} == options
 
 
@@ -282,9 +283,21 @@ def test_no_message_in_troubleshooting_is_explained_twice() -> None:
     assert all(one != other for one, other in pairwise(listed))
 
 
-def test_the_error_codes_in_troubleshooting_have_the_meaning_beside_them() -> None:
+def meanings() -> list[tuple[str, str]]:
+    """Return the messages in troubleshooting that name an error code of the service, and the code."""
     rows = [line for line in PAGES["docs/troubleshooting.md"].splitlines() if line.startswith("| `")]
-    found = dict(re.findall(r"`([^`]+)` \((\w+\.\d+)\)", "\n".join(rows)))
-    assert len(found) >= 8
-    for meaning, error_code in found.items():
-        assert errors.CODES[error_code].meaning.startswith(meaning)
+    return re.findall(r"`([^`]+)` \((\w+\.\d+)\)", "\n".join(rows))
+
+
+@pytest.mark.parametrize(("meaning", "error_code"), meanings())
+def test_an_error_code_in_troubleshooting_has_the_meaning_beside_it(
+    emulator: EmulatorServer, meaning: str, error_code: str
+) -> None:
+    emulator.faults.refuse(error_code)
+    with (
+        ModelArtsHook(retries=RetryPolicy(attempts=1, throttled_attempts=1)) as hook,
+        pytest.raises(errors.ModelArtsError) as raised,
+    ):
+        hook.describe_processor_task("AcYfsdfhGyrWL5TtahH")
+    assert raised.value.error_code == error_code
+    assert f" failed: {meaning}" in str(raised.value)
