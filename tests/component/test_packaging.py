@@ -50,6 +50,8 @@ def test_its_metadata_say_what_it_is(built: Path) -> None:
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert set(metadata.get_all("Provides-Extra") or []) >= {"emulator", "test"}
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload() == (ROOT / "docs/package-index.md").read_text()
     assert "airflow-modelarts = airflow_modelarts.testing.cli:main" in entry_points
     assert "[apache_airflow_provider]" in entry_points
 
@@ -59,6 +61,7 @@ def test_the_sdist_holds_what_is_needed_to_build_and_test_it(built: Path) -> Non
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "airflow_modelarts/py.typed"} <= names
+    assert {"docs/run.md", "docs/images/audit.png"} <= names
     assert {"dags_examples/feature_analysis.py", "tests/unit/conftest.py", "tests/constraints-airflow-3.3.txt"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
 

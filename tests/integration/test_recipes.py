@@ -1,4 +1,4 @@
-"""The README's recipes and commands and an example, in real Airflow as a reader would use them."""
+"""The DAGs and connection commands of README.md and docs/, and an example DAG, in a real Airflow."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
+from tests.support.documents import EXAMPLES, ROOT, SHELL
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 EXAMPLE = ROOT / "dags_examples" / "feature_analysis.py"
-RECIPES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
-COMMANDS = dict(re.findall(r"<!-- shell: (\w+) -->\n```bash\n(.*?)```", README, re.DOTALL))
-#: One with another template, which has no result.
-RECIPES["swapped"] = RECIPES["run"].replace("sys_data_analyse", "sys_data_validation").replace("analyse_f", "other_f")
-#: By recipe, its DAG and the tasks that the run has in the end.
+#: The example "run" with another template too, one without a result.
+RECIPES = EXAMPLES | {
+    "swapped": EXAMPLES["run"].replace("sys_data_analyse", "sys_data_validation").replace("analyse_f", "other_f")
+}
+#: By example, its DAG and the tasks that its run has in the end.
 DAGS = {
     "wait": ("wait_for_a_task", ["wait", "read"]),
     "run": ("analyse_features", ["analyse", "report"]),
@@ -30,13 +29,14 @@ DAGS = {
     "chain": ("clean_then_augment", ["clean", "augment"]),
     "many": ("many", ["validate[0]", "validate[1]", "active", "wait[0]"]),
     "audit": ("audit", ["audit"]),
-    "rest": ("the_rest", ["stop", "again", "export", "delete"]),
+    "rest": ("the_rest", ["stop", "again", "delete"]),
+    "export": ("export_results", ["export", "measure"]),
 }
 SECRETS = {"ACCESS_KEY": "FAKEKEY", "SECRET_KEY": "fake-secret", "IAM_USER": "ada", "IAM_PASSWORD": "fake-password"}
 
 
-def impatient(recipe: str, folder: Path) -> str:
-    """A recipe that looks every second, writes below a folder, and is for the Airflow at hand."""
+def adapted(recipe: str, folder: Path) -> str:
+    """Return an example that polls each second, writes below a folder, and imports from the installed Airflow."""
     recipe = re.sub(r"(poke|poll)_interval=\d+", r"\1_interval=1", recipe)
     default = r"(Create\w+Operator.*?deferrable=True)(?!.{0,12}poll_interval)"
     recipe = re.sub(default, r"\1, poll_interval=1", recipe, flags=re.DOTALL)
@@ -46,7 +46,7 @@ def impatient(recipe: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[EmulatorServer]:
-    """One of its own, since a recipe waits for all tasks that are active."""
+    """Start an emulator for this module alone: one example waits for all active tasks."""
     with EmulatorServer(task_duration=2.0) as server:
         yield server
 
@@ -59,11 +59,11 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def reader(folder: Path, emulator: EmulatorServer) -> Iterator[Sandbox]:
-    """An Airflow whose DAG folder holds the recipes."""
+    """Start an Airflow whose DAG folder holds the examples."""
     dags = folder / "dags"
     dags.mkdir()
     for name in DAGS:
-        (dags / f"{name}.py").write_text(impatient(RECIPES[name], folder))
+        (dags / f"{name}.py").write_text(adapted(RECIPES[name], folder))
     (dags / EXAMPLE.name).write_text(EXAMPLE.read_text())
     connections = {"modelarts_default": emulator.airflow_connection()}
     with Sandbox(dags, connections=connections) as running:
@@ -71,18 +71,19 @@ def reader(folder: Path, emulator: EmulatorServer) -> Iterator[Sandbox]:
 
 
 def start_by_hand(reader: Sandbox, dag_id: str, conf: dict[str, str]) -> str:
-    """Start a run as a reader does, which in Airflow 3 has no logical date."""
+    """Start a run by hand; in Airflow 3 it has no logical date."""
     run_id = "by_hand"
     reader.airflow("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(conf))
     return run_id
 
 
-def test_the_recipes_run_as_they_stand(reader: Sandbox, emulator: EmulatorServer, folder: Path) -> None:
+def test_the_examples_run_unchanged(reader: Sandbox, emulator: EmulatorServer, folder: Path) -> None:
     waited_for = emulator.state.add_task(duration=8)
     again = emulator.state.add_task(template="sys_data_validation", status=2)
-    active = emulator.state.add_task(duration=10_000)  # one for the recipe that waits for all that are active
+    exported = emulator.state.add_task(template="sys_data_validation", status=2)
+    active = emulator.state.add_task(duration=10_000)  # for the example that waits for all active tasks
     reader.wait_for_dags(*(dag_id for dag_id, _ in DAGS.values()), timeout=180)
-    ids = {"wait": waited_for.task_id, "rest": again.task_id}
+    ids = {"wait": waited_for.task_id, "rest": again.task_id, "export": exported.task_id}
     runs = {
         name: start_by_hand(reader, dag_id, conf={"processor_task_id": ids[name]} if name in ids else {})
         for name, (dag_id, _) in DAGS.items()
@@ -100,13 +101,13 @@ def test_the_recipes_run_as_they_stand(reader: Sandbox, emulator: EmulatorServer
     values = {(x.label, x.key): x.value for x in reader.xcoms("many", runs["many"])}
     assert active.task_id in [task["task_id"] for task in values["active", "return_value"]]
     (report,) = (folder / "modelarts-audit").glob("*.html")
-    assert "<h1>Processing tasks" in report.read_text(), "of an interval that may have had none"
+    assert "<h1>Processing tasks" in report.read_text(), "the window may hold no task"
     (results,) = (folder / "modelarts-results").glob("*.jsonl.gz")
     assert results.stat().st_size > 0
 
 
 def test_an_example_runs_without_a_logical_date(reader: Sandbox) -> None:
-    """As one that is started by hand does in Airflow 3; Airflow 2 gives it one."""
+    """Runs that are started by hand have none in Airflow 3."""
     dag_id, run_id = EXAMPLE.stem, "by_hand"
     reader.wait_for_dags(dag_id, timeout=180)
     reader.airflow("dags", "trigger", dag_id, "--run-id", run_id)
@@ -125,7 +126,7 @@ def test_the_commands_make_connections_that_the_hook_can_read(reader: Sandbox, a
         f"client = ModelArtsHook('{name}').get_conn().client; "
         "print(type(client.credentials).__name__, client.endpoint)"
     )
-    script = COMMANDS[auth].replace("modelarts_default", name)
+    script = SHELL[f"shell: {auth}"].replace("modelarts_default", name)
     subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment, check=True, capture_output=True)
     command = ["airflow", "connections", "get", name, "-o", "json"]
     shown = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout

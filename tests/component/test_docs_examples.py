@@ -1,9 +1,9 @@
-"""The README's Python runs, and its two commands are there for the gate to find."""
+"""The code blocks of README.md and docs/ run, and the commands that the gate looks for are there."""
 
 from __future__ import annotations
 
 import json
-import re
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,17 +11,18 @@ from typing import Any
 
 import airflow
 import pytest
+import requests
 from airflow.providers.common.compat.sdk import TaskDeferred
 from requests_mock import Mocker
 
 from airflow_modelarts import operators
+from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.testing.emulator import EmulatorServer
+from tests.support.documents import EXAMPLES, PAGES, SHELL
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
-#: The recipes that are DAGs in every version of Airflow.
-DAGS = ("wait", "run", "chain", "many", "audit", "rest")
+#: The examples that are DAGs in every version of Airflow.
+DAGS = ("wait", "run", "chain", "many", "audit", "rest", "export", "minimal")
 TASKS = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 
 
@@ -30,12 +31,12 @@ def run(name: str) -> dict[str, Any]:
     if ON_AIRFLOW_2:
         code = code.replace("from airflow.sdk import", "from airflow.providers.common.compat.sdk import")
     variables: dict[str, Any] = {}
-    exec(compile(code, f"README.md, example {name}", "exec"), variables)
+    exec(compile(code, f"example {name}", "exec"), variables)
     return variables
 
 
-def test_every_block_of_python_is_an_example_that_is_run_here() -> None:
-    assert README.count("```python") == len(EXAMPLES)
+def test_every_python_block_is_an_example_that_runs_here() -> None:
+    assert sum(text.count("```python") for text in PAGES.values()) == len(EXAMPLES)
     assert set(EXAMPLES) == {*DAGS, "event", "hook", "patience", "own", "emulator"}
 
 
@@ -62,23 +63,23 @@ def test_the_test_against_the_emulator_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "printed"),
     [
         ({"json": {"task_id": "AcYfsdfhGyrWL5TtahH", "status": 2}}, "completed"),
         ({"status_code": 404, "json": {"error_code": "ModelArts.4700"}}, "gone"),
         ({"status_code": 400, "json": {"error_code": "ModelArts.0104"}}, "was refused as ModelArts.0104"),
     ],
 )
-def test_the_coroutine_tells_the_status_or_what_is_wrong(
-    emulator: EmulatorServer, capsys: pytest.CaptureFixture[str], answer: dict[str, Any], told: str
+def test_the_coroutine_prints_the_status_or_the_error(
+    emulator: EmulatorServer, capsys: pytest.CaptureFixture[str], answer: dict[str, Any], printed: str
 ) -> None:
     body = json.dumps(answer["json"])
     emulator.faults.answer(answer.get("status_code", 200), body, {"Content-Type": "application/json"})
     run("patience")
-    assert told in capsys.readouterr().out
+    assert printed in capsys.readouterr().out
 
 
-def test_an_operator_of_ones_own_defers_and_goes_on(emulator: EmulatorServer) -> None:
+def test_the_custom_operator_defers_and_resumes(emulator: EmulatorServer) -> None:
     task = emulator.state.add_task(status=2)
     operator = run("own")["CountFeaturesOperator"](task_id="count", processor_task_id=task.task_id)
     with pytest.raises(TaskDeferred) as deferred:
@@ -89,8 +90,8 @@ def test_an_operator_of_ones_own_defers_and_goes_on(emulator: EmulatorServer) ->
         operator.count({}, {"error": "no such task"})
 
 
-@pytest.mark.skipif(ON_AIRFLOW_2, reason="asset watchers came with Airflow 3")
-def test_the_dag_that_an_event_starts_is_built() -> None:
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="asset watchers need Airflow 3")
+def test_the_dag_with_an_asset_watcher_is_built() -> None:
     run("event")
 
 
@@ -103,15 +104,43 @@ def test_the_hooks_example_creates_and_lists(requests_mock: Mocker, capsys: pyte
 
 @pytest.mark.parametrize("name", ["run", "test"])
 def test_the_two_commands_are_one_line_each(name: str) -> None:
-    (command,) = re.findall(rf"<!-- command: {name} -->\n```bash\n(.*?)\n```", README, re.DOTALL)
+    command = SHELL[f"command: {name}"]
     assert "\n" not in command
-    assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -c tests/constraints-airflow-3.3.txt -e ")
+    install = ".venv/bin/pip install -q -c tests/constraints-airflow-3.3.txt -e "
+    assert command.startswith(f"python3 -m venv .venv && {install}")
 
 
-def test_every_block_of_shell_is_one_that_is_run_somewhere() -> None:
-    marks = re.findall(r"<!-- (command|shell): (\w+) -->\n```bash\n", README)
-    assert README.count("```bash") == len(marks)
-    # The gate runs the commands, a real Airflow adds the connections, and the command line's tests run the others.
-    by_the_gate = {("command", name) for name in ("run", "test", "install")}
-    connections = {("shell", auth) for auth in ("access_key", "password", "token", "agency", "environment")}
-    assert set(marks) == {*by_the_gate, *connections, ("shell", "emulator"), ("shell", "seed")}
+def test_the_gate_finds_its_commands_in_the_readme() -> None:
+    for name in ("run", "test", "install"):
+        assert f"<!-- command: {name} -->\n```bash\n" in PAGES["README.md"]
+
+
+def test_every_shell_block_runs_somewhere() -> None:
+    assert sum(text.count("```bash") for text in PAGES.values()) == sum(
+        text.count(f"<!-- {mark} -->\n```bash\n") for text in PAGES.values() for mark in SHELL
+    )
+    by_the_gate = {f"command: {name}" for name in ("run", "test", "install")}
+    in_test_recipes = {f"shell: {auth}" for auth in ("access_key", "password", "token", "agency", "environment")}
+    in_test_cli, in_test_run_command, here = {"shell: emulator"}, {"shell: seed"}, {"shell: control"}
+    assert set(SHELL) == by_the_gate | in_test_recipes | in_test_cli | in_test_run_command | here
+
+
+def test_the_curl_lines_control_the_emulator(emulator: EmulatorServer) -> None:
+    script = SHELL["shell: control"].replace("curl -sS", "curl -sS --fail --noproxy '*'")
+    environment = {**os.environ, "MODELARTS": emulator.url}
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    answers = [requests.get(f"{emulator.url}/v2/project/processor-tasks", timeout=10).status_code for _ in range(4)]
+    assert [status == 429 for status in answers] == [True, True, True, False]
+    with ModelArtsHook() as hook:
+        (by_hand,) = hook.list_processor_tasks()
+        assert (by_hand.name, by_hand.status_name) == ("by-hand", "completed")
+        for name in ("one", "two"):
+            inputs = [{"type": "OBS", "source": "obs://my-bucket/"}]
+            created = hook.create_processor_task(
+                name=name, template={"id": "sys_data_validation"}, inputs=inputs, create_version=True
+            )
+            assert hook.describe_processor_task(created.task_id).error_msg == (
+                "the bucket is full" if name == "one" else None
+            )
+    assert requests.get(f"{emulator.url}/emulator/settings", timeout=10).json()["running_limit"] == 2
