@@ -15,7 +15,7 @@ import airflow_modelarts
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import TransportError
 from airflow_modelarts.testing.emulator.http.responses import KeystoneError, NotFoundError, ServiceError
-from airflow_modelarts.testing.sandbox.sandbox import DagImportError
+from airflow_modelarts.testing.sandbox import DagImportError
 
 #: Those that are not made of a message alone, with every argument they have.
 ARGUMENTS: dict[type[Exception], tuple[tuple[Any, ...], dict[str, Any]]] = {

@@ -16,8 +16,10 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from airflow_modelarts.testing.cli import UsageError, choose_dag, main
-from airflow_modelarts.testing.sandbox.sandbox import DagNotFoundError, Sandbox, SandboxError
+from airflow_modelarts.testing.cli import main
+from airflow_modelarts.testing.command import UsageError
+from airflow_modelarts.testing.run_command import choose_dag
+from airflow_modelarts.testing.sandbox import DagNotFoundError, Sandbox, SandboxError
 
 ROOT = Path(__file__).parents[2]
 HEAD = """\
@@ -227,7 +229,9 @@ def test_one_dag_must_be_named_where_a_file_has_several(sandbox: Sandbox) -> Non
 def test_the_sandbox_says_which_dag_never_appeared_and_why_a_command_failed(sandbox: Sandbox) -> None:
     with pytest.raises(DagNotFoundError, match="no DAG nope in"):
         sandbox.wait_for_dags("nope", timeout=0)
-    with pytest.raises(SandboxError, match="start a run of DAG 'nope': GET dags/nope was refused with HTTP 404"):
+    with pytest.raises(
+        SandboxError, match="did not start a run of DAG 'nope': GET dags/nope was refused with HTTP 404"
+    ):
         sandbox.trigger("nope")
     with pytest.raises(SandboxError, match="`airflow version` did not end within 0 s"):
         sandbox.airflow("version", timeout=0)
@@ -240,7 +244,7 @@ def test_a_dead_component_is_named_and_can_be_restarted(sandbox: Sandbox) -> Non
     deadline = time.monotonic() + 10
     while triggerer.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    with pytest.raises(SandboxError, match="Airflow's triggerer ended by itself, with exit status -9"):
+    with pytest.raises(SandboxError, match="Airflow's triggerer exited unexpectedly with status -9"):
         sandbox.check()
 
     sandbox.restart("triggerer")

@@ -9,7 +9,8 @@ from textwrap import dedent
 
 import pytest
 
-from airflow_modelarts.testing.sandbox.dag_file import DagFileError, check_dag_file, why_no_dag
+from airflow_modelarts.testing.command import UsageError
+from airflow_modelarts.testing.dag_file import check_dag_file, why_no_dag
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def complaint(tmp_path: Path, source: str | bytes) -> str:
     file = tmp_path / "my_dag.py"
     file.write_bytes(source if isinstance(source, bytes) else dedent(source).encode())
-    with pytest.raises(DagFileError) as caught:
+    with pytest.raises(UsageError) as caught:
         check_dag_file(file)
     return str(caught.value).replace(str(file), "FILE")
 
@@ -28,30 +29,30 @@ def complaint(tmp_path: Path, source: str | bytes) -> str:
 def test_a_folder_is_refused_with_what_is_in_it(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"dag_{number:02}.py").touch()
-    with pytest.raises(DagFileError, match=r"is a folder: it holds dag_00\.py, .*dag_09\.py, …\. Name one DAG file"):
+    with pytest.raises(UsageError, match=r"is a folder: it holds dag_00\.py, .*dag_09\.py, …\. Name one DAG file"):
         check_dag_file(tmp_path)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DagFileError, match=r"is a folder, with no Python file in it\. Name one DAG file"):
+    with pytest.raises(UsageError, match=r"is a folder, with no Python file in it\. Name one DAG file"):
         check_dag_file(tmp_path)
 
 
 def test_a_folder_whose_name_ends_in_py_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "dags.py").mkdir()
-    with pytest.raises(DagFileError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         check_dag_file(tmp_path / "dags.py")
 
 
 def test_a_dangling_link_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "dag.py").symlink_to("gone.py")
-    with pytest.raises(DagFileError, match="there is no file"):
+    with pytest.raises(UsageError, match="there is no file"):
         check_dag_file(tmp_path / "dag.py")
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "dag.py")
-    with pytest.raises(DagFileError, match="is a device, a pipe or a socket"):
+    with pytest.raises(UsageError, match="is a device, a pipe or a socket"):
         check_dag_file(tmp_path / "dag.py")
 
 
@@ -106,7 +107,7 @@ NO_DAG = {
             def one(): ...
             one()
         """,
-        "FILE, line 5: @dag makes a DAG of pipeline() only where it is called. Add a line `pipeline()` at the end",
+        "FILE, line 5: @dag makes a DAG of pipeline() only when it is called. Add a line `pipeline()` at the end",
     ),
     "a bare decorator": (
         "from airflow.decorators import dag as d\n@d\ndef p(): ...",
@@ -126,7 +127,7 @@ NO_DAG = {
         if __name__ == "__main__":
             pipeline().test()
         """,
-        "line 5: @dag makes a DAG of pipeline() only where it is called, and Airflow runs nothing below `if",
+        "line 5: @dag makes a DAG of pipeline() only when it is called, and Airflow runs nothing below `if",
     ),
     "a factory that nobody calls": (
         """
