@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import re
 import signal
 import stat
@@ -41,8 +42,10 @@ def test_the_environment_omits_the_callers_airflow_configuration(tmp_path: Path)
     assert environment["AIRFLOW_HOME"] == str(tmp_path)
 
 
-def test_every_python_file_is_accepted_as_a_dag_file(tmp_path: Path) -> None:
-    assert configuration.is_wanted_dag_file(str(tmp_path / "any.py"), zip_file=None)
+def test_airflow_can_import_the_function_that_accepts_every_python_file(tmp_path: Path) -> None:
+    settings = configuration.sandbox_settings(configuration.AIRFLOW_3, tmp_path, 8080)
+    might_contain_dag = pkgutil.resolve_name(settings["AIRFLOW__CORE__MIGHT_CONTAIN_DAG_CALLABLE"])
+    assert might_contain_dag(str(tmp_path / "any.py"), zip_file=None)
 
 
 @pytest.mark.parametrize(

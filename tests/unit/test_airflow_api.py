@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,16 +29,28 @@ def xcom_entry(task_id: str, map_index: int, key: str, second: int) -> dict[str,
 
 
 @pytest.fixture(params=["v1", "v2"])
-def api(request: pytest.FixtureRequest, requests_mock: requests_mock.Mocker) -> Iterator[AirflowApi]:
-    """A client of an API that has one run."""
-    base = f"{ORIGIN}/api/{request.param}"
+def client(
+    request: pytest.FixtureRequest, requests_mock: requests_mock.Mocker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[AirflowApi]:
+    """A client of each version of the API."""
     requests_mock.get(f"{ORIGIN}/auth/token", status_code=201, json={"access_token": "t1"})
+    monkeypatch.setattr(airflow_api, "RETRY_INTERVAL", 0)
+    with closing(AirflowApi(ORIGIN, request.param)) as client:
+        yield client
+
+
+only_v2 = pytest.mark.parametrize("client", ["v2"], indirect=True)
+
+
+@pytest.fixture
+def api(client: AirflowApi, requests_mock: requests_mock.Mocker) -> AirflowApi:
+    """A client of an API that has one run."""
 
     def answer(path: str, body: object, **options: Any) -> None:
-        requests_mock.get(f"{base}/{path}", json=body, **options)
+        requests_mock.get(f"{client._base}/{path}", json=body, **options)
 
     def listing(path: str, key: str, entries: list[dict[str, object]]) -> None:
-        pages = [entries[:2], entries[2:]]  # fewer than were asked for, as a server may answer
+        pages = [entries[:2], entries[2:]]  # smaller than the requested size, which a server may lower
         for number, page in enumerate(pages):
             query = f"?offset={2 * number}"
             answer(path + query, {key: page, "total_entries": len(entries)})
@@ -54,7 +67,7 @@ def api(request: pytest.FixtureRequest, requests_mock: requests_mock.Mocker) -> 
         "triggerer": {"status": "unhealthy", "latest_triggerer_heartbeat": "2026-01-01T00:00:00+00:00"},
         "dag_processor": {"status": None, "latest_dag_processor_heartbeat": None},
     }
-    answer("health" if request.param == "v1" else "monitor/health", health)
+    answer(client._health_path, health)
     listing(
         f"{RUN}/taskInstances",
         "task_instances",
@@ -80,9 +93,7 @@ def api(request: pytest.FixtureRequest, requests_mock: requests_mock.Mocker) -> 
     answer(f"{entries}=1", {"value": 7})
     answer(f"{RUN}/taskInstances/create/xcomEntries/id", {"value": {"a": [1]}})
     answer(f"{RUN}/taskInstances/create/xcomEntries/a%2Fb", {"detail": "no such XCom"}, status_code=404)
-    client = AirflowApi(ORIGIN, request.param)
-    yield client
-    client.close()
+    return client
 
 
 def test_dags_errors_heartbeats_and_run_states_are_read(api: AirflowApi) -> None:
@@ -117,7 +128,6 @@ def test_an_unreadable_xcom_does_not_break_the_listing(
     api: AirflowApi,
     requests_mock: requests_mock.Mocker,
     monkeypatch: pytest.MonkeyPatch,
-    no_retry_interval: None,
     status: int,
 ) -> None:
     monkeypatch.setattr(airflow_api, "XCOM_TIMEOUT", 0)
@@ -128,102 +138,82 @@ def test_an_unreadable_xcom_does_not_break_the_listing(
     assert "Out of range float values" in values["create", "id"]
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
 def test_links_runs_and_asset_events_are_the_same_in_both_versions(
-    version: str, requests_mock: requests_mock.Mocker
+    client: AirflowApi, requests_mock: requests_mock.Mocker
 ) -> None:
-    base, is_v1 = f"{ORIGIN}/api/{version}", version == "v1"
-    requests_mock.get(f"{ORIGIN}/auth/token", status_code=201, json={"access_token": "t1"})
+    base, is_v1 = client._base, client._is_v1
     links = {"ModelArts console": "https://console.example.com"}
     requests_mock.get(f"{base}/{RUN}/taskInstances/wait/links", json=links if is_v1 else {"extra_links": links})
     requests_mock.get(f"{base}/dags/one/dagRuns", json={"dag_runs": [{"dag_run_id": "r"}], "total_entries": 1})
-    kind = "dataset" if is_v1 else "asset"
-    uri = "dataset_uri" if is_v1 else "uri"
+    kind, uri = ("dataset", "dataset_uri") if is_v1 else ("asset", "uri")
     entries = [
         {"id": number, f"{kind}_id": 7, uri: "obs://b/w", "source_task_id": "wait", "extra": extra}
         for number, extra in ((2, None), (1, {"status": 2}))
     ]
     requests_mock.get(f"{base}/{kind}s/events", json={f"{kind}_events": entries, "total_entries": 2})
-    client = AirflowApi(ORIGIN, version)
     assert client.extra_links("one", "r", "wait") == links
     assert client.runs("one") == ["r"]
     first, second = client.asset_events()
     assert (first.asset_id, first.uri, first.source_task_id, first.extra) == (7, "obs://b/w", "wait", {"status": 2})
     assert second.extra == {}
-    client.close()
 
 
-def test_asset_states_are_read(requests_mock: requests_mock.Mocker) -> None:
-    requests_mock.get(f"{ORIGIN}/auth/token", status_code=201, json={"access_token": "t1"})
-    requests_mock.get(f"{ORIGIN}/api/v2/assets", json={"assets": [{"id": 7}], "total_entries": 1})
+@only_v2
+def test_asset_states_are_read(client: AirflowApi, requests_mock: requests_mock.Mocker) -> None:
+    requests_mock.get(f"{client._base}/assets", json={"assets": [{"id": 7}], "total_entries": 1})
     store = {"asset_state_store": [{"key": "k", "value": {"a": 1}}], "total_entries": 1}
-    requests_mock.get(f"{ORIGIN}/api/v2/assets/7/state-store", json=store)
-    client = AirflowApi(ORIGIN, "v2")
+    requests_mock.get(f"{client._base}/assets/7/state-store", json=store)
     assert [client.asset_state(asset_id) for asset_id in client.asset_ids()] == [{"k": {"a": 1}}]
-    client.close()
-
-
-@pytest.fixture
-def no_retry_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(airflow_api, "RETRY_INTERVAL", 0)
 
 
 @pytest.mark.parametrize(
     "outage", [{"status_code": 500, "text": "database is locked"}, {"exc": requests.ConnectionError("refused")}]
 )
 def test_a_request_is_retried_after_an_outage(
-    outage: dict[str, Any], requests_mock: requests_mock.Mocker, no_retry_interval: None
+    client: AirflowApi, outage: dict[str, Any], requests_mock: requests_mock.Mocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests_mock.get(f"{ORIGIN}/api/v1/{RUN}", [outage, outage, {"json": {"state": "success"}}])
+    requests_mock.get(f"{client._base}/{RUN}", [outage, outage, {"json": {"state": "success"}}])
     checks: list[None] = []
-    client = AirflowApi(ORIGIN, "v1", check=lambda: checks.append(None))
+    monkeypatch.setattr(client, "_check", lambda: checks.append(None))
     assert client.run_state("one", "r") == "success"
     assert len(checks) == 2
-    client.close()
 
 
-def test_an_outage_that_lasts_raises_the_last_answer(
-    requests_mock: requests_mock.Mocker, no_retry_interval: None, monkeypatch: pytest.MonkeyPatch
+def test_a_lasting_outage_raises_the_last_answer(
+    client: AirflowApi, requests_mock: requests_mock.Mocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(airflow_api, "OUTAGE_TIMEOUT", 0)
-    requests_mock.get(f"{ORIGIN}/api/v1/{RUN}", status_code=503, text="starting")
-    client = AirflowApi(ORIGIN, "v1")
+    requests_mock.get(f"{client._base}/{RUN}", status_code=503, text="starting")
     with pytest.raises(SandboxError, match=f"GET {RUN} got no answer within 0 s: HTTP 503: starting"):
         client.run_state("one", "r")
-    client.close()
 
 
-def test_an_expired_token_is_renewed(requests_mock: requests_mock.Mocker, no_retry_interval: None) -> None:
+@only_v2
+def test_an_expired_token_is_renewed(client: AirflowApi, requests_mock: requests_mock.Mocker) -> None:
     tokens = [{"status_code": 201, "json": {"access_token": token}} for token in ("old", "new")]
     requests_mock.get(f"{ORIGIN}/auth/token", tokens)
-    refused = requests_mock.get(f"{ORIGIN}/api/v2/{RUN}", status_code=401, json={"detail": "expired"})
+    refused = requests_mock.get(f"{client._base}/{RUN}", status_code=401, json={"detail": "expired"})
     headers = {"Authorization": "Bearer new"}
-    requests_mock.get(f"{ORIGIN}/api/v2/{RUN}", request_headers=headers, json={"state": "success"})
-    client = AirflowApi(ORIGIN, "v2")
+    requests_mock.get(f"{client._base}/{RUN}", request_headers=headers, json={"state": "success"})
     assert client.run_state("one", "r") == "success"
     assert refused.call_count == 1
-    client.close()
 
 
-def test_a_refused_run_raises_airflows_reason(requests_mock: requests_mock.Mocker) -> None:
+def test_a_refused_run_raises_airflows_reason(client: AirflowApi, requests_mock: requests_mock.Mocker) -> None:
     detail = "'name' is a required param"
-    requests_mock.post(f"{ORIGIN}/api/v1/dags/one/dagRuns", status_code=400, json={"detail": detail})
-    client = AirflowApi(ORIGIN, "v1")
+    requests_mock.post(f"{client._base}/dags/one/dagRuns", status_code=400, json={"detail": detail})
     with pytest.raises(SandboxError, match=f"dagRuns was refused with HTTP 400: {detail}"):
         client.trigger("one", "r", datetime.now(UTC), {})
-    client.close()
 
 
 def test_a_conflict_after_a_failed_attempt_means_that_the_run_was_started(
-    requests_mock: requests_mock.Mocker, no_retry_interval: None
+    client: AirflowApi, requests_mock: requests_mock.Mocker
 ) -> None:
-    there = {"status_code": 409, "json": {"detail": "there is such a run"}}
-    requests_mock.post(f"{ORIGIN}/api/v1/dags/one/dagRuns", [{"status_code": 500}, there, there])
-    client = AirflowApi(ORIGIN, "v1")
+    conflict = {"status_code": 409, "json": {"detail": "the run exists"}}
+    requests_mock.post(f"{client._base}/dags/one/dagRuns", [{"status_code": 500}, conflict, conflict])
     client.trigger("one", "r", datetime.now(UTC), {})
-    with pytest.raises(SandboxError, match="there is such a run"):
+    with pytest.raises(SandboxError, match="the run exists"):
         client.trigger("one", "r", datetime.now(UTC), {})
-    client.close()
 
 
 def test_type_information_of_serialized_xcoms_is_removed() -> None:
