@@ -106,16 +106,12 @@ def why_no_dag(tree: ast.Module) -> str | None:
 class _ModuleNames:
     """The imported and defined names of a module.
 
-    :param makers: names imported from Airflow that may make a DAG
-    :param classes: the makers that are the class `DAG`
-    :param decorators: the makers that are the decorator `dag`
+    :param from_airflow: names imported from Airflow that may make a DAG, with their names there
     :param functions: all functions by name
     :param has_unknown_imports: whether the module imports something that may define or make a DAG
     """
 
-    makers: set[str] = field(default_factory=set)
-    classes: set[str] = field(default_factory=set)
-    decorators: set[str] = field(default_factory=set)
+    from_airflow: dict[str, str] = field(default_factory=dict)
     functions: dict[str, list[_Function]] = field(default_factory=dict)
     has_unknown_imports: bool = False
 
@@ -128,8 +124,9 @@ class _ModuleNames:
                     names._add_module(alias.name, level=0)
             elif isinstance(node, ast.ImportFrom):
                 names._add_module(node.module or "", node.level)
-                for alias in node.names:
-                    names._add_import(node.module or "", alias)
+                if (node.module or "").partition(".")[0] == "airflow":
+                    for alias in node.names:
+                        names._add_import(alias)
             elif isinstance(node, _FUNCTIONS):
                 names.functions.setdefault(node.name, []).append(node)
         return names
@@ -139,17 +136,10 @@ class _ModuleNames:
         is_known = root in ("airflow", "airflow_modelarts") and "example" not in module
         self.has_unknown_imports |= bool(level) or not (is_known or root in sys.stdlib_module_names)
 
-    def _add_import(self, module: str, alias: ast.alias) -> None:
-        if module.partition(".")[0] != "airflow":
-            return
+    def _add_import(self, alias: ast.alias) -> None:
         self.has_unknown_imports |= alias.name == "*" or "example" in alias.name
-        name = alias.asname or alias.name
         if "dag" in alias.name.lower():
-            self.makers.add(name)
-        if alias.name == "DAG":
-            self.classes.add(name)
-        if alias.name == "dag":
-            self.decorators.add(name)
+            self.from_airflow[alias.asname or alias.name] = alias.name
 
     def all_functions(self) -> list[_Function]:
         return [function for same_name in self.functions.values() for function in same_name]
@@ -161,7 +151,7 @@ class _ModuleNames:
         called = decorator.func if isinstance(decorator, ast.Call) else decorator
         if isinstance(called, ast.Attribute):
             return called.attr == "dag"
-        return isinstance(called, ast.Name) and called.id in self.decorators
+        return isinstance(called, ast.Name) and self.from_airflow.get(called.id) == "dag"
 
 
 class _ReachableCode(ast.NodeVisitor):
@@ -184,11 +174,18 @@ class _ReachableCode(ast.NodeVisitor):
     def has_visited(self, function: _Function) -> bool:
         return id(function) in self._visited
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self._visit_definition(node)
+    def visit_FunctionDef(self, node: _Function) -> None:
+        for decorator in node.decorator_list:
+            if not self._names.is_dag_decorator(decorator):
+                self.visit(decorator)
+                # The decorator may call the function.
+                self.may_make_dag |= self._names.is_dag_function(node)
+                self._visit_body(node)
+            elif isinstance(decorator, ast.Call):
+                self.visit_all([*decorator.args, *(keyword.value for keyword in decorator.keywords)])
+        self.visit(node.args)
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self._visit_definition(node)
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 - NodeVisitor looks for this name
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for statement in node.body:
@@ -209,9 +206,9 @@ class _ReachableCode(ast.NodeVisitor):
     def visit_Name(self, node: ast.Name) -> None:
         if not isinstance(node.ctx, ast.Load):
             return
-        if node.id in self._names.makers or node.id in _INDIRECT:
+        if node.id in self._names.from_airflow or node.id in _INDIRECT:
             self.may_make_dag = True
-            self.makes_dag |= node.id in self._names.classes
+            self.makes_dag |= self._names.from_airflow.get(node.id) == "DAG"
         for function in self._names.functions.get(node.id, ()):
             if self._names.is_dag_function(function):
                 self.may_make_dag = self.makes_dag = True
@@ -222,17 +219,6 @@ class _ReachableCode(ast.NodeVisitor):
             self.may_make_dag = True
             self.makes_dag |= node.attr == "DAG"
         self.generic_visit(node)
-
-    def _visit_definition(self, node: _Function) -> None:
-        for decorator in node.decorator_list:
-            if not self._names.is_dag_decorator(decorator):
-                self.visit(decorator)
-                # The decorator may call the function.
-                self.may_make_dag |= self._names.is_dag_function(node)
-                self._visit_body(node)
-            elif isinstance(decorator, ast.Call):
-                self.visit_all([*decorator.args, *(keyword.value for keyword in decorator.keywords)])
-        self.visit(node.args)
 
     def _visit_body(self, function: _Function) -> None:
         if not self.has_visited(function):

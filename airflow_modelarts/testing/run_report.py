@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from airflow_modelarts.testing.sandbox import TaskInstance, XCom
 from airflow_modelarts.testing.terminal import aligned, indented, one_line
@@ -47,14 +48,10 @@ def tries_to_show(instance: TaskInstance, *, all_tries: bool) -> list[int]:
 def xcom_listing(xcoms: Iterable[XCom]) -> str:
     """Return a run's XComs, one paragraph a task, without internal ones."""
     lines: list[str] = []
-    label = None
-    for xcom in xcoms:
-        if _INTERNAL_KEY.fullmatch(xcom.key):
-            continue
-        if xcom.label != label:
-            label = xcom.label
-            lines.append(f"  {one_line(label)}")
-        lines.append(indented(f"{one_line(xcom.key)}: {shortened(xcom.value)}", 4))
+    shown = (xcom for xcom in xcoms if not _INTERNAL_KEY.fullmatch(xcom.key))
+    for label, group in groupby(shown, key=lambda xcom: xcom.label):
+        lines.append(f"  {one_line(label)}")
+        lines += (indented(f"{one_line(xcom.key)}: {shortened(xcom.value)}", 4) for xcom in group)
     return "\n".join(lines)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -151,23 +152,15 @@ class AirflowApi:
         """Return the task instances of a run by the first start of their task; those not started come last."""
         instances = [
             TaskInstance(
-                entry["task_id"],
-                entry["map_index"],
-                entry["state"],
-                entry["try_number"],
-                _time(entry["start_date"]),
-                _time(entry["end_date"]),
-                entry["duration"],
+                **{name: entry[name] for name in ("task_id", "map_index", "state", "try_number", "duration")},
+                start_date=_time(entry["start_date"]),
+                end_date=_time(entry["end_date"]),
             )
             for entry in self._list(f"{_run_path(dag_id, run_id)}/taskInstances", "task_instances")
         ]
         first = _earliest((instance.task_id, instance.start_date) for instance in instances)
-
-        def key(instance: TaskInstance) -> tuple[bool, float, str, int]:
-            start = first.get(instance.task_id)
-            return (start is None, start.timestamp() if start else 0, instance.task_id, instance.map_index)
-
-        return sorted(instances, key=key)
+        never = datetime.max.replace(tzinfo=UTC)
+        return sorted(instances, key=lambda i: (first.get(i.task_id, never), i.task_id, i.map_index))
 
     def xcoms(self, dag_id: str, run_id: str) -> list[XCom]:
         """Return the XComs of a run by the time of their task's first XCom.
@@ -297,21 +290,16 @@ def _read(method: str, path: str, answer: requests.Response) -> Any:
     raise kind(f"{method} {path} was refused with HTTP {answer.status_code}: {detail}")
 
 
+_quoted = partial(quote, safe="")  # a slash, too
+
+
 def _run_path(dag_id: str, run_id: str) -> str:
     return f"dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}"
 
 
-def _quoted(text: str) -> str:
-    return quote(text, safe="")
-
-
 def _earliest(times: Iterable[tuple[str, datetime | None]]) -> dict[str, datetime]:
     """Return the earliest time of each key that has one."""
-    earliest: dict[str, datetime] = {}
-    for key, moment in times:
-        if moment is not None:
-            earliest[key] = min(earliest.get(key, moment), moment)
-    return earliest
+    return dict(sorted(((key, moment) for key, moment in times if moment), reverse=True))
 
 
 def _time(text: str | None) -> datetime | None:

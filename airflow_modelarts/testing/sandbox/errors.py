@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copyreg
 from collections.abc import Mapping
-from typing import Any
 
 
 class SandboxError(Exception):
@@ -35,9 +33,8 @@ class DagImportError(SandboxError):
     """Airflow cannot import a DAG file; `errors` maps files to stack traces."""
 
     def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__(errors)
         self.errors = dict(errors)
-        super().__init__("\n".join(f"{file} cannot be imported:\n{trace.rstrip()}" for file, trace in errors.items()))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle without calling ``__init__``, which takes other arguments than the message."""
-        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # typeshed lacks it
+    def __str__(self) -> str:
+        return "\n".join(f"{file} cannot be imported:\n{trace.rstrip()}" for file, trace in self.errors.items())
