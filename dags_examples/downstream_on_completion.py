@@ -1,8 +1,8 @@
 """
-Start a pipeline whenever a feature analysis of the project completes, whoever started it (Airflow 3).
+Start a pipeline whenever a feature analysis of the project completes, no matter who started it (Airflow 3).
 
-The watcher polls in the triggerer, once for all assets that watch the same connection. To see it, unpause this DAG in
-an Airflow of your own and complete an analysis, for example in ``airflow-modelarts emulator``.
+The watcher polls in the triggerer, with one poll for all assets that watch the same connection. To try it, unpause this
+DAG in your own Airflow and complete an analysis, for example in ``airflow-modelarts emulator``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ analyses = Asset(
 def downstream_on_completion() -> None:
     @task
     def react(triggering_asset_events: Any) -> list[str]:
-        """Say which analyses this run is about."""
+        """Print and return the analyses that started this run."""
         ended = [event.extra["payload"] for event in triggering_asset_events[analyses]]
         for processor_task in ended:
-            print(f"{processor_task['name']} has {processor_task['status_name']}")
+            print(f"{processor_task['name']}: {processor_task['status_name']}")
         return [processor_task["task_id"] for processor_task in ended]
 
     react()

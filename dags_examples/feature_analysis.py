@@ -1,7 +1,7 @@
 """
-Analyse the features of a dataset, and use what was found.
+Analyse the features of a dataset, and use the result.
 
-Run it as it stands, with no cloud account: ``airflow-modelarts run dags_examples/feature_analysis.py``
+Run it without a cloud account: ``airflow-modelarts run dags_examples/feature_analysis.py``
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 
-#: What the run is about, which in Airflow 3 can lack the logical date that {{ ts_nodash }} is made of.
+#: The time of the run. {{ ts_nodash }} is undefined in runs of Airflow 3 that have no logical date.
 WHEN = "{{ (dag_run.logical_date or dag_run.run_after) | ts_nodash }}"
 
 
@@ -21,7 +21,7 @@ WHEN = "{{ (dag_run.logical_date or dag_run.run_after) | ts_nodash }}"
     tags=["modelarts"],
     params={
         "dataset_id": Param("X6c3N3eztX7cr3Arvqu", type="string", description="the dataset to analyse"),
-        "dataset_version_id": Param("J4Eh2FDEWH1qnDlD3hQ", type="string", description="the version of it"),
+        "dataset_version_id": Param("J4Eh2FDEWH1qnDlD3hQ", type="string", description="the version of the dataset"),
     },
 )
 def feature_analysis() -> None:
@@ -34,12 +34,12 @@ def feature_analysis() -> None:
         work_path={"type": "OBS", "path": f"obs://my-bucket/analysis/{WHEN}/"},
         poll_interval=2,
         deferrable=True,
-        retries=2,  # a retry adopts what an earlier try has started
+        retries=2,  # a retry adopts the processing task of an earlier try
     )
 
     @task
     def report(result: Any, work_path: dict[str, Any]) -> str:
-        """Say what came out."""
+        """Print and return a summary of the result."""
         sentence = f"The analysis found {', '.join(sorted(result))}; its files are below {work_path['path']}"
         print(sentence)
         return sentence

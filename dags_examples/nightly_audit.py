@@ -1,10 +1,10 @@
 """
-Audit each night the processing tasks of the day before, whoever created them, and leave a page to look at.
+Audit the processing tasks of the previous day every night, no matter who created them, and write an HTML report.
 
-A task that still runs at midnight is in no audit after its end: where that matters, add ``lag=timedelta(hours=12)``.
+A task that still runs at midnight is not audited after its end. To include it, add ``lag=timedelta(hours=12)``.
 
-Run it with no cloud account: ``airflow-modelarts run dags_examples/nightly_audit.py --seed 25``. The processing
-tasks that ``--seed`` makes up break rules, so the run fails; the page says which.
+Run it without a cloud account: ``airflow-modelarts run dags_examples/nightly_audit.py --seed 25``. The processing
+tasks of ``--seed`` break rules, so the run fails. The report names the broken rules.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["modelarts"],
-    params={"folder": Param("file:///tmp/modelarts-audits", type="string", description="where the reports go")},
+    params={"folder": Param("file:///tmp/modelarts-audits", type="string", description="folder for the reports")},
 )
 def nightly_audit() -> None:
     ModelArtsAuditProcessorTasksOperator(
@@ -33,10 +33,10 @@ def nightly_audit() -> None:
             stuck_after_seconds=6 * 60 * 60,
             allowed_output_prefixes=["obs://my-bucket/processed"],
         ),
-        # The day of the run, which in Airflow 3 can lack the logical date that {{ ds }} is made of.
+        # The day of the run. {{ ds }} is undefined in runs of Airflow 3 that have no logical date.
         report_path="{{ params.folder }}/{{ (dag_run.logical_date or dag_run.run_after) | ds }}.html",
-        fail_on_broken_rules=True,  # when the report is written
-        retries=2,  # for a service out of reach; a broken rule is not retried
+        fail_on_broken_rules=True,  # after the report is written
+        retries=2,  # for an outage of the service; a broken rule is not retried
     )
 
 

@@ -1,7 +1,7 @@
 """
-Validate the images of a dataset, then augment what is valid: two processing tasks, one reading the other's output.
+Validate the images of a dataset, then augment the valid ones: the second processing task reads the first one's output.
 
-Neither takes a worker while it waits. Run it with no cloud account:
+Neither occupies a worker while it waits. Run it without a cloud account:
 ``airflow-modelarts run dags_examples/validate_then_augment.py``
 """
 
@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 
-#: What the run is about, which in Airflow 3 can lack the logical date that {{ ts_nodash }} is made of.
+#: The time of the run. {{ ts_nodash }} is undefined in runs of Airflow 3 that have no logical date.
 WHEN = "{{ (dag_run.logical_date or dag_run.run_after) | ts_nodash }}"
 
 
@@ -22,7 +22,7 @@ WHEN = "{{ (dag_run.logical_date or dag_run.run_after) | ts_nodash }}"
     tags=["modelarts"],
     params={
         "dataset_id": Param("PYc9H2HGv5BJNwBGXyK", type="string", description="the dataset to validate"),
-        "dataset_version_id": Param("yoJ5ssClpNlOrsjjFDa", type="string", description="the version of it"),
+        "dataset_version_id": Param("yoJ5ssClpNlOrsjjFDa", type="string", description="the version of the dataset"),
     },
 )
 def validate_then_augment() -> None:
@@ -74,7 +74,7 @@ def validate_then_augment() -> None:
 
     @task
     def report(version: dict[str, Any]) -> str:
-        """Say how many samples there are now."""
+        """Print and return the numbers of samples."""
         added, total = version["add_sample_count"], version["origin_sample_count"]
         sentence = f"{added} samples were added to {total}"
         print(sentence)

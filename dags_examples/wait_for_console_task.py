@@ -1,10 +1,10 @@
 """
-Wait for a processing task that somebody started in the console, and read it.
+Wait for a processing task that was started in the console, and read it.
 
 Trigger it with the task's id: ``airflow dags trigger wait_for_console_task --conf '{"processor_task_id": "…"}'``
 
-Run it with no cloud account: ``airflow-modelarts run dags_examples/wait_for_console_task.py --seed 5 --conf …``, with
-an id that this prints.
+Run it without a cloud account: ``airflow-modelarts run dags_examples/wait_for_console_task.py --seed 5 --conf …``, with
+one of the printed ids.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ with DAG(
     wait = ModelArtsProcessorTaskSensor(
         task_id="wait",
         processor_task_id="{{ params.processor_task_id }}",
-        failed_statuses=(),  # any end will do: the next task tells which it was
+        failed_statuses=(),  # succeed at any end; the next task returns the status
         mode="reschedule",
         poke_interval=30,
         timeout=24 * 60 * 60,

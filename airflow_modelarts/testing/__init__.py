@@ -1,1 +1,1 @@
-"""What runs pipelines on a laptop: a local ModelArts, a scratch Airflow, and the command ``airflow-modelarts``."""
+"""Tools to try DAGs without a cloud account: a local ModelArts, a scratch Airflow, and ``airflow-modelarts``."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 from tests.benchmarks.tables import show
 
 MODES = ("poke", "reschedule", "deferrable", "from_the_triggerer")

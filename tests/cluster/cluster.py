@@ -19,7 +19,7 @@ import requests
 import sqlalchemy
 from sqlalchemy.pool import NullPool
 
-from airflow_modelarts.testing.sandbox.sandbox import START_TIMEOUT, Component, Sandbox, SandboxError, free_port
+from airflow_modelarts.testing.sandbox import START_TIMEOUT, Component, Sandbox, SandboxError, free_port
 from tests.cluster.services import PostgreSQL, Redis
 
 WORKERS = ("worker-1", "worker-2")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from airflow_modelarts.testing.sandbox.sandbox import free_port
+from airflow_modelarts.testing.sandbox import free_port
 
 #: What is needed, and the package of Debian's that has it.
 PROGRAMS = {

@@ -1,4 +1,4 @@
-"""Every exception of the package can be copied and sent to another process, as multiprocessing and Airflow do."""
+"""Every exception of the package can be copied and pickled, as multiprocessing and Airflow do."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 import airflow_modelarts
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import TransportError
+from airflow_modelarts.testing.emulator.http.responses import KeystoneError, ServiceError
 from airflow_modelarts.testing.emulator.service.errors import KeystoneError, ServiceError
-from airflow_modelarts.testing.sandbox.sandbox import DagImportError
+from airflow_modelarts.testing.sandbox import DagImportError
 
-#: Those that are not made of a message alone, with every argument they have.
+#: All arguments of the exceptions that take more than a message.
 ARGUMENTS: dict[type[Exception], tuple[tuple[Any, ...], dict[str, Any]]] = {
     ModelArtsError: (
-        ("it was refused",),
+        ("the request was refused",),
         {
             "error_code": "ModelArts.0104",
             "http_status": 400,
@@ -60,24 +61,26 @@ def exceptions_of_the_package() -> list[type[Exception]]:
     return sorted(classes, key=lambda kind: kind.__qualname__)
 
 
-def an_error(kind: type[Exception]) -> Exception:
+def create(kind: type[Exception]) -> Exception:
     for base in kind.__mro__:
         if base in ARGUMENTS:
             positional, named = ARGUMENTS[base]
             return kind(*positional, **named)
-    return kind("what happened")
+    return kind("a message")
 
 
-@pytest.mark.parametrize("way", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("copy_of", COPIES.values(), ids=COPIES)
 @pytest.mark.parametrize("kind", exceptions_of_the_package(), ids=lambda kind: kind.__name__)
-def test_an_exception_says_the_same_in_another_process(kind: type[Exception], way: Callable[[Any], Any]) -> None:
-    error = an_error(kind)
-    other = way(error)
+def test_a_copied_or_pickled_exception_equals_the_original(
+    kind: type[Exception], copy_of: Callable[[Any], Any]
+) -> None:
+    error = create(kind)
+    other = copy_of(error)
     assert type(other) is kind
     assert (str(other), vars(other)) == (str(error), vars(error))
 
 
-def test_what_is_added_to_an_exception_comes_along() -> None:
+def test_notes_of_an_exception_are_pickled() -> None:
     error = TransportError("the connection ended early", kind="broken", sent=True)
-    error.add_note("while it was read")
-    assert pickle.loads(pickle.dumps(error)).__notes__ == ["while it was read"]
+    error.add_note("while reading the body")
+    assert pickle.loads(pickle.dumps(error)).__notes__ == ["while reading the body"]

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 DAGS = HERE / "dags"

@@ -14,7 +14,7 @@ import pytest
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 
 EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "nightly_audit.py"
 LIST = "ListProcessorTasks"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
+from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
 
 #: As the DAG ``many`` has them.
 WAITS = 200 if AIRFLOW_V_3_3_PLUS else 6

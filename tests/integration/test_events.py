@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 
 pytestmark = pytest.mark.skipif(
     not AIRFLOW_V_3_3_PLUS, reason="asset watchers came with Airflow 3, their store with 3.3"

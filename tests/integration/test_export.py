@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 
 SAMPLES = 3000
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 from tests.integration.conftest import DAGS
 
 SIGNED = "https://leavings.obs.example.com/a.jpg?AccessKeyId=TEMPORARY&Signature=SIGNED"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 
 PATH = {"type": "OBS", "path": "obs://outputs/out/"}
 FOUND = ["features", "labels", "sample_count"]

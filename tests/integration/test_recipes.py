@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
+from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
 from tests.support.documents import EXAMPLES, ROOT, SHELL
 
 EXAMPLE = ROOT / "dags_examples" / "feature_analysis.py"

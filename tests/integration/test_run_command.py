@@ -1,4 +1,4 @@
-"""`airflow-modelarts run` and the sandbox under it, in real Airflow processes."""
+"""`airflow-modelarts run` and its sandbox, in real Airflow processes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from airflow_modelarts.testing.cli import UsageError, choose_dag, main
-from airflow_modelarts.testing.sandbox.sandbox import DagNotFoundError, Sandbox, SandboxError
+from airflow_modelarts.testing.cli import main
+from airflow_modelarts.testing.command import UsageError
+from airflow_modelarts.testing.run_command import choose_dag
+from airflow_modelarts.testing.sandbox import DagNotFoundError, Sandbox, SandboxError
 
 ROOT = Path(__file__).parents[2]
 HEAD = """\
@@ -33,25 +35,25 @@ def write_dag(folder: Path, text: str) -> Path:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Return the processes that have to do with a folder, by what they were started with and what they hold open."""
+    """Return the processes whose arguments, environment or open files name a folder."""
     found = []
     for process in psutil.process_iter():
         try:
-            traces = [*process.cmdline(), *process.environ().values(), *(file.path for file in process.open_files())]
+            names = [*process.cmdline(), *process.environ().values(), *(file.path for file in process.open_files())]
         except psutil.Error:
             continue
-        if process.pid != os.getpid() and any(str(folder) in trace for trace in traces):
+        if process.pid != os.getpid() and any(str(folder) in name for name in names):
             found.append(" ".join(process.cmdline()))
     return found
 
 
-def test_a_run_that_succeeds_shows_its_xcoms_and_leaves_nothing_behind(
+def test_a_successful_run_prints_its_xcoms_and_leaves_nothing_behind(
     tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "helper.py").write_text("GREETING = 'hello from beside the DAG'\n")
     (tmp_path / "broken.py").write_text("from airflow import dag_that_does_not_exist\n")
     (tmp_path / ".venv" / "lib").mkdir(parents=True)
-    (tmp_path / ".venv" / "lib64").symlink_to("lib")  # which ends Airflow's walk through a folder
+    (tmp_path / ".venv" / "lib64").symlink_to("lib")  # at which Airflow stops to walk through a folder
     dag_file = write_dag(
         tmp_path,
         """
@@ -84,7 +86,7 @@ def test_a_run_that_succeeds_shows_its_xcoms_and_leaves_nothing_behind(
     assert processes_of(scratch) == []
 
 
-def test_a_run_that_fails_ends_with_the_log_of_every_try_that_failed(
+def test_a_failed_run_prints_the_log_of_every_failed_try(
     tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dag_file = write_dag(
@@ -94,12 +96,12 @@ def test_a_run_that_fails_ends_with_the_log_of_every_try_that_failed(
         def fail():
             @task(retries=1, retry_delay=timedelta(seconds=1))
             def boom():
-                raise RuntimeError("the roof fell in \\x1b[2J")
+                raise RuntimeError("it failed for good \\x1b[2J")
 
             @task(retries=1, retry_delay=timedelta(seconds=1))
             def recovers(ti=None):
                 if ti.try_number == 1:
-                    raise RuntimeError("a passing cloud")
+                    raise RuntimeError("it failed once")
 
             @task
             def after():
@@ -119,15 +121,15 @@ def test_a_run_that_fails_ends_with_the_log_of_every_try_that_failed(
     assert re.search(r"^after +upstream_failed", output, re.MULTILINE)
     logs = re.split(r"\nThe end of the log of (\w+, try \d)\n", output)
     assert logs[1::2] == ["recovers, try 1", "boom, try 1", "boom, try 2"]
-    assert "RuntimeError: a passing cloud" in logs[2]
+    assert "RuntimeError: it failed once" in logs[2]
     for log in (logs[4], logs[6]):
-        assert r"RuntimeError: the roof fell in \x1b[2J" in log
+        assert r"RuntimeError: it failed for good \x1b[2J" in log
         assert "my_dag.py" in log
     assert "\x1b" not in output
     assert list(scratch.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_imported_is_a_usage_error_with_its_trace(
+def test_an_import_error_is_a_usage_error_with_its_traceback(
     tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "helper.py").write_text("def deep():\n    deeper()\n\n\ndef deeper():\n    import no_such_module\n")
@@ -137,12 +139,14 @@ def test_a_file_that_cannot_be_imported_is_a_usage_error_with_its_trace(
 
     errors = capsys.readouterr().err
     assert "No module named 'no_such_module'" in errors
-    assert re.search(r"my_dag\.py.*\n(?s:.*)in deep\n(?s:.*)in deeper\n", errors), "all frames of the user's"
+    assert re.search(r"my_dag\.py.*\n(?s:.*)in deep\n(?s:.*)in deeper\n", errors), (
+        "all frames of the user's code are printed"
+    )
     assert "site-packages/airflow/" not in errors
     assert list(scratch.iterdir()) == []
 
 
-def test_the_readmes_sensor_sees_a_seeded_task_run_and_end(
+def test_the_sensor_of_the_readme_sees_a_seeded_task_run_and_complete(
     scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -158,7 +162,9 @@ def test_the_readmes_sensor_sees_a_seeded_task_run_and_end(
     assert list(scratch.iterdir()) == []
 
 
-def test_a_run_whose_conf_does_not_fit_is_a_usage_error(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_conf_that_does_not_match_the_params_is_a_usage_error(
+    scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", str(ROOT / "dags_examples" / "wait_for_console_task.py")]) == 2
     errors = capsys.readouterr().err
     assert "processor_task_id" in errors
@@ -166,7 +172,7 @@ def test_a_run_whose_conf_does_not_fit_is_a_usage_error(scratch: Path, capsys: p
     assert list(scratch.iterdir()) == []
 
 
-def test_a_run_that_takes_too_long_is_given_up_and_says_what_was_not_done(
+def test_a_run_that_times_out_names_its_unfinished_tasks(
     scratch: Path, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dag_file = sandbox.dags_folder / "sandbox_dags.py"
@@ -178,7 +184,7 @@ def test_a_run_that_takes_too_long_is_given_up_and_says_what_was_not_done(
     assert processes_of(scratch) == []
 
 
-def test_a_signal_ends_everything_and_keep_keeps_the_home(scratch: Path, sandbox: Sandbox) -> None:
+def test_a_signal_ends_all_processes_and_keep_keeps_the_home(scratch: Path, sandbox: Sandbox) -> None:
     dag_file = sandbox.dags_folder / "sandbox_dags.py"
     command = [sys.executable, "-m", "airflow_modelarts.testing.cli", "run", str(dag_file), "sandbox_slow", "--keep"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
@@ -199,7 +205,7 @@ def test_a_signal_ends_everything_and_keep_keeps_the_home(scratch: Path, sandbox
     assert processes_of(scratch) == []
 
 
-def test_the_sandbox_runs_mapped_tasks_and_reads_what_they_leave(sandbox: Sandbox) -> None:
+def test_the_sandbox_runs_mapped_tasks_and_reads_their_xcoms_and_logs(sandbox: Sandbox) -> None:
     sandbox.wait_for_dags("sandbox_mapped")
     run_id = sandbox.trigger("sandbox_mapped", {"why": "test"})
 
@@ -215,7 +221,7 @@ def test_the_sandbox_runs_mapped_tasks_and_reads_what_they_leave(sandbox: Sandbo
     assert "doubling 2" in sandbox.task_log("sandbox_mapped", run_id, "double", 1)
 
 
-def test_one_dag_must_be_named_where_a_file_has_several(sandbox: Sandbox) -> None:
+def test_the_dag_must_be_named_if_a_file_has_several(sandbox: Sandbox) -> None:
     sandbox.wait_for_dags("sandbox_mapped", "sandbox_slow")
     with pytest.raises(UsageError, match=r"name one after the file:(?s:.*)\n  sandbox_mapped\n"):
         choose_dag(sandbox, Path("many.py"), None)
@@ -224,23 +230,25 @@ def test_one_dag_must_be_named_where_a_file_has_several(sandbox: Sandbox) -> Non
     assert choose_dag(sandbox, Path("many.py"), "sandbox_slow") == "sandbox_slow"
 
 
-def test_the_sandbox_says_which_dag_never_appeared_and_why_a_command_failed(sandbox: Sandbox) -> None:
+def test_sandbox_errors_name_the_missing_dag_and_the_failed_command(sandbox: Sandbox) -> None:
     with pytest.raises(DagNotFoundError, match="no DAG nope in"):
         sandbox.wait_for_dags("nope", timeout=0)
-    with pytest.raises(SandboxError, match="start a run of DAG 'nope': GET dags/nope was refused with HTTP 404"):
+    with pytest.raises(
+        SandboxError, match="did not start a run of DAG 'nope': GET dags/nope was refused with HTTP 404"
+    ):
         sandbox.trigger("nope")
     with pytest.raises(SandboxError, match="`airflow version` did not end within 0 s"):
         sandbox.airflow("version", timeout=0)
 
 
-def test_a_dead_component_is_named_and_can_be_restarted(sandbox: Sandbox) -> None:
+def test_a_killed_component_is_named_and_can_be_restarted(sandbox: Sandbox) -> None:
     triggerer = sandbox.component("triggerer")
     assert triggerer.pid is not None
     os.kill(triggerer.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while triggerer.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    with pytest.raises(SandboxError, match="Airflow's triggerer ended by itself, with exit status -9"):
+    with pytest.raises(SandboxError, match="Airflow's triggerer exited unexpectedly with status -9"):
         sandbox.check()
 
     sandbox.restart("triggerer")

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.accounts import PASSWORD, SECRET_KEY
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
 

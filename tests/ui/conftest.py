@@ -13,7 +13,7 @@ import airflow
 import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

@@ -11,7 +11,7 @@ import pytest
 from airflow_modelarts.provider import CONN_FIELDS
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox
+from airflow_modelarts.testing.sandbox import Sandbox
 from tests.ui.connections import EXTRAS, STANDARD, ConnectionForm, field, press_test, row
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What is said of a DAG file before an Airflow is started for it."""
+"""The static check rejects files that certainly define no DAG, with the reason, and accepts all others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from textwrap import dedent
 
 import pytest
 
-from airflow_modelarts.testing.sandbox.dag_file import DagFileError, check_dag_file, why_no_dag
+from airflow_modelarts.testing.command import UsageError
+from airflow_modelarts.testing.dag_file import check_dag_file, why_no_dag
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,41 +18,41 @@ ROOT = Path(__file__).parents[2]
 def complaint(tmp_path: Path, source: str | bytes) -> str:
     file = tmp_path / "my_dag.py"
     file.write_bytes(source if isinstance(source, bytes) else dedent(source).encode())
-    with pytest.raises(DagFileError) as caught:
+    with pytest.raises(UsageError) as caught:
         check_dag_file(file)
     return str(caught.value).replace(str(file), "FILE")
 
 
-# What is no Python file
+# Paths that are not Python files
 
 
-def test_a_folder_is_refused_with_what_is_in_it(tmp_path: Path) -> None:
+def test_a_folder_is_rejected_and_its_python_files_are_listed(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"dag_{number:02}.py").touch()
-    with pytest.raises(DagFileError, match=r"is a folder: it holds dag_00\.py, .*dag_09\.py, …\. Name one DAG file"):
+    with pytest.raises(UsageError, match=r"is a folder: it holds dag_00\.py, .*dag_09\.py, …\. Name one DAG file"):
         check_dag_file(tmp_path)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DagFileError, match=r"is a folder, with no Python file in it\. Name one DAG file"):
+def test_an_empty_folder_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is a folder, with no Python file in it\. Name one DAG file"):
         check_dag_file(tmp_path)
 
 
-def test_a_folder_whose_name_ends_in_py_is_a_folder(tmp_path: Path) -> None:
+def test_a_folder_whose_name_ends_in_py_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "dags.py").mkdir()
-    with pytest.raises(DagFileError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         check_dag_file(tmp_path / "dags.py")
 
 
-def test_a_dangling_link_is_no_file(tmp_path: Path) -> None:
+def test_a_dangling_link_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "dag.py").symlink_to("gone.py")
-    with pytest.raises(DagFileError, match="there is no file"):
+    with pytest.raises(UsageError, match="there is no file"):
         check_dag_file(tmp_path / "dag.py")
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_rejected_without_reading_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "dag.py")
-    with pytest.raises(DagFileError, match="is a device, a pipe or a socket"):
+    with pytest.raises(UsageError, match="is a device, a pipe or a socket"):
         check_dag_file(tmp_path / "dag.py")
 
 
@@ -72,17 +73,17 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         (b"x = 1\n\x00", "FILE"),
     ],
 )
-def test_a_syntax_error_is_told_with_its_line(tmp_path: Path, source: str | bytes, expected: str) -> None:
+def test_a_syntax_error_is_reported_with_its_line(tmp_path: Path, source: str | bytes, expected: str) -> None:
     assert complaint(tmp_path, source).startswith(expected)
 
 
-def test_a_warning_of_the_compiler_is_no_error(tmp_path: Path) -> None:
+def test_a_compiler_warning_is_not_an_error(tmp_path: Path) -> None:
     file = tmp_path / "my_dag.py"
     file.write_text("import helper\nx = '\\d'\nassert (1, 'true')\n")
     check_dag_file(file)
 
 
-# No DAG, for certain
+# Certainly no DAG, or possibly one
 
 NO_DAG = {
     "nothing": ("", "defines no DAG"),
@@ -96,7 +97,7 @@ NO_DAG = {
         "defines no DAG",
     ),
     "an import alone": ("from airflow.sdk import DAG, dag, task", "defines no DAG"),
-    "a decorated function that nobody calls": (
+    "a decorated function that is not called": (
         """
         from airflow.sdk import dag, task
 
@@ -106,7 +107,7 @@ NO_DAG = {
             def one(): ...
             one()
         """,
-        "FILE, line 5: @dag makes a DAG of pipeline() only where it is called. Add a line `pipeline()` at the end",
+        "FILE, line 5: @dag makes a DAG of pipeline() only when it is called. Add a line `pipeline()` at the end",
     ),
     "a bare decorator": (
         "from airflow.decorators import dag as d\n@d\ndef p(): ...",
@@ -126,9 +127,9 @@ NO_DAG = {
         if __name__ == "__main__":
             pipeline().test()
         """,
-        "line 5: @dag makes a DAG of pipeline() only where it is called, and Airflow runs nothing below `if",
+        "line 5: @dag makes a DAG of pipeline() only when it is called, and Airflow runs nothing below `if",
     ),
-    "a factory that nobody calls": (
+    "a factory that is not called": (
         """
         from airflow.sdk import DAG
 
@@ -138,11 +139,11 @@ NO_DAG = {
         """,
         "FILE, line 4: make() would make a DAG, but nothing calls it when Airflow imports the file",
     ),
-    "a function that nobody calls and that has to do with DAGs": (
+    "a function that is not called and uses DAG attributes": (
         "from airflow.sdk import task\ndef f(context): return context.dag_run, getattr(context, 'x')",
         "FILE defines no DAG",
     ),
-    "a chain that nobody begins": (
+    "a chain of calls that is not started": (
         """
         from airflow.sdk import dag
 
@@ -158,8 +159,7 @@ NO_DAG = {
         "FILE, line 4: make() would make a DAG",
     ),
 }
-#: A DAG, or perhaps one.
-PERHAPS_A_DAG = {
+POSSIBLY_A_DAG = {
     "with": "from airflow import DAG\nwith DAG('x'): pass",
     "an alias": "from airflow.models.dag import DAG as D\nd = D('x')",
     "a static method": (
@@ -174,15 +174,15 @@ PERHAPS_A_DAG = {
     "compat": "from airflow.providers.common.compat.sdk import DAG\nd = DAG('x')",
     "a call": "from airflow.sdk import dag\n@dag\ndef p(): ...\np()",
     "a call in a loop": "from airflow.sdk import dag\nfor n in 'ab':\n    @dag(dag_id=n)\n    def p(): ...\n    p()",
-    "a call by hand": "from airflow.sdk import dag\ndef p(): ...\nd = dag()(p)()",
-    "a function handed on": "from airflow.sdk import dag\n@dag\ndef p(): ...\nlist(map(lambda f: f(), [p]))",
-    "by name": "from airflow.sdk import dag\n@dag\ndef p(): ...\nglobals()['p']()",
+    "a decorator called as a function": "from airflow.sdk import dag\ndef p(): ...\nd = dag()(p)()",
+    "a function as an argument": "from airflow.sdk import dag\n@dag\ndef p(): ...\nlist(map(lambda f: f(), [p]))",
+    "a call by name": "from airflow.sdk import dag\n@dag\ndef p(): ...\nglobals()['p']()",
     "a factory": "from airflow.sdk import DAG\ndef make(): return DAG('x')\nd = make()",
     "a factory of a factory": "from airflow.sdk import DAG\ndef a(): return DAG('x')\ndef b(): return a()\nd = b()",
     "a class": "from airflow.sdk import DAG\nclass F:\n    def make(self): return DAG('x')\nd = F().make()",
     "a subclass": "from airflow.sdk import DAG\nclass Ours(DAG): ...\nd = Ours('x')",
-    "a helper's": "from helper import d",
-    "a helper's factory": "import helper\nd = helper.make()",
+    "an import from a helper": "from helper import d",
+    "a factory of a helper": "import helper\nd = helper.make()",
     "a relative import": "from . import helper",
     "a star": "from airflow.sdk import *\nd = DAG('x')",
     "an example": "from airflow.example_dags.tutorial import dag as d",
@@ -201,19 +201,23 @@ PERHAPS_A_DAG = {
 
 
 @pytest.mark.parametrize("name", NO_DAG)
-def test_a_file_that_certainly_has_no_dag_is_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
+def test_a_file_that_certainly_defines_no_dag_is_rejected_with_the_reason(tmp_path: Path, name: str) -> None:
     source, expected = NO_DAG[name]
     assert expected in complaint(tmp_path, source)
 
 
-@pytest.mark.parametrize("name", PERHAPS_A_DAG)
-def test_a_file_that_may_have_a_dag_is_left_to_airflow(name: str) -> None:
-    assert why_no_dag(ast.parse(PERHAPS_A_DAG[name])) is None
+@pytest.mark.parametrize("name", POSSIBLY_A_DAG)
+def test_a_file_that_may_define_a_dag_is_accepted(name: str) -> None:
+    assert why_no_dag(ast.parse(POSSIBLY_A_DAG[name])) is None
 
 
 @pytest.mark.parametrize(
-    "file", [file for folder in ("dags_examples", "tests") for file in (ROOT / folder).rglob("*.py")], ids=str
+    "name",
+    sorted(
+        str(file.relative_to(ROOT))
+        for file in [*ROOT.glob("dags_examples/*.py"), *ROOT.glob("tests/**/*.py")]
+        if file.parent.name in ("dags_examples", "dags", "event_dags")
+    ),
 )
-def test_no_dag_file_of_ours_is_refused(file: Path) -> None:
-    if file.parent.name in ("dags_examples", "dags", "event_dags"):
-        check_dag_file(file)
+def test_the_dag_files_of_this_repository_are_accepted(name: str) -> None:
+    check_dag_file(ROOT / name)

@@ -1,1 +1,20 @@
-"""A scratch Airflow that runs a DAG file and prints what came of it."""
+"""A scratch Airflow: real Airflow processes over a temporary AIRFLOW_HOME, started, watched and removed again."""
+
+from airflow_modelarts.testing.sandbox import START_TIMEOUT, Sandbox
+from airflow_modelarts.testing.sandbox.airflow_api import TaskInstance, XCom
+from airflow_modelarts.testing.sandbox.component import Component
+from airflow_modelarts.testing.sandbox.configuration import free_port
+from airflow_modelarts.testing.sandbox.errors import DagImportError, DagNotFoundError, RunRefusedError, SandboxError
+
+__all__ = [
+    "START_TIMEOUT",
+    "Component",
+    "DagImportError",
+    "DagNotFoundError",
+    "RunRefusedError",
+    "Sandbox",
+    "SandboxError",
+    "TaskInstance",
+    "XCom",
+    "free_port",
+]

@@ -1,46 +1,21 @@
-"""Task logs as Airflow writes them, made readable; and any text of others, made safe to print on a terminal."""
+"""Airflow's task logs as text: Airflow 3 writes one JSON object a line, Airflow 2 writes text."""
 
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
-_LINE_CATEGORIES = frozenset({"Zl", "Zp"})
-_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+from airflow_modelarts.testing.terminal import one_line, printable
+
 CONTINUATION = "    "
-"""Indents what follows the first line of a log message, so that no message can look like a line of the log itself."""
-
-
-def printable(text: str) -> str:
-    r"""Return text whose control characters are shown as escapes, such as ``\x1b``, but for tabs and line feeds.
-
-    A terminal obeys control characters: they can hide, overwrite and forge what it shows. Colours are left out.
-    """
-    return "".join(map(_shown, _COLOUR.sub("", text)))
-
-
-def one_line(text: str) -> str:
-    """Return text as `printable` does, on one line."""
-    return printable(text).replace("\n", "\\n")
-
-
-def _shown(character: str) -> str:
-    if character in "\t\n" or (" " <= character <= "~"):
-        return character
-    category = unicodedata.category(character)
-    if category == "Cc" or category in _LINE_CATEGORIES or character in _DIRECTION_MARKS:
-        return character.encode("unicode_escape").decode("ascii")
-    return character
+"""Indents the later lines of a log message, so that no message can look like a line of the log itself."""
 
 
 def readable_log(text: str) -> str:
-    """Return a task log as printable lines: Airflow 3 writes a JSON object a line, Airflow 2 writes text already.
+    """Return a task log as printable lines.
 
-    Only a line feed ends a line: JSON may hold U+2028 and its like, at which `str.splitlines` would cut it.
+    Only a line feed ends a line: JSON may hold U+2028 and similar, at which `str.splitlines` would split it.
     """
     return "\n".join(_readable_line(line.removesuffix("\r")) for line in text.removesuffix("\n").split("\n"))
 
@@ -53,7 +28,7 @@ def _readable_line(line: str) -> str:
         return printable(line)
     head = f"[{str(entry.get('timestamp', ''))[:19]}] {str(entry.get('level', '')).upper()} - "
     lines = [one_line(head) + _continued(event)]
-    # Airflow puts the outermost exception first, Python's tracebacks put it last, where a reader looks for it.
+    # Airflow lists the outermost exception first. Python's tracebacks end with it, where readers look for it.
     for error in reversed(_list(entry.get("error_detail"))):
         lines += _traceback(error) if isinstance(error, Mapping) else []
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from airflow_modelarts.testing.emulator.control.faults import Hold
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.service.projects import Project
 from airflow_modelarts.testing.emulator.service.tasks import Task, TaskRule
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
+from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
 from tests.integration.exactly_once.points import CREATE, LIST, Kill, Point
 
 DAGS = Path(__file__).parent / "dags"

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from airflow_modelarts.testing.sandbox.sandbox import Component, Sandbox, TaskInstance
+from airflow_modelarts.testing.sandbox import Component, Sandbox, TaskInstance
 
 DAGS = Path(__file__).parent / "dags"
 #: Seconds, as in dags/kills.py.

@@ -17,7 +17,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.control.faults import Hold
 from airflow_modelarts.testing.emulator.service.projects import Project
 from airflow_modelarts.testing.emulator.service.tasks import TaskRule
-from airflow_modelarts.testing.sandbox.sandbox import Component, Sandbox
+from airflow_modelarts.testing.sandbox import Component, Sandbox
 
 pytestmark = pytest.mark.skipif(
     not AIRFLOW_V_3_3_PLUS, reason="the task state store, by which a retry knows what was sent, came with Airflow 3.3"

@@ -15,7 +15,7 @@ from typing import Any
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.projects import Project
-from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
+from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
 from tests.integration.faults.cases import CLOCK_SKEW, SECONDS, Arranged, Bench, Fault
 from tests.integration.faults.proxy import FaultProxy
 
