@@ -1,9 +1,8 @@
-"""Asset events, links to the console and OpenLineage's events, as real Airflow and its real providers make them."""
+"""What a run emits in a real Airflow: asset events, links to the console, OpenLineage events."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 from tests.integration.conftest import DAGS
+from tests.support.waiting import wait_until
 
 SIGNED = "https://leavings.obs.example.com/a.jpg?AccessKeyId=TEMPORARY&Signature=SIGNED"
 
@@ -46,7 +46,7 @@ def airflow_with_lineage(emulator: EmulatorServer, lineage: Path) -> Iterator[Sa
 
 @pytest.fixture(scope="module")
 def run(airflow_with_lineage: Sandbox, emulator: EmulatorServer) -> dict[str, str]:
-    """The run, over: its id, and the processing tasks' ids by the names of Airflow's tasks."""
+    """A run that has ended: its id, and the ids of the processing tasks by Airflow task."""
     emulator.state.next_task(name="failing*", times=None, status=3, error_msg=f"cannot read {SIGNED}")
     described = emulator.state.add_task(
         status=2,
@@ -66,27 +66,27 @@ def run(airflow_with_lineage: Sandbox, emulator: EmulatorServer) -> dict[str, st
 
 
 def asset_events(sandbox: Sandbox, task_id: str) -> dict[str, dict[str, Any]]:
-    """Return the extras of what a task told, by the asset's URI."""
+    """Return the extras of the asset events of a task, by the URI of the asset."""
     return {event.uri: event.extra for event in sandbox.api.asset_events() if event.source_task_id == task_id}
 
 
 def lineage_events(lineage: Path, task_id: str, kind: str) -> list[dict[str, Any]]:
-    """Return what OpenLineage told of a task; it may tell of an end when the run already counts as over."""
-    deadline = time.monotonic() + 60
-    while True:
-        *lines, _ = lineage.read_text().split("\n")  # the last one may not be complete
+    """Return the events of a task. OpenLineage may emit them after the end of the run."""
+
+    def read() -> list[dict[str, Any]]:
+        *lines, _ = lineage.read_text().split("\n")  # the last line may be incomplete
         events = [json.loads(line) for line in lines]
-        found = [e for e in events if e["job"]["name"] == f"leavings.{task_id}" and e["eventType"] == kind]
-        if found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.2)
+        return [e for e in events if e["job"]["name"] == f"leavings.{task_id}" and e["eventType"] == kind]
+
+    wait_until(read, f"the event {kind} of {task_id}")
+    return read()
 
 
 def names(datasets: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(dataset["namespace"], dataset["name"]) for dataset in datasets]
 
 
-def test_the_outlets_are_told_of_the_output(airflow_with_lineage: Sandbox, run: dict[str, str]) -> None:
+def test_the_outlets_receive_an_event_with_the_output(airflow_with_lineage: Sandbox, run: dict[str, str]) -> None:
     told = {
         "task_id": run["describe"],
         "task_version_id": None,
@@ -102,7 +102,9 @@ def test_the_outlets_are_told_of_the_output(airflow_with_lineage: Sandbox, run: 
 
 
 @pytest.mark.parametrize("way", ["worker", "triggerer"])
-def test_an_alias_gets_the_output_of_the_version(airflow_with_lineage: Sandbox, run: dict[str, str], way: str) -> None:
+def test_an_alias_receives_the_output_of_the_version(
+    airflow_with_lineage: Sandbox, run: dict[str, str], way: str
+) -> None:
     (version,) = [
         xcom.value
         for xcom in airflow_with_lineage.xcoms("leavings", run["run_id"])
@@ -120,19 +122,16 @@ def test_an_alias_gets_the_output_of_the_version(airflow_with_lineage: Sandbox, 
     }
 
 
-def test_an_aliass_event_starts_a_dag_that_reads_it(airflow_with_lineage: Sandbox, run: dict[str, str]) -> None:
-    deadline = time.monotonic() + 180
-    while not (found := airflow_with_lineage.api.runs("leavings_consumer")):
-        assert time.monotonic() < deadline, "no run was started"
-        time.sleep(0.2)
-    run_id = found[0]
+def test_the_event_of_an_alias_starts_a_dag_that_reads_it(airflow_with_lineage: Sandbox, run: dict[str, str]) -> None:
+    wait_until(lambda: airflow_with_lineage.api.runs("leavings_consumer"), "the run that the event starts")
+    run_id = airflow_with_lineage.api.runs("leavings_consumer")[0]
     assert airflow_with_lineage.wait("leavings_consumer", run_id, timeout=600) == "success"
     (xcom,) = [x for x in airflow_with_lineage.xcoms("leavings_consumer", run_id) if x.key == "return_value"]
-    # Airflow 3 tells an alias's event twice, by the alias and by the asset.
+    # Airflow 3 delivers the event of an alias twice: by the alias and by the asset.
     assert {told["task_id"] for told in xcom.value} == {run["created_worker"]}
 
 
-def test_the_button_leads_to_the_console(
+def test_the_link_leads_to_the_console(
     airflow_with_lineage: Sandbox, run: dict[str, str], emulator: EmulatorServer
 ) -> None:
     links = {
@@ -146,9 +145,7 @@ def test_the_button_leads_to_the_console(
 
 
 @pytest.mark.parametrize("way", ["worker", "triggerer"])
-def test_openlineage_hears_at_the_start_what_will_be_read_and_written(
-    run: dict[str, str], lineage: Path, way: str
-) -> None:
+def test_openlineage_gets_inputs_and_outputs_at_the_start(run: dict[str, str], lineage: Path, way: str) -> None:
     started = lineage_events(lineage, f"created_{way}", "START")
     assert started
     for event in started:
@@ -158,7 +155,9 @@ def test_openlineage_hears_at_the_start_what_will_be_read_and_written(
 
 
 @pytest.mark.parametrize("way", ["worker", "triggerer"])
-def test_openlineage_hears_in_the_end_which_task_it_was(run: dict[str, str], lineage: Path, way: str) -> None:
+def test_openlineage_gets_the_id_of_the_processing_task_at_the_end(
+    run: dict[str, str], lineage: Path, way: str
+) -> None:
     (event,) = lineage_events(lineage, f"created_{way}", "COMPLETE")
     link = event["run"]["facets"]["externalQuery"]
     assert link["source"] == "modelarts"
@@ -170,7 +169,9 @@ def test_openlineage_hears_in_the_end_which_task_it_was(run: dict[str, str], lin
     assert alias["name"] == f"processor-task/{run[f'created_{way}']}"
 
 
-def test_openlineage_hears_of_a_task_that_was_only_read(run: dict[str, str], lineage: Path) -> None:
+def test_openlineage_gets_the_inputs_and_outputs_of_a_task_that_was_only_read(
+    run: dict[str, str], lineage: Path
+) -> None:
     (event,) = lineage_events(lineage, "describe", "COMPLETE")
     assert names(event["inputs"]) == [("obs://leavings", "raw")]
     assert names(event["outputs"]) == [("obs://leavings", "described")]
@@ -178,17 +179,17 @@ def test_openlineage_hears_of_a_task_that_was_only_read(run: dict[str, str], lin
 
 
 @pytest.mark.parametrize("way", ["worker", "triggerer"])
-def test_openlineage_hears_of_a_failure_and_why(run: dict[str, str], lineage: Path, way: str) -> None:
+def test_openlineage_gets_the_reason_of_a_failure(run: dict[str, str], lineage: Path, way: str) -> None:
     (event,) = lineage_events(lineage, f"failing_{way}", "FAIL")
     assert "cannot read https://leavings.obs.example.com/a.jpg" in event["run"]["facets"]["errorMessage"]["message"]
     assert event["run"]["facets"]["externalQuery"]["externalQueryId"] == run[f"failing_{way}"]
     assert names(event["inputs"]) == [("obs://leavings", "in"), ("modelarts", "dataset/images")]
 
 
-def test_no_credential_leaves(
+def test_no_credential_is_emitted(
     airflow_with_lineage: Sandbox, run: dict[str, str], lineage: Path, emulator: EmulatorServer
 ) -> None:
-    """Neither the key nor a signed link: in lineage, XComs, asset events and logs."""
+    """Lineage, XComs, asset events and logs contain neither the key nor a signed link."""
     home = airflow_with_lineage.home
     places = [lineage, *home.glob("airflow.db*"), *home.glob("logs/**/*.log")]
     left = b"".join(place.read_bytes() for place in places)

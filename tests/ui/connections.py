@@ -1,4 +1,4 @@
-"""Airflow's page of connections, in the words of a user: open the form, fill it in, save, test."""
+"""Airflow's connections page: open the form, fill it in, save it, test the connection."""
 
 from __future__ import annotations
 
