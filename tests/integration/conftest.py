@@ -1,4 +1,4 @@
-"""One emulator and one running Airflow for the tests of a process. Starting them takes some fifteen seconds."""
+"""One emulator and one running Airflow for each module: an idle Airflow costs the other modules CPU time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ HERE = Path(__file__).parent
 DAGS = HERE / "dags"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def emulator() -> Iterator[EmulatorServer]:
     """An emulator whose processing tasks take two seconds."""
     with EmulatorServer(task_duration=2.0) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
     """A running Airflow with every DAG of ``dags/`` and two connections to the emulator.
 
