@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.support.airflow_runs import COMPLETED, RUNNING, STOPPED, AirflowUser,
 from tests.support.waiting import TIMEOUT, wait_until
 
 DAGS = Path(__file__).parent / "dags"
+EXAMPLE = Path(__file__).parents[3] / "dags_examples" / "feature_analysis.py"
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
 
 
@@ -25,13 +27,17 @@ def emulator() -> Iterator[EmulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
+def sandbox(emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """An Airflow with the DAGs of these tests and an example."""
+    folder = tmp_path_factory.mktemp("dags")
+    for file in (*DAGS.glob("*.py"), EXAMPLE):
+        shutil.copy(file, folder)
     connections = {"modelarts_default": emulator.airflow_connection()}
     environment = {
         # Airflow starts runs for asset events only with the scheduler's schedules.
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
     }
-    with Sandbox(DAGS, connections=connections, environment=environment) as running:
+    with Sandbox(folder, connections=connections, environment=environment) as running:
         running.wait_for_dags("waits", "create_worker", "create_deferred", timeout=180)
         yield running
 
@@ -178,6 +184,16 @@ def test_an_execution_timeout_while_deferred_stops_the_version_since_airflow_3(
     assert run.wait_for_end() == "failed", run.log()
     # Airflow 2 fails the task without telling the operator.
     assert run.status(task) == (STOPPED if AIRFLOW_V_3_0_PLUS else RUNNING), run.log()
+
+
+# An example
+
+
+def test_the_example_succeeds(sandbox: Sandbox) -> None:
+    sandbox.wait_for_dags(EXAMPLE.stem, timeout=180)
+    run_id = sandbox.trigger(EXAMPLE.stem)
+    ended = sandbox.wait(EXAMPLE.stem, run_id, timeout=TIMEOUT)
+    assert ended == "success", states(sandbox, EXAMPLE.stem, run_id)
 
 
 # Starting a DAG
