@@ -1,4 +1,4 @@
-"""What the unit tests share: a connection in the environment, to a ModelArts that is not there or to a local one."""
+"""The fixtures of unit and component tests: a connection in the environment, and an emulator behind it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET_KEY = "fake-secret-key"
 
 @pytest.fixture
 def set_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set the connection ``modelarts_default``: keyword arguments change the usual one, extras by ``extra=``."""
+    """Set the connection ``modelarts_default``. Keyword arguments replace its fields, ``extra=`` adds extras."""
 
     def set_it(*, extra: dict[str, Any] | None = None, **fields: Any) -> None:
         usual: dict[str, Any] = {
@@ -52,7 +52,7 @@ def no_rate_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Collect the pauses instead of sleeping them; for what paces requests, time has gone by."""
+    """Collect the arguments of ``time.sleep`` instead of sleeping. The clock of the rate limiters advances by them."""
     slept: list[float] = []
     monkeypatch.setattr(connection, "LIMITERS", connection.RateLimiters(lambda: sum(slept)))
     monkeypatch.setattr("time.sleep", slept.append)
@@ -60,14 +60,15 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=0) as running:
+def server(request: pytest.FixtureRequest) -> Iterator[EmulatorServer]:
+    """An emulator for the module. Its tasks take TASK_DURATION seconds, a constant of the module, by default 0."""
+    with EmulatorServer(task_duration=getattr(request.module, "TASK_DURATION", 0)) as running:
         yield running
 
 
 @pytest.fixture
 def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
-    """A local ModelArts without tasks, which the usual connection leads to; tasks that are created end at once."""
+    """The emulator without tasks, with ``modelarts_default`` as its connection."""
     server.state.reset()
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
     return server
@@ -75,5 +76,5 @@ def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> Emulato
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Return what was logged since it was last called: outside of tasks, Airflow prints it."""
+    """Return what was logged since the last call. Outside of tasks, Airflow prints its log."""
     return lambda: capsys.readouterr().out

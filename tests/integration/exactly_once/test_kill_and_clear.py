@@ -25,12 +25,6 @@ since_3_3 = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def emulator() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=2.0) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
     connections = {"modelarts_default": emulator.airflow_connection()}
     environment = {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(TRIGGERER_TIMEOUT)}

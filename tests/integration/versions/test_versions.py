@@ -21,12 +21,6 @@ MODES = ("poke", "reschedule", "deferrable", "triggerer")
 
 
 @pytest.fixture(scope="module")
-def emulator() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=2.0) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def sandbox(emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """An Airflow with the DAGs of these tests and an example."""
     folder = tmp_path_factory.mktemp("dags")
