@@ -25,7 +25,7 @@ def lineage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow_with_lineage(emulator: EmulatorServer, lineage: Path) -> Iterator[Sandbox]:
-    """An Airflow of its own: with OpenLineage, and a connection that says where the console is."""
+    """An Airflow of its own: with OpenLineage, and a connection with the URL of the console."""
     connection = json.loads(emulator.airflow_connection())
     connection["extra"]["console_url"] = "https://console.example.com/{project_id}/#/tasks/{processor_task_id}"
     transport = {"type": "file", "log_file_path": str(lineage), "append": True}
@@ -87,7 +87,7 @@ def names(datasets: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_the_outlets_receive_an_event_with_the_output(airflow_with_lineage: Sandbox, run: dict[str, str]) -> None:
-    told = {
+    extra = {
         "task_id": run["describe"],
         "task_version_id": None,
         "status": 2,
@@ -95,9 +95,9 @@ def test_the_outlets_receive_an_event_with_the_output(airflow_with_lineage: Sand
         "uri": "obs://leavings/described",
     }
     assert asset_events(airflow_with_lineage, "describe") == {
-        "obs://leavings/described": told,
+        "obs://leavings/described": extra,
         "obs://leavings/elsewhere": {},
-        "training-images": told,
+        "training-images": extra,
     }
 
 
@@ -128,7 +128,7 @@ def test_the_event_of_an_alias_starts_a_dag_that_reads_it(airflow_with_lineage: 
     assert airflow_with_lineage.wait("leavings_consumer", run_id, timeout=600) == "success"
     (xcom,) = [x for x in airflow_with_lineage.xcoms("leavings_consumer", run_id) if x.key == "return_value"]
     # Airflow 3 delivers the event of an alias twice: by the alias and by the asset.
-    assert {told["task_id"] for told in xcom.value} == {run["created_worker"]}
+    assert {event["task_id"] for event in xcom.value} == {run["created_worker"]}
 
 
 def test_the_link_leads_to_the_console(

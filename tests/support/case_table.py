@@ -33,7 +33,7 @@ ENDLESS = 86400.0
 @dataclass(kw_only=True, eq=False)
 class Case:
     """
-    One Airflow task of a table. Its emulator project is its own, so its requests can be told from all others.
+    One Airflow task of a table. Its requests are known by their emulator project, which no other case has.
 
     :param mode: how the task waits or creates: a key of ``MODES`` in ``case_dags/cases.py``.
     :param emulator: where the requests of the case are counted.

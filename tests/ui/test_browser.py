@@ -33,9 +33,9 @@ def saved(context: BrowserContext, emulator: EmulatorServer) -> str:
     page = context.new_page()
     form = ConnectionForm.add(page, "modelarts_by_hand")
     form.fill(keys_of(emulator), {"Project ID": accounts.PROJECT_ID, "Console URL": CONSOLE})
-    said = form.save()
+    message = form.save()
     page.close()
-    return said
+    return message
 
 
 @pytest.fixture(scope="module")
@@ -90,19 +90,19 @@ def test_a_connection_is_saved_and_listed(page: Page, saved: str, emulator: Emul
 
 
 def test_the_test_of_a_valid_connection_names_the_project(page: Page, saved: str, emulator: EmulatorServer) -> None:
-    said = press_test(page, "modelarts_by_hand")
-    assert "Test Connection Successful" in said
-    assert f"ModelArts at {emulator.url} lets these credentials into project {accounts.PROJECT_ID}." in said
+    message = press_test(page, "modelarts_by_hand")
+    assert "Test Connection Successful" in message
+    assert f"ModelArts at {emulator.url} lets these credentials into project {accounts.PROJECT_ID}." in message
 
 
 def test_the_test_of_a_connection_with_a_wrong_key_gives_advice(page: Page, emulator: EmulatorServer) -> None:
     form = ConnectionForm.add(page, "wrong_key")
     form.fill({**keys_of(emulator), SECRET: "not-the-key"}, {"Project ID": accounts.PROJECT_ID})
     form.save()
-    said = press_test(page, "wrong_key")
-    assert "Test Connection Failed" in said
-    assert "Check the credentials of the connection" in said
-    assert "not-the-key" not in said
+    message = press_test(page, "wrong_key")
+    assert "Test Connection Failed" in message
+    assert "Check the credentials of the connection" in message
+    assert "not-the-key" not in message
 
 
 def test_the_test_of_a_connection_without_a_project_names_the_missing_extra(
@@ -111,9 +111,9 @@ def test_the_test_of_a_connection_without_a_project_names_the_missing_extra(
     form = ConnectionForm.add(page, "no_project")
     form.fill(keys_of(emulator), {})
     form.save()
-    said = press_test(page, "no_project")
-    assert "Test Connection Failed" in said
-    assert "project_id is missing" in said
+    message = press_test(page, "no_project")
+    assert "Test Connection Failed" in message
+    assert "project_id is missing" in message
 
 
 def test_a_temporary_key_works_and_its_secrets_are_not_shown_again(

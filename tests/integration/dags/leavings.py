@@ -50,9 +50,9 @@ with DAG("leavings", schedule=None, params={"id": Param("", type="string")}):
 with DAG("leavings_consumer", schedule=[Asset(uri="obs://leavings/created/worker/")], start_date=datetime(2024, 1, 1)):
 
     @task
-    def told(**context: Any) -> list[Any]:
+    def receive(**context: Any) -> list[Any]:
         """Return the extras of the events that started this run."""
         events = context.get("triggering_asset_events") or context["triggering_dataset_events"]
         return [event.extra for of_one in events.values() for event in of_one]
 
-    told()
+    receive()

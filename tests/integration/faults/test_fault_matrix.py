@@ -20,7 +20,7 @@ FEW_CALLS = 4
 
 
 def wanted() -> tuple[list[Fault], list[str]]:
-    """Return what is tested here; the environment variables FAULTS and MODES narrow it down."""
+    """Return the faults and modes to test. The environment variables FAULTS and MODES select some."""
     faults = [fault for fault in FAULTS if AIRFLOW_V_3_3_PLUS or fault.name in SOME_FAULTS]
     modes = MODES if AIRFLOW_V_3_3_PLUS else SOME_MODES
     only_faults, only_modes = (os.environ.get(name, "") for name in ("FAULTS", "MODES"))
@@ -47,7 +47,7 @@ each_that_lasts = in_each_mode(fault for fault in FAULTS_HERE if fault.error)
 
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory: pytest.TempPathFactory, publish: Callable[[str, str], None]) -> FaultMatrix:
-    """The matrix, run to its end before the tests look at it."""
+    """The matrix, run to its end before the tests read it."""
     run = FaultMatrix(FAULTS_HERE, MODES_HERE, tmp_path_factory.mktemp("certificates"))
     publish("fault matrix", run.table())
     return run

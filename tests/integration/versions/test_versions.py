@@ -95,8 +95,8 @@ def test_a_wait_uses_a_worker_before_airflow_3_3_and_logs_why(
     run_id, _ = run_of_waits
     log = sandbox.task_log("waits", run_id, "triggerer_good")
     for what in ("end_from_trigger", "start_from_trigger"):
-        said = f"This wait uses a worker: {what} is not possible, since it needs Airflow 3.3."
-        assert (said in log) == (not AIRFLOW_V_3_3_PLUS), log
+        message = f"This wait uses a worker: {what} is not possible, since it needs Airflow 3.3."
+        assert (message in log) == (not AIRFLOW_V_3_3_PLUS), log
 
 
 # Creating
@@ -205,8 +205,8 @@ def test_the_end_of_a_processing_task_starts_a_dag(sandbox: Sandbox, emulator: E
     wait_until(lambda: polls() > count + 3, "a poll of the watcher")
     emulator.state.finish(task.task_id)
 
-    def told() -> list[Any]:
+    def received() -> list[Any]:
         runs = sandbox.api.runs("on_end")
         return [value for run_id in runs for value in pushed(sandbox, "on_end", run_id).values()]
 
-    wait_until(lambda: [task.name] in told(), "a run of on_end")
+    wait_until(lambda: [task.name] in received(), "a run of on_end")

@@ -1,7 +1,7 @@
 """One Airflow task for each case of a table; the environment variable CASES holds their arguments as JSON.
 
-The operators are the real ones. A case with kills has a hook before its operator: the hook reports which process runs
-the case, and kills that process at a message to its supervisor if the case says so.
+The operators are those of the package. In a case with kills a hook runs before the operator: it reports which process
+runs the case, and may kill that process at a message to its supervisor.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ if AIRFLOW_V_3_0_PLUS:
     with DAG("on_end", schedule=[watched]):
 
         @task
-        def told(triggering_asset_events: Any) -> list[str]:
+        def receive(triggering_asset_events: Any) -> list[str]:
             return [event.extra["payload"]["name"] for event in triggering_asset_events[watched]]
 
-        told()
+        receive()
