@@ -14,7 +14,7 @@ from airflow_modelarts.testing.sandbox.sandbox import Sandbox
 from tests.integration.conftest import DAGS
 from tests.support.waiting import wait_until
 
-SIGNED = "https://leavings.obs.example.com/a.jpg?AccessKeyId=TEMPORARY&Signature=SIGNED"
+SIGNED = "https://lineage.obs.example.com/a.jpg?AccessKeyId=TEMPORARY&Signature=SIGNED"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def airflow_with_lineage(emulator: EmulatorServer, lineage: Path) -> Iterator[Sa
     transport = {"type": "file", "log_file_path": str(lineage), "append": True}
     with Sandbox(
         DAGS,
-        only_file=DAGS / "leavings.py",
+        only_file=DAGS / "lineage.py",
         connections={"modelarts_default": json.dumps(connection)},
         environment={
             "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
@@ -40,7 +40,7 @@ def airflow_with_lineage(emulator: EmulatorServer, lineage: Path) -> Iterator[Sa
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",  # else no event would start a run
         },
     ) as running:
-        running.wait_for_dags("leavings", "leavings_consumer", timeout=180)
+        running.wait_for_dags("lineage", "lineage_consumer", timeout=180)
         yield running
 
 
@@ -51,15 +51,15 @@ def run(airflow_with_lineage: Sandbox, emulator: EmulatorServer) -> dict[str, st
     described = emulator.state.add_task(
         status=2,
         body={
-            "inputs": [{"type": "OBS", "source": "/leavings/raw/"}],
-            "work_path": {"type": "OBS", "path": "/leavings/described/"},
+            "inputs": [{"type": "OBS", "source": "/lineage/raw/"}],
+            "work_path": {"type": "OBS", "path": "/lineage/described/"},
         },
     )
-    run_id = airflow_with_lineage.trigger("leavings", conf={"id": described.task_id})
-    airflow_with_lineage.wait("leavings", run_id, timeout=600)
+    run_id = airflow_with_lineage.trigger("lineage", conf={"id": described.task_id})
+    airflow_with_lineage.wait("lineage", run_id, timeout=600)
     created = {
         xcom.task_id: str(xcom.value)
-        for xcom in airflow_with_lineage.xcoms("leavings", run_id)
+        for xcom in airflow_with_lineage.xcoms("lineage", run_id)
         if xcom.key == "processor_task_id"
     }
     return {"run_id": run_id, "describe": described.task_id, **created}
@@ -76,7 +76,7 @@ def lineage_events(lineage: Path, task_id: str, kind: str) -> list[dict[str, Any
     def read() -> list[dict[str, Any]]:
         *lines, _ = lineage.read_text().split("\n")  # the last line may be incomplete
         events = [json.loads(line) for line in lines]
-        return [e for e in events if e["job"]["name"] == f"leavings.{task_id}" and e["eventType"] == kind]
+        return [e for e in events if e["job"]["name"] == f"lineage.{task_id}" and e["eventType"] == kind]
 
     wait_until(read, f"the event {kind} of {task_id}")
     return read()
@@ -92,11 +92,11 @@ def test_the_outlets_receive_an_event_with_the_output(airflow_with_lineage: Sand
         "task_version_id": None,
         "status": 2,
         "status_name": "completed",
-        "uri": "obs://leavings/described",
+        "uri": "obs://lineage/described",
     }
     assert asset_events(airflow_with_lineage, "describe") == {
-        "obs://leavings/described": extra,
-        "obs://leavings/elsewhere": {},
+        "obs://lineage/described": extra,
+        "obs://lineage/elsewhere": {},
         "training-images": extra,
     }
 
@@ -107,10 +107,10 @@ def test_an_alias_receives_the_output_of_the_version(
 ) -> None:
     (version,) = [
         xcom.value
-        for xcom in airflow_with_lineage.xcoms("leavings", run["run_id"])
+        for xcom in airflow_with_lineage.xcoms("lineage", run["run_id"])
         if (xcom.task_id, xcom.key) == (f"created_{way}", "version")
     ]
-    uri = f"obs://leavings/created/{way}"
+    uri = f"obs://lineage/created/{way}"
     assert asset_events(airflow_with_lineage, f"created_{way}") == {
         uri: {
             "task_id": run[f"created_{way}"],
@@ -123,10 +123,10 @@ def test_an_alias_receives_the_output_of_the_version(
 
 
 def test_the_event_of_an_alias_starts_a_dag_that_reads_it(airflow_with_lineage: Sandbox, run: dict[str, str]) -> None:
-    wait_until(lambda: airflow_with_lineage.api.runs("leavings_consumer"), "the run that the event starts")
-    run_id = airflow_with_lineage.api.runs("leavings_consumer")[0]
-    assert airflow_with_lineage.wait("leavings_consumer", run_id, timeout=600) == "success"
-    (xcom,) = [x for x in airflow_with_lineage.xcoms("leavings_consumer", run_id) if x.key == "return_value"]
+    wait_until(lambda: airflow_with_lineage.api.runs("lineage_consumer"), "the run that the event starts")
+    run_id = airflow_with_lineage.api.runs("lineage_consumer")[0]
+    assert airflow_with_lineage.wait("lineage_consumer", run_id, timeout=600) == "success"
+    (xcom,) = [x for x in airflow_with_lineage.xcoms("lineage_consumer", run_id) if x.key == "return_value"]
     # Airflow 3 delivers the event of an alias twice: by the alias and by the asset.
     assert {event["task_id"] for event in xcom.value} == {run["created_worker"]}
 
@@ -135,7 +135,7 @@ def test_the_link_leads_to_the_console(
     airflow_with_lineage: Sandbox, run: dict[str, str], emulator: EmulatorServer
 ) -> None:
     links = {
-        task_id: airflow_with_lineage.api.extra_links("leavings", run["run_id"], task_id)["ModelArts console"]
+        task_id: airflow_with_lineage.api.extra_links("lineage", run["run_id"], task_id)["ModelArts console"]
         for task_id in run
         if task_id != "run_id"
     }
@@ -149,8 +149,8 @@ def test_openlineage_gets_inputs_and_outputs_at_the_start(run: dict[str, str], l
     started = lineage_events(lineage, f"created_{way}", "START")
     assert started
     for event in started:
-        assert names(event["inputs"]) == [("obs://leavings", "in"), ("modelarts", "dataset/images")]
-        assert names(event["outputs"]) == [("obs://leavings", f"created/{way}")]
+        assert names(event["inputs"]) == [("obs://lineage", "in"), ("modelarts", "dataset/images")]
+        assert names(event["outputs"]) == [("obs://lineage", f"created/{way}")]
         assert event["inputs"][1]["facets"]["version"]["datasetVersion"] == "v7"
 
 
@@ -162,9 +162,9 @@ def test_openlineage_gets_the_id_of_the_processing_task_at_the_end(
     link = event["run"]["facets"]["externalQuery"]
     assert link["source"] == "modelarts"
     assert link["externalQueryId"].startswith(f"{run[f'created_{way}']}/")
-    assert names(event["inputs"]) == [("obs://leavings", "in"), ("modelarts", "dataset/images")]
+    assert names(event["inputs"]) == [("obs://lineage", "in"), ("modelarts", "dataset/images")]
     (output,) = event["outputs"]
-    assert (output["namespace"], output["name"]) == ("obs://leavings", f"created/{way}")
+    assert (output["namespace"], output["name"]) == ("obs://lineage", f"created/{way}")
     (alias,) = output["facets"]["symlinks"]["identifiers"]
     assert alias["name"] == f"processor-task/{run[f'created_{way}']}"
 
@@ -173,17 +173,17 @@ def test_openlineage_gets_the_inputs_and_outputs_of_a_task_that_was_only_read(
     run: dict[str, str], lineage: Path
 ) -> None:
     (event,) = lineage_events(lineage, "describe", "COMPLETE")
-    assert names(event["inputs"]) == [("obs://leavings", "raw")]
-    assert names(event["outputs"]) == [("obs://leavings", "described")]
+    assert names(event["inputs"]) == [("obs://lineage", "raw")]
+    assert names(event["outputs"]) == [("obs://lineage", "described")]
     assert event["run"]["facets"]["externalQuery"]["externalQueryId"] == run["describe"]
 
 
 @pytest.mark.parametrize("way", ["worker", "triggerer"])
 def test_openlineage_gets_the_reason_of_a_failure(run: dict[str, str], lineage: Path, way: str) -> None:
     (event,) = lineage_events(lineage, f"failing_{way}", "FAIL")
-    assert "cannot read https://leavings.obs.example.com/a.jpg" in event["run"]["facets"]["errorMessage"]["message"]
+    assert "cannot read https://lineage.obs.example.com/a.jpg" in event["run"]["facets"]["errorMessage"]["message"]
     assert event["run"]["facets"]["externalQuery"]["externalQueryId"] == run[f"failing_{way}"]
-    assert names(event["inputs"]) == [("obs://leavings", "in"), ("modelarts", "dataset/images")]
+    assert names(event["inputs"]) == [("obs://lineage", "in"), ("modelarts", "dataset/images")]
 
 
 def test_no_credential_is_emitted(
