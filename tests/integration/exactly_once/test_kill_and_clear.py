@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -216,6 +219,19 @@ def second_triggerer(sandbox: Sandbox) -> Iterator[Component]:
     sandbox.restart("triggerer")
 
 
+def suspend(pid: int, database: Path) -> None:
+    """Suspend a process at a moment when it holds no lock of Airflow's database, which would stop all others too."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(database, timeout=1)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:  # locked
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.1)
+
+
 @since_3_3
 def test_a_triggerer_that_lost_its_triggers_to_another_stops_no_processing_task(
     sandbox: Sandbox, emulator: EmulatorServer, second_triggerer: Component
@@ -225,7 +241,7 @@ def test_a_triggerer_that_lost_its_triggers_to_another_stops_no_processing_task(
     run.wait_until_deferred()
     first = sandbox.component("triggerer").pid
     assert first is not None
-    os.kill(first, signal.SIGSTOP)
+    suspend(first, sandbox.home / "airflow.db")
     try:
         second_triggerer.start()
         run.wait_until(lambda: run.log().count(" starting") == 2)
