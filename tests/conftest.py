@@ -1,35 +1,56 @@
-"""What all tests share: no test fails because the machine is slow, and tables for the end of the output."""
+"""What all tests share: the marker of the long suites, the cleanup after SIGTERM, and tables after the output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.terminal import TerminalReporter
 from hypothesis import HealthCheck, settings
 
+# No test fails because the machine is slow.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+HERE = Path(__file__).parent
+LONG_FOLDERS = ("cluster", "integration", "security", "ui")
+#: A few runs in a real Airflow that belong to the quick tests.
+ESSENTIALS = HERE / "integration" / "test_essentials.py"
 TABLES = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(HERE).parts[0] in LONG_FOLDERS and item.path != ESSENTIALS:
+            item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stop_servers_on_sigterm() -> Iterator[None]:
+    """Make SIGTERM end the tests as Ctrl-C does, so that fixtures stop what they have started."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
 def publish(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
-    """Have a table printed under its title when all tests are over."""
+    """Print a table under a title after all tests."""
     return pytestconfig.stash.setdefault(TABLES, {}).__setitem__
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    # Where the tests are spread over processes, those hand their tables to the one that prints.
+    # A process of pytest-xdist hands its tables to the one that prints.
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["tables"] = session.config.stash.get(TABLES, {})
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    output = getattr(node, "workeroutput", {})  # one that crashed has none
+    output = getattr(node, "workeroutput", {})  # a process that crashed has none
     node.config.stash.setdefault(TABLES, {}).update(output.get("tables", {}))
 
 

@@ -36,6 +36,7 @@ import psutil
 from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.benchmarks.answers import BODIES, answers
 from tests.benchmarks.tables import show
+from tests.support.values import PROJECT_ID
 
 INTERVAL = 5.0
 #: By kind, the module without which it cannot be measured.
@@ -169,7 +170,7 @@ def _hear(output: IO[str], word: str) -> str:
 
 # In the process that stands for the triggerer
 
-TASKS = "v2/0123456789abcdef0123456789abcdef/processor-tasks"
+TASKS = f"v2/{PROJECT_ID}/processor-tasks"
 TOKEN = {"X-Auth-Token": "fake"}
 
 

@@ -1,8 +1,8 @@
-"""An Airflow as it is run for real: PostgreSQL, Redis, the CeleryExecutor, two workers and two triggerers.
+"""An Airflow as in production: PostgreSQL, Redis, the CeleryExecutor, two workers and two triggerers.
 
-Its processes share a machine, but each thinks that it has one of its own. Whatever of Airflow ends by itself is started
-again, as systemd or Kubernetes would, and the cluster remembers it: a scheduler of Airflow 3.3 gives up when its
-database is gone in the middle of its loop. Workers, triggerers, the DAG processor and the API server connect again.
+Its processes share a machine, but each has a host name of its own. A process that exits by itself is restarted, as by
+systemd or Kubernetes, and recorded: the scheduler of Airflow 3.3 exits when its database is lost in the middle of its
+loop. Workers, triggerers, the DAG processor and the API server reconnect.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ from tests.cluster.services import PostgreSQL, Redis
 
 WORKERS = ("worker-1", "worker-2")
 TRIGGERERS = ("triggerer-1", "triggerer-2")
-#: Tasks that a worker runs at a time.
+#: Task slots of a worker.
 CONCURRENCY = 4
-#: How often a component may end by itself before it is taken for broken.
+#: How often a component may exit by itself before the tests fail.
 RESTARTS = 3
 #: Seconds.
 REQUEST_TIMEOUT = 30.0
 
-#: Where Airflow's defaults suit machines that come and go, losses are to be noticed within seconds here.
+#: Airflow's default timeouts are minutes. Here Airflow detects losses within seconds.
 SETTINGS = {
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
     "AIRFLOW__CORE__HOSTNAME_CALLABLE": "cluster_machine.hostname",
     "PYTHONPATH": str(Path(__file__).parent / "machine"),
-    # Twice what the workers take, so that messages wait in Redis.
+    # Twice the slots of the workers, so that messages wait in Redis.
     "AIRFLOW__CORE__PARALLELISM": "16",
     "AIRFLOW__SCHEDULER__MAX_DAGRUNS_TO_CREATE_PER_LOOP": "50",
     "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "50",
-    # The tasks of a killed worker are known by the heartbeats that they miss (defaults: 300 and 10).
+    # Airflow detects the tasks of a killed worker by their missing heartbeats (defaults: 300 and 10).
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    # What it had taken from Redis and not begun comes back after this time (default: a day). It must be longer than
-    # any task, or Celery delivers one that still runs a second time; Airflow then ignores it.
+    # Redis delivers messages again that the worker took and did not start (default: a day). This must be longer than
+    # any task, or Celery delivers a running one a second time, which Airflow ignores.
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "60",
-    # Should a message be lost all the same, the scheduler sends it again (defaults: 600 and 120).
+    # The scheduler sends a lost message again (defaults: 600 and 120).
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "120",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
-    # The waits of a killed triggerer are the other's after this time (default: 30).
+    # The other triggerer takes over the triggers of a killed one (default: 30).
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
-    # On a busy machine a call of a task's can take longer than the default of 5.
+    # On a busy machine a call of a task can take longer than the default of 5.
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
-    # Tasks are forks of the worker: what it has imported, they need not.
+    # Tasks are forks of the worker: they need not import what the worker has imported.
     "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps(
         {"imports": ["airflow_modelarts.hooks", "airflow_modelarts.operators", "airflow_modelarts.triggers"]}
     ),
-    # Nobody asks the workers anything.
+    # Remote control of the workers is not used.
     "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL": "False",
-    # Its listeners would cost every task something, where it is installed.
+    # Its listeners would slow down every task.
     "AIRFLOW__OPENLINEAGE__DISABLED": "True",
 }
 
 
 @dataclass(frozen=True)
 class Restart:
-    """A component that ended although nobody killed it; ``at`` is in the seconds of ``time.monotonic``."""
+    """A component that exited by itself; ``at`` is in the seconds of ``time.monotonic``."""
 
     at: float
     name: str
@@ -75,10 +75,10 @@ class Restart:
 
 
 class PostgreSQLMetadata:
-    """The metadata database in PostgreSQL. Each question has a connection of its own, which no restart can cut.
+    """The metadata database in PostgreSQL. Each query has a connection of its own, so a restart breaks none.
 
-    The API does not tell which triggerer a wait is assigned to, and the API server loses the database as all others do.
-    These tests run on the one version of Airflow that the schema here belongs to.
+    The API does not say which triggerer has a trigger, and the API server loses the database too. The schema is that of
+    the one Airflow version that these tests run on.
     """
 
     def __init__(self, url: str) -> None:
@@ -138,9 +138,9 @@ class Cluster(Sandbox):
             self.postgresql.remove()
 
     def check(self) -> None:
-        """Start again what has ended by itself.
+        """Restart components that exited by themselves.
 
-        :raises SandboxError: it has done so too often
+        :raises SandboxError: a component exits too often
         """
         self.postgresql.check()
         self.redis.check()
@@ -170,20 +170,20 @@ class Cluster(Sandbox):
     def _start_again(self, component: Component, status: int) -> None:
         end = component.log_end(lines=60)
         if sum(restart.name == component.name for restart in self.restarts) >= RESTARTS:
-            raise SandboxError(f"{component.name} ends again and again, now with status {status}:\n{end}")
+            raise SandboxError(f"{component.name} exited {RESTARTS + 1} times, now with status {status}:\n{end}")
         self.restarts.append(Restart(time.monotonic(), component.name, status, end))
-        component.kill()  # what it left behind
+        component.kill()  # its remaining processes
         component.start()
 
     def _log_in(self) -> None:
-        """Let the API server, where everybody is an administrator, give us a token."""
+        """Get a token of the API server, where every user is an administrator."""
         answer = requests.get(f"{self.url}/auth/token", timeout=REQUEST_TIMEOUT)
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def _is_up(self, name: str) -> bool:
         if name == "api-server":
             try:
-                # The server builds the part that tasks call when it is first called, which takes seconds.
+                # The server builds its execution API at the first call, which takes seconds.
                 return requests.get(f"{self.url}/execution/health", timeout=REQUEST_TIMEOUT).ok
             except requests.RequestException:
                 return False

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis from Debian's packages, as children of the test: own data, own loopback port, own password."""
+"""PostgreSQL and Redis from Debian's packages, each with its own data, loopback port and password."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from airflow_modelarts.testing.sandbox import free_port
 
-#: What is needed, and the package of Debian's that has it.
+#: The required programs, and the Debian package of each.
 PROGRAMS = {
     "initdb": "postgresql",
     "pg_isready": "postgresql",
@@ -41,7 +41,7 @@ def find_program(name: str) -> str | None:
 
 
 def what_is_missing() -> str:
-    """Say which programs are missing, and how they come; empty when none is."""
+    """Return which programs are missing and how to install them; empty if none is."""
     missing = [name for name in PROGRAMS if find_program(name) is None]
     if not missing:
         return ""
@@ -81,7 +81,7 @@ class Service:
         self._wait_until(self._answers, "does not answer")
 
     def stop(self) -> None:
-        """Ask the server to end and wait for it; with patience at an end, kill all of its session."""
+        """Send the stop signal and wait; after STOP_TIMEOUT kill the whole session."""
         if self._process is None:
             return
         self._process.send_signal(self.stop_signal)
@@ -99,7 +99,7 @@ class Service:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def check(self) -> None:
-        """Raise RuntimeError when the server has ended by itself."""
+        """Raise RuntimeError if the server has exited by itself."""
         if self._process is not None and (status := self._process.poll()) is not None:
             raise RuntimeError(f"{self.name} ended by itself, with exit status {status}:\n{self._log_end()}")
 
@@ -140,7 +140,7 @@ class PostgreSQL(Service):
 
     @property
     def url(self) -> str:
-        """The URL as people write it into Airflow's configuration: the driver is Airflow's choice."""
+        """The URL for Airflow's configuration. It names no driver, so Airflow chooses one."""
         return f"postgresql://airflow:{self.password}@127.0.0.1:{self.port}/airflow"
 
     def create(self) -> None:
@@ -169,7 +169,7 @@ class PostgreSQL(Service):
             "port": self.port,
             "unix_socket_directories": "",
             "max_connections": 200,
-            # Only a crash of the machine needs it.
+            # It protects against a crash of the machine only.
             "fsync": "off",
         }
         return [self._program("postgres"), "-D", self._data, *(f"--{name}={value}" for name, value in settings.items())]
@@ -201,7 +201,7 @@ class Redis(Service):
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def _command(self) -> list[str]:
-        # The password goes into a file: arguments are everyone's to read.
+        # The password is in a file, since all users can read arguments.
         settings = {
             "bind": "127.0.0.1",
             "port": self.port,
@@ -222,7 +222,7 @@ class Redis(Service):
 
 
 def _unprivileged_user() -> pwd.struct_passwd | None:
-    """Return whom the servers run as when we are root, which PostgreSQL refuses; None for ourselves."""
+    """Return the user for the servers if the tests run as root, which PostgreSQL refuses; None for the current user."""
     if os.geteuid() != 0:
         return None
     with contextlib.suppress(KeyError):

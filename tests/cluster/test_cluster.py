@@ -1,4 +1,4 @@
-"""Three hundred create-and-wait runs in a cluster that loses a worker, a triggerer and its database on the way."""
+"""Three hundred runs in a cluster that loses a worker, a triggerer and its database meanwhile."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ DAGS = Path(__file__).parent / "dags"
 #: As in `dags/`.
 TASK_ID = "create_and_wait"
 MODES = ("deferrable", "synchronous")
-#: Runs started before each of the three losses, so that each meets fresh work of both modes on a machine of any speed.
+#: Runs started before each of the three losses, so that new runs of both modes are under way on any machine.
 RUNS_A_LOSS = 100
 RUNS = 3 * RUNS_A_LOSS
 
 #: Seconds. All runs take some three minutes on two cores of their own.
 TIMEOUT = 900.0
 NOTICE_TIMEOUT = 180.0
-LOOK_INTERVAL = 0.5
+POLL_INTERVAL = 0.5
 
 RUN_STATES = "SELECT state, count(*) FROM dag_run GROUP BY state"
-IN_HAND = (
+COUNT_ACTIVE = (
     "SELECT count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'deferred') FROM task_instance"
 )
 TASK_STATES = "SELECT state, count(*) FROM task_instance WHERE state IS NOT NULL GROUP BY state ORDER BY state"
@@ -40,7 +40,7 @@ RETURN_VALUES = "SELECT run_id, value ->> 'task_id' FROM xcom WHERE key = 'retur
 
 @dataclass
 class Report:
-    """What happened when, in seconds since the first run was started."""
+    """The events of the test, in seconds since the first run was started."""
 
     began: float = field(default_factory=time.monotonic)
     lines: list[tuple[float, str]] = field(default_factory=list)
@@ -93,9 +93,9 @@ def start_runs(cluster: Cluster, run_ids: Sequence[str], report: Report) -> None
 
 
 def lose_a_worker(cluster: Cluster, emulator: EmulatorServer, report: Report) -> None:
-    """Kill a worker with all its tasks; it comes back once the scheduler has noticed that they are lost.
+    """Kill a worker with all its tasks, and restart it once the scheduler has detected the loss.
 
-    Some of them must have posted already: a task that is lost before would succeed in its next try in any case.
+    Some of the tasks must have sent their create: any other would succeed in its next try in any case.
     """
     name = "worker-2"
 
@@ -103,26 +103,26 @@ def lose_a_worker(cluster: Cluster, emulator: EmulatorServer, report: Report) ->
         return dict(cluster.metadata.ask(RUNNING_ON, name=name))
 
     def posted(instances: dict[object, str]) -> int:
-        """Count those that stay on the worker: a deferrable one leaves it within a second of posting."""
+        """Count the synchronous ones: a deferrable task leaves the worker within a second after its create."""
         synchronous = {run_id for run_id in instances.values() if run_id.startswith("synchronous-")}
         return len(created(emulator).keys() & synchronous)
 
-    until(cluster, lambda: posted(running()) >= 2, f"{name} does not run two tasks that wait for what they have posted")
+    until(cluster, lambda: posted(running()) >= 2, f"{name} does not run two tasks that have sent their create")
     cluster.component(name).kill()
     lost = running()
     report.note(
-        f"{name} killed, with {len(lost)} running tasks of which {posted(lost)} wait for what they have posted; "
+        f"{name} killed, with {len(lost)} running tasks of which {posted(lost)} have sent their create; "
         f"tasks of all runs: {task_states(cluster)}"
     )
-    assert posted(lost), "the worker was killed with nothing to lose"
-    until(cluster, lambda: lost.keys().isdisjoint(running()), "the lost tasks are not noticed")
-    report.note("the scheduler has noticed that they are lost")
+    assert posted(lost), "the worker had no task to lose"
+    until(cluster, lambda: lost.keys().isdisjoint(running()), "the loss of the tasks is not detected")
+    report.note("the scheduler has detected the loss")
     cluster.component(name).start()
     report.note(f"{name} started again")
 
 
 def lose_a_triggerer(cluster: Cluster, report: Report) -> None:
-    """Kill a triggerer with all its waits; it comes back once the other one has taken them over."""
+    """Kill a triggerer with all its triggers, and restart it once the other has taken them over."""
 
     def waits(name: str, newest_job: int) -> int:
         return len(cluster.metadata.ask(WAITS_OF, name=name, job=newest_job))
@@ -133,7 +133,7 @@ def lose_a_triggerer(cluster: Cluster, report: Report) -> None:
     cluster.component(name).kill()
     held = waits(name, job)
     report.note(f"{name} killed, with {held} waits; tasks of all runs: {task_states(cluster)}")
-    assert held, "the triggerer was killed with nothing to lose"
+    assert held, "the triggerer had no trigger to lose"
     until(cluster, lambda: not waits(name, job), "the other triggerer does not take over")
     report.note("the other triggerer has taken them over")
     cluster.component(name).start()
@@ -141,8 +141,8 @@ def lose_a_triggerer(cluster: Cluster, report: Report) -> None:
 
 
 def restart_the_database(cluster: Cluster, report: Report) -> None:
-    """Restart PostgreSQL, which cuts every connection to it, while tasks wait in triggerers and on workers."""
-    until(cluster, lambda: all(number >= 3 for number in in_hand(cluster)), "no three tasks run while three wait")
+    """Restart PostgreSQL, which closes all its connections, while tasks wait in triggerers and on workers."""
+    until(cluster, lambda: all(number >= 3 for number in active_tasks(cluster)), "no three tasks run while three wait")
     report.note(f"PostgreSQL restarts; tasks of all runs: {task_states(cluster)}")
     cluster.postgresql.restart()
     report.note("PostgreSQL answers again")
@@ -157,22 +157,22 @@ def wait_until_all_have_ended(cluster: Cluster) -> None:
 
 
 def until(cluster: Cluster, condition: Callable[[], bool], otherwise: str, timeout: float = NOTICE_TIMEOUT) -> None:
-    """Wait for a condition, and start again whatever ends by itself meanwhile."""
+    """Poll a condition, and restart components that exit by themselves meanwhile."""
     deadline = time.monotonic() + timeout
     while not condition():
         cluster.check()
         if time.monotonic() > deadline:
             pytest.fail(f"{otherwise} within {timeout:g} s; runs: {run_states(cluster)}; tasks: {task_states(cluster)}")
-        time.sleep(LOOK_INTERVAL)
+        time.sleep(POLL_INTERVAL)
 
 
 def run_states(cluster: Cluster) -> dict[str, int]:
     return dict(cluster.metadata.ask(RUN_STATES))
 
 
-def in_hand(cluster: Cluster) -> tuple[int, int]:
-    """Return how many tasks workers have, and how many triggerers."""
-    ((running, deferred),) = cluster.metadata.ask(IN_HAND)
+def active_tasks(cluster: Cluster) -> tuple[int, int]:
+    """Return how many tasks run on workers, and how many are deferred."""
+    ((running, deferred),) = cluster.metadata.ask(COUNT_ACTIVE)
     return running, deferred
 
 
@@ -187,7 +187,7 @@ def logs_of_failures(cluster: Cluster) -> str:
 
 
 def created(emulator: EmulatorServer) -> dict[str, list[str]]:
-    """Return the ids of the emulator's tasks by run, whose id is in the place that they write to."""
+    """Return the ids of the emulator's tasks by run. The work path of a task contains the id of its run."""
     tasks: dict[str, list[str]] = {}
     for task in emulator.state.all_tasks():
         run_id = task.body["work_path"]["path"].rstrip("/").rpartition("/")[2]

@@ -14,7 +14,6 @@ import pytest
 import airflow_modelarts
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import TransportError
-from airflow_modelarts.testing.emulator.http.responses import KeystoneError, ServiceError
 from airflow_modelarts.testing.emulator.service.errors import KeystoneError, ServiceError
 from airflow_modelarts.testing.sandbox import DagImportError
 

@@ -22,13 +22,14 @@ from airflow_modelarts.operators.files import clean_up_partials
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.tasks import Task
+from tests.support.fixtures import TASKS
 
 try:
     from airflow.sdk.io import attach
 except ImportError:
     from airflow.io.store import attach
 
-VERSION_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks/abc/versions/v1"
+VERSION_URL = f"{TASKS}/abc/versions/v1"
 RESULTS = "ListProcessorTaskVersionResults"
 
 

@@ -21,9 +21,9 @@ from airflow_modelarts.operators.tasks import (
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.tasks import Task
+from tests.support.fixtures import TASKS
 
-TASKS_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
-TASK_URL = f"{TASKS_URL}/abc"
+TASK_URL = f"{TASKS}/abc"
 
 
 class TaskInstance:
@@ -278,7 +278,7 @@ def test_the_list_has_the_tasks_of_all_pages_without_their_results(emulator: Emu
 
 
 def test_every_filter_reaches_the_service(requests_mock: Mocker) -> None:
-    requests_mock.get(TASKS_URL, json={"count": 0, "tasks": []})
+    requests_mock.get(TASKS, json={"count": 0, "tasks": []})
     filters = {"task_name": "n", "source_type": "OBS", "source": "s", "workspace_id": "w", "sort_by": "name"}
     names(status="failed", template_id="t", version_id=["a", "b"], query_current=True, order="asc", **filters)
     sent = {name: value for name, (value,) in requests_mock.request_history[0].qs.items()}

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel and the sdist, and what the constraints files may say."""
+"""The wheel, the sdist, the constraints files and the version in the changelog."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
+def test_the_wheel_contains_the_package_only(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -41,7 +41,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_its_metadata_say_what_it_is(built: Path) -> None:
+def test_the_metadata_of_the_wheel_are_complete(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         (dist_info,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
@@ -56,7 +56,7 @@ def test_its_metadata_say_what_it_is(built: Path) -> None:
     assert "[apache_airflow_provider]" in entry_points
 
 
-def test_the_sdist_holds_what_is_needed_to_build_and_test_it(built: Path) -> None:
+def test_the_sdist_contains_what_its_build_and_tests_need(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -67,19 +67,19 @@ def test_the_sdist_holds_what_is_needed_to_build_and_test_it(built: Path) -> Non
 
 
 @pytest.mark.parametrize("version", ["2.11", "3.0", "3.1", "3.2", "3.3", "3.4"])
-def test_a_constraints_file_has_names_and_versions_only(version: str) -> None:
+def test_a_constraints_file_contains_names_and_versions_only(version: str) -> None:
     lines = (ROOT / f"tests/constraints-airflow-{version}.txt").read_text().splitlines()
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", line)] == []
     assert any(line.startswith(f"apache-airflow=={version}.") for line in lines)
 
 
-def test_the_gate_runs_every_set_that_is_known_to_be_good() -> None:
-    sets = {
+def test_the_gate_has_a_step_for_each_constraints_file() -> None:
+    versions = {
         file.stem.removeprefix("constraints-airflow-") for file in (ROOT / "tests").glob("constraints-airflow-*.txt")
     }
     steps = subprocess.check_output([ROOT / ".ci/run", "--list"], text=True).split()
-    assert {step.partition("-py")[0] for step in steps if "-py" in step} == sets
+    assert {step.partition("-py")[0] for step in steps if "-py" in step} == versions
 
 
-def test_the_changelog_tells_of_this_version() -> None:
+def test_the_changelog_has_a_section_for_this_version() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -19,7 +19,7 @@ from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from airflow_modelarts.templating import as_text, is_nothing
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskTrigger
-from tests.support.fixtures import ENDPOINT
+from tests.support.fixtures import TASKS
 from tests.support.virtual import run
 
 BODY = {"name": "a", "template": {"id": "sys_data_analyse"}, "inputs": [{"type": "DATASET", "source": "d"}]}
@@ -175,7 +175,7 @@ def test_what_an_upstream_task_pushed_is_named_as_airflow_names_it() -> None:
 def test_what_is_not_given_may_be_none(requests_mock: Mocker) -> None:
     waiting = ModelArtsProcessorTaskSensor(task_id="wait", processor_task_id="abc", project_id=None)
     waiting.render_template_fields({}, Environment())
-    requests_mock.get(f"{ENDPOINT}/v2/0123456789abcdef0123456789abcdef/processor-tasks/abc", json={"task_id": "abc"})
+    requests_mock.get(f"{TASKS}/abc", json={"task_id": "abc"})
     assert waiting.poke(context()) is False
 
 
@@ -252,7 +252,7 @@ def test_templated_fields_of_a_users_subclass_are_its_own(requests_mock: Mocker)
 
     waiting = Annotated(task_id="w", processor_task_id="abc", start_from_trigger=True, end_from_trigger=True)
     waiting.render_template_fields({}, Environment())
-    requests_mock.get(f"{ENDPOINT}/v2/0123456789abcdef0123456789abcdef/processor-tasks/abc", json={"task_id": "abc"})
+    requests_mock.get(f"{TASKS}/abc", json={"task_id": "abc"})
     waiting.mode = "poke"
     waiting.deferrable = False
     assert waiting.poke(context()) is False

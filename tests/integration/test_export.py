@@ -1,4 +1,4 @@
-"""Listing, stopping, exporting and deleting in real Airflow, and an export that is killed in the middle."""
+"""Listing, stopping, exporting and deleting in a real Airflow, and an export that is killed halfway."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def values(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, int], 
     return {(x.task_id, x.map_index): x.value for x in sandbox.xcoms(dag_id, run_id) if x.key == "return_value"}
 
 
-def who_writes(folder: Path) -> psutil.Process:
-    """Return the process that has a file in a folder open."""
+def process_writing_to(folder: Path) -> psutil.Process:
+    """Return the process that has a file in the folder open."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if any(Path(file.path).parent == folder for file in process.open_files()):
                 return process
-    raise AssertionError(f"nobody writes to {folder}, which holds {os.listdir(folder)}")
+    raise AssertionError(f"no process writes to {folder}, which contains {os.listdir(folder)}")
 
 
-def test_an_export_that_is_killed_in_the_middle_is_whole_after_its_retry(
+def test_an_export_that_is_killed_halfway_is_complete_after_its_retry(
     sandbox: Sandbox, emulator: EmulatorServer, tmp_path: Path
 ) -> None:
     task = emulator.state.add_task(template="sys_data_cleaning", duration=0)
@@ -41,7 +41,7 @@ def test_an_export_that_is_killed_in_the_middle_is_whole_after_its_retry(
     file = tmp_path / "out.jsonl"
     run_id = sandbox.trigger("export", conf={"id": task.task_id, "path": str(file)})
     assert hold.wait(120), sandbox.task_log("export", run_id, "export")
-    who_writes(tmp_path).kill()
+    process_writing_to(tmp_path).kill()
     hold.drop()
     (half,) = os.listdir(tmp_path)
     assert half.startswith(".out.jsonl.part-")
@@ -52,11 +52,11 @@ def test_an_export_that_is_killed_in_the_middle_is_whole_after_its_retry(
     assert os.listdir(tmp_path) == ["out.jsonl"]
     samples = [json.loads(line) for line in file.read_text().splitlines()]
     assert len({sample["sample_id"] for sample in samples}) == len(samples) == SAMPLES
-    told = values(sandbox, "export", run_id)["export", -1]
-    assert (told["path"], told["count"], sum(told["by_property"].values())) == (str(file), SAMPLES, SAMPLES)
+    summary = values(sandbox, "export", run_id)["export", -1]
+    assert (summary["path"], summary["count"], sum(summary["by_property"].values())) == (str(file), SAMPLES, SAMPLES)
 
 
-def test_the_tasks_of_a_list_are_stopped_exported_and_deleted_one_by_one(
+def test_mapped_operators_stop_export_and_delete_the_tasks_of_a_list(
     sandbox: Sandbox, emulator: EmulatorServer, tmp_path: Path
 ) -> None:
     since = time.time()

@@ -1,4 +1,4 @@
-"""Waits as people try them first: with ``dag.test()`` and ``airflow tasks test``, without a scheduler."""
+"""Waits without a scheduler: in ``dag.test()`` and ``airflow tasks test``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ COMPLAINT = re.compile(
 
 
 class Inline:
-    """A scratch Airflow without any process, and tasks that end when they have been waited for in a trigger."""
+    """A scratch Airflow without processes, and processing tasks that end once a trigger has polled them."""
 
     def __init__(self, emulator: EmulatorServer, home: Path) -> None:
         self._emulator = emulator
@@ -77,7 +77,7 @@ class Inline:
 
     def _run(self, *arguments: str) -> str:
         over = threading.Event()
-        ending = threading.Thread(target=self._end_what_is_waited_for, args=(over,))
+        ending = threading.Thread(target=self._end_polled_tasks, args=(over,))
         ending.start()
         try:
             done = subprocess.run(
@@ -95,12 +95,12 @@ class Inline:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def _end_what_is_waited_for(self, over: threading.Event) -> None:
-        """End each task at the second look at it: the first is a worker's, and the next a trigger's."""
+    def _end_polled_tasks(self, over: threading.Event) -> None:
+        """End each task at its second poll: the first is the worker's, the next the trigger's."""
         while not over.wait(0.1):
-            looks = [entry.path for entry in self._emulator.state.log.entries()]
+            paths = [entry.path for entry in self._emulator.state.log.entries()]
             for task in self.tasks.values():
-                if sum(task.task_id in path for path in looks) >= 2:
+                if sum(task.task_id in path for path in paths) >= 2:
                     self._emulator.state.finish(task.task_id)
 
 
@@ -110,10 +110,10 @@ def inline(scratch: Path) -> Iterator[Inline]:
         yield Inline(emulator, scratch)
 
 
-def test_dag_test_is_clean_and_pushes_what_every_mode_pushes(inline: Inline) -> None:
-    said = inline.dag_test()
-    assert COMPLAINT.findall(said) == [], said
-    pushed = dict(re.findall(r"PUSHED (\w+) (.*)", said))
+def test_dag_test_logs_no_error_and_pushes_the_same_xcoms_in_every_mode(inline: Inline) -> None:
+    output = inline.dag_test()
+    assert COMPLAINT.findall(output) == [], output
+    pushed = dict(re.findall(r"PUSHED (\w+) (.*)", output))
     expected = {
         name: f'{{"task_id": "{task.task_id}", "status": 2, "status_name": "completed"}}'
         for name, task in inline.tasks.items()
@@ -125,13 +125,13 @@ def test_dag_test_is_clean_and_pushes_what_every_mode_pushes(inline: Inline) -> 
     )
     expected["ends_silently"] = "null"
     assert pushed == expected
-    assert "ENDED success" in said or "ENDED DagRunState.SUCCESS" in said
+    assert "ENDED success" in output or "ENDED DagRunState.SUCCESS" in output
 
 
 @pytest.mark.parametrize("name", ["deferrable", "ends_silently", "triggerer"])
-def test_tasks_test_is_clean(inline: Inline, name: str) -> None:
+def test_tasks_test_logs_no_error(inline: Inline, name: str) -> None:
     if AIRFLOW_V_3_0_PLUS:
         inline.airflow("dags", "reserialize")
-    said = inline.airflow("tasks", "test", "inline", name)
-    assert COMPLAINT.findall(said) == [], said
-    assert f"Processing task '{inline.tasks[name].task_id}' is completed" in said
+    output = inline.airflow("tasks", "test", "inline", name)
+    assert COMPLAINT.findall(output) == [], output
+    assert f"Processing task '{inline.tasks[name].task_id}' is completed" in output

@@ -1,4 +1,4 @@
-"""What other tasks get of an operator's outputs, None included, and what bodies in text and files become on the way."""
+"""What downstream tasks receive of an operator's outputs, and how bodies in text and files are sent."""
 
 from __future__ import annotations
 
@@ -43,16 +43,18 @@ def taken(sandbox: Sandbox, emulator: EmulatorServer) -> dict[tuple[str, int, st
         ("take_validate_triggerer", [None, None, "dict"]),
     ],
 )
-def test_outputs_arrive_whether_they_have_a_value_or_not(taken: Any, task_id: str, arrived: list[Any]) -> None:
+def test_downstream_tasks_receive_outputs_with_and_without_a_value(
+    taken: Any, task_id: str, arrived: list[Any]
+) -> None:
     assert taken[task_id, -1, "return_value"] == arrived
 
 
-def test_outputs_of_mapped_tasks_arrive(taken: Any) -> None:
+def test_downstream_tasks_receive_the_outputs_of_mapped_tasks(taken: Any) -> None:
     assert taken["take_all", -1, "return_value"] == [[FOUND, None], [PATH, None], []]
     assert taken["take_all_made", -1, "return_value"] == [[FOUND, None], [None, None], [None, "dict"]]
 
 
-def test_outputs_in_a_mapped_group_arrive(taken: Any) -> None:
+def test_downstream_tasks_receive_outputs_in_a_mapped_group(taken: Any) -> None:
     assert taken["each.take", 0, "return_value"] == [FOUND, PATH, None]
     assert taken["each.take", 1, "return_value"] == [None, None, None]
 
@@ -69,7 +71,7 @@ def test_there_is_one_xcom_for_a_task_and_none_for_each_of_its_fields(taken: Any
     assert not {key for task_id, _, key in taken if task_id == "validate_quietly"} - {"_link_ModelArtsConsoleLink"}
 
 
-def test_bodies_in_text_and_files_are_sent_as_they_were_meant(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+def test_bodies_in_text_and_files_keep_their_types(sandbox: Sandbox, emulator: EmulatorServer) -> None:
     run_id = run(sandbox, "bodies")
     made = {(x.task_id, x.map_index): x.value for x in sandbox.xcoms("bodies", run_id) if x.key == "processor_task_id"}
     bodies = {name: emulator.state.find_task(task_id).body for name, task_id in made.items()}

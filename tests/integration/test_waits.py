@@ -1,4 +1,4 @@
-"""Sensor and operator in real Airflow against the emulator, in every mode: outcomes, XComs, inputs, outages."""
+"""The sensor in every mode in a real Airflow: outcomes, XComs, inputs, outages, timeouts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,10 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.accounts import PASSWORD, SECRET_KEY
 from airflow_modelarts.testing.sandbox import Sandbox
+from tests.support.airflow_runs import pushed, states
+from tests.support.waiting import wait_until
 
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
-
-
-def states(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[str, str]:
-    """Return the state of each task instance; mapped ones as ``task[0]``."""
-    return {
-        instance.task_id if instance.map_index < 0 else f"{instance.task_id}[{instance.map_index}]": str(instance.state)
-        for instance in sandbox.task_instances(dag_id, run_id)
-    }
-
-
-def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, int, str], Any]:
-    return {(xcom.task_id, xcom.map_index, xcom.key): xcom.value for xcom in sandbox.xcoms(dag_id, run_id)}
 
 
 def outcome(task_id: str, status: int) -> dict[str, Any]:
@@ -37,7 +27,7 @@ def outcome(task_id: str, status: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[str, str]]:
-    """One run of the DAG ``waits``, over before the tests look at it."""
+    """One run of the DAG ``waits``, finished before the tests read it."""
     add = emulator.state.add_task
     running = {f"{mode}_{name}": add(duration=10_000).task_id for mode in MODES for name in ("running", "password")}
     versioned = add(template="sys_data_cleaning", duration=0)
@@ -57,12 +47,12 @@ def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[
                 del running[name]
 
     sandbox.wait("waits", run_id, timeout=600, watch=end_what_is_waited_for)
-    assert not running, "each wait has seen its task run"
+    assert not running, "each wait has polled its running task"
     return run_id, ids
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_end_of_a_task_has_its_outcome_in_every_mode(
+def test_each_final_status_has_the_same_outcome_in_every_mode(
     sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
 ) -> None:
     run_id, ids = run_of_waits
@@ -80,14 +70,16 @@ def test_each_end_of_a_task_has_its_outcome_in_every_mode(
         "outlets": "success",
     }
     xcoms = pushed(sandbox, "waits", run_id)
-    assert xcoms[f"{mode}_running", -1, "return_value"] == outcome(ids[f"{mode}_running"], 2)
-    assert xcoms[f"{mode}_any_end", -1, "return_value"] == outcome(ids["failed"], 3)
+    assert xcoms[f"{mode}_running", "return_value"] == outcome(ids[f"{mode}_running"], 2)
+    assert xcoms[f"{mode}_any_end", "return_value"] == outcome(ids["failed"], 3)
     version = {"task_version_id": ids["version"], **outcome(ids["versioned"], 2)}
-    assert xcoms[f"{mode}_version", -1, "return_value"] == version
+    assert xcoms[f"{mode}_version", "return_value"] == version
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_mode_loses_a_callback(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str) -> None:
+def test_every_mode_calls_the_success_callback(
+    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
+) -> None:
     run_id, _ = run_of_waits
     log = sandbox.task_log("waits", run_id, f"{mode}_outlets")
     assert "The callback is called" in log
@@ -97,7 +89,7 @@ def test_no_mode_loses_a_callback(sandbox: Sandbox, run_of_waits: tuple[str, dic
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_failure_says_why_and_honours_retries(
+def test_a_failure_shows_its_reason_and_is_retried_if_retries_are_set(
     sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
 ) -> None:
     run_id, ids = run_of_waits
@@ -109,7 +101,7 @@ def test_a_failure_says_why_and_honours_retries(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_unknown_task_fails_at_once_and_says_what_to_change(
+def test_an_unknown_task_fails_at_once_with_advice(
     sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
 ) -> None:
     run_id, _ = run_of_waits
@@ -120,7 +112,7 @@ def test_an_unknown_task_fails_at_once_and_says_what_to_change(
     assert "Check the id" in log
 
 
-def test_inputs_can_be_mapped_xcoms_and_templates(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+def test_ids_can_come_from_mapping_xcoms_and_templates(sandbox: Sandbox, emulator: EmulatorServer) -> None:
     result = {"classes": ["cat", "dog"]}
     tasks = [
         emulator.state.add_task(duration=1, result=result, body={"work_path": {"type": "OBS", "path": "obs://b/w/"}})
@@ -132,31 +124,28 @@ def test_inputs_can_be_mapped_xcoms_and_templates(sandbox: Sandbox, emulator: Em
     xcoms = pushed(sandbox, "inputs", run_id)
     for mode in MODES:
         for index, task_id in enumerate(ids):
-            assert xcoms[f"{mode}_mapped", index, "return_value"] == outcome(task_id, 2)
-        assert xcoms[f"{mode}_xcom", -1, "return_value"] == outcome(ids[0], 2)
-        assert xcoms[f"{mode}_pulled", -1, "return_value"] == outcome(ids[0], 2)
-    assert xcoms["use", -1, "return_value"] == {"result": result, "work_path": {"type": "OBS", "path": "obs://b/w/"}}
-    assert xcoms["read_all", 2, "return_value"]["task_id"] == ids[2]
-    assert "result" not in xcoms["read_all", 2, "return_value"]
+            assert xcoms[f"{mode}_mapped[{index}]", "return_value"] == outcome(task_id, 2)
+        assert xcoms[f"{mode}_xcom", "return_value"] == outcome(ids[0], 2)
+        assert xcoms[f"{mode}_pulled", "return_value"] == outcome(ids[0], 2)
+    assert xcoms["use", "return_value"] == {"result": result, "work_path": {"type": "OBS", "path": "obs://b/w/"}}
+    assert xcoms["read_all[2]", "return_value"]["task_id"] == ids[2]
+    assert "result" not in xcoms["read_all[2]", "return_value"]
 
 
 def test_no_outage_fails_a_wait_before_its_timeout(sandbox: Sandbox, emulator: EmulatorServer) -> None:
-    """Throttled, out of order, cut off, HTML, and in the end altogether down and up again."""
+    """Throttling, a 503, a cut answer, a web page, and a service that is down for some seconds."""
     task = emulator.state.add_task(duration=10_000)
     faults = emulator.faults
     run_id = sandbox.trigger("patience", conf={"id": task.task_id})
-    spoil = [
+    outages = [
         lambda: faults.throttle(None, retry_after=1),
         lambda: faults.answer(503, "<html>bad gateway</html>", times=None),
         lambda: faults.cut_off(times=None),
         lambda: faults.malformed("html", times=None),
     ]
-    for spoil_it in spoil:
-        fault = spoil_it()
-        deadline = time.monotonic() + 120
-        while fault.hits < 2:
-            assert time.monotonic() < deadline, f"nobody met {fault}"
-            time.sleep(0.1)
+    for begin in outages:
+        fault = begin()
+        wait_until(lambda: fault.hits >= 2, f"two calls that meet {fault}")  # noqa: B023
         faults.remove(fault)
     emulator.stop()
     time.sleep(4)
@@ -168,7 +157,7 @@ def test_no_outage_fails_a_wait_before_its_timeout(sandbox: Sandbox, emulator: E
     assert set(tries.values()) == {1}
 
 
-def test_the_timeout_is_the_same_in_every_mode_and_is_not_retried(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+def test_the_timeout_fails_the_task_without_a_retry_in_every_mode(sandbox: Sandbox, emulator: EmulatorServer) -> None:
     task = emulator.state.add_task(duration=10_000)
     run_id = sandbox.trigger("timeouts", conf={"id": task.task_id})
     sandbox.wait("timeouts", run_id, timeout=600)
@@ -179,12 +168,12 @@ def test_the_timeout_is_the_same_in_every_mode_and_is_not_retried(sandbox: Sandb
         assert "AirflowSensorTimeout" in log, log
 
 
-def test_nothing_that_a_run_leaves_behind_holds_a_secret(
+def test_airflow_writes_no_secret_to_logs_database_or_output(
     sandbox: Sandbox, emulator: EmulatorServer, run_of_waits: tuple[str, dict[str, str]]
 ) -> None:
     """Logs, XComs, rendered fields, serialized triggers, the whole scratch database and every component's output."""
     run_id, _ = run_of_waits
-    assert len(pushed(sandbox, "waits", run_id)["samples", -1, "return_value"]) > 0
+    assert len(pushed(sandbox, "waits", run_id)["samples", "return_value"]) > 0
     tokens = list(emulator.state.accounts._tokens)
     assert tokens, "a token was in use"
     secrets = [text.encode() for text in (SECRET_KEY, PASSWORD, *tokens)]

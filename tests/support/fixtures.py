@@ -1,4 +1,4 @@
-"""What the unit tests share: a connection in the environment, to a ModelArts that is not there or to a local one."""
+"""The fixtures of unit and component tests: a connection in the environment, and an emulator behind it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from airflow_modelarts import connection
 from airflow_modelarts.testing.emulator import EmulatorServer
+from tests.support.values import PROJECT_ID
 
-PROJECT_ID = "0123456789abcdef0123456789abcdef"
 ENDPOINT = "https://modelarts.example.com"
 TASKS = f"{ENDPOINT}/v2/{PROJECT_ID}/processor-tasks"
 SECRET_KEY = "fake-secret-key"
@@ -20,7 +20,7 @@ SECRET_KEY = "fake-secret-key"
 
 @pytest.fixture
 def set_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set the connection ``modelarts_default``: keyword arguments change the usual one, extras by ``extra=``."""
+    """Set the connection ``modelarts_default``. Keyword arguments replace its fields, ``extra=`` adds extras."""
 
     def set_it(*, extra: dict[str, Any] | None = None, **fields: Any) -> None:
         usual: dict[str, Any] = {
@@ -52,7 +52,7 @@ def no_rate_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Collect the pauses instead of sleeping them; for what paces requests, time has gone by."""
+    """Collect the arguments of ``time.sleep`` instead of sleeping. The clock of the rate limiters advances by them."""
     slept: list[float] = []
     monkeypatch.setattr(connection, "LIMITERS", connection.RateLimiters(lambda: sum(slept)))
     monkeypatch.setattr("time.sleep", slept.append)
@@ -60,13 +60,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def task_duration() -> float:
-    """Seconds that a task of ``server`` takes: by default it ends at once. A module overrides this fixture."""
-    return 0.0
+def task_duration(request: pytest.FixtureRequest) -> float:
+    """Return the seconds that a task of the emulator takes: the module's TASK_DURATION, by default 0."""
+    return float(getattr(request.module, "TASK_DURATION", 0))
 
 
 @pytest.fixture(scope="module")
 def server(task_duration: float) -> Iterator[EmulatorServer]:
+    """Start an emulator for the module."""
     with EmulatorServer(task_duration=task_duration) as running:
         yield running
 
@@ -81,5 +82,5 @@ def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> Emulato
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Return what was logged since it was last called: outside of tasks, Airflow prints it."""
+    """Return what was logged since the last call. Outside of tasks, Airflow prints its log."""
     return lambda: capsys.readouterr().out

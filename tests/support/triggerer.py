@@ -1,8 +1,8 @@
 """
-A triggerer's process, as Airflow starts it: standard input is the channel to its supervisor.
+A triggerer process, started as Airflow starts it: standard input is the channel to its supervisor.
 
-It has Airflow's own end of the channel and runs one of the functions below beside triggers of others, then prints what
-that returned. A process of its own, since a channel that got out of step hangs.
+It uses Airflow's own end of the channel, runs one of the functions below beside other triggers, and prints the result.
+It is a separate process because a channel that mixes up answers hangs.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ async def main(name: str) -> None:
             other.result()
     print(json.dumps(await work))
     sys.stdout.flush()
-    # At once: a call that is still under way in a thread would keep the interpreter from ending.
+    # A call that still runs in a thread would keep the interpreter from exiting.
     os._exit(0)
 
 
 async def read_variables(channel: Any, pause: float) -> None:
-    """Do what the triggers of others do: ask the supervisor, and rely on getting one's own answer."""
+    """Do what other triggers do: send requests to the supervisor and expect the matching answers."""
     number = 0
     while True:
         answer = await channel.asend(GetVariable(key=f"number {number}"))
@@ -58,7 +58,7 @@ async def many_hooks(channel: Any) -> list[int]:
     """Read many connections and list tasks with each."""
 
     async def list_tasks(number: int) -> int:
-        await asyncio.sleep(number // 2 * 0.01)  # some at once, some when the channel is free
+        await asyncio.sleep(number // 2 * 0.01)  # some at once, some while the channel is idle
         async with ModelArtsAsyncHook(f"modelarts_{number}") as hook:
             return len([task async for task in hook.list_processor_tasks()])
 
@@ -66,7 +66,7 @@ async def many_hooks(channel: Any) -> list[int]:
 
 
 async def many_triggers(channel: Any) -> list[Any]:
-    """Push an XCom, read it and ask for the state of a task, many at once."""
+    """Push an XCom, read it and read the state of a task, many at once."""
     await asyncio.gather(*(trigger()._push({"status": 2}) for _ in range(MANY)))
     xcoms = await asyncio.gather(*(trigger()._xcom("wait", "return_value", -1) for _ in range(MANY)))
     states = await asyncio.gather(*(trigger()._is_still_deferred() for _ in range(MANY)))
@@ -74,7 +74,7 @@ async def many_triggers(channel: Any) -> list[Any]:
 
 
 async def cancelled(channel: Any) -> int:
-    """Be cancelled while the supervisor is asked: return how many such waits ended at once."""
+    """Cancel requests while the supervisor answers; return how many ended at once."""
     ended = 0
     for ask in (
         lambda: ModelArtsAsyncHook("modelarts_slow").describe_processor_task("abc"),

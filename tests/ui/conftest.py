@@ -1,4 +1,4 @@
-"""Debian's Chromium, and before it a running Airflow and a local ModelArts for the tests of Airflow's own UI."""
+"""Debian's Chromium, a running Airflow and an emulator for the tests in the browser."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TIMEOUT = 60.0
-"""Seconds for anything to appear on a page; one or two are usual, a busy machine needs more."""
+"""Seconds for anything to appear on a page. One or two are usual; a busy machine needs more."""
 
-# The browser talks to this machine alone, and to nobody on its own account.
+# The browser connects to this machine only.
 _ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -39,40 +39,38 @@ _ARGUMENTS = [
 
 def what_is_missing() -> str | None:
     if airflow.__version__.startswith("2."):
-        return "the UI of Airflow 2 is another one"
+        return "Airflow 2 has a different UI"
     if importlib.util.find_spec("playwright") is None:
-        return "there is no playwright: install the extra 'ui'"
+        return "playwright is missing: install the extra 'ui'"
     if CHROMIUM is None:
-        return "there is no chromium: install the package of that name, of Debian or Ubuntu"
+        return "chromium is missing: install the package of that name of Debian or Ubuntu"
     return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = what_is_missing()
-    for item in items:
+    for item in items if missing else ():
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.ui)
-            if missing:
-                item.add_marker(pytest.mark.skip(reason=missing))
+            item.add_marker(pytest.mark.skip(reason=missing))
 
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[EmulatorServer]:
-    """A local ModelArts whose processing tasks take a second."""
+    """An emulator whose processing tasks take a second."""
     with EmulatorServer(task_duration=1.0) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    """A running Airflow that lets its users test connections, and has none."""
+    """A running Airflow that lets its users test connections. It has no connections."""
     with Sandbox(HERE / "dags", environment={"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for the module, not for the session: Playwright's event loop would be in the way of other tests'."""
+    """One browser for each module: in a session fixture Playwright's event loop would disturb other tests."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -83,7 +81,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def context(sandbox: Sandbox, browser: Browser) -> BrowserContext:
-    """Windows onto that Airflow."""
+    """A browser context for that Airflow."""
     context = browser.new_context(
         base_url=f"http://127.0.0.1:{sandbox.port}",
         locale="en-US",
@@ -106,7 +104,7 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(context: BrowserContext, screenshots: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of the test's own; what is on it in the end, well or not, is in a screenshot."""
+    """A page for one test. A screenshot shows it at the end, also of a test that fails."""
     page = context.new_page()
     yield page
     page.screenshot(path=screenshots / f"{request.node.name}.png", animations="disabled")
@@ -115,7 +113,7 @@ def page(context: BrowserContext, screenshots: Path, request: pytest.FixtureRequ
 
 @pytest.fixture
 def shoot(page: Page, screenshots: Path, request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Take a screenshot on the way."""
+    """Take a screenshot during the test."""
 
     def take(step: str) -> None:
         page.screenshot(path=screenshots / f"{request.node.name}-{step}.png", animations="disabled")

@@ -1,4 +1,4 @@
-"""Airflow's page of connections, in the words of a user: open the form, fill it in, save, test."""
+"""Airflow's connections page: open the form, fill it in, save it, test the connection."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ConnectionForm:
         return self.section(STANDARD).get_by_label(label, exact=True)
 
     def extra(self, label: str) -> Locator:
-        """Return a field of our own. Airflow does not tie their labels to them."""
+        """Return the field of an extra. Airflow does not link its label to it."""
         return field(self.section(EXTRAS), label).get_by_role("textbox")
 
     def fill(self, standard: dict[str, str], extras: dict[str, str]) -> None:
@@ -62,7 +62,7 @@ class ConnectionForm:
             self.extra(label).fill(value)
 
     def save(self) -> str:
-        """Save it and return what Airflow says."""
+        """Save the connection and return Airflow's message."""
         self.dialog.get_by_role("button", name="Save").click()
         self.dialog.wait_for(state="detached")
         return notification(self.page, "Connection Request Submitted")
@@ -73,15 +73,15 @@ def row(page: Page, name: str) -> Locator:
 
 
 def field(section: Locator, label: str) -> Locator:
-    """Return the group of a label, its input and what is said about it."""
+    """Return the group of a label, its input and its description."""
     return section.get_by_role("group").filter(has=section.page.get_by_text(label, exact=True))
 
 
 def press_test(page: Page, name: str) -> str:
-    """Press "Test Connection" and return what Airflow says: how it went, and the hook's sentence."""
+    """Press "Test Connection" and return Airflow's message, which contains the hook's."""
     page.goto("/connections")
-    # These two hold a connection that has no port for another one than the stored one and answer "Bad Request", of
-    # whatever type it is: their browser sends 0 where the database has NULL. https://github.com/apache/airflow/pull/73298
+    # These versions refuse the test of any connection without a port with "Bad Request": the page sends 0 where the
+    # database has NULL. https://github.com/apache/airflow/pull/73298
     if version("apache-airflow-core") in ("3.3.1", "3.3.2"):
         page.route("**/connections/test", _leave_out_port)
     row(page, name).get_by_role("button", name="Test Connection").click()

@@ -1,4 +1,4 @@
-"""What a user of Airflow's UI sees of us: the form of a connection, a run's links and XComs, and the assets."""
+"""The provider in Airflow's UI: the connection form, the links, logs and XComs of a run, and the assets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from airflow_modelarts.provider import CONN_FIELDS
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.sandbox import Sandbox
+from tests.support.airflow_runs import pushed
 from tests.ui.connections import EXTRAS, STANDARD, ConnectionForm, field, press_test, row
 
 if TYPE_CHECKING:
@@ -28,51 +29,50 @@ def keys_of(emulator: EmulatorServer) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def saved(context: BrowserContext, emulator: EmulatorServer) -> str:
-    """What Airflow says when the connection that the DAG uses has been filled in and saved."""
+    """Airflow's message after the connection of the DAG was filled in and saved."""
     page = context.new_page()
     form = ConnectionForm.add(page, "modelarts_by_hand")
     form.fill(keys_of(emulator), {"Project ID": accounts.PROJECT_ID, "Console URL": CONSOLE})
-    said = form.save()
+    message = form.save()
     page.close()
-    return said
+    return message
 
 
 @pytest.fixture(scope="module")
 def run(sandbox: Sandbox, saved: str) -> tuple[str, dict[tuple[str, str], Any]]:
-    """A run that is over: its path in the UI, and what it pushed, by task and key."""
+    """A run that has ended: its path in the UI, and its XComs by task and key."""
     sandbox.wait_for_dags(DAG_ID, timeout=180)
     run_id = sandbox.trigger(DAG_ID)
     assert sandbox.wait(DAG_ID, run_id) == "success"
-    pushed = {(xcom.task_id, xcom.key): xcom.value for xcom in sandbox.xcoms(DAG_ID, run_id)}
-    return f"/dags/{DAG_ID}/runs/{run_id}", pushed
+    return f"/dags/{DAG_ID}/runs/{run_id}", pushed(sandbox, DAG_ID, run_id)
 
 
 # The form
 
 
-def test_the_form_has_our_names_for_the_fields_we_use_and_none_that_we_do_not(page: Page) -> None:
+def test_the_form_labels_the_standard_fields_that_are_used_and_hides_the_others(page: Page) -> None:
     section = ConnectionForm.add(page, "modelarts").section(STANDARD)
     assert labels(section) == ["Description", "Endpoint", "Access key or user", SECRET]
     assert section.get_by_label("Endpoint").get_attribute("placeholder") == "modelarts.eu-de.otc.t-systems.com"
 
 
-def test_the_form_has_a_field_for_each_extra_and_says_what_it_is_for(page: Page) -> None:
+def test_the_form_has_a_field_with_a_description_for_each_extra(page: Page) -> None:
     section = ConnectionForm.add(page, "modelarts").section(EXTRAS)
     assert labels(section) == [about["label"] for about in CONN_FIELDS.values()]
     for about in CONN_FIELDS.values():
         assert about["description"] in field(section, about["label"]).inner_text()
 
 
-def test_the_form_offers_each_kind_of_authentication_and_begins_with_the_access_key(page: Page) -> None:
+def test_the_form_offers_each_kind_of_authentication_with_the_access_key_as_default(page: Page) -> None:
     section = ConnectionForm.add(page, "modelarts").section(EXTRAS)
     authentication = field(section, CONN_FIELDS["auth"]["label"])
-    assert authentication.get_by_text("access_key", exact=True).is_header_safe()
+    assert authentication.get_by_text("access_key", exact=True).is_visible()
     authentication.get_by_role("combobox").press("ArrowDown")
     page.get_by_role("option").first.wait_for()
     assert page.get_by_role("option").all_inner_texts() == CONN_FIELDS["auth"]["schema"]["enum"]
 
 
-def test_the_form_shows_dots_for_secrets_and_nothing_else(page: Page) -> None:
+def test_the_form_hides_the_input_of_secrets_only(page: Page) -> None:
     form = ConnectionForm.add(page, "modelarts")
     dotted = {name: labels(form.section(name), of=page.locator("input[type=password]")) for name in (STANDARD, EXTRAS)}
     assert dotted == {STANDARD: [SECRET], EXTRAS: ["Security token"]}
@@ -89,34 +89,34 @@ def test_a_connection_is_saved_and_listed(page: Page, saved: str, emulator: Emul
     assert cells[1:5] == ["modelarts_by_hand", "modelarts", "", emulator.url]
 
 
-def test_a_connection_that_works_says_into_which_project_it_lets(
-    page: Page, saved: str, emulator: EmulatorServer
-) -> None:
-    said = press_test(page, "modelarts_by_hand")
-    assert "Test Connection Successful" in said
-    assert f"ModelArts at {emulator.url} lets these credentials into project {accounts.PROJECT_ID}." in said
+def test_the_test_of_a_valid_connection_names_the_project(page: Page, saved: str, emulator: EmulatorServer) -> None:
+    message = press_test(page, "modelarts_by_hand")
+    assert "Test Connection Successful" in message
+    assert f"ModelArts at {emulator.url} lets these credentials into project {accounts.PROJECT_ID}." in message
 
 
-def test_a_connection_with_a_wrong_key_says_what_to_fix(page: Page, emulator: EmulatorServer) -> None:
+def test_the_test_of_a_connection_with_a_wrong_key_gives_advice(page: Page, emulator: EmulatorServer) -> None:
     form = ConnectionForm.add(page, "wrong_key")
     form.fill({**keys_of(emulator), SECRET: "not-the-key"}, {"Project ID": accounts.PROJECT_ID})
     form.save()
-    said = press_test(page, "wrong_key")
-    assert "Test Connection Failed" in said
-    assert "Check the credentials of the connection" in said
-    assert "not-the-key" not in said
+    message = press_test(page, "wrong_key")
+    assert "Test Connection Failed" in message
+    assert "Check the credentials of the connection" in message
+    assert "not-the-key" not in message
 
 
-def test_a_connection_without_a_project_says_where_to_put_it(page: Page, emulator: EmulatorServer) -> None:
+def test_the_test_of_a_connection_without_a_project_names_the_missing_extra(
+    page: Page, emulator: EmulatorServer
+) -> None:
     form = ConnectionForm.add(page, "no_project")
     form.fill(keys_of(emulator), {})
     form.save()
-    said = press_test(page, "no_project")
-    assert "Test Connection Failed" in said
-    assert "project_id is missing" in said
+    message = press_test(page, "no_project")
+    assert "Test Connection Failed" in message
+    assert "project_id is missing" in message
 
 
-def test_a_temporary_key_works_and_its_secrets_do_not_come_back(
+def test_a_temporary_key_works_and_its_secrets_are_not_shown_again(
     page: Page, emulator: EmulatorServer, shoot: Callable[[str], None]
 ) -> None:
     form = ConnectionForm.add(page, "temporary")
@@ -136,15 +136,15 @@ def test_a_temporary_key_works_and_its_secrets_do_not_come_back(
 
 
 @pytest.mark.parametrize("task_id", ["analyse", "clean"])
-def test_a_task_has_a_button_that_opens_the_console_at_its_processing_task(
+def test_a_task_links_to_its_processing_task_in_the_console(
     page: Page, run: tuple[str, dict[tuple[str, str], Any]], task_id: str
 ) -> None:
-    path, pushed = run
+    path, xcoms = run
     page.goto(f"{path}/tasks/{task_id}")
     page.get_by_role("link", name="Details").click()
     link = page.get_by_role("link", name="ModelArts console")
     link.wait_for()
-    processor_task_id = pushed[task_id, "processor_task_id"]
+    processor_task_id = xcoms[task_id, "processor_task_id"]
     assert link.get_attribute("href") == f"http://127.0.0.1/console/{accounts.PROJECT_ID}/{processor_task_id}"
 
 
@@ -156,23 +156,23 @@ def test_a_task_has_a_button_that_opens_the_console_at_its_processing_task(
     ],
     ids=["analyse", "clean"],
 )
-def test_a_task_shows_what_it_pushed(
+def test_a_task_shows_its_xcoms(
     page: Page, run: tuple[str, dict[tuple[str, str], Any]], task_id: str, keys: set[str]
 ) -> None:
-    path, pushed = run
+    path, xcoms = run
     page.goto(f"{path}/tasks/{task_id}")
     page.get_by_role("link", name="Storage").click()
     page.get_by_role("link", name="XCom").click()
     for key in sorted(keys):
-        assert shown_value(row(page, key)) == pushed[task_id, key]
+        assert shown_value(row(page, key)) == xcoms[task_id, key]
     page.get_by_role("button", name="Expand all").click()
     row(page, "work_path").get_by_text(f'"obs://my-bucket/{task_id}/"').wait_for()
 
 
 def test_a_task_shows_its_log_without_a_secret(page: Page, run: tuple[str, dict[tuple[str, str], Any]]) -> None:
-    path, pushed = run
+    path, xcoms = run
     page.goto(f"{path}/tasks/clean")
-    page.get_by_text(f"Processing task '{pushed['clean', 'processor_task_id']}' is completed.").wait_for()
+    page.get_by_text(f"Processing task '{xcoms['clean', 'processor_task_id']}' is completed.").wait_for()
     assert accounts.SECRET_KEY not in page.content()
 
 
@@ -183,32 +183,32 @@ def test_an_asset_in_obs_is_listed_with_its_producer(page: Page, run: tuple[str,
     page.goto("/assets")
     shown = row(page, "obs://my-bucket/clean/")
     shown.wait_for()
-    assert shown.get_by_role("button", name="1 Task").is_header_safe()
+    assert shown.get_by_role("button", name="1 Task").is_visible()
 
 
 def test_the_page_of_an_asset_shows_the_event_with_the_processing_task(
     page: Page, run: tuple[str, dict[tuple[str, str], Any]]
 ) -> None:
-    path, pushed = run
+    path, xcoms = run
     page.goto("/assets")
     page.get_by_role("link", name="obs://my-bucket/clean/").click()
     page.get_by_role("heading", name="1 Asset Event").wait_for()
     source = page.get_by_role("link", name=DAG_ID).and_(page.locator(f"[href$='{path}/tasks/clean']"))
     source.wait_for()
     extra = copied(page.get_by_role("button", name="Copy to clipboard"))
-    assert extra["task_id"] == pushed["clean", "processor_task_id"]
+    assert extra["task_id"] == xcoms["clean", "processor_task_id"]
     assert extra["status_name"] == "completed"
     assert extra["uri"] == "obs://my-bucket/clean"
 
 
 def labels(section: Locator, of: Locator | None = None) -> list[str]:
-    """Return the labels of all fields of the form's section, or of those that have this in them."""
+    """Return the labels of the fields in a section of the form, or of those that contain ``of``."""
     groups = section.get_by_role("group")
     return (groups.filter(has=of) if of else groups).locator("label").all_inner_texts()
 
 
 def shown_value(shown: Locator) -> Any:
-    """Return the value in a row of XComs: text, or JSON in an editor, of which the page draws only what is in view."""
+    """Return the value of an XCom: text, or JSON in an editor. The page renders only the visible part of JSON."""
     shown.get_by_role("button", name="Copy to clipboard").wait_for()
     if shown.get_by_role("code").count():
         return copied(shown.get_by_role("button", name="Copy to clipboard"))

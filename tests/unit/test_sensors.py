@@ -27,8 +27,9 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
+from tests.support.fixtures import TASKS
 
-TASK_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks/abc"
+TASK_URL = f"{TASKS}/abc"
 
 OUTAGES: dict[str, dict[str, Any]] = {
     "refused": {"exc": requests.exceptions.ConnectionError},

@@ -1,4 +1,4 @@
-"""One create-and-wait a run: of one DAG the runs wait in a triggerer, of the other on the worker."""
+"""Two DAGs that create a processing task and wait for it, one in a triggerer, one on the worker."""
 
 from __future__ import annotations
 

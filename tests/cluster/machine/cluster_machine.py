@@ -1,4 +1,4 @@
-"""`core.hostname_callable` of the cluster's processes: they share a machine, and each shall think it has its own."""
+"""`core.hostname_callable` of the cluster: its processes share a machine, and each has its own host name."""
 
 from __future__ import annotations
 

@@ -59,12 +59,15 @@ def test_the_server_sets_the_duration_of_tasks() -> None:
     assert server.state.status(server.state.add_task().task_id) == 2
 
 
-def test_the_server_stops_at_once_with_open_held_and_slow_connections(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_server_stops_at_once_with_open_held_and_slow_connections(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_modelarts.testing.emulator.http.server.STOP_TIMEOUT", 120.0)
     with EmulatorServer() as server, ThreadPoolExecutor(4) as pool:
         idle = Caller(server)
         idle("GET")
         hold = server.faults.hold(path="/held")
-        server.faults.slow(60, path="/slow")
+        server.faults.slow(3600, path="/slow")
         server.faults.trickle(0.1, path="/drops")
         calls = [pool.submit(Caller(server), "GET", path) for path in ("/held", "/slow", "/drops")]
         assert hold.wait(60)

@@ -1,4 +1,4 @@
-"""Exports of sample results, and what is done to many processing tasks at once."""
+"""An export of sample results, and mapped operators for many processing tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs with and without a value, taken by other tasks; and bodies as text, in a file and mapped."""
+"""Outputs with and without a value for downstream tasks, and bodies as text, in a file and mapped."""
 
 from __future__ import annotations
 

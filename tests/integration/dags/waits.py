@@ -1,4 +1,4 @@
-"""Waits in every mode and with every option, for processing tasks whose ids the run's conf tells."""
+"""Waits in every mode and with every option. The conf of the run has the ids of the processing tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 PATIENCE: dict[str, Any] = {"poke_interval": 1, "timeout": 600, "retry_delay": timedelta(seconds=1)}
 
-#: Waits for a task of their own, which runs until the wait has seen it run; by connection.
+#: Waits with a processing task of their own, which runs until the wait has polled it; by connection.
 RUNNING = {"running": "modelarts_default", "password": "modelarts_password"}
 
 
@@ -27,7 +27,7 @@ def sensor(task_id: str, **arguments: Any) -> ModelArtsProcessorTaskSensor:
     return ModelArtsProcessorTaskSensor(task_id=task_id, **{**PATIENCE, **arguments})
 
 
-def say_success(context: Any) -> None:
+def log_success(context: Any) -> None:
     print("The callback is called")
 
 
@@ -70,7 +70,7 @@ with DAG(
             processor_task_id="{{ params.failed }}",
             failed_statuses=["stopped"],
             outlets=[Asset(f"{mode}_ended")],
-            on_success_callback=say_success,
+            on_success_callback=log_success,
             **options,
         )
         for name, conn_id in RUNNING.items():
@@ -83,7 +83,7 @@ with DAG(
 
     @task
     def samples(params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Read the results of a version; their signed links must go nowhere."""
+        """Read the results of a version. Their signed links must not be logged or pushed."""
         from airflow_modelarts.hooks import ModelArtsHook
 
         with ModelArtsHook("modelarts_password") as hook:

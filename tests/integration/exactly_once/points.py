@@ -8,9 +8,9 @@ from typing import Literal
 
 When = Literal["before", "after"]
 Victim = Literal["task", "worker"]
-#: What becomes of a request whose sender was killed before the service acted on it: it is lost, or it acts while nobody
-#: looks, when the retry has looked and found nothing, or when the retry has sent another.
-Fate = Literal["is lost", "acts at once", "acts after the look-up", "acts last"]
+#: What happens to a request whose sender was killed before the service acted on it: it is lost, it acts at once, it
+#: acts after the retry has looked the task up in vain, or it acts after the create of the retry.
+InFlightRequest = Literal["is lost", "acts at once", "acts after the look-up", "acts last"]
 
 CREATE, LIST = "CreateProcessorTask", "ListProcessorTasks"
 DESCRIBE, VERSIONS = "DescribeProcessorTask", "ListProcessorTaskVersions"
@@ -22,11 +22,12 @@ class Kill:
     """
     One SIGKILL.
 
-    :param when: before or after what happens: a call that the service acts upon, or a message to Airflow.
-    :param what: the service's operation, or the message to the supervisor with its key.
-    :param nth: of those since the process began.
-    :param resumed: in the worker that the triggerer's event has started.
-    :param victim: the task's process alone, or its supervisor too.
+    :param when: before or after the service acts on a call, or before or after a message to Airflow is sent.
+    :param what: the operation, or the message to the supervisor with its key.
+    :param nth: which of these calls or messages of the process.
+    :param resumed: whether it is the worker that the triggerer's event has started.
+    :param victim: the process of the task alone, or its supervisor too.
+    :param in_flight: what happens to the request that was held.
     """
 
     when: When
@@ -34,11 +35,11 @@ class Kill:
     nth: int = 1
     resumed: bool = False
     victim: Victim = "task"
-    fate: Fate = "is lost"
+    in_flight: InFlightRequest = "is lost"
 
     @property
     def is_call(self) -> bool:
-        """Whether the emulator holds it; otherwise the process kills itself."""
+        """Whether the emulator holds a call for it; otherwise the process kills itself."""
         return self.what in (CREATE, LIST, DESCRIBE, VERSIONS)
 
     def __str__(self) -> str:
@@ -47,7 +48,7 @@ class Kill:
             f"{self.when} {what}",
             f"({self.nth})" if self.nth > 1 else "",
             "resumed" if self.resumed else "",
-            f"and it {self.fate}" if self.fate != "is lost" else "",
+            f"and it {self.in_flight}" if self.in_flight != "is lost" else "",
         ]
         return " ".join(filter(None, parts))
 
@@ -55,10 +56,10 @@ class Kill:
 @dataclass(frozen=True)
 class Point:
     """
-    Where a run is killed: once, or again in each try that follows.
+    Where a run is killed: once, or again in each of the next tries.
 
-    :param stays_active: whether the processing task still runs when the retry comes; else it has ended by then.
-    :param needs_retry: false for what Airflow knows already when it happens.
+    :param stays_active: whether the processing task still runs when the retry starts; otherwise it has ended.
+    :param needs_retry: whether the kill costs a try. It does not if Airflow already has the final state.
     """
 
     phase: Literal["submit", "persist", "defer", "wait", "conclude"]
@@ -71,12 +72,12 @@ class Point:
 
     @property
     def victims(self) -> str:
-        """Who is killed, in words."""
+        """Which processes are killed."""
         return ", ".join(kill.victim for kill in self.kills)
 
     @property
-    def hits(self) -> str:
-        """How the processing task is when the retry comes, in a word."""
+    def task_at_retry(self) -> str:
+        """The state of the processing task when the retry starts."""
         if not self.needs_retry:
             return "no retry"
         return "active" if self.stays_active else "ended"
@@ -88,15 +89,15 @@ def worker(kill: Kill) -> Kill:
 
 LOST_ANSWER = Kill("after", CREATE)
 
-#: Until the id is stored and told, both paths are the same.
+#: Both modes are the same until the id is stored and pushed.
 SUBMIT = (
     Point("submit", (Kill("before", INTENT),)),
     Point("submit", (Kill("after", INTENT),)),
     Point("submit", (worker(Kill("after", "DeleteTaskStateStore modelarts_processor_task_id")),)),
     Point("submit", (Kill("before", CREATE),)),
-    Point("submit", (Kill("before", CREATE, fate="acts at once"),)),
-    Point("submit", (Kill("before", CREATE, fate="acts after the look-up"),)),
-    Point("submit", (Kill("before", CREATE, fate="acts last"),)),
+    Point("submit", (Kill("before", CREATE, in_flight="acts at once"),)),
+    Point("submit", (Kill("before", CREATE, in_flight="acts after the look-up"),)),
+    Point("submit", (Kill("before", CREATE, in_flight="acts last"),)),
     Point("submit", (LOST_ANSWER,)),
     Point("submit", (LOST_ANSWER,), stays_active=False),
     Point("submit", (worker(LOST_ANSWER),)),
@@ -105,7 +106,7 @@ SUBMIT = (
     Point("persist", (Kill("after", ID),)),
     Point("persist", (Kill("before", "SetXCom processor_task_id"),), stays_active=False),
     Point("persist", (Kill("after", "SetXCom processor_task_id"),)),
-    # In the retry too
+    # Killed in the retry too
     Point("submit", (LOST_ANSWER, Kill("before", LIST))),
     Point("submit", (LOST_ANSWER, Kill("after", LIST), Kill("before", ID))),
     Point("submit", (Kill("before", CREATE), LOST_ANSWER, worker(Kill("after", LIST)))),
@@ -142,7 +143,7 @@ DEFERRABLE = (
     Point("conclude", (Kill("after", DESCRIBE, resumed=True), Kill("after", VERSIONS)), stays_active=False),
     Point("conclude", (Kill("after", "SucceedTask", resumed=True),), stays_active=False, needs_retry=False),
 )
-PATHS: dict[str, Iterable[Point]] = {
-    "synchronous": (*SUBMIT, *SYNCHRONOUS),
-    "deferrable": (*SUBMIT, *DEFERRABLE),
+MODES: dict[str, Iterable[Point]] = {
+    "create": (*SUBMIT, *SYNCHRONOUS),
+    "create deferrable": (*SUBMIT, *DEFERRABLE),
 }

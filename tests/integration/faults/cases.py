@@ -1,4 +1,4 @@
-"""The fault matrix as data: what goes wrong, for how long, and what is to come of it."""
+"""The rows of the fault matrix as data: what fails, how long, and the expected outcome."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from tests.integration.faults.proxy import FaultProxy
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.control.fault_queue import Faults
 from airflow_modelarts.testing.emulator.control.faults import Fault as ServiceFault
+from airflow_modelarts.testing.emulator.control.faults import Faults
 from tests.integration.faults import proxy
-from tests.integration.faults.proxy import FaultProxy, Spoil, Way
+from tests.support import fault_proxy as proxy
 from tests.support.certificates import LOOPBACK, write_certificate
+from tests.support.fault_proxy import ConnectionFault, FaultProxy, ProxyRoute
 
-#: How many calls meet a fault that passes: more than one poke of the sensor makes.
+#: How many calls meet a temporary fault: more than one poke of the sensor makes.
 CALLS = 3
-#: Seconds after the first call that meets it for which a fault lasts that does not count calls.
+#: Seconds that a fault lasts after its first call, where the end cannot be counted in calls.
 SECONDS = 4.0
 CLOCK_SKEW = timedelta(minutes=20)
 WEB_PAGE = {"Content-Type": "text/html"}
 
 
 @dataclass
-class Bench:
+class Servers:
     """
-    What faults are made of.
+    The servers that faults are injected into.
 
     :param emulator: the service.
-    :param skewed: another one, whose clock is off.
+    :param skewed: a service whose clock is wrong.
     :param trap: a service that must never be called.
     :param folder: for certificates.
     """
@@ -40,119 +43,121 @@ class Bench:
     emulator: EmulatorServer
     skewed: EmulatorServer
     proxy: FaultProxy
-    trap: Way
+    trap: ProxyRoute
     folder: Path
 
 
 @dataclass
-class Arranged:
+class InjectedFault:
     """
-    A fault that is ready for one case.
+    A fault that one case will meet.
 
     :param host: of the case's connection.
-    :param extra: of the case's connection, beside the usual ones.
-    :param service: which emulator sees the requests that get through.
-    :param way: the proxy's part in it.
-    :param fault: the emulator's part in it.
-    :param ends_by_time: whether somebody must mend the way.
-    :param counts: whether the way knows how many calls came.
+    :param service: the emulator that receives the requests.
+    :param extra: additional extras of the case's connection.
+    :param route: the route through the proxy, where the fault is in the network.
+    :param fault: the fault of the emulator, where the fault is in the service.
+    :param lasts_seconds: whether the fault ends by time: the case must restore the route.
+    :param counts_calls: whether the route counts its calls.
     """
 
     host: str
     service: EmulatorServer
     extra: dict[str, Any] = field(default_factory=dict)
-    way: Way | None = None
+    route: ProxyRoute | None = None
     fault: ServiceFault | None = None
-    ends_by_time: bool = False
-    counts: bool = True
+    lasts_seconds: bool = False
+    counts_calls: bool = True
 
     @property
     def hits(self) -> int | None:
-        """How many calls have met it; None where nobody can count them."""
+        """How many calls have met the fault; None where they cannot be counted."""
         if self.fault is not None:
             return self.fault.hits
-        return self.way.hits if self.way is not None and self.counts else None
+        return self.route.hits if self.route is not None and self.counts_calls else None
 
     @property
-    def has_passed(self) -> bool:
-        """Whether the next call meets it no more."""
-        if self.way is not None:
-            return self.way.is_mended
+    def is_over(self) -> bool:
+        """Whether the next call will succeed."""
+        if self.route is not None:
+            return self.route.is_restored
         return self.fault is None or (self.fault.times is not None and self.fault.times <= 0)
 
 
-Arrange = Callable[[Bench, str], Arranged]
+Inject = Callable[[Servers, str], InjectedFault]
 
 
-def on_the_way(spoil: Spoil | None, times: int | None = CALLS) -> Arrange:
-    """Arrange a fault that some connections meet."""
+def in_the_network(fault: ConnectionFault | None, times: int | None = CALLS) -> Inject:
+    """Return a network fault that ``times`` connections meet."""
 
-    def arrange(bench: Bench, project_id: str) -> Arranged:
-        way = bench.proxy.open(bench.emulator.url, spoil, times=times)
-        return Arranged(way.url, bench.emulator, way=way)
+    def inject(servers: Servers, project_id: str) -> InjectedFault:
+        route = servers.proxy.open(servers.emulator.url, fault, times=times)
+        return InjectedFault(route.url, servers.emulator, route=route)
 
-    return arrange
-
-
-def refused(bench: Bench, project_id: str) -> Arranged:
-    """Arrange a port on which nobody listens, for some time."""
-    way = bench.proxy.refuse(bench.emulator.url)
-    return Arranged(way.url, bench.emulator, way=way, ends_by_time=True, counts=False)
+    return inject
 
 
-def slow(bench: Bench, project_id: str) -> Arranged:
-    """Arrange answers of a byte a second, for some time."""
-    way = bench.proxy.open(bench.emulator.url, proxy.trickle)
-    return Arranged(way.url, bench.emulator, way=way, ends_by_time=True)
+def refused(servers: Servers, project_id: str) -> InjectedFault:
+    """Inject a port that refuses connections for some seconds."""
+    route = servers.proxy.refuse(servers.emulator.url)
+    return InjectedFault(route.url, servers.emulator, route=route, lasts_seconds=True, counts_calls=False)
 
 
-def by_tls(subject: x509.GeneralName = LOOPBACK, days: int = 1, *, trusted: bool, spoil: Spoil | None) -> Arrange:
-    """Arrange a certificate, right or wrong."""
+def slow(servers: Servers, project_id: str) -> InjectedFault:
+    """Inject answers of one byte a second for some seconds."""
+    route = servers.proxy.open(servers.emulator.url, proxy.trickle)
+    return InjectedFault(route.url, servers.emulator, route=route, lasts_seconds=True)
 
-    def arrange(bench: Bench, project_id: str) -> Arranged:
-        folder = bench.folder / project_id
+
+def by_tls(
+    subject: x509.GeneralName = LOOPBACK, days: int = 1, *, trusted: bool, fault: ConnectionFault | None
+) -> Inject:
+    """Return the use of a certificate, valid or invalid."""
+
+    def inject(servers: Servers, project_id: str) -> InjectedFault:
+        folder = servers.folder / project_id
         folder.mkdir()
         file, key_file = write_certificate(folder, subject=subject, valid_for=timedelta(days=days))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file, key_file)
-        way = bench.proxy.open(bench.emulator.url, spoil, tls=context)
-        return Arranged(way.url, bench.emulator, {"verify": str(file)} if trusted else {}, way)
+        route = servers.proxy.open(servers.emulator.url, fault, tls=context)
+        return InjectedFault(route.url, servers.emulator, {"verify": str(file)} if trusted else {}, route)
 
-    return arrange
+    return inject
 
 
 def in_the_service(
-    order: Callable[..., ServiceFault], times: int | None = CALLS, *, by_password: bool = False, **fields: Any
-) -> Arrange:
+    add_fault: Callable[..., ServiceFault], times: int | None = CALLS, *, by_password: bool = False, **fields: Any
+) -> Inject:
     """
-    Arrange a fault of the emulator, for the calls of one project.
+    Return a fault of the emulator for the calls of one project.
 
-    :param order: a shorthand of the emulator's faults.
-    :param by_password: whether the caller has an IAM user's password instead of an access key.
+    :param add_fault: a method of the emulator's ``Faults``.
+    :param by_password: whether the connection has an IAM user's password instead of an access key.
     """
 
-    def arrange(bench: Bench, project_id: str) -> Arranged:
-        fault = order(bench.emulator.faults, times=times, path=project_id, **fields)
+    def inject(servers: Servers, project_id: str) -> InjectedFault:
+        fault = add_fault(servers.emulator.faults, times=times, path=project_id, **fields)
         extra = {"auth": "password"} if by_password else {}
-        return Arranged(bench.emulator.url, bench.emulator, extra, fault=fault)
+        return InjectedFault(servers.emulator.url, servers.emulator, extra, fault=fault)
 
-    return arrange
-
-
-def redirected(bench: Bench, project_id: str) -> Arranged:
-    """Arrange redirects to a host that must never be called."""
-    fault = bench.emulator.faults.redirect(f"{bench.trap.url}/v2/", times=None, path=project_id)
-    return Arranged(bench.emulator.url, bench.emulator, fault=fault)
+    return inject
 
 
-def skewed(bench: Bench, project_id: str) -> Arranged:
-    """Arrange a service whose clock is off."""
-    return Arranged(bench.skewed.url, bench.skewed)
+def redirected(servers: Servers, project_id: str) -> InjectedFault:
+    """Inject redirects to a service that must never be called."""
+    fault = servers.emulator.faults.redirect(f"{servers.trap.url}/v2/", times=None, path=project_id)
+    return InjectedFault(servers.emulator.url, servers.emulator, fault=fault)
 
 
-def nameless(bench: Bench, project_id: str) -> Arranged:
-    """Arrange a host that is in no DNS."""
-    return Arranged("https://modelarts.invalid", bench.emulator)
+def skewed(servers: Servers, project_id: str) -> InjectedFault:
+    """Inject a service whose clock is wrong."""
+    return InjectedFault(servers.skewed.url, servers.skewed)
+
+
+def nameless(servers: Servers, project_id: str) -> InjectedFault:
+    """Inject a host name that does not exist."""
+    return InjectedFault("https://modelarts.invalid", servers.emulator)
 
 
 @dataclass(frozen=True)
@@ -160,20 +165,20 @@ class Fault:
     """
     A row of the matrix.
 
-    :param error: the error that ends the task at once; empty where the fault is waited out.
-    :param advice: what the task's log must say then.
-    :param created: processing tasks there must be in the end, where the operator is to create one.
+    :param error: the error that fails the Airflow task at once; empty if the task waits until the fault is over.
+    :param advice: the advice that the log must then contain.
+    :param created: the expected number of processing tasks after a create; None for one, or none after an error.
     """
 
     name: str
-    arrange: Arrange
+    inject: Inject
     error: str = ""
     advice: str = ""
     created: int | None = None
 
     @property
     def tasks_created(self) -> int:
-        """Processing tasks there must be after a create."""
+        """The expected number of processing tasks after a create."""
         return (0 if self.error else 1) if self.created is None else self.created
 
 
@@ -186,26 +191,26 @@ HTML = "<html>out of order</html>"
 
 
 def answer(faults: Faults, status: int, **match: Any) -> ServiceFault:
-    """Answer with a web page, as a proxy or gateway does that is out of order."""
+    """Answer with a web page, as a broken gateway does."""
     return faults.answer(status, HTML, WEB_PAGE, **match)
 
 
 FAULTS = (
-    Fault("none", on_the_way(None)),
-    Fault("none, TLS of an own authority", by_tls(trusted=True, spoil=None)),
-    # Of the way
+    Fault("none", in_the_network(None)),
+    Fault("none, TLS of an own authority", by_tls(trusted=True, fault=None)),
+    # Of the network
     Fault("refused", refused),
-    Fault("reset before the request", on_the_way(proxy.reset_before)),
-    Fault("reset after the request", on_the_way(proxy.reset_after)),
-    Fault("504 after the service acted", on_the_way(proxy.time_out_after)),
-    Fault("black hole", on_the_way(proxy.black_hole)),
+    Fault("reset before the request", in_the_network(proxy.reset_before)),
+    Fault("reset after the request", in_the_network(proxy.reset_after)),
+    Fault("504 after the service acted", in_the_network(proxy.time_out_after)),
+    Fault("black hole", in_the_network(proxy.black_hole)),
     Fault("one byte a second", slow),
-    Fault("cut connection", on_the_way(proxy.cut)),
+    Fault("cut connection", in_the_network(proxy.cut)),
     Fault("cut JSON", in_the_service(Faults.malformed, form="truncated_json")),
     Fault("empty answer", in_the_service(Faults.malformed, form="empty")),
     Fault("web page with status 200", in_the_service(Faults.malformed, form="html")),
     Fault("JSON of the wrong content type", in_the_service(Faults.malformed, 1, form="wrong_content_type")),
-    # Of the service, for a time
+    # Of the service, temporary
     Fault("429", in_the_service(Faults.throttle)),
     Fault("429 with Retry-After", in_the_service(Faults.throttle, retry_after=2)),
     Fault("500", in_the_service(answer, status=500)),
@@ -215,9 +220,9 @@ FAULTS = (
     Fault("504", in_the_service(answer, status=504)),
     Fault("409 busy", in_the_service(Faults.refuse, code="ModelArts.4704", status=409)),
     Fault("401 once, a token", in_the_service(Faults.expire_token, times=1, by_password=True)),
-    # For ever; a create that cannot read the answer has created all the same
-    Fault("gzip bomb", on_the_way(proxy.gzip_bomb, None), REQUEST, "sent more than this client takes", 1),
-    Fault("100 MB", on_the_way(proxy.flood, None), REQUEST, "sent more than this client takes", 1),
+    # Permanent. A create whose answer cannot be read has still created a task.
+    Fault("gzip bomb", in_the_network(proxy.gzip_bomb, None), REQUEST, "sent more than this client takes", 1),
+    Fault("100 MB", in_the_network(proxy.flood, None), REQUEST, "sent more than this client takes", 1),
     Fault("401, an access key", in_the_service(Faults.expire_token, None), AUTHENTICATION, CHECK_CREDENTIALS),
     Fault(
         "401, a token",
@@ -235,12 +240,12 @@ FAULTS = (
     Fault("redirect to another host", redirected, CONFIGURATION, "a redirect, which a signed request must not follow"),
     Fault("clock 20 minutes off", skewed, AUTHENTICATION, "clock is 20 minutes behind: set it"),
     Fault("DNS gone", nameless, CONFIGURATION, "its host name does not exist"),
-    Fault("certificate of an unknown authority", by_tls(trusted=False, spoil=proxy.pass_on), CONFIGURATION, SET_VERIFY),
+    Fault("certificate of an unknown authority", by_tls(trusted=False, fault=proxy.pass_on), CONFIGURATION, SET_VERIFY),
     Fault(
         "certificate of another host",
-        by_tls(x509.DNSName("modelarts.example.com"), trusted=True, spoil=proxy.pass_on),
+        by_tls(x509.DNSName("modelarts.example.com"), trusted=True, fault=proxy.pass_on),
         CONFIGURATION,
         "Check the host of the connection",
     ),
-    Fault("expired certificate", by_tls(days=-1, trusted=True, spoil=proxy.pass_on), CONFIGURATION, "renewed"),
+    Fault("expired certificate", by_tls(days=-1, trusted=True, fault=proxy.pass_on), CONFIGURATION, "renewed"),
 )

@@ -1,132 +1,59 @@
-"""What is promised on every supported Airflow, in that Airflow; where an older one cannot, that it does without.
-
-The gate runs this on each version that the README names.
-"""
+"""What works on every supported Airflow, and what an older Airflow does instead. The gate runs it on each version."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.testing.sandbox import Sandbox
+from tests.support.airflow_runs import COMPLETED, RUNNING, STOPPED, AirflowUser, CreateRun, pushed, states
+from tests.support.waiting import TIMEOUT, wait_until
 
 DAGS = Path(__file__).parent / "dags"
+EXAMPLE = Path(__file__).parents[3] / "dags_examples" / "feature_analysis.py"
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
-RUNNING, COMPLETED, STOPPED = 1, 2, 4
-#: Seconds for whatever should take a few, on a busy machine.
-PATIENCE = 400.0
 
 
 @pytest.fixture(scope="module")
-def emulator() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=2.0) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
+def sandbox(emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """An Airflow with the DAGs of these tests and an example."""
+    folder = tmp_path_factory.mktemp("dags")
+    for file in (*DAGS.glob("*.py"), EXAMPLE):
+        shutil.copy(file, folder)
     connections = {"modelarts_default": emulator.airflow_connection()}
     environment = {
-        # Runs that assets start need the scheduler's schedules.
+        # Airflow starts runs for asset events only with the scheduler's schedules.
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
     }
-    with Sandbox(DAGS, connections=connections, environment=environment) as running:
+    with Sandbox(folder, connections=connections, environment=environment) as running:
         running.wait_for_dags("waits", "create_worker", "create_deferred", timeout=180)
         yield running
 
 
-def states(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[str, str | None]:
-    return {instance.task_id: instance.state for instance in sandbox.task_instances(dag_id, run_id)}
-
-
-def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, str], Any]:
-    return {(xcom.task_id, xcom.key): xcom.value for xcom in sandbox.xcoms(dag_id, run_id)}
-
-
-class User:
-    """Somebody at Airflow's public API, who tries again while the database is locked."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._url = f"{sandbox.url}/api/{'v2' if AIRFLOW_V_3_0_PLUS else 'v1'}"
-        if AIRFLOW_V_3_0_PLUS:
-            token = self._session.get(f"{sandbox.url}/auth/token", timeout=60).json()["access_token"]
-            self._session.headers["Authorization"] = f"Bearer {token}"
-
-    def marks_as_failed(self, dag_id: str, run_id: str) -> None:
-        order = {"new_state": "failed"} if AIRFLOW_V_3_0_PLUS else {"new_state": "failed", "dry_run": False}
-        self._ask("PATCH", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/run", order)
-
-    def clears(self, dag_id: str, run_id: str) -> None:
-        order = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": ["run"]}
-        self._ask("POST", f"dags/{dag_id}/clearTaskInstances", order)
-
-    def _ask(self, method: str, path: str, body: dict[str, Any]) -> None:
-        def is_done() -> bool:
-            answer = self._session.request(method, f"{self._url}/{path}", json=body, timeout=60)
-            assert answer.status_code < 500 or "locked" in answer.text, answer.text
-            assert answer.ok or answer.status_code >= 500, answer.text
-            return answer.ok
-
-        wait_until(is_done, f"{method} {path}")
-
-
 @pytest.fixture(scope="module")
-def user(sandbox: Sandbox) -> User:
-    return User(sandbox)
+def user(sandbox: Sandbox) -> AirflowUser:
+    return AirflowUser(sandbox)
 
 
-def wait_until(condition: Callable[[], bool], what: Callable[[], str] | str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"this did not come: {what if isinstance(what, str) else what()}"
-        time.sleep(0.3)
+def start_run(sandbox: Sandbox, emulator: EmulatorServer, way: str) -> CreateRun:
+    """Start a run, and wait until a worker or the triggerer polls its processing task."""
+    run = CreateRun(sandbox, emulator, f"create_{way}")
+    run.wait_for_running_task()
+    run.wait_until(lambda: run.instance.state == ("deferred" if way == "deferred" else "running"))
+    operations = ("DescribeProcessorTaskVersion", "DescribeProcessorTask")
 
+    def polls() -> int:
+        return sum(map(emulator.state.log.count, operations))
 
-class Run:
-    """A run of ``create_worker`` or ``create_deferred``, whose first processing task goes on until it is told to end.
-
-    The later ones end by themselves.
-    """
-
-    def __init__(self, sandbox: Sandbox, emulator: EmulatorServer, way: str) -> None:
-        self.sandbox, self.state, self.dag_id = sandbox, emulator.state, f"create_{way}"
-        self._before = {task.task_id for task in self.state.all_tasks()}
-        self.state.next_task(name=f"create-{way}-*", duration=100_000)
-        self.run_id = sandbox.trigger(self.dag_id)
-        wait_until(lambda: bool(self.tasks), self.log)
-        (self.first,) = self.tasks
-        self.state.set_status(self.first.task_id, RUNNING)  # while it is initializing, the service stops nothing
-        waits = "deferred" if way == "deferred" else "running"
-        wait_until(lambda: states(sandbox, self.dag_id, self.run_id)["run"] == waits, self.log)
-        # Whoever waits for it is there to be killed when it polls.
-        count = self._polls()
-        wait_until(lambda: self._polls() > count + 2, self.log)
-
-    @property
-    def tasks(self) -> list[Task]:
-        return [task for task in self.state.all_tasks() if task.task_id not in self._before]
-
-    def status(self, task: Task) -> int:
-        return self.state.status(task.task_id)
-
-    def log(self) -> str:
-        return self.sandbox.task_log(self.dag_id, self.run_id, "run")
-
-    def ends(self) -> str:
-        return self.sandbox.wait(self.dag_id, self.run_id, timeout=PATIENCE)
-
-    def _polls(self) -> int:
-        return self.state.log.count("DescribeProcessorTaskVersion") + self.state.log.count("DescribeProcessorTask")
+    count = polls()
+    run.wait_until(lambda: polls() > count + 2)
+    return run
 
 
 # The sensor
@@ -134,7 +61,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[str, str]]:
-    """One run of the DAG ``waits``, over before the tests look at it."""
+    """One run of the DAG ``waits``, finished before the tests read it."""
     running = {mode: emulator.state.add_task(duration=10_000).task_id for mode in MODES}
     ids = {**running, "failed": emulator.state.add_task(status=3, error_msg="the bucket is full").task_id}
     run_id = sandbox.trigger("waits", conf=ids)
@@ -150,7 +77,7 @@ def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_wait_in_this_mode_ends_as_its_processing_task_does(
+def test_a_wait_succeeds_or_fails_as_its_processing_task_does(
     sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
 ) -> None:
     run_id, ids = run_of_waits
@@ -162,25 +89,25 @@ def test_a_wait_in_this_mode_ends_as_its_processing_task_does(
     assert f"Processing task '{ids['failed']}' failed: the bucket is full" in logs["bad"]
 
 
-def test_a_wait_without_a_worker_takes_one_before_airflow_3_3_and_says_why(
+def test_a_wait_uses_a_worker_before_airflow_3_3_and_logs_why(
     sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]
 ) -> None:
     run_id, _ = run_of_waits
     log = sandbox.task_log("waits", run_id, "triggerer_good")
     for what in ("end_from_trigger", "start_from_trigger"):
-        said = f"This wait uses a worker: {what} is not possible, since it needs Airflow 3.3."
-        assert (said in log) == (not AIRFLOW_V_3_3_PLUS), log
+        message = f"This wait uses a worker: {what} is not possible, since it needs Airflow 3.3."
+        assert (message in log) == (not AIRFLOW_V_3_3_PLUS), log
 
 
 # Creating
 
 
 @pytest.mark.parametrize("way", ["worker", "deferred"])
-def test_a_processing_task_is_created_waited_for_and_handed_on(
+def test_a_run_creates_a_task_waits_for_it_and_pushes_its_result(
     sandbox: Sandbox, emulator: EmulatorServer, way: str
 ) -> None:
     run_id = sandbox.trigger(f"create_{way}")
-    ended = sandbox.wait(f"create_{way}", run_id, timeout=PATIENCE)
+    ended = sandbox.wait(f"create_{way}", run_id, timeout=TIMEOUT)
     log = sandbox.task_log(f"create_{way}", run_id, "run")
     assert ended == "success", log
     values = pushed(sandbox, f"create_{way}", run_id)
@@ -189,28 +116,28 @@ def test_a_processing_task_is_created_waited_for_and_handed_on(
     assert emulator.state.status(created["task_id"]) == COMPLETED
     assert values["run", "version"]["status_name"] == "completed"
     assert values["use", "return_value"] == {"type": "OBS", "path": "/versions/out/"}
-    # Before Airflow 3.3 nothing is remembered between tries, and whoever runs it is told.
+    # Before Airflow 3.3 a retry cannot find the task of the try before. The log says so.
     assert ("a try after a crash runs another one" in log) == (not AIRFLOW_V_3_3_PLUS), log
 
 
 def is_stopped_when_killed(way: str) -> bool:
-    """By the README's table: triggers can notice that they are killed since Airflow 3.3, workers always."""
+    """Whether Airflow tells the operator of a kill: workers always, triggers since Airflow 3.3."""
     return way == "worker" or AIRFLOW_V_3_3_PLUS
 
 
 @pytest.mark.parametrize("way", ["worker", "deferred"])
-def test_marked_as_failed_its_version_is_stopped_where_airflow_tells(
-    sandbox: Sandbox, emulator: EmulatorServer, user: User, way: str
+def test_marking_a_task_failed_stops_its_version_where_airflow_tells_the_operator(
+    sandbox: Sandbox, emulator: EmulatorServer, user: AirflowUser, way: str
 ) -> None:
-    run = Run(sandbox, emulator, way)
-    user.marks_as_failed(run.dag_id, run.run_id)
-    assert run.ends() == "failed", run.log()
+    run = start_run(sandbox, emulator, way)
+    user.mark_task_failed(run.dag_id, run.run_id)
+    assert run.wait_for_end() == "failed", run.log()
     if is_stopped_when_killed(way):
-        wait_until(lambda: run.status(run.first) == STOPPED, run.log)
+        run.wait_until_stopped(run.tasks[0])
     else:
-        another = sandbox.trigger(run.dag_id)  # when it is over, the triggerer has dropped the first long since
-        assert sandbox.wait(run.dag_id, another, timeout=PATIENCE) == "success"
-        assert run.status(run.first) == RUNNING
+        another = sandbox.trigger(run.dag_id)  # when it has ended, the triggerer has dropped the first one
+        assert sandbox.wait(run.dag_id, another, timeout=TIMEOUT) == "success"
+        assert run.status(run.tasks[0]) == RUNNING
 
 
 @pytest.mark.parametrize(
@@ -225,42 +152,42 @@ def test_marked_as_failed_its_version_is_stopped_where_airflow_tells(
         "deferred",
     ],
 )
-def test_cleared_it_runs_another_one_and_stops_the_first_where_airflow_tells(
-    sandbox: Sandbox, emulator: EmulatorServer, user: User, way: str
+def test_clearing_a_task_runs_another_and_stops_the_first_where_airflow_tells_the_operator(
+    sandbox: Sandbox, emulator: EmulatorServer, user: AirflowUser, way: str
 ) -> None:
-    run = Run(sandbox, emulator, way)
-    user.clears(run.dag_id, run.run_id)
+    run = start_run(sandbox, emulator, way)
+    user.clear_task(run.dag_id, run.run_id)
     if is_stopped_when_killed(way):
-        wait_until(lambda: run.status(run.first) == STOPPED, run.log)
+        run.wait_until_stopped(run.tasks[0])
     if way == "worker" and not AIRFLOW_V_3_1_PLUS:
-        return  # Airflow 3.0 leaves it "restarting"
-    wait_until(lambda: len(run.tasks) > 1, run.log)
-    assert run.ends() == "success", run.log()
+        return  # Airflow 3.0 leaves the task in state "restarting"
+    run.wait_until(lambda: len(run.tasks) > 1)
+    assert run.wait_for_end() == "success", run.log()
     first, second = run.tasks
     assert run.status(first) == (STOPPED if is_stopped_when_killed(way) else RUNNING)
     assert run.status(second) == COMPLETED
     assert pushed(sandbox, run.dag_id, run.run_id)["run", "return_value"]["task_id"] == second.task_id
 
 
-def test_when_its_time_is_over_while_deferred_its_version_is_stopped_from_airflow_3_on(
+def test_an_execution_timeout_while_deferred_stops_the_version_since_airflow_3(
     sandbox: Sandbox, emulator: EmulatorServer
 ) -> None:
     sandbox.wait_for_dags("timed_out", timeout=180)
-    emulator.state.next_task(name="timed-out-*", duration=100_000)
-    run_id = sandbox.trigger("timed_out")
+    run = CreateRun(sandbox, emulator, "timed_out")
+    task = run.wait_for_running_task()
+    assert run.wait_for_end() == "failed", run.log()
+    # Airflow 2 fails the task without telling the operator.
+    assert run.status(task) == (STOPPED if AIRFLOW_V_3_0_PLUS else RUNNING), run.log()
 
-    def tasks() -> list[Task]:
-        return [task for task in emulator.state.all_tasks() if task.name.startswith("timed-out-")]
 
-    def log() -> str:
-        return sandbox.task_log("timed_out", run_id, "run")
+# An example
 
-    wait_until(lambda: bool(tasks()), log)
-    (task,) = tasks()
-    emulator.state.set_status(task.task_id, RUNNING)
-    assert sandbox.wait("timed_out", run_id, timeout=PATIENCE) == "failed", log()
-    # Airflow 2 fails the task without letting the operator know.
-    assert emulator.state.status(task.task_id) == (STOPPED if AIRFLOW_V_3_0_PLUS else RUNNING), log()
+
+def test_the_example_succeeds(sandbox: Sandbox) -> None:
+    sandbox.wait_for_dags(EXAMPLE.stem, timeout=180)
+    run_id = sandbox.trigger(EXAMPLE.stem)
+    ended = sandbox.wait(EXAMPLE.stem, run_id, timeout=TIMEOUT)
+    assert ended == "success", states(sandbox, EXAMPLE.stem, run_id)
 
 
 # Starting a DAG
@@ -278,8 +205,8 @@ def test_the_end_of_a_processing_task_starts_a_dag(sandbox: Sandbox, emulator: E
     wait_until(lambda: polls() > count + 3, "a poll of the watcher")
     emulator.state.finish(task.task_id)
 
-    def told() -> list[Any]:
+    def received() -> list[Any]:
         runs = sandbox.api.runs("on_end")
         return [value for run_id in runs for value in pushed(sandbox, "on_end", run_id).values()]
 
-    wait_until(lambda: [task.name] in told(), "a run of on_end")
+    wait_until(lambda: [task.name] in received(), "a run of on_end")

@@ -1,4 +1,4 @@
-"""What the browser looks at: a run that leaves links to the console, XComs and asset events."""
+"""The run in the browser tests: it has links to the console, XComs and asset events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DAGs of one task each, to be marked, cleared, timed out, or left in peace."""
+"""DAGs with one task each, which the tests mark, clear or let time out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow_modelarts.operators import (
     ModelArtsCreateProcessorTaskVersionOperator,
 )
 
-#: Seconds. A stop must come within one of them.
-POLL_INTERVAL = 20
+#: Seconds, longer than any test: a version that is stopped was stopped before the next poll.
+POLL_INTERVAL = 3600
 BODY: dict[str, Any] = {
     "inputs": [{"type": "DATASET", "source": "PYc9H2HGv5BJNwBGXyK"}],
     "work_path": {"type": "OBS", "path": "obs://bucket/work/"},
@@ -22,7 +22,8 @@ BODY: dict[str, Any] = {
 
 def create(dag_id: str, template: str = "sys_data_validation", **arguments: Any) -> None:
     with DAG(dag_id, schedule=None):
-        ModelArtsCreateProcessorTaskOperator(task_id="run", name=dag_id, template={"id": template}, **BODY, **arguments)
+        name = dag_id.replace("_", "-")
+        ModelArtsCreateProcessorTaskOperator(task_id="run", name=name, template={"id": template}, **BODY, **arguments)
 
 
 for path, deferrable in (("synchronous", False), ("deferrable", True)):

@@ -1,4 +1,4 @@
-"""Every mode of the sensor, and both paths of an operator that creates."""
+"""Every mode of the sensor, and a create that waits on a worker or deferred."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-A DAG that the end of a processing task starts (Airflow 3).
+A DAG that is started by the end of a processing task (Airflow 3).
 
-It has a file of its own: Airflow 3.0 takes all DAGs of a file for gone while it reports lost tasks of one of them.
+It has a file of its own: Airflow 3.0 treats all DAGs of a file as deleted while it reports a lost task of one of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if AIRFLOW_V_3_0_PLUS:
     with DAG("on_end", schedule=[watched]):
 
         @task
-        def told(triggering_asset_events: Any) -> list[str]:
+        def receive(triggering_asset_events: Any) -> list[str]:
             return [event.extra["payload"]["name"] for event in triggering_asset_events[watched]]
 
-        told()
+        receive()

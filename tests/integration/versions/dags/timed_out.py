@@ -1,4 +1,4 @@
-"""A processing task that takes longer than its deferred Airflow task may."""
+"""A deferred Airflow task with an execution timeout shorter than its processing task."""
 
 from __future__ import annotations
 

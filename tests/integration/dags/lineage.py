@@ -1,4 +1,4 @@
-"""What operators leave behind beside XComs: asset events, links to the console, and lineage."""
+"""Operators with outlets and aliases, for asset events, links to the console and lineage."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def create(way: str, name: str, **arguments: Any) -> ModelArtsCreateProcessorTas
         name=f"{name}_{way}",
         template={"id": "sys_data_cleaning"},
         inputs=[
-            {"type": "OBS", "source": "/leavings/in/"},
+            {"type": "OBS", "source": "/lineage/in/"},
             {"type": "DATASET", "source": "images", "version_id": "v7"},
         ],
-        work_path={"type": "OBS", "path": f"s3://leavings/{name}/{way}/"},
+        work_path={"type": "OBS", "path": f"s3://lineage/{name}/{way}/"},
         poll_interval=1,
         **WAYS[way],
         **arguments,
     )
 
 
-with DAG("leavings", schedule=None, params={"id": Param("", type="string")}):
+with DAG("lineage", schedule=None, params={"id": Param("", type="string")}):
     ModelArtsDescribeProcessorTaskOperator(
         task_id="describe",
         processor_task_id="{{ params.id }}",
         outlets=[
             AssetAlias("described"),
-            Asset(uri="obs://leavings/described"),
-            Asset(uri="obs://leavings/elsewhere"),
+            Asset(uri="obs://lineage/described"),
+            Asset(uri="obs://lineage/elsewhere"),
             Asset("training-images"),
         ],
     )
@@ -46,13 +46,13 @@ with DAG("leavings", schedule=None, params={"id": Param("", type="string")}):
         create(way, "created", outlets=[AssetAlias(f"created_{way}")])
         create(way, "failing")
 
-# With a slash at the end it has another name, in Airflow 3, than the asset that an alias would make by itself.
-with DAG("leavings_consumer", schedule=[Asset(uri="obs://leavings/created/worker/")], start_date=datetime(2024, 1, 1)):
+# In Airflow 3 the slash at the end gives it another name than the asset that an alias creates.
+with DAG("lineage_consumer", schedule=[Asset(uri="obs://lineage/created/worker/")], start_date=datetime(2024, 1, 1)):
 
     @task
-    def told(**context: Any) -> list[Any]:
+    def receive(**context: Any) -> list[Any]:
         """Return the extras of the events that started this run."""
         events = context.get("triggering_asset_events") or context["triggering_dataset_events"]
-        return [event.extra for of_one in events.values() for event in of_one]
+        return [event.extra for of_asset in events.values() for event in of_asset]
 
-    told()
+    receive()

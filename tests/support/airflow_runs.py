@@ -1,0 +1,125 @@
+"""Helpers for tests that run DAGs in a real Airflow: read states and XComs, mark and clear tasks, follow a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import requests
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.tasks import Task
+from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
+from tests.support.waiting import TIMEOUT, wait_until
+
+REQUEST_TIMEOUT = 60.0
+RUNNING, COMPLETED, STOPPED = 1, 2, 4
+
+
+def states(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[str, str]:
+    """Return the state of each task instance of a run; mapped ones are named ``task[0]``."""
+    return {instance.label: str(instance.state) for instance in sandbox.task_instances(dag_id, run_id)}
+
+
+def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, str], Any]:
+    """Return the XComs of a run by task and key; mapped tasks are named ``task[0]``."""
+    return {(xcom.label, xcom.key): xcom.value for xcom in sandbox.xcoms(dag_id, run_id)}
+
+
+class AirflowUser:
+    """A user of Airflow's public API, who repeats a request while the database is locked."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._url = f"{sandbox.url}/api/{'v2' if AIRFLOW_V_3_0_PLUS else 'v1'}"
+        if AIRFLOW_V_3_0_PLUS:
+            token = self._session.get(f"{sandbox.url}/auth/token", timeout=REQUEST_TIMEOUT).json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def mark_task_failed(self, dag_id: str, run_id: str) -> None:
+        body = {"new_state": "failed"} if AIRFLOW_V_3_0_PLUS else {"new_state": "failed", "dry_run": False}
+        self._send("PATCH", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/run", body)
+
+    def mark_run_failed(self, dag_id: str, run_id: str) -> None:
+        self._send("PATCH", f"dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
+
+    def clear_task(self, dag_id: str, run_id: str) -> None:
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": ["run"]}
+        self._send("POST", f"dags/{dag_id}/clearTaskInstances", body)
+
+    def _send(self, method: str, path: str, body: dict[str, Any]) -> None:
+        def is_done() -> bool:
+            answer = self._session.request(method, f"{self._url}/{path}", json=body, timeout=REQUEST_TIMEOUT)
+            assert answer.ok or (answer.status_code >= 500 and "locked" in answer.text), answer.text
+            return answer.ok
+
+        wait_until(is_done, f"{method} {path}")
+
+
+class CreateRun:
+    """
+    A run of a DAG whose task ``run`` creates a processing task.
+
+    :param duration: seconds that the first processing task takes. The next ones take the emulator's default.
+    """
+
+    def __init__(self, sandbox: Sandbox, emulator: EmulatorServer, dag_id: str, *, duration: float = 100_000) -> None:
+        self.sandbox, self.dag_id, self._state = sandbox, dag_id, emulator.state
+        self._before = {task.task_id for task in emulator.state.all_tasks()}
+        emulator.state.next_task(name=f"{dag_id.replace('_', '-')}-*", duration=duration)
+        self.run_id = sandbox.trigger(dag_id)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The processing tasks that were created since the run was triggered."""
+        return [task for task in self._state.all_tasks() if task.task_id not in self._before]
+
+    @property
+    def instance(self) -> TaskInstance:
+        instances = self.sandbox.task_instances(self.dag_id, self.run_id)
+        return next(instance for instance in instances if instance.task_id == "run")
+
+    def log(self) -> str:
+        return self.sandbox.task_log(self.dag_id, self.run_id, "run")
+
+    def status(self, task: Task) -> int:
+        return self._state.status(task.task_id)
+
+    def value(self, key: str) -> Any:
+        """Return an XCom of the task ``run``."""
+        return pushed(self.sandbox, self.dag_id, self.run_id)["run", key]
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Poll a condition while Airflow's processes live. A failure shows the task's log."""
+
+        def holds() -> object:
+            self.sandbox.check()
+            return condition()
+
+        wait_until(holds, self.log)
+
+    def wait_for_task(self) -> Task:
+        """Wait until the processing task is created."""
+        self.wait_until(lambda: self.tasks)
+        return self.tasks[-1]
+
+    def wait_for_running_task(self) -> Task:
+        """Wait until the processing task is created, and let it run: the service stops none that is initializing."""
+        task = self.wait_for_task()
+        self._state.set_status(task.task_id, RUNNING)
+        return task
+
+    def wait_until_deferred(self) -> None:
+        """Wait until the task is deferred and the triggerer has started its trigger."""
+        self.wait_until(
+            lambda: self.instance.state == "deferred" and "starting" in self.log().split("Post Execute")[-1]
+        )
+
+    def wait_until_stopped(self, task: Task) -> None:
+        self.wait_until(lambda: self.status(task) == STOPPED)
+
+    def wait_for_end(self) -> str:
+        """Return the final state of the run."""
+        return self.sandbox.wait(self.dag_id, self.run_id, timeout=TIMEOUT)
