@@ -66,7 +66,7 @@ def test_the_form_has_a_field_for_each_extra_and_says_what_it_is_for(page: Page)
 def test_the_form_offers_each_kind_of_authentication_and_begins_with_the_access_key(page: Page) -> None:
     section = ConnectionForm.add(page, "modelarts").section(EXTRAS)
     authentication = field(section, CONN_FIELDS["auth"]["label"])
-    assert authentication.get_by_text("access_key", exact=True).is_header_safe()
+    assert authentication.get_by_text("access_key", exact=True).is_visible()
     authentication.get_by_role("combobox").press("ArrowDown")
     page.get_by_role("option").first.wait_for()
     assert page.get_by_role("option").all_inner_texts() == CONN_FIELDS["auth"]["schema"]["enum"]
@@ -183,7 +183,7 @@ def test_an_asset_in_obs_is_listed_with_its_producer(page: Page, run: tuple[str,
     page.goto("/assets")
     shown = row(page, "obs://my-bucket/clean/")
     shown.wait_for()
-    assert shown.get_by_role("button", name="1 Task").is_header_safe()
+    assert shown.get_by_role("button", name="1 Task").is_visible()
 
 
 def test_the_page_of_an_asset_shows_the_event_with_the_processing_task(
