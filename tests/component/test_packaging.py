@@ -60,6 +60,7 @@ def test_the_sdist_holds_what_is_needed_to_build_and_test_it(built: Path) -> Non
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "airflow_modelarts/py.typed"} <= names
     assert {"dags_examples/feature_analysis.py", "tests/unit/conftest.py", "tests/constraints-airflow-3.3.txt"} <= names
+    assert {"airflow_modelarts/audit/page.html.jinja", "airflow_modelarts/audit/page.css"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
 
 
