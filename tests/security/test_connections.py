@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts import connection
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import call
 from airflow_modelarts.api.credentials import AccessKey, StaticToken
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.retry import RetryPolicy
-from airflow_modelarts.connection import Overrides
+from airflow_modelarts.connection import reading
+from airflow_modelarts.connection.values import Overrides
 from airflow_modelarts.transport import AsyncDriver, Driver
 from airflow_modelarts.transport.settings import Settings
 from tests.support.playing import ONCE, answer, play
@@ -51,7 +51,7 @@ EXTRAS = st.fixed_dictionaries(
 def read(extra: dict[str, Any], **fields: Any) -> Settings:
     usual = {"host": "modelarts.example", "login": "AK", "password": SECRET, "schema": None, "port": None}
     found = SimpleNamespace(**{"conn_id": "mine", **usual, **fields})
-    return connection.read(found, {"project_id": "p", **extra}, Overrides())
+    return reading.read(found, {"project_id": "p", **extra}, Overrides())
 
 
 @settings(deadline=None, max_examples=500)

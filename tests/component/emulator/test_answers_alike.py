@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts import connection
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.credentials import TokenCache
 from airflow_modelarts.api.errors import (
@@ -21,6 +20,7 @@ from airflow_modelarts.api.errors import (
     ModelArtsTransientError,
 )
 from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.connection import reading
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.polling import watcher
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
@@ -32,7 +32,7 @@ Carry = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def connected(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TOKEN_CACHE", TokenCache())
+    monkeypatch.setattr(reading, "TOKEN_CACHE", TokenCache())
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
 
 
