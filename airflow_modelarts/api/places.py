@@ -74,12 +74,6 @@ def output_uri(task: ProcessorTask | ProcessorTaskVersion) -> str | None:
     return typed_uri(work_path.type, work_path.path)
 
 
-def input_uris(task: ProcessorTask | ProcessorTaskVersion) -> list[str]:
-    """Return the places in OBS that a task reads, each once; datasets and other tasks' outputs are not in OBS."""
-    uris = (typed_uri(source.type, source.source) for source in data_sources(task))
-    return list(dict.fromkeys(uri for uri in uris if uri))
-
-
 def data_sources(task: ProcessorTask | ProcessorTaskVersion) -> list[ProcessorDataSource]:
     """Return a task's inputs. The service may fill both ``inputs`` and ``data_source``, with the same content."""
     single = getattr(task, "data_source", None)  # a version has no such field

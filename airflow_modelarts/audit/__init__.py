@@ -10,7 +10,7 @@ from __future__ import annotations
 from airflow_modelarts.audit.findings import Finding
 from airflow_modelarts.audit.report import AuditReport, BrokenRule, Findings, Window, audit, newest_first
 from airflow_modelarts.audit.rules import AuditRules
-from airflow_modelarts.audit.text import format_datetime, format_duration, milliseconds, sanitize
+from airflow_modelarts.audit.text import milliseconds
 
 __all__ = [
     "AuditReport",
@@ -20,9 +20,6 @@ __all__ = [
     "Findings",
     "Window",
     "audit",
-    "format_datetime",
-    "format_duration",
     "milliseconds",
     "newest_first",
-    "sanitize",
 ]

@@ -55,10 +55,10 @@ STANDARD_FIELDS = {
         "May be empty if `region` is a public region.",
         placeholder="modelarts.eu-de.otc.t-systems.com",
     ),
-    "login": Field(label="Access key or user", description="By `auth`: the access key or the IAM user."),
+    "login": Field(label="Access key or user", description="By Authentication: the access key or the IAM user."),
     "password": Field(
         label="Secret key, password or token",  # nosec B105 - a label
-        description="By `auth`: the secret key, the password or the token.",
+        description="By Authentication: the secret key, the password or the token.",
         is_secret=True,
     ),
 }
@@ -73,8 +73,8 @@ EXTRAS = {
     ),
     "project_id": Field(
         label="Project ID",
-        description="The 32-digit ID of the project in the region, from 'My Credentials'. Required, unless `auth` is "
-        "`environment` and `HUAWEICLOUD_SDK_PROJECT_ID` is set.",
+        description="The 32-digit ID of the project in the region, from 'My Credentials'. Required, unless "
+        "Authentication is `environment` and `HUAWEICLOUD_SDK_PROJECT_ID` is set.",
     ),
     "region": Field(
         label="Region",
@@ -83,16 +83,16 @@ EXTRAS = {
     ),
     "iam_endpoint": Field(
         label="IAM endpoint",
-        description="Only for `auth` `password`: host or URL of IAM, with or without `/v3`. Default: derived from "
-        "Endpoint in a public region, else `HUAWEICLOUD_SDK_IAM_ENDPOINT` in the environment of workers and "
-        "triggerers.",
+        description="Only if Authentication is `password`: host or URL of IAM, with or without `/v3`. "
+        "Default: derived from Endpoint in a public region, else `HUAWEICLOUD_SDK_IAM_ENDPOINT` in the environment of "
+        "workers and triggerers.",
     ),
     "domain_name": Field(
-        label="Domain name", description="Only for `auth` `password`: the account to which the user belongs."
+        label="Domain name", description="Only if Authentication is `password`: the account to which the user belongs."
     ),
     "project_name": Field(
         label="Project name",
-        description="Only for `auth` `password`: scopes the token by this name instead of the project ID.",
+        description="Only if Authentication is `password`: scopes the token by this name instead of the project ID.",
     ),
     "security_token": Field(
         label="Security token",
@@ -102,8 +102,8 @@ EXTRAS = {
     ),
     "verify": Field(
         label="Verify TLS",
-        description="`true`, `false`, or the path of a file of certificate authorities on every machine. Default: "
-        "`REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` in the environment (the file must exist), else `true`.",
+        description="`true` (default), `false`, or the path of a file of certificate authorities on every machine. "
+        "`true` uses the file in `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` if one is set; it must exist.",
     ),
     "connect_timeout": Field(label="Connect timeout", description="Seconds to connect.", seconds=10),
     "read_timeout": Field(

@@ -28,7 +28,7 @@ NAMED_TASKS = 3
 
 class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     """
-    Audits all processing tasks that were created in a time window (ListProcessorTasks), whoever created them.
+    Audits all processing tasks that were created in a time window, by Airflow or otherwise (ListProcessorTasks).
 
     The window is the run's data interval. If that is empty, it is the day before the run's logical date in the DAG's
     time zone, and the task logs this. The interval is empty in most manual runs. With Airflow 3 it is also empty in

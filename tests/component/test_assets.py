@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
-from airflow_modelarts.api.places import input_uris, obs_uri, output_uri
+from airflow_modelarts.api.places import obs_uri, output_uri
 from airflow_modelarts.assets import emit
 
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
@@ -168,37 +168,6 @@ def obs(path: str) -> dict[str, Any]:
 def test_the_output_uri_is_the_work_path_in_obs(work_path: Any, uri: str | None) -> None:
     assert output_uri(task(work_path=work_path)) == uri
     assert output_uri(ProcessorTaskVersion.model_validate({"work_path": work_path})) == uri
-
-
-@pytest.mark.parametrize(
-    ("fields", "uris"),
-    [
-        ({}, []),
-        ({"data_source": {"type": "OBS", "source": "/bucket/in/"}}, ["obs://bucket/in"]),
-        (
-            {
-                "data_source": {"type": "OBS", "source": "/bucket/in/"},
-                "inputs": [
-                    {"type": "OBS", "source": "obs://bucket/in"},
-                    {"type": "OBS", "source": "s3://bucket/more?Signature=abc"},
-                    {"source": "/bucket/in/"},
-                    {"type": "DATASET", "source": "X6c3N3eztX7cr3Arvqu"},
-                    {"type": "TASK", "source": "abc"},
-                    {"type": "CUSTOM", "source": "0123456789abcdef0123456789abcdef"},
-                    {"type": "OBS"},
-                ],
-            },
-            ["obs://bucket/in", "obs://bucket/more"],
-        ),
-    ],
-)
-def test_the_input_uris_are_the_places_in_obs_each_once(fields: dict[str, Any], uris: list[str]) -> None:
-    assert input_uris(task(**fields)) == uris
-
-
-def test_a_version_has_input_uris() -> None:
-    version = ProcessorTaskVersion.model_validate({"inputs": [{"type": "OBS", "source": "/bucket/in"}]})
-    assert input_uris(version) == ["obs://bucket/in"]
 
 
 def outlet_events() -> Any:

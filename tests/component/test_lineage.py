@@ -178,6 +178,7 @@ def test_inputs_without_a_name_are_left_out_and_duplicates_removed() -> None:
                 {"type": "OBS", "source": "/bucket"},
                 {"type": "OBS", "source": "obs://bucket/"},
             ],
+            "data_source": {"type": "OBS", "source": "/ignored"},
             "work_path": {"type": "DATASET"},
         },
     )

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_modelarts.api.models import ProcessorTask
-from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, format_duration, milliseconds, newest_first
+from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, milliseconds, newest_first
 from airflow_modelarts.audit.findings import CHECKS
 from airflow_modelarts.audit.report import MAX_STEPS
+from airflow_modelarts.audit.text import format_duration
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = Window(START, START + timedelta(days=1))

@@ -90,7 +90,7 @@ def test_placeholders_are_replaced_and_escaped(settings: Callable[..., Settings]
         ("gateway.example.com", "region-7"),
         ("modelarts.example.com", "region-7"),  # its second label looks like one
         ("modelarts.region-1.cloud.example.com", "region-7"),
-        ("modelarts.eu-de.otc.t-systems.com", "eu-de"),  # the calls go there, whatever the extra is
+        ("modelarts.eu-de.otc.t-systems.com", "eu-de"),  # the calls go there, regardless of the extra
     ],
 )
 def test_the_region_of_the_extras_is_used_if_the_host_has_none(
