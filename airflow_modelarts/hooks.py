@@ -22,13 +22,14 @@ from typing import (
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_modelarts import connection, provider
+from airflow_modelarts import provider
 from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.compat import mask_secret
-from airflow_modelarts.connection import Overrides
+from airflow_modelarts.connection import reading
+from airflow_modelarts.connection.values import Overrides
 from airflow_modelarts.transport import AsyncDriver, Driver
 from airflow_modelarts.transport.settings import Settings
 
@@ -189,12 +190,12 @@ class _BaseHook(_Operations, BaseHook):
 
     def _read_connection(self) -> Settings:
         """Read the Airflow connection; it blocks."""
-        connection.check_conn_id(self.modelarts_conn_id)
+        reading.check_conn_id(self.modelarts_conn_id)
         try:
             found = self.get_connection(self.modelarts_conn_id)
         except AirflowNotFoundException as error:
             raise self._missing() from error
-        settings = connection.read(found, found.extra_dejson, self.overrides)
+        settings = reading.read(found, found.extra_dejson, self.overrides)
         for secret in settings.client.credentials.secrets:
             mask_secret(secret)  # what Airflow did not read itself, such as a key of the environment
         return settings

@@ -1,7 +1,7 @@
-"""What a processing task reads and writes, for OpenLineage; nothing of that loads unless its provider is installed.
+"""The inputs and outputs of a processing task for OpenLineage. Without OpenLineage's provider, nothing of it is loaded.
 
-Places in OBS are named as the OpenLineage naming of object stores has it: namespace ``obs://{bucket}``, name the key.
-What only ModelArts knows has the namespace ``modelarts`` and the name ``dataset/{dataset_id}`` or
+Places in OBS follow OpenLineage's naming of object stores: the namespace is ``obs://{bucket}``, the name is the key.
+Datasets and tasks have the namespace ``modelarts`` and the name ``dataset/{dataset_id}`` or
 ``processor-task/{task_id}``. A dataset's version is the standard facet ``version``.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_modelarts.assets import data_sources, output_uri, typed_uri
+from airflow_modelarts.api.places import data_sources, output_uri, typed_uri
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset
@@ -25,27 +25,27 @@ NAMESPACE = "modelarts"
 
 
 class ProcessorTaskLineage:
-    """For operators with a processing task: what OpenLineage's listener asks an operator, without any call or wait."""
+    """The methods that OpenLineage's listener calls on an operator with a processing task. They send no request."""
 
-    #: The processing task, as soon as the operator has read it.
+    #: The processing task; None until the operator has read it.
     _processor_task: ProcessorTask | None = None
-    #: Its version, for a task that has versions.
+    #: The task's version; None for a task without versions.
     _task_version: ProcessorTaskVersion | None = None
 
     def _lineage_body(self) -> Mapping[str, Any] | None:
-        """Return the body of an operator that creates its task: what is known of that before there is one."""
+        """Return the request body of an operator that creates its task; it describes the task before that exists."""
         return None
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
-        """Return what is known before the start."""
+        """Return the inputs and outputs that are known before the start."""
         return self._lineage()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
-        """Return what the processing task read and wrote, and its id."""
+        """Return the processing task's inputs, outputs and id."""
         return self._lineage()
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
-        """Return the same with the service's ``error_msg``, which OpenLineage keeps unless Airflow has an error."""
+        """Return the same with the service's ``error_msg``; OpenLineage prefers the error of Airflow, if any."""
         lineage = self._lineage()
         if lineage and self._processor_task and self._processor_task.error_msg:
             lineage.run_facets["errorMessage"] = _error_message(self._processor_task.error_msg)
@@ -61,24 +61,24 @@ class ProcessorTaskLineage:
         )
 
     def _lineage_sources(self) -> list[ProcessorTask | ProcessorTaskVersion]:
-        """Return what tells of the task, the best first; each may lack what the next one has."""
-        found = (self._task_version, self._processor_task, _described(self._lineage_body()))
+        """Return the descriptions of the task, the most specific first; each may lack fields that the next one has."""
+        found = (self._task_version, self._processor_task, _parse_body(self._lineage_body()))
         return [source for source in found if source]
 
     def _lineage_inputs(self) -> list[Dataset]:
-        told = [(data_sources(source), getattr(source, "version_id", None)) for source in self._lineage_sources()]
-        sources = next((found for found, _ in told if found), [])
-        # With a single input, the dataset's version can stand beside it, which it never does in a task's version.
-        versions = (version for found, version in told if version and len(sources) == 1 and _same(found, sources))
-        version = next(versions, None)
-        named = (_input(source, version) for source in sources)
-        return list({(each.namespace, each.name): each for each in named if each}.values())
+        described = [(data_sources(one), getattr(one, "version_id", None)) for one in self._lineage_sources()]
+        sources = next((inputs for inputs, _ in described if inputs), [])
+        # A task with a single input has the dataset's version in a field beside it; a task's version has no such field.
+        versions = (version for inputs, version in described if len(sources) == 1 and _same(inputs, sources))
+        version = next(filter(None, versions), None)
+        datasets = (_input(source, version) for source in sources)
+        return list({(each.namespace, each.name): each for each in datasets if each}.values())
 
     def _lineage_outputs(self) -> list[Dataset]:
-        outputs = (_output(told) for told in self._lineage_sources())
+        outputs = (_output(source) for source in self._lineage_sources())
         output = next((each for each in outputs if each), None)
         if output and (task_id := self._lineage_task_id()):
-            output.facets = {**(output.facets or {}), "symlinks": _other_name(task_id)}
+            output.facets = {**(output.facets or {}), "symlinks": _symlink(task_id)}
         return [output] if output else []
 
     def _lineage_run_facets(self) -> dict[str, RunFacet]:
@@ -96,12 +96,12 @@ class ProcessorTaskLineage:
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:
-    """Name an asset of the scheme ``obs`` for OpenLineage, as its provider asks; the URI is a sanitized one."""
+    """Convert an asset of the scheme ``obs``, whose URI is sanitized; OpenLineage's provider calls this."""
     return _place(asset.uri)
 
 
-def _described(body: Mapping[str, Any] | None) -> ProcessorTask | None:
-    """Read the body of a task to be created as if it were there; one that the service would refuse tells nothing."""
+def _parse_body(body: Mapping[str, Any] | None) -> ProcessorTask | None:
+    """Parse the request body of a create as the task itself; None for a body that the service would reject."""
     from airflow_modelarts.api.models import ProcessorTask
 
     try:
@@ -125,10 +125,10 @@ def _input(source: ProcessorDataSource, version: str | None) -> Dataset | None:
     return None
 
 
-def _output(told: ProcessorTask | ProcessorTaskVersion) -> Dataset | None:
-    if uri := output_uri(told):
+def _output(source: ProcessorTask | ProcessorTaskVersion) -> Dataset | None:
+    if uri := output_uri(source):
         return _place(uri)
-    work_path = told.work_path
+    work_path = source.work_path
     if work_path and work_path.type == "DATASET" and work_path.path:
         return _dataset(work_path.path, work_path.version_id or work_path.version_name)
     return None
@@ -156,8 +156,8 @@ def _named(name: str) -> Dataset:
     return Dataset(namespace=NAMESPACE, name=name)
 
 
-def _other_name(task_id: str) -> Any:
-    """Name an output by its task too: so does a task that has it for an input of type ``TASK``."""
+def _symlink(task_id: str) -> Any:
+    """Return the second name of an output: a task that reads it as an input of type ``TASK`` names it by its task."""
     from openlineage.client.facet_v2 import symlinks_dataset
 
     name = symlinks_dataset.Identifier(namespace=NAMESPACE, name=f"processor-task/{task_id}", type="PROCESSOR_TASK")

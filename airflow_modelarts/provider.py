@@ -4,61 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_modelarts.connection.fields import EXTRAS, HIDDEN_FIELDS, STANDARD_FIELDS, Field
+
 CONNECTION_TYPE = "modelarts"
 INTEGRATION = "Huawei Cloud ModelArts"
-
-
-def _field(label: str, description: str, *, secret: bool = False, **schema: Any) -> dict[str, Any]:
-    if secret:
-        schema["format"] = "password"
-    return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
-
-
-#: The extras of a connection, as fields of its form.
-CONN_FIELDS: dict[str, dict[str, Any]] = {
-    "auth": _field(
-        "Authentication",
-        "access_key: an access key and its secret key. password: an IAM user and its password. token: an IAM token "
-        "alone. agency: the identity of the Elastic Cloud Server. environment: HUAWEICLOUD_SDK_AK and "
-        "HUAWEICLOUD_SDK_SK of workers and triggerers.",
-        enum=["access_key", "password", "token", "agency", "environment"],
-        default="access_key",
-    ),
-    "project_id": _field("Project ID", "The 32-digit ID of the project in the region, from 'My Credentials'."),
-    "region": _field("Region", "For example cn-north-4 or eu-de; tells where ModelArts is when Endpoint is empty."),
-    "iam_endpoint": _field(
-        "IAM endpoint",
-        "Only for Authentication 'password', where Endpoint does not tell it: host or URL of IAM. If empty, "
-        "HUAWEICLOUD_SDK_IAM_ENDPOINT in the environment of workers and triggerers.",
-    ),
-    "domain_name": _field("Domain name", "Only for Authentication 'password': the account to which the user belongs."),
-    "project_name": _field(
-        "Project name", "Only for Authentication 'password': scopes the token by this name instead of the project ID."
-    ),
-    "security_token": _field("Security token", "Only for a temporary access key.", secret=True),
-    "verify": _field(
-        "Verify TLS", "true (default), false, or the path of a file of certificate authorities on every machine."
-    ),
-    "connect_timeout": _field("Connect timeout", "Seconds, default 10."),
-    "read_timeout": _field(
-        "Read timeout", "Seconds without a byte of an answer, default 60; more than 300 has no effect."
-    ),
-    "console_url": _field(
-        "Console URL",
-        "URL of the web console, for the link in the UI; {region}, {project_id} and {processor_task_id} in it are "
-        "filled in. By default the region's public console, if there is one.",
-    ),
-}
-
-UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["schema", "port", "extra"],
-    "relabeling": {
-        "host": "Endpoint",
-        "login": "Access key or user",
-        "password": "Secret key, password or token",  # nosec B105 - a label
-    },
-    "placeholders": {"host": "modelarts.eu-de.otc.t-systems.com"},
-}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -91,8 +40,8 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": CONNECTION_TYPE,
                 "hook-class-name": "airflow_modelarts.hooks.ModelArtsHook",
                 "hook-name": "ModelArts",
-                "conn-fields": CONN_FIELDS,
-                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+                "conn-fields": {name: _form_field(field) for name, field in EXTRAS.items()},
+                "ui-field-behaviour": {name.replace("_", "-"): value for name, value in ui_field_behaviour().items()},
             }
         ],
         "extra-links": ["airflow_modelarts.links.ModelArtsConsoleLink"],
@@ -101,22 +50,38 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
+def _form_field(field: Field) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": ["string", "null"]}
+    if field.is_secret:
+        schema["format"] = "password"
+    if field.choices:
+        schema |= {"enum": list(field.choices), "default": field.choices[0]}
+    return {"label": field.label, "description": _plain_help(field), "schema": schema}
+
+
 def ui_field_behaviour() -> dict[str, Any]:
-    """Return the same for Airflow 2, which asks the hook and spells its keys with underscores."""
-    return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
+    """Return how the form shows Airflow's own fields, with the keys of Airflow 2; Airflow 3 has hyphens in them."""
+    return {
+        "hidden_fields": list(HIDDEN_FIELDS),
+        "relabeling": {name: field.label for name, field in STANDARD_FIELDS.items()},
+        "placeholders": {name: field.placeholder for name, field in STANDARD_FIELDS.items() if field.placeholder},
+    }
 
 
 def connection_form_widgets() -> dict[str, Any]:
-    """Return the form's fields for Airflow 2, which draws them with Flask-AppBuilder."""
+    """Return the widgets of the extras for the form of Airflow 2, which uses Flask-AppBuilder."""
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from wtforms import PasswordField, StringField
 
-    def widget(field: dict[str, Any]) -> Any:
-        secret = field["schema"].get("format") == "password"
-        kind, look = (PasswordField, BS3PasswordFieldWidget) if secret else (StringField, BS3TextFieldWidget)
-        return kind(field["label"], widget=look(), description=field["description"])
+    def widget(field: Field) -> Any:
+        kind, look = (PasswordField, BS3PasswordFieldWidget) if field.is_secret else (StringField, BS3TextFieldWidget)
+        return kind(field.label, widget=look(), description=_plain_help(field))
 
-    return {name: widget(field) for name, field in CONN_FIELDS.items()}
+    return {name: widget(field) for name, field in EXTRAS.items()}
+
+
+def _plain_help(field: Field) -> str:
+    return field.help.replace("`", "")
 
 
 def _modules(name: str) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
+from airflow_modelarts.api.places import obs_uri, typed_uri
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, read_ends, status_name
-from airflow_modelarts.assets import obs_uri, typed_uri
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling.snapshots import Checkpoint, Snapshot, poll_snapshots
 from airflow_modelarts.polling.watcher import (

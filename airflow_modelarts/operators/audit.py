@@ -1,4 +1,4 @@
-"""The operator that audits the processing tasks of a time window, and writes a report that people can look at."""
+"""The operator that audits the processing tasks of a time window and writes a report."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ if TYPE_CHECKING:
     from airflow_modelarts.hooks import ModelArtsHook
 
 A_DAY = timedelta(days=1)
-#: Processing tasks that an exception names for each broken rule.
+#: How many processing tasks the exception names for each broken rule.
 NAMED_TASKS = 3
 
 
 class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     """
-    Audits all processing tasks that were created in a time window (ListProcessorTasks), whoever created them.
+    Audits all processing tasks that were created in a time window, by Airflow or otherwise (ListProcessorTasks).
 
-    The window is the run's data interval. Where that is empty it is the day before the run's logical date in the DAG's
-    time zone, and the log says so: that is how it is in most runs that are started by hand, and with Airflow 3 in those
-    of a cron schedule too, such as ``@daily``, unless ``scheduler.create_cron_data_intervals`` is on. With a schedule
-    that is not daily, set ``window_start``, for example to ``{{ logical_date - macros.timedelta(hours=1) }}``.
+    The window is the run's data interval. If that is empty, it is the day before the run's logical date in the DAG's
+    time zone, and the task logs this. The interval is empty in most manual runs. With Airflow 3 it is also empty in
+    runs of a cron schedule such as ``@daily``, unless ``scheduler.create_cron_data_intervals`` is on. If the schedule
+    is not daily, set ``window_start``, for example to ``{{ logical_date - macros.timedelta(hours=1) }}``.
 
-    The tasks are seen as they are now, not as they were at the window's end. A task that is still active is not looked
-    at again by the next run: ``lag`` gives it the time to end. The list is read newest first, no further than the
-    window goes, and no task is held: memory grows with what is found, and that is limited. A list shifts while it is
-    read: when a task is deleted meanwhile, another one can be missed.
+    The audit reads the current state of the tasks, not the state at the window's end. A task that is still active is
+    not audited again by the next run: ``lag`` gives it time to end. The operator reads the list newest first, down to
+    the window's start. It keeps findings only, up to a limit, so its memory is limited too. The list shifts while it is
+    read: if a task is deleted meanwhile, another one can be missed.
 
-    Its XCom is the report in a few kilobytes: ``window``, ``total``, ``undated``, ``by_status``, ``by_template``,
-    ``broken_rules``, ``findings`` with the first ten task ids of each kind, ``failures`` with the first ten messages,
-    and ``report_path`` and ``json_path`` when the report was written.
+    Its XCom is a summary of a few kilobytes: ``window``, ``total``, ``undated``, ``by_status``, ``by_template``,
+    ``broken_rules``, ``findings`` with the first ten task ids of each check, ``failures`` with the first ten messages,
+    and, if a report was written, ``report_path`` and ``json_path``.
 
-    :param window_start: audit tasks created at this moment or later: a datetime or its ISO 8601 text, without an offset
-        in UTC (templated); default, also for an empty text and ``None``, the start of the data interval or, where that
-        is empty or ``window_end`` is given, a day before the end.
-    :param window_end: audit tasks created earlier than this, likewise (templated); default the end of the data interval
-        or, where that is empty, the run's logical date or, without one, the moment it was due.
-    :param lag: how far before the run the window lies, so that its tasks have ended; default not at all. It moves what
-        is not given of the window, and nothing when ``window_end`` is given.
-    :param rules: what the tasks have to comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
-        fields or the text of one (templated). By default no task may have failed, and every output has to be named.
-    :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated); the API calls the
-        filter ``task_type``, which Airflow's operators have for themselves.
+    :param window_start: audit tasks created at this moment or later: a datetime or ISO 8601 text, in UTC if it has no
+        offset (templated). Default, also for an empty text and ``None``: the start of the data interval; a day before
+        the end if the interval is empty or ``window_end`` is given.
+    :param window_end: audit tasks created before this moment (templated, as above). Default: the end of the data
+        interval; if that is empty, the run's logical date or, without one, the moment at which the run was due.
+    :param lag: how far to move the window back, so that its tasks have ended; default zero. It does not move a
+        ``window_start`` that is given, and has no effect if ``window_end`` is given.
+    :param rules: the rules that tasks must comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
+        fields or the text of one (templated). By default no task may have failed, and every output must be named.
+    :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated). The API calls this
+        filter ``task_type``, a name that Airflow's operators use for themselves.
     :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
     :param source: the data source, for example a dataset id (templated).
-    :param workspace_id: whose tasks (templated); the service's default is "0".
-    :param report_path: the report as an HTML page that needs nothing else, for example
-        ``s3://bucket/audits/{{ ds }}.html`` (templated; a run without a logical date has no ``ds``); beside it, with
-        all findings, the same as ``.json``. The provider of the object store must be installed. A file appears when it
-        is complete, and replaces the one before it at once; until then it is a hidden file beside it,
-        ``.name.part-…``, for which the connection needs the rights to copy and delete. Default: none is written.
+    :param workspace_id: the workspace of the tasks (templated); the service's default is "0".
+    :param report_path: where to write the report as an HTML page that loads nothing else, for example
+        ``s3://bucket/audits/{{ ds }}.html`` (templated; a run without a logical date has no ``ds``). A ``.json`` file
+        of the same name has all findings. The provider of the object store must be installed. Each file appears only
+        when it is complete, and then replaces the previous one. Until then it is a hidden file beside it,
+        ``.name.part-…``, so the connection needs the rights to copy and delete. Default: no report.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
-    :param fail_on_broken_rules: fail when a rule is broken, after the report was written and the XCom was pushed;
-        default false. It is a verdict, so Airflow does not retry it; ``retries`` are for a service out of reach.
+    :param fail_on_broken_rules: fail if a rule is broken, after the report is written and the XCom is pushed; default
+        false. Airflow does not retry this failure; ``retries`` are for an unreachable service.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
-    :param project_id: instead of the connection's (templated).
-    :raises ModelArtsAuditFailed: a rule is broken, and that shall fail; the message names each one.
-    :raises ValueError: the window, the rules or the path are none.
-    :raises ModelArtsRequestError: another templated argument rendered to nothing; nothing was sent.
-    :raises ModelArtsError: the service refused the call; the message says what to change.
+    :param project_id: overrides the connection's project (templated).
+    :raises ModelArtsAuditFailed: a rule is broken and ``fail_on_broken_rules`` is set; the message names each rule.
+    :raises ValueError: the window, the rules or the path are invalid.
+    :raises ModelArtsRequestError: another templated argument rendered to nothing; no request was sent.
+    :raises ModelArtsError: the service rejected the call; the message says what to change.
     """
 
     template_fields: Sequence[str] = (
@@ -83,7 +83,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         "rules": {"allowed_output_prefixes": TEXT},
         **dict.fromkeys(("window_start", "window_end"), TEXT_OR_VALUE),
     }
-    #: Where the run has no such moment, the window is found otherwise.
+    #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
 
     def __init__(
@@ -128,24 +128,23 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         if path:
             facts = {"Project": project_id, "DAG": self.dag_id, "Run": str(context["run_id"])}
             summary = {**self._write(path, report, facts, context["ti"]), **summary}
-        self._tell(report)
+        self._log_report(report)
         if self.fail_on_broken_rules and report.broken_rules:
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="return_value", value=summary)
-            raise ModelArtsAuditFailed(_verdict(report))
+            raise ModelArtsAuditFailed(_describe_broken_rules(report))
         return summary
 
     def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
         start, end = parse_datetime("window_start", self.window_start), parse_datetime("window_end", self.window_end)
         lag = timedelta() if end else self.lag
         if end is None:
-            interval_start, end = _about(context, now)
+            interval_start, end = _interval(context, now)
             if start is None and interval_start:
                 start = in_utc(interval_start) - lag
         if start is None:
             start = in_utc(_day_before(end, context)) - lag
-            told = "No window_start and no data interval to go by: auditing the day before %s."
-            self.log.info(told, in_utc(end) - lag)
+            self.log.info("No window_start and no data interval: auditing the day before %s.", in_utc(end) - lag)
         return Window(in_utc(start), in_utc(end) - lag)
 
     def _audit(self, hook: ModelArtsHook, window: Window, now: datetime) -> AuditReport:
@@ -161,7 +160,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             raise ValueError(
                 f"rules is {self.rules!r}: give the rules as an object, such as {{'longest_seconds': 3600}}"
             )
-        rules = AuditRules.of(self.rules) if isinstance(self.rules, Mapping) else self.rules
+        rules = AuditRules.from_mapping(self.rules) if isinstance(self.rules, Mapping) else self.rules
         return audit(newest_first(tasks, window), window=window, now=now, rules=rules)
 
     def _open_path(self) -> ObjectStoragePath | None:
@@ -177,51 +176,51 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         from airflow_modelarts.audit.html import page
 
         json_path = path.with_name(f"{path.name.removesuffix('.html')}.json")
-        described = {**report.to_json(), **{name.lower(): fact for name, fact in facts.items()}}
-        # The page comes last, since it speaks of the other file; neither is written unless both can be made.
-        contents = {
-            json_path: json.dumps(described, ensure_ascii=False, indent=1).encode(),
+        content = {**report.to_json(), **{name.lower(): fact for name, fact in facts.items()}}
+        # The page refers to the JSON file, so it is written last. Both are made before either is written.
+        files = {
+            json_path: json.dumps(content, ensure_ascii=False, indent=1).encode(),
             path: page(report, facts).encode(),
         }
-        for file_path, content in contents.items():
+        for file_path, encoded in files.items():
             with atomic_write(file_path, clean_up_partials(file_path, task_instance)) as file:
-                file.write(content)
-        self.log.info("The report is in %s.", path)
+                file.write(encoded)
+        self.log.info("Wrote the report to %s.", path)
         return {"report_path": str(path), "json_path": str(json_path)}
 
-    def _tell(self, report: AuditReport) -> None:
+    def _log_report(self, report: AuditReport) -> None:
         statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items())
         self.log.info("Processing tasks created from %s: %s (%s).", report.window, report.total, statuses or "none")
         if not report.total:
-            self.log.info("What was created after the window is not in it; window_end sets another end.")
+            self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
-            self.log.warning("%s listed tasks do not say when they were created, and are left out.", report.undated)
+            self.log.warning("%s listed tasks have no create_time and are excluded.", report.undated)
         for broken in report.broken_rules:
             self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
 
 
-def _about(context: Mapping[str, Any], now: datetime) -> tuple[datetime | None, datetime]:
-    """Return the interval that a run is about, or no start and the moment that it is for."""
+def _interval(context: Mapping[str, Any], now: datetime) -> tuple[datetime | None, datetime]:
+    """Return the run's data interval; if that is empty, None and the moment that the run is for."""
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     if start and end and start < end:
         return start, end
-    # An empty interval is at the moment of triggering, whatever logical date was asked for.
+    # An empty interval lies at the moment of triggering, even if the run has another logical date.
     moment: datetime | None = context.get("logical_date") or end or getattr(context.get("dag_run"), "run_after", None)
     return None, moment or now
 
 
 def _day_before(moment: datetime, context: Mapping[str, Any]) -> datetime:
-    """Return the same time of the day before in the DAG's time zone, where a day can have 23 or 25 hours."""
+    """Return the same time on the day before in the DAG's time zone, where a day can have 23 or 25 hours."""
     zone = getattr(context.get("dag"), "timezone", UTC)
     return in_utc(moment).astimezone(zone) - A_DAY
 
 
-def _verdict(report: AuditReport) -> str:
+def _describe_broken_rules(report: AuditReport) -> str:
     broken_rules = report.broken_rules
     sentences = []
     for broken in broken_rules:
-        named = [finding.task_id for finding in broken.findings.kept[:NAMED_TASKS]]
-        more = f" and {broken.findings.count - len(named)} more" if broken.findings.count > len(named) else ""
-        sentences.append(f"{broken.rule}: {broken.message} ({', '.join(named)}{more})")
-    what = "1 audit rule is" if len(broken_rules) == 1 else f"{len(broken_rules)} audit rules are"
-    return f"{what} broken by tasks created from {report.window}. {'; '.join(sentences)}"
+        ids = [finding.task_id for finding in broken.findings.kept[:NAMED_TASKS]]
+        more = f" and {broken.findings.count - len(ids)} more" if broken.findings.count > len(ids) else ""
+        sentences.append(f"{broken.rule}: {broken.message} ({', '.join(ids)}{more})")
+    rules = "1 audit rule is" if len(broken_rules) == 1 else f"{len(broken_rules)} audit rules are"
+    return f"{rules} broken by tasks created from {report.window}. {'; '.join(sentences)}"

@@ -1,4 +1,4 @@
-"""Places in OBS as asset URIs, and the events that carry them."""
+"""The URIs of places in OBS, and the asset events that carry them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
-from airflow_modelarts.assets import emit, input_uris, obs_uri, output_uri
+from airflow_modelarts.api.places import obs_uri, output_uri
+from airflow_modelarts.assets import emit
 
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 
@@ -26,7 +27,7 @@ ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
         *("/bucket/a/b.csv", "S3://bucket/a/b.csv", "S3A://bucket/a/b.csv", "Obs://bucket/a/b.csv"),
     ],
 )
-def test_all_ways_to_write_a_place_have_one_uri(place: str) -> None:
+def test_all_spellings_of_a_place_have_one_uri(place: str) -> None:
     assert obs_uri(place) == "obs://bucket/a/b.csv"
 
 
@@ -54,12 +55,12 @@ def test_all_ways_to_write_a_place_have_one_uri(place: str) -> None:
         "/bucket/\ud800",
     ],
 )
-def test_what_is_no_place_in_obs_has_none(place: str | None) -> None:
+def test_text_that_is_no_place_in_obs_has_no_uri(place: str | None) -> None:
     assert obs_uri(place) is None
 
 
 @pytest.mark.parametrize("place", ["/bucket/out/", "/bucket/out", "obs://bucket/out//"])
-def test_a_folder_and_its_name_are_one_place(place: str) -> None:
+def test_trailing_slashes_are_dropped(place: str) -> None:
     assert obs_uri(place) == "obs://bucket/out"
 
 
@@ -71,35 +72,35 @@ def test_a_bucket_is_a_place(place: str) -> None:
 @pytest.mark.parametrize(
     "place", ["/bucket/in/../secret", "obs://bucket/./a", "s3://bucket/in/%2e%2E/secret", "/bucket/.."]
 )
-def test_a_key_that_points_elsewhere_has_none(place: str) -> None:
+def test_a_key_with_dot_segments_has_no_uri(place: str) -> None:
     assert obs_uri(place) is None
 
 
 @pytest.mark.parametrize(
     "query", ["?AWSAccessKeyId=AK&Signature=abc", "?x-obs-security-token=tok", "?a?b", "?\n&Signature=abc"]
 )
-def test_a_query_never_survives(query: str) -> None:
+def test_a_query_is_dropped(query: str) -> None:
     assert obs_uri(f"obs://bucket/key{query}") == "obs://bucket/key"
     assert obs_uri(f"/bucket/key{query}") == "obs://bucket/key"
 
 
 @pytest.mark.parametrize("query", ["%3FX-Amz-Signature=abc", "%3fAccessKeyId=AK%26Signature%3Dabc", "#Signature=abc"])
-def test_a_signature_in_disguise_makes_it_no_place(query: str) -> None:
+def test_a_key_with_an_encoded_signature_has_no_uri(query: str) -> None:
     assert obs_uri(f"obs://bucket/key{query}") is None
 
 
-def test_what_a_uri_cannot_hold_is_percent_encoded() -> None:
+def test_characters_that_a_uri_cannot_hold_are_percent_encoded() -> None:
     assert obs_uri("/bucket/图 片#1") == "obs://bucket/%E5%9B%BE%20%E7%89%87%231"
 
 
-def test_a_percent_sign_is_itself_in_a_path_and_an_escape_in_a_uri() -> None:
+def test_a_percent_sign_is_literal_in_a_path_and_an_escape_in_a_uri() -> None:
     assert obs_uri("/bucket/100%25") == "obs://bucket/100%2525"
     assert obs_uri("s3://bucket/a%c3%bcb%41") == "obs://bucket/a%C3%BCbA"
     assert obs_uri("s3://bucket/100%") == "obs://bucket/100%25"
 
 
 @given(st.text())
-def test_a_uri_is_its_own_uri(key: str) -> None:
+def test_the_uri_of_a_uri_is_itself(key: str) -> None:
     uri = obs_uri(f"/bucket/{key}")
     assert obs_uri(uri) == uri
     assert uri is None or (uri.isascii() and "?" not in uri and "#" not in uri)
@@ -115,7 +116,7 @@ def test_a_uri_is_its_own_uri(key: str) -> None:
         ("obs://bucket/", "obs://bucket"),
     ],
 )
-def test_airflow_normalizes_an_assets_uri_as_we_do(written: str, uri: str) -> None:
+def test_airflow_normalizes_the_uri_of_an_asset(written: str, uri: str) -> None:
     assert Asset(uri=written).uri == uri
 
 
@@ -128,8 +129,8 @@ def test_airflow_normalizes_an_assets_uri_as_we_do(written: str, uri: str) -> No
         ("obs://bucket/key?Signature=a-secret", "must not contain a query"),
     ],
 )
-def test_airflow_refuses_an_asset_that_is_no_place(written: str, complaint: str) -> None:
-    if ON_AIRFLOW_2:  # where this is a warning
+def test_airflow_rejects_an_asset_that_is_no_place_in_obs(written: str, complaint: str) -> None:
+    if ON_AIRFLOW_2:  # which only warns
         with pytest.warns(UserWarning, match=complaint):
             Asset(uri=written)
     else:
@@ -153,7 +154,7 @@ def obs(path: str) -> dict[str, Any]:
         ({"path": "s3://bucket/out"}, "obs://bucket/out"),
         (obs("s3a://bucket/out/"), "obs://bucket/out"),
         (obs("bucket/out"), "obs://bucket/out"),
-        ({"path": "bucket/out"}, None),  # which may be anything, with no type
+        ({"path": "bucket/out"}, None),  # without a type it can be anything
         ({"type": "DATASET", "path": "PYc9", "output_path": "s3a://bucket/dataset/"}, "obs://bucket/dataset"),
         ({"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK"}, None),
         ({"type": "DATASET", "path": "PYc9H2HGv5BJNwBGXyK", "output_path": "/datasets/demo"}, None),
@@ -164,40 +165,9 @@ def obs(path: str) -> dict[str, Any]:
         (None, None),
     ],
 )
-def test_the_output_is_the_work_path_in_obs(work_path: Any, uri: str | None) -> None:
+def test_the_output_uri_is_the_work_path_in_obs(work_path: Any, uri: str | None) -> None:
     assert output_uri(task(work_path=work_path)) == uri
     assert output_uri(ProcessorTaskVersion.model_validate({"work_path": work_path})) == uri
-
-
-@pytest.mark.parametrize(
-    ("fields", "uris"),
-    [
-        ({}, []),
-        ({"data_source": {"type": "OBS", "source": "/bucket/in/"}}, ["obs://bucket/in"]),
-        (
-            {
-                "data_source": {"type": "OBS", "source": "/bucket/in/"},
-                "inputs": [
-                    {"type": "OBS", "source": "obs://bucket/in"},
-                    {"type": "OBS", "source": "s3://bucket/more?Signature=abc"},
-                    {"source": "/bucket/in/"},
-                    {"type": "DATASET", "source": "X6c3N3eztX7cr3Arvqu"},
-                    {"type": "TASK", "source": "abc"},
-                    {"type": "CUSTOM", "source": "0123456789abcdef0123456789abcdef"},
-                    {"type": "OBS"},
-                ],
-            },
-            ["obs://bucket/in", "obs://bucket/more"],
-        ),
-    ],
-)
-def test_the_inputs_are_the_places_in_obs_each_once(fields: dict[str, Any], uris: list[str]) -> None:
-    assert input_uris(task(**fields)) == uris
-
-
-def test_a_version_has_inputs_too() -> None:
-    version = ProcessorTaskVersion.model_validate({"inputs": [{"type": "OBS", "source": "/bucket/in"}]})
-    assert input_uris(version) == ["obs://bucket/in"]
 
 
 def outlet_events() -> Any:
@@ -229,7 +199,7 @@ EXTRA = {
 }
 
 
-def test_an_alias_gets_an_asset_at_the_output() -> None:
+def test_an_alias_emits_an_event_of_an_asset_at_the_output() -> None:
     alias = AssetAlias("outputs")
     events = emitted(alias, work_path=obs("/bucket/out/images/"))
     assert alias_events(events, alias) == [("obs://bucket/out/images", EXTRA)]
@@ -248,18 +218,18 @@ def test_an_alias_gets_an_asset_at_the_output() -> None:
         "x-images://of/training",
     ],
 )
-def test_an_asset_that_stands_for_the_output_gets_the_extra(uri: str) -> None:
+def test_an_asset_at_above_or_below_the_output_or_outside_obs_gets_the_extra(uri: str) -> None:
     asset = Asset(uri=uri)
     assert emitted(asset, work_path=obs("/bucket/out/images/"))[asset].extra == EXTRA
 
 
 @pytest.mark.parametrize("uri", ["obs://other/out/images", "obs://bucket/out/image", "obs://bucket/out/images2"])
-def test_an_asset_elsewhere_gets_none(uri: str) -> None:
+def test_an_asset_elsewhere_in_obs_gets_no_extra(uri: str) -> None:
     asset = Asset(uri=uri)
     assert emitted(asset, work_path=obs("/bucket/out/images/"))[asset].extra == {}
 
 
-def test_an_output_in_a_dataset_has_no_asset_of_its_own() -> None:
+def test_an_output_in_a_dataset_emits_nothing_for_aliases_and_places() -> None:
     alias, dataset, place = AssetAlias("outputs"), Asset("training-images"), Asset(uri="obs://bucket/out")
     events = emitted(alias, dataset, place, work_path={"type": "DATASET", "path": "PYc9"})
     assert alias_events(events, alias) == []
@@ -267,51 +237,51 @@ def test_an_output_in_a_dataset_has_no_asset_of_its_own() -> None:
     assert events[dataset].extra == {**EXTRA, "uri": None}
 
 
-def test_the_version_tells_its_own_status_and_place() -> None:
+def test_the_extra_has_the_status_and_place_of_the_version() -> None:
     version = ProcessorTaskVersion.model_validate(
         {"task_version_id": "v1", "status": 4, "work_path": obs("/bucket/v1")}
     )
     alias = AssetAlias("outputs")
     events = emitted(alias, version=version, work_path=obs("/bucket/out"))
-    told = {"task_version_id": "v1", "status": 4, "status_name": "stopped", "uri": "obs://bucket/v1"}
-    assert alias_events(events, alias) == [("obs://bucket/v1", {**EXTRA, **told})]
+    expected = {"task_version_id": "v1", "status": 4, "status_name": "stopped", "uri": "obs://bucket/v1"}
+    assert alias_events(events, alias) == [("obs://bucket/v1", {**EXTRA, **expected})]
 
 
-def test_a_version_that_tells_nothing_leaves_it_to_the_task() -> None:
+def test_the_extra_has_the_status_and_place_of_the_task_where_the_version_has_none() -> None:
     alias = AssetAlias("outputs")
     events = emitted(alias, version=ProcessorTaskVersion(), work_path=obs("/bucket/out/images"))
     assert alias_events(events, alias) == [("obs://bucket/out/images", EXTRA)]
 
 
-def test_what_a_user_said_in_an_event_stays() -> None:
+def test_the_extra_that_a_user_set_is_kept() -> None:
     asset, events = Asset(uri="obs://bucket/out"), outlet_events()
     events[asset].extra["mine"] = 1
     emit({"outlet_events": events}, [asset], task(work_path=obs("/bucket/out")))  # type: ignore[typeddict-item]
     assert events[asset].extra == {**EXTRA, "uri": "obs://bucket/out", "mine": 1}
 
 
-def test_a_place_too_long_for_airflow_is_told_and_fails_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_uri_too_long_for_airflow_is_logged_and_does_not_fail(caplog: pytest.LogCaptureFixture) -> None:
     alias = AssetAlias("outputs")
     events = emitted(alias, work_path=obs("/bucket/" + "图" * 1000))
     assert alias_events(events, alias) == []
     assert "There is no asset event for obs://bucket/%E5%9B%BE" in caplog.text
 
 
-def test_outlets_of_another_kind_are_left_alone() -> None:
+def test_outlets_of_another_type_get_no_event() -> None:
     assert len(emitted("a text", object(), work_path=obs("/bucket/out"))) == 0
 
 
-def test_importing_it_loads_neither_airflow_nor_models() -> None:
+def test_importing_it_loads_neither_airflow_nor_pydantic() -> None:
     code = "import airflow_modelarts.assets, sys; print([m for m in ('airflow.sdk', 'pydantic') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
-@pytest.mark.skipif(ON_AIRFLOW_2, reason="references came with Airflow 3")
-def test_a_reference_to_an_asset_by_its_uri_counts_as_the_asset(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 3 introduced references")
+def test_a_reference_to_an_asset_by_uri_gets_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
     asset = Asset(uri="obs://bucket/out")
-    # Airflow asks its API server which asset is meant, and there is none here.
+    # Airflow resolves it through its API server, which is absent here.
     monkeypatch.setattr(OutletEventAccessors, "_resolve_asset_ref", lambda self, ref: resolved(asset))
     events = emitted(
         Asset.ref(uri="obs://bucket/out"),  # type: ignore[attr-defined]
@@ -321,8 +291,8 @@ def test_a_reference_to_an_asset_by_its_uri_counts_as_the_asset(monkeypatch: pyt
     assert events[asset].extra == {**EXTRA, "uri": "obs://bucket/out"}
 
 
-@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 knows assets by their URI alone")
-def test_an_alias_gets_the_asset_that_is_declared_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 identifies assets by URI alone")
+def test_an_alias_emits_an_event_of_the_asset_declared_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.execution_time.context import OutletEventAccessor
 
     declared = Asset(name="images", uri="obs://bucket/out")  # type: ignore[call-arg]
@@ -332,27 +302,27 @@ def test_an_alias_gets_the_asset_that_is_declared_under_another_name(monkeypatch
     assert [event.dest_asset_key.name for event in events[alias].asset_alias_events] == ["images"]
 
 
-@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 knows assets by their URI alone")
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="Airflow 2 identifies assets by URI alone")
 @pytest.mark.parametrize(("error", "warned"), [("ASSET_NOT_FOUND", False), ("API_SERVER_ERROR", True)])
-def test_an_asset_that_cannot_be_asked_for_is_named_like_its_place(
+def test_an_asset_that_cannot_be_looked_up_is_named_by_its_uri(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: str, warned: bool
 ) -> None:
     from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
     from airflow.sdk.execution_time.comms import ErrorResponse
     from airflow.sdk.execution_time.context import OutletEventAccessor
 
-    def refuse(self: Any, ref: Any) -> None:
+    def fail(self: Any, ref: Any) -> None:
         raise AirflowRuntimeError(ErrorResponse(error=ErrorType[error]))
 
-    monkeypatch.setattr(OutletEventAccessor, "_resolve_asset_ref", refuse)
+    monkeypatch.setattr(OutletEventAccessor, "_resolve_asset_ref", fail)
     alias = AssetAlias("outputs")
     events = emitted(alias, work_path=obs("/bucket/out"))
     assert [event.dest_asset_key.name for event in events[alias].asset_alias_events] == ["obs://bucket/out"]
-    assert ("Cannot ask for the asset at obs://bucket/out" in caplog.text) == warned
+    assert ("Cannot look up the asset at obs://bucket/out" in caplog.text) == warned
 
 
 def resolved(asset: Any) -> Any:
-    """Return what Airflow finds when it asks for a declared asset: since 3.1 with the asset's own extra."""
+    """Return what Airflow gets when it resolves a reference; since 3.1 with the asset's own extra."""
     from airflow.sdk.definitions.asset import AssetUniqueKey
 
     key = AssetUniqueKey.from_asset(asset)

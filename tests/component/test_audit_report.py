@@ -1,4 +1,4 @@
-"""The page of an audit: one file that needs nothing else, and that no text of the service's can change."""
+"""The HTML page of an audit: one file that loads nothing else, and whose markup no text of the service can change."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_modelarts.api.models import ProcessorTask
-from airflow_modelarts.audit import AuditRules, Window, audit, milliseconds
-from airflow_modelarts.audit import html as audit_report
-from airflow_modelarts.audit.html import page
+from airflow_modelarts.audit import AuditRules, Window, audit, charts, milliseconds
+from airflow_modelarts.audit.html import ROWS, page
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = Window(START, START + timedelta(days=1))
@@ -29,13 +28,13 @@ VOID = {"meta", "wbr", "br"}
 
 
 class Page(HTMLParser):
-    """Collects elements, attributes and text, and checks that what opens is closed."""
+    """Collects elements, attributes, text and style, and checks that every element is closed."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.elements: Counter[str] = Counter()
         self.attributes: list[tuple[str, str]] = []
-        self.text = ""
+        self.text = self.style = ""
         self._open: list[str] = []
         self.feed(html)
         self.close()
@@ -55,7 +54,9 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open[-1:] != ["style"]:
+        if self._open[-1:] == ["style"]:
+            self.style += data
+        else:
             self.text += f"{data} "
 
 
@@ -69,7 +70,7 @@ def page_of(found: Iterable[ProcessorTask], window: Window = DAY, rules: AuditRu
     return page(audit(found, window=window, now=window.end + timedelta(hours=1), rules=rules), facts)
 
 
-def test_no_text_of_the_services_becomes_markup() -> None:
+def test_no_text_of_the_service_becomes_markup() -> None:
     names = ("task_id", "name", "description", "error_msg", "version_name", "workspace_id", "result")
     hostile: dict[str, Any] = dict.fromkeys(names, HOSTILE)
     hostile |= {"template": {"id": HOSTILE, "name": HOSTILE}, "data_source": {"type": HOSTILE, "source": HOSTILE}}
@@ -83,37 +84,37 @@ def test_no_text_of_the_services_becomes_markup() -> None:
     read = Page(html)
     assert not {"script", "img"} & set(read.elements)
     assert not [name for name, _ in read.attributes if name.startswith("on")]
-    assert "<script>alert('x')</script>" in read.text  # as words
+    assert "<script>alert('x')</script>" in read.text
 
 
 @given(st.text(), st.text(), st.text())
-def test_any_text_leaves_the_page_as_it_is(name: str, message: str, template: str) -> None:
+def test_no_text_changes_the_elements_of_the_page(name: str, message: str, template: str) -> None:
     plain = Page(page_of(tasks(status=3, name="n", error_msg="m", template={"id": "t"})))
     read = Page(page_of(tasks(status=3, name=name or "n", error_msg=message, template={"id": template or "t"})))
     assert read.elements == plain.elements
 
 
-def test_it_needs_nothing_else_and_allows_nothing_else() -> None:
+def test_the_page_loads_nothing_and_its_policy_forbids_it() -> None:
     read = Page(page_of([*tasks(20, status=3), *tasks(5, status=1)]))
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in read.attributes
     assert not {"link", "script", "img", "iframe", "object", "base", "form"} & set(read.elements)
     places = [value for name, value in read.attributes if name in ("href", "src", "action", "xlink:href")]
     assert all(place.startswith("#") for place in places)
-    assert not re.search(r"url\(|@import", audit_report._style())
+    assert not re.search(r"url\(|@import", read.style)
 
 
-def test_it_says_what_was_audited_and_what_is_broken() -> None:
+def test_the_page_has_the_window_the_broken_rules_and_the_counts() -> None:
     found = [*tasks(3), *tasks(status=3, error_msg="the bucket is full")]
     text = " ".join(Page(page_of(found, Project="p-1", Run="scheduled__2026")).text.split())
     assert "Processing tasks, 23 November 2026" in text
-    assert "Created from 2026-11-23 00:00 to 2026-11-24 00:00 UTC, as they were on 2026-11-24 01:00 UTC." in text
+    assert "Tasks created from 2026-11-23 00:00 to 2026-11-24 00:00 UTC, as of 2026-11-24 01:00 UTC." in text
     assert "1 of 5 rules is broken 1 task has failed" in text
-    assert "4 tasks of 1 template 3 completed 75 % of what has ended 1 failed 25 % of what has ended 0 active" in text
+    assert "4 tasks of 1 template 3 completed 75 % of ended tasks 1 failed 25 % of ended tasks 0 active" in text
     assert "the bucket is full" in text
     assert "Project p-1 Run scheduled__2026" in text
 
 
-def test_it_names_the_rules_that_hold_and_those_that_are_not_checked() -> None:
+def test_the_page_lists_the_rules_that_hold_and_those_that_are_not_checked() -> None:
     rules = AuditRules(failures_allowed=5, allowed_output_prefixes=[], outputs_required=False)
     text = " ".join(Page(page_of([], rules=rules)).text.split())
     assert "All 2 rules hold" in text
@@ -122,20 +123,20 @@ def test_it_names_the_rules_that_hold_and_those_that_are_not_checked() -> None:
     assert "allowed_ output_ prefixes nowhere 0 holds" in text
 
 
-def test_a_window_without_tasks_says_so_instead_of_drawing() -> None:
+def test_a_window_without_tasks_has_no_charts() -> None:
     read = Page(page_of([]))
     assert "No task was created in this window." in read.text
     assert not read.elements["svg"]
 
 
-def test_tasks_that_do_not_say_when_they_were_created_are_mentioned() -> None:
-    assert "7 more do not say when they were created." in page_of(tasks(7, create_time=None))
+def test_tasks_without_create_time_are_counted() -> None:
+    assert "7 more have no creation time." in page_of(tasks(7, create_time=None))
 
 
-def test_each_chart_shows_every_status_that_there_is() -> None:
+def test_each_chart_shows_every_status_that_occurs() -> None:
     statuses = {0: "initialized", 1: "running", 2: "completed", 3: "failed", 4: "stopped", 9: "unknown (9)"}
     html = page_of([one for status in statuses for one in tasks(2, status=status)])
-    donut, bars, timeline = re.findall(r"<figure.*?</figure>", html)[:3]
+    donut, bars, timeline = re.findall(r"(?s)<figure.*?</figure>", html)[:3]
     for name in statuses.values():
         kind = name.split()[0]
         assert f"<title>{name}: 2</title>" in donut
@@ -143,16 +144,16 @@ def test_each_chart_shows_every_status_that_there_is() -> None:
         assert f"<title>23 Nov 00:00: 2 {kind}</title>" in timeline
 
 
-def test_many_templates_share_a_bar() -> None:
+def test_templates_beyond_the_largest_share_a_bar() -> None:
     found = [one for number in range(9) for one in tasks(10 - number, template={"id": f"template-{number}"})]
     html = page_of(found)
     assert "template-4" in html
     assert "template-5" not in html
-    assert html.count(audit_report.OTHERS) == 2
+    assert html.count(charts.OTHERS) == 2
 
 
-def test_a_long_table_unfolds_and_a_very_long_one_refers_to_the_json() -> None:
-    read = Page(page_of(tasks(audit_report.ROWS + 20, status=3)))
+def test_a_long_table_expands_and_a_very_long_one_refers_to_the_json() -> None:
+    read = Page(page_of(tasks(ROWS + 20, status=3)))
     assert read.elements["details"] == 1
     assert "94 more" in read.text
     assert "20 more are not on this page; the JSON file has them." in read.text
@@ -165,29 +166,40 @@ def test_a_long_table_unfolds_and_a_very_long_one_refers_to_the_json() -> None:
         (timedelta(days=10), "23 Nov 00:00 to 3 Dec 00:00", ["23 Nov", "25 Nov"]),
     ],
 )
-def test_title_and_times_suit_the_window(length: timedelta, title: str, times: list[str]) -> None:
+def test_title_and_time_labels_fit_the_window(length: timedelta, title: str, times: list[str]) -> None:
     html = page_of(tasks(), Window(START, START + length))
     assert f"<h1>Processing tasks, {title}</h1>" in html
     assert re.findall(r'<span style="left:[\d.]+%">([^<]*)</span>', html)[:2] == times
 
 
 @given(st.integers(1, 10**9))
-def test_a_scale_ends_at_an_even_number_not_far_above(number: int) -> None:
-    top = audit_report._round_up(number)
+def test_a_scale_ends_at_an_even_number_at_most_twice_as_large(number: int) -> None:
+    top = charts.round_up(number)
     assert number <= top <= max(2 * number, 2)
     assert top % 2 == 0
 
 
 @pytest.mark.parametrize(
     ("part", "whole", "words"),
-    [(0, 5, "0 %"), (5, 5, "100 %"), (1, 1000, "&lt; 1 %"), (999, 1000, "99 %"), (1, 3, "33 %")],
+    [(0, 5, "0 %"), (5, 5, "100 %"), (1, 1000, "< 1 %"), (999, 1000, "99 %"), (1, 3, "33 %")],
 )
-def test_shares_are_nothing_and_all_only_when_they_are(part: int, whole: int, words: str) -> None:
-    assert audit_report._percent(part, whole) == words
+def test_only_exact_shares_are_0_and_100_percent(part: int, whole: int, words: str) -> None:
+    assert charts.percent(part, whole) == words
 
 
-def test_the_style_is_read_as_utf_8_in_any_locale() -> None:
-    code = "from airflow_modelarts.audit.html import _style; _style()"
-    subprocess.run(
-        [sys.executable, "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c", code], check=True
-    )
+def test_a_narrow_screen_hides_cells_and_histogram_rows_without_a_value() -> None:
+    html = page_of(tasks(status=3, name="n", template=None, error_msg=None, duration_seconds=None))
+    assert re.findall(r'<td[^>]*absent">(.*)', html) == ["-", "-", "-"]  # template, duration and message
+    html = page_of(tasks(status=3, name="n", error_msg="m"))
+    assert not re.findall(r'<td[^>]*absent">', html)
+    assert html.count('<div class="absent">') == len(charts.DURATION_GROUPS) - 1
+    narrow = Page(html).style.partition("@media (max-width: 760px)")[2]
+    assert ".histogram .absent, .findings tbody tr td.absent { display: none; }" in narrow
+
+
+def test_template_and_style_are_read_as_utf_8_in_any_locale() -> None:
+    code = "from airflow_modelarts.audit.html import _template; _template()"
+    strict = ["-X", "warn_default_encoding", "-W", "error::EncodingWarning"]
+    finished = subprocess.run([sys.executable, *strict, "-c", code], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "✕" in Page(page_of([])).style

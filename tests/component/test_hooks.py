@@ -20,12 +20,13 @@ import pytest
 from airflow.providers.common.compat.sdk import redact
 from requests_mock import Mocker
 
-from airflow_modelarts import connection, hooks
+from airflow_modelarts import hooks
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError
 from airflow_modelarts.api.http import Request, Response
 from airflow_modelarts.api.retry import RetryPolicy
-from airflow_modelarts.connection import Overrides
+from airflow_modelarts.connection import reading
+from airflow_modelarts.connection.values import Overrides
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
@@ -322,7 +323,7 @@ def test_the_emulators_project_id_is_text_in_a_connection_uri_too(emulator: Emul
         with pytest.raises(ValueError, match="Expecting value"):
             json.loads(project_id)
         found = Connection(conn_id="mine", uri=f"modelarts://AK:SK@h.example/?project_id={project_id}")
-        assert connection.read(found, found.extra_dejson, Overrides()).client.project_id == project_id
+        assert reading.read(found, found.extra_dejson, Overrides()).client.project_id == project_id
 
 
 def test_a_project_id_that_airflow_took_for_a_number_is_told() -> None:
@@ -333,7 +334,7 @@ def test_a_project_id_that_airflow_took_for_a_number_is_told() -> None:
     if found.extra_dejson == {"project_id": project_id}:  # Airflow 2 takes it for none
         found = Connection(conn_id="mine", host="h.example", extra=json.dumps({"project_id": 0.0}))
     with pytest.raises(ModelArtsConfigurationError, match=r"^project_id of connection 'mine' is 0\.0, .*__extra__"):
-        connection.read(found, found.extra_dejson, Overrides())
+        reading.read(found, found.extra_dejson, Overrides())
 
 
 @both

@@ -1,4 +1,4 @@
-"""What OpenLineage is told about a processing task, in its own classes and through its own serializer."""
+"""The lineage of a processing task, in OpenLineage's own classes and through its own serializer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUTPUTS = [("obs://bucket", "out")]
 
 
 class Operator(ProcessorTaskLineage):
-    """Stands where an operator of Airflow does, as far as OpenLineage asks it."""
+    """Has what OpenLineage reads of an Airflow operator."""
 
     task_type = "Operator"
 
@@ -47,8 +47,8 @@ class Operator(ProcessorTaskLineage):
         return self.body
 
 
-def told(when: str, **known: Any) -> OperatorLineage[Any, Any]:
-    """Ask as OpenLineage's extractor does."""
+def extract(when: str, **known: Any) -> OperatorLineage[Any, Any]:
+    """Return the lineage at the start, on complete or on failure, through OpenLineage's extractor."""
     extractor = DefaultExtractor(Operator(**known))
     found = extractor.extract() if when == "start" else getattr(extractor, f"extract_on_{when}")(None)
     assert found is not None
@@ -59,7 +59,7 @@ def told(when: str, **known: Any) -> OperatorLineage[Any, Any]:
 def test_places_under_any_scheme_of_obs_have_lineage(scheme: str) -> None:
     place = f"{scheme}://bucket"
     body = {"inputs": [{"source": f"{place}/in/"}], "work_path": {"type": "OBS", "path": f"{place}/out/"}}
-    found = told("start", body=body)
+    found = extract("start", body=body)
     assert names(found.inputs) == [("obs://bucket", "in")]
     assert names(found.outputs) == [("obs://bucket", "out")]
 
@@ -69,7 +69,7 @@ def names(datasets: list[Any]) -> list[tuple[str, str]]:
 
 
 def serialized(found: OperatorLineage[Any, Any]) -> dict[str, Any]:
-    """Put it into an event and return its JSON, which is what leaves for OpenLineage."""
+    """Return the JSON of the event that OpenLineage would emit."""
     event = RunEvent(
         eventType=RunState.COMPLETE,
         eventTime="2026-01-01T00:00:00Z",
@@ -82,38 +82,38 @@ def serialized(found: OperatorLineage[Any, Any]) -> dict[str, Any]:
     return parsed
 
 
-def facets(of: dict[str, Any]) -> dict[str, Any]:
+def facets(described: dict[str, Any]) -> dict[str, Any]:
     """Return facets without the two fields that every facet has."""
     return {
         name: {key: value for key, value in facet.items() if key not in ("_producer", "_schemaURL")}
-        for name, facet in of.items()
+        for name, facet in described.items()
     }
 
 
-def test_before_the_start_the_body_tells_inputs_and_output() -> None:
-    found = told("start", body=BODY)
+def test_before_the_start_the_body_has_inputs_and_output() -> None:
+    found = extract("start", body=BODY)
     assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
     assert found.run_facets == {}
 
 
-def test_in_the_end_the_task_tells_them() -> None:
-    found = told("complete", task={"status": 2, **BODY})
+def test_at_the_end_the_task_has_inputs_and_output() -> None:
+    found = extract("complete", task={"status": 2, **BODY})
     assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
 
 
-def test_what_the_task_does_not_tell_the_body_does() -> None:
-    found = told("complete", body=BODY, task={"status": 2})
+def test_fields_that_the_task_lacks_come_from_the_body() -> None:
+    found = extract("complete", body=BODY, task={"status": 2})
     assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
 
 
-def test_the_version_knows_best() -> None:
+def test_the_version_takes_precedence() -> None:
     version = {"inputs": [{"type": "OBS", "source": "/bucket/v"}], "work_path": {"type": "OBS", "path": "/bucket/w"}}
-    found = told("complete", body=BODY, task=BODY, version=version)
+    found = extract("complete", body=BODY, task=BODY, version=version)
     assert (names(found.inputs), names(found.outputs)) == ([("obs://bucket", "v")], [("obs://bucket", "w")])
 
 
-def test_datasets_have_names_of_their_own_and_their_versions() -> None:
-    found = told(
+def test_datasets_are_named_by_id_and_have_their_version() -> None:
+    found = extract(
         "complete",
         task={
             "inputs": [
@@ -135,39 +135,39 @@ def test_datasets_have_names_of_their_own_and_their_versions() -> None:
     assert facets(output["facets"])["version"] == {"datasetVersion": "V0011"}
 
 
-def test_the_version_beside_a_single_dataset_is_its_version() -> None:
-    found = told("start", body={"data_source": {"type": "DATASET", "source": "images"}, "version_id": "v7"})
+def test_the_version_field_belongs_to_a_single_dataset() -> None:
+    found = extract("start", body={"data_source": {"type": "DATASET", "source": "images"}, "version_id": "v7"})
     assert found.inputs[0].facets["version"].datasetVersion == "v7"
 
 
-@pytest.mark.parametrize("knows", ["task", "body"])
-def test_the_version_of_a_dataset_is_told_by_whoever_knows_it(knows: str) -> None:
+@pytest.mark.parametrize("source", ["task", "body"])
+def test_the_version_of_a_dataset_comes_from_the_task_or_the_body(source: str) -> None:
     images = {"inputs": [{"type": "DATASET", "source": "images"}]}
-    known = {"task": images, "body": images, knows: {**images, "version_id": "v7"}}
-    found = told("complete", version={"task_version_id": "v1", **images}, **known)
+    known = {"task": images, "body": images, source: {**images, "version_id": "v7"}}
+    found = extract("complete", version={"task_version_id": "v1", **images}, **known)
     assert found.inputs[0].facets["version"].datasetVersion == "v7"
 
 
-def test_the_version_of_another_dataset_is_not_told() -> None:
+def test_the_version_of_another_dataset_is_ignored() -> None:
     labels, images = ({"inputs": [{"type": "DATASET", "source": name}]} for name in ("labels", "images"))
-    found = told("complete", task={**labels, "version_id": "v7"}, version=images)
+    found = extract("complete", task={**labels, "version_id": "v7"}, version=images)
     assert [(each.name, each.facets) for each in found.inputs] == [("dataset/images", {})]
 
 
-def test_the_version_beside_several_datasets_is_nobodys() -> None:
+def test_the_version_field_is_ignored_with_several_datasets() -> None:
     sources = [{"type": "DATASET", "source": "images"}, {"type": "DATASET", "source": "labels"}]
-    found = told("start", body={"inputs": sources, "version_id": "v7"})
+    found = extract("start", body={"inputs": sources, "version_id": "v7"})
     assert [each.facets for each in found.inputs] == [{}, {}]
 
 
 @pytest.mark.parametrize("body", [{"inputs": 7}, {"work_path": "{{ not yet }}"}, {}, None])
-def test_a_body_that_tells_nothing_is_no_fault(body: Any) -> None:
-    found = told("start", body=body)
+def test_an_invalid_or_empty_body_has_no_lineage(body: Any) -> None:
+    found = extract("start", body=body)
     assert (found.inputs, found.outputs) == ([], [])
 
 
-def test_what_is_no_dataset_is_left_out_and_nothing_comes_twice() -> None:
-    found = told(
+def test_inputs_without_a_name_are_left_out_and_duplicates_removed() -> None:
+    found = extract(
         "start",
         body={
             "inputs": [
@@ -178,6 +178,7 @@ def test_what_is_no_dataset_is_left_out_and_nothing_comes_twice() -> None:
                 {"type": "OBS", "source": "/bucket"},
                 {"type": "OBS", "source": "obs://bucket/"},
             ],
+            "data_source": {"type": "OBS", "source": "/ignored"},
             "work_path": {"type": "DATASET"},
         },
     )
@@ -185,36 +186,36 @@ def test_what_is_no_dataset_is_left_out_and_nothing_comes_twice() -> None:
 
 
 def test_the_run_is_linked_to_the_processing_task() -> None:
-    run = serialized(told("complete", task={}))["run"]
+    run = serialized(extract("complete", task={}))["run"]
     assert facets(run["facets"]) == {"externalQuery": {"externalQueryId": "abc", "source": "modelarts"}}
 
 
 def test_the_run_is_linked_to_the_version_if_there_is_one() -> None:
-    run = serialized(told("complete", task={}, version={"task_version_id": "v1"}))["run"]
+    run = serialized(extract("complete", task={}, version={"task_version_id": "v1"}))["run"]
     assert facets(run["facets"])["externalQuery"]["externalQueryId"] == "abc/v1"
-    assert told("complete", task={}, version={}).run_facets["externalQuery"].externalQueryId == "abc"
+    assert extract("complete", task={}, version={}).run_facets["externalQuery"].externalQueryId == "abc"
 
 
-def test_a_version_that_is_known_before_its_task_links_to_both() -> None:
-    found = told("failure", version={"task_id": "abc", "task_version_id": "v1"})
+def test_a_version_without_its_task_links_to_both() -> None:
+    found = extract("failure", version={"task_id": "abc", "task_version_id": "v1"})
     assert found.run_facets["externalQuery"].externalQueryId == "abc/v1"
 
 
-def test_an_output_is_also_known_by_the_task_that_made_it() -> None:
-    (output,) = serialized(told("complete", task=BODY))["outputs"]
+def test_an_output_has_its_task_as_a_second_name() -> None:
+    (output,) = serialized(extract("complete", task=BODY))["outputs"]
     assert facets(output["facets"]) == {
         "symlinks": {
             "identifiers": [{"namespace": "modelarts", "name": "processor-task/abc", "type": "PROCESSOR_TASK"}]
         }
     }
-    assert names(told("start", body={"data_source": {"type": "TASK", "source": "abc"}}).inputs) == [
+    assert names(extract("start", body={"data_source": {"type": "TASK", "source": "abc"}}).inputs) == [
         ("modelarts", "processor-task/abc")
     ]
 
 
 def test_a_failure_has_the_services_message_without_its_signed_links() -> None:
     message = "cannot read https://bucket.obs.example.com/a?AccessKeyId=AK&Signature=SIG"
-    found = told("failure", body=BODY, task={"status": 3, "error_msg": message})
+    found = extract("failure", body=BODY, task={"status": 3, "error_msg": message})
     event = serialized(found)
     assert facets(event["run"]["facets"])["errorMessage"] == {
         "message": "cannot read https://bucket.obs.example.com/a",
@@ -225,22 +226,22 @@ def test_a_failure_has_the_services_message_without_its_signed_links() -> None:
 
 
 @pytest.mark.parametrize("task", [None, {}, {"status": 4}])
-def test_a_failure_of_which_the_service_says_nothing_has_no_message(task: dict[str, Any] | None) -> None:
-    assert "errorMessage" not in told("failure", task=task).run_facets
+def test_a_failure_without_error_msg_has_no_message(task: dict[str, Any] | None) -> None:
+    assert "errorMessage" not in extract("failure", task=task).run_facets
 
 
-def test_no_signed_link_leaves_in_a_name() -> None:
+def test_no_name_holds_a_signed_link() -> None:
     link = "obs://bucket/key?AccessKeyId=AK&Signature=SIG"
     body = {"inputs": [{"type": "OBS", "source": link}], "work_path": {"type": "OBS", "path": link}}
-    assert "SIG" not in json.dumps(serialized(told("complete", body=body, task=body)))
+    assert "SIG" not in json.dumps(serialized(extract("complete", body=body, task=body)))
 
 
-def test_an_asset_has_the_name_of_the_place() -> None:
+def test_an_asset_is_named_by_its_place() -> None:
     asset = Asset(uri="obs://bucket/out/%E5%9B%BE/")
     assert names([convert_asset_to_openlineage(asset, None)]) == [("obs://bucket", "out/图")]
 
 
-def test_without_its_provider_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_openlineages_provider_there_is_no_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
     importing = builtins.__import__
 
     def without_openlineage(name: str, *arguments: Any) -> Any:
@@ -255,6 +256,6 @@ def test_without_its_provider_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -
     assert operator.get_openlineage_facets_on_failure(None) is None
 
 
-def test_importing_it_loads_neither_openlineage_nor_models() -> None:
+def test_importing_it_loads_neither_openlineage_nor_pydantic() -> None:
     code = f"import {lineage.__name__}, sys; print([m for m in ('openlineage', 'pydantic') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

@@ -63,6 +63,7 @@ def test_the_sdist_contains_what_its_build_and_tests_need(built: Path) -> None:
     assert {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "airflow_modelarts/py.typed"} <= names
     assert {"docs/run.md", "docs/images/audit.png"} <= names
     assert {"dags_examples/feature_analysis.py", "tests/unit/conftest.py", "tests/constraints-airflow-3.3.txt"} <= names
+    assert {"airflow_modelarts/audit/page.html.jinja", "airflow_modelarts/audit/page.css"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
 
 

@@ -1,4 +1,4 @@
-"""Whatever is written where a place in OBS belongs: a URI without a signature, or a refusal, and nothing else."""
+"""Any text where a place in OBS belongs becomes a URI without a signature, or is rejected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.assets import obs_uri, sanitize_uri
+from airflow_modelarts.api.places import obs_uri
+from airflow_modelarts.assets import sanitize_uri
 
 SIGNED = "Signature=MARK"
 PIECES = st.sampled_from(
@@ -40,7 +41,7 @@ PLACES = st.builds(
 @settings(deadline=None, max_examples=1000)
 @given(PLACES)
 @example(f"obs://bucket/key%3F{SIGNED}")
-def test_a_place_has_a_uri_without_a_signature_or_none(place: str) -> None:
+def test_a_place_has_a_uri_without_a_signature_or_no_uri(place: str) -> None:
     uri = obs_uri(place)
     if uri is None:
         return
@@ -55,7 +56,7 @@ def test_a_place_has_a_uri_without_a_signature_or_none(place: str) -> None:
 @settings(deadline=None, max_examples=1000)
 @given(PLACES)
 @example("obs://bucket/key?Signature=MARK")
-def test_an_assets_uri_is_sanitized_or_refused_with_a_value_error(text: str) -> None:
+def test_an_assets_uri_is_sanitized_or_rejected_with_a_value_error(text: str) -> None:
     try:
         parts = urlsplit(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whatever stands in a connection: settings that can be used, or an error that names the field and no secret."""
+"""Any connection is read into usable settings, or rejected by an error that names the field and shows no secret."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts import connection
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import call
 from airflow_modelarts.api.credentials import AccessKey, StaticToken
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.retry import RetryPolicy
-from airflow_modelarts.connection import Overrides
+from airflow_modelarts.connection import reading
+from airflow_modelarts.connection.values import Overrides
 from airflow_modelarts.transport import AsyncDriver, Driver
 from airflow_modelarts.transport.settings import Settings
 from tests.support.playing import ONCE, answer, play
@@ -51,7 +51,7 @@ EXTRAS = st.fixed_dictionaries(
 def read(extra: dict[str, Any], **fields: Any) -> Settings:
     usual = {"host": "modelarts.example", "login": "AK", "password": SECRET, "schema": None, "port": None}
     found = SimpleNamespace(**{"conn_id": "mine", **usual, **fields})
-    return connection.read(found, {"project_id": "p", **extra}, Overrides())
+    return reading.read(found, {"project_id": "p", **extra}, Overrides())
 
 
 @settings(deadline=None, max_examples=500)
@@ -62,15 +62,15 @@ def read(extra: dict[str, Any], **fields: Any) -> Settings:
         optional={"host": PLACES, "login": TEXTS, "schema": TEXTS, "port": st.integers(), "password": st.just(SECRET)},
     ),
 )
-def test_a_connection_is_read_or_refused_without_a_secret_in_any_text(
+def test_a_connection_is_read_or_rejected_without_showing_a_secret(
     extra: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    found, refusal = None, ""
+    found, message = None, ""
     try:
         found = read(extra, **fields)
     except ModelArtsConfigurationError as error:
-        refusal = str(error)
-    assert SECRET not in refusal
+        message = str(error)
+    assert SECRET not in message
     if found is None:
         return
     assert SECRET not in repr(found.client)
@@ -94,7 +94,7 @@ def test_a_connection_is_read_or_refused_without_a_secret_in_any_text(
         ({"project_id": "漢"}, {}, "project_id"),
     ],
 )
-def test_a_field_that_cannot_stand_in_a_header_is_named_and_not_shown(
+def test_a_field_that_no_header_can_hold_is_named_and_not_shown(
     extra: dict[str, Any], fields: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=f"^{field} of connection 'mine' holds a space") as caught:
@@ -102,11 +102,11 @@ def test_a_field_that_cannot_stand_in_a_header_is_named_and_not_shown(
     assert not [value for value in fields.values() if value in str(caught.value)]
 
 
-def test_a_line_feed_at_the_end_of_a_key_is_not_part_of_it() -> None:
+def test_a_trailing_line_feed_of_a_key_is_stripped() -> None:
     assert read({}, login="AK\n", password="SK\n").client.credentials == AccessKey("AK", "SK")
 
 
-def test_a_line_feed_at_the_end_of_a_token_is_not_part_of_it() -> None:
+def test_a_trailing_line_feed_of_a_token_is_stripped() -> None:
     assert read({"auth": "token"}, password="T\n").client.credentials == StaticToken("T")
 
 
@@ -122,7 +122,7 @@ def test_a_password_in_an_address_is_not_shown(place: str) -> None:
 @pytest.mark.parametrize(
     "host", ["modelarts..example", "https://a..b", f"{'a' * 64}.example", "a\x00b", "a\x7fb", "\u202e.x"]
 )
-def test_a_host_that_cannot_be_looked_up_is_refused_when_it_is_read(host: str) -> None:
+def test_a_host_that_cannot_be_resolved_is_rejected_when_it_is_read(host: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match="it must be a host or a URL"):
         read({}, host=host)
 
@@ -139,13 +139,13 @@ def unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> Settings:
     return read({})
 
 
-def test_a_proxy_whose_name_is_none_is_a_configuration_error_on_a_worker(unusable_proxy: Settings) -> None:
+def test_an_invalid_proxy_is_a_configuration_error_on_a_worker(unusable_proxy: Settings) -> None:
     driver = Driver(lambda: unusable_proxy)
     with pytest.raises(ModelArtsConfigurationError), closing(driver):
         driver.call(operations.describe_processor_task("a"), RETRIES)
 
 
-async def test_a_proxy_whose_name_is_none_is_a_configuration_error_in_a_triggerer(
+async def test_an_invalid_proxy_is_a_configuration_error_in_a_triggerer(
     unusable_proxy: Settings,
 ) -> None:
     async def read_settings() -> Settings:

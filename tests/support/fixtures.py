@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts import connection
+from airflow_modelarts.connection import reading
 from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.support.values import PROJECT_ID
 
@@ -42,19 +42,19 @@ def usual_connection(set_connection: Callable[..., None]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_grant_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TOKEN_CACHE", connection.TokenCache())
+    monkeypatch.setattr(reading, "TOKEN_CACHE", reading.TokenCache())
 
 
 @pytest.fixture(autouse=True)
 def no_rate_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LIMITERS", connection.RateLimiters(time.monotonic))
+    monkeypatch.setattr(reading, "LIMITERS", reading.RateLimiters(time.monotonic))
 
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Collect the arguments of ``time.sleep`` instead of sleeping. The clock of the rate limiters advances by them."""
     slept: list[float] = []
-    monkeypatch.setattr(connection, "LIMITERS", connection.RateLimiters(lambda: sum(slept)))
+    monkeypatch.setattr(reading, "LIMITERS", reading.RateLimiters(lambda: sum(slept)))
     monkeypatch.setattr("time.sleep", slept.append)
     return slept
 

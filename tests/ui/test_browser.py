@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_modelarts.provider import CONN_FIELDS
+from airflow_modelarts.provider import get_provider_info
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.sandbox import Sandbox
@@ -18,6 +18,7 @@ from tests.ui.connections import EXTRAS, STANDARD, ConnectionForm, field, press_
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
 
+CONN_FIELDS: dict[str, Any] = get_provider_info()["connection-types"][0]["conn-fields"]
 SECRET = "Secret key, password or token"
 DAG_ID = "seen_in_the_ui"
 CONSOLE = "http://127.0.0.1/console/{project_id}/{processor_task_id}"

@@ -1,4 +1,4 @@
-"""Audits as pure functions: which tasks count, what the checks find in them, and what becomes of it."""
+"""The audit: which tasks are in the window, what the checks find, and what the report says."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_modelarts import audit as audits
 from airflow_modelarts.api.models import ProcessorTask
-from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, format_duration, milliseconds, newest_first
+from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, milliseconds, newest_first
+from airflow_modelarts.audit.findings import CHECKS
+from airflow_modelarts.audit.report import MAX_STEPS
+from airflow_modelarts.audit.text import format_duration
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = Window(START, START + timedelta(days=1))
@@ -66,9 +68,9 @@ any_rules = st.builds(
 
 
 @given(st.lists(tasks_of_any_kind, max_size=30), any_rules)
-def test_every_task_of_the_window_is_counted_once_in_each_count(tasks: list[ProcessorTask], rules: AuditRules) -> None:
+def test_every_task_of_the_window_counts_once_in_each_breakdown(tasks: list[ProcessorTask], rules: AuditRules) -> None:
     report = audit(iter(tasks), window=DAY, now=NOW, rules=rules)
-    within = [one for one in tasks if DAY.holds(one)]
+    within = [one for one in tasks if DAY.contains(one)]
     assert report.total == len(within)
     assert report.undated == sum(one.create_time is None for one in tasks)
     assert report.by_status == Counter(one.status_name for one in within)
@@ -79,18 +81,18 @@ def test_every_task_of_the_window_is_counted_once_in_each_count(tasks: list[Proc
 
 
 @given(st.lists(tasks_of_any_kind, max_size=30), any_rules)
-def test_report_and_summary_are_strict_json(tasks: list[ProcessorTask], rules: AuditRules) -> None:
+def test_the_report_and_the_summary_are_strict_json(tasks: list[ProcessorTask], rules: AuditRules) -> None:
     report = audit(tasks, window=DAY, now=NOW, rules=rules)
     for value in (report.to_json(), report.summary()):
         assert json.loads(json.dumps(value, allow_nan=False)) == value
 
 
 @given(st.lists(tasks_of_any_kind, max_size=30), any_rules)
-def test_a_rule_is_broken_by_what_was_found_and_by_nothing_else(tasks: list[ProcessorTask], rules: AuditRules) -> None:
+def test_a_rule_is_broken_exactly_if_there_are_too_many_findings(tasks: list[ProcessorTask], rules: AuditRules) -> None:
     report = audit(tasks, window=DAY, now=NOW, rules=rules)
     broken = {rule.rule: rule.findings.count for rule in report.broken_rules}
     assert all(broken.values())
-    found = {check.rule: report.findings[check.name].count for check in audits.CHECKS}
+    found = {check.rule: report.findings[check.name].count for check in CHECKS}
     failed = found.pop("failures_allowed")
     if not rules.outputs_required:
         found.pop("outputs_required")
@@ -101,31 +103,31 @@ def test_a_rule_is_broken_by_what_was_found_and_by_nothing_else(tasks: list[Proc
 
 
 @given(st.lists(tasks_of_any_kind, max_size=30), st.booleans())
-def test_reading_newest_first_loses_no_task_of_the_window(tasks: list[ProcessorTask], undated_first: bool) -> None:
+def test_newest_first_yields_every_task_of_the_window(tasks: list[ProcessorTask], undated_first: bool) -> None:
     dated = sorted((one for one in tasks if one.create_time is not None), key=lambda one: -(one.create_time or 0))
     undated = [one for one in tasks if one.create_time is None]
     listed = [*undated, *dated] if undated_first else [*dated, *undated]
     read = list(newest_first(listed, DAY))
-    assert [one for one in read if DAY.holds(one)] == [one for one in listed if DAY.holds(one)]
+    assert [one for one in read if DAY.contains(one)] == [one for one in listed if DAY.contains(one)]
     assert all(one.create_time is None or one.create_time >= milliseconds(START) for one in read)
 
 
 @given(st.timedeltas(timedelta(seconds=1), timedelta(days=3000)))
-def test_a_timeline_has_few_columns_whatever_the_window(length: timedelta) -> None:
-    assert math.ceil(length.total_seconds() / Window(START, START + length).step_seconds) <= audits.MOST_STEPS
+def test_a_timeline_has_few_steps_for_any_window(length: timedelta) -> None:
+    assert Window(START, START + length).step_count <= MAX_STEPS
 
 
 # The window
 
 
-def test_the_start_belongs_to_the_window_and_the_end_does_not() -> None:
+def test_the_start_of_the_window_is_inclusive_and_the_end_exclusive() -> None:
     start, end = milliseconds(DAY.start), milliseconds(DAY.end)
     ids = {"first": start, "last": end - 1, "before": start - 1, "next": end}
     tasks = [task(task_id=name, create_time=created, status=3) for name, created in ids.items()]
     assert [finding.task_id for finding in report_on(*tasks).findings["failed"].kept] == ["first", "last"]
 
 
-def test_reading_stops_at_the_first_task_that_is_older() -> None:
+def test_reading_stops_at_the_first_task_older_than_the_window() -> None:
     def pages() -> Iterator[ProcessorTask]:
         yield from (task(create_time=milliseconds(START)) for _ in range(3))  # in the same instant, at the very start
         yield task(create_time=milliseconds(START) - 1)
@@ -135,17 +137,17 @@ def test_reading_stops_at_the_first_task_that_is_older() -> None:
 
 
 @pytest.mark.parametrize("end", [START, START - timedelta(seconds=1)])
-def test_a_window_that_ends_before_it_starts_is_refused(end: datetime) -> None:
+def test_a_window_that_ends_before_it_starts_is_rejected(end: datetime) -> None:
     with pytest.raises(ValueError, match="not after its start"):
         Window(START, end)
 
 
-def test_a_window_without_time_zone_is_refused() -> None:
+def test_a_window_without_time_zone_is_rejected() -> None:
     with pytest.raises(ValueError, match="the window's end is 2026-11-24 00:00:00: give it a time zone"):
         Window(START, datetime(2026, 11, 24))
 
 
-def test_a_window_is_told_in_utc() -> None:
+def test_a_window_is_written_in_utc() -> None:
     east = timezone(timedelta(hours=8))
     window = Window(datetime(2026, 11, 23, 8, tzinfo=east), datetime(2026, 11, 23, 9, 30, 5, tzinfo=east))
     assert str(window) == "2026-11-23 00:00 to 2026-11-23 01:30:05 UTC"
@@ -154,42 +156,42 @@ def test_a_window_is_told_in_utc() -> None:
 # The checks
 
 
-def test_a_failure_comes_with_its_message_and_without_signed_links() -> None:
+def test_a_failure_has_its_message_without_signed_links() -> None:
     message = "403 for\nhttps://b.obs.example.com/a.jpg?AccessKeyId=T&Signature=SECRET"
     assert details("failed", task(status=3, error_msg=message)) == ["403 for https://b.obs.example.com/a.jpg"]
 
 
-def test_a_failure_without_a_message_is_one_all_the_same() -> None:
+def test_a_failure_without_a_message_is_a_finding() -> None:
     report = report_on(task(status=3))
     assert report.findings["failed"].count == 1
     assert report.summary()["failures"] == [{"task_id": "abc", "name": None, "error_msg": None}]
 
 
-def test_statuses_that_are_not_documented_are_counted_as_unknown() -> None:
+def test_undocumented_statuses_are_counted_as_unknown() -> None:
     assert report_on(task(status=7), task(status=None)).by_status == {"unknown (7)": 1, "unknown (None)": 1}
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(3600, []), (3661, ["by 1 min 1 s"]), (None, [])])
-def test_a_task_is_long_beyond_the_bound(seconds: int | None, found: list[str]) -> None:
+def test_a_task_is_long_beyond_the_limit(seconds: int | None, found: list[str]) -> None:
     assert details("long", task(duration_seconds=seconds), longest_seconds=3600) == found
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_a_task_is_stuck_when_it_is_active_for_longer_than_the_bound(status: int) -> None:
+def test_a_task_is_stuck_if_it_is_active_for_longer_than_the_limit(status: int) -> None:
     assert details("stuck", task(status=status), stuck_after_seconds=3600) == ["18 h"]
     assert details("stuck", task(status=status), stuck_after_seconds=18 * 3600) == []
 
 
 @pytest.mark.parametrize("status", [2, 3, 4, 7, None])
-def test_what_has_ended_or_is_unknown_is_not_stuck(status: int | None) -> None:
+def test_a_task_with_a_terminal_or_unknown_status_is_not_stuck(status: int | None) -> None:
     assert details("stuck", task(status=status), stuck_after_seconds=0) == []
 
 
-def test_a_task_that_runs_again_is_as_old_as_its_newest_run() -> None:
-    again = {"status": 1, "version_count": 2}
-    assert details("stuck", task(**again, duration_seconds=60), stuck_after_seconds=3600) == []
-    assert details("stuck", task(**again, duration_seconds=7200), stuck_after_seconds=3600) == ["2 h"]
-    assert details("stuck", task(**again), stuck_after_seconds=3600) == []  # nobody knows
+def test_a_task_with_several_versions_is_judged_by_its_duration() -> None:
+    rerun = {"status": 1, "version_count": 2}
+    assert details("stuck", task(**rerun, duration_seconds=60), stuck_after_seconds=3600) == []
+    assert details("stuck", task(**rerun, duration_seconds=7200), stuck_after_seconds=3600) == ["2 h"]
+    assert details("stuck", task(**rerun), stuck_after_seconds=3600) == []  # its age is unknown
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_a_task_that_runs_again_is_as_old_as_its_newest_run() -> None:
         (None, None),
     ],
 )
-def test_an_output_is_outside_when_no_allowed_place_is_above_it(
+def test_an_output_is_outside_if_no_allowed_place_is_above_it(
     place: dict[str, str] | None, outside: str | None
 ) -> None:
     prefixes = ["s3a://b/out/", "elsewhere/"]
@@ -224,7 +226,7 @@ def test_an_output_is_outside_when_no_allowed_place_is_above_it(
     assert found == ([outside] if outside else [])
 
 
-def test_without_allowed_places_no_output_is_outside_and_with_none_all_are() -> None:
+def test_no_output_is_outside_without_the_rule_and_every_output_is_with_an_empty_one() -> None:
     assert details("outside", task()) == []
     assert details("outside", task(), allowed_output_prefixes=[]) == ["obs://b/out"]
 
@@ -242,14 +244,14 @@ def test_without_allowed_places_no_output_is_outside_and_with_none_all_are() -> 
         ({"work_path": None, "template": None}, []),
     ],
 )
-def test_an_output_is_missing_when_a_task_that_has_one_names_none(fields: dict[str, Any], found: list[str]) -> None:
+def test_an_output_is_missing_if_a_completed_task_names_none(fields: dict[str, Any], found: list[str]) -> None:
     assert details("without_output", task(**fields)) == found
 
 
 # Rules and verdicts
 
 
-def test_each_broken_rule_says_what_is_wrong_and_who_did_it() -> None:
+def test_each_broken_rule_has_a_message_and_its_findings() -> None:
     tasks = [
         task(task_id="failed", status=3),
         task(task_id="long", duration_seconds=9000),
@@ -267,7 +269,7 @@ def test_each_broken_rule_says_what_is_wrong_and_who_did_it() -> None:
     ]
 
 
-def test_some_failures_can_be_allowed_and_are_listed_all_the_same() -> None:
+def test_allowed_failures_are_listed_and_break_no_rule() -> None:
     report = report_on(task(status=3), task(status=3), failures_allowed=2)
     assert report.broken_rules == ()
     assert report.findings["failed"].count == 2
@@ -275,7 +277,7 @@ def test_some_failures_can_be_allowed_and_are_listed_all_the_same() -> None:
     assert broken.message == "2 tasks have failed, more than the 1 allowed"
 
 
-def test_rules_that_are_off_are_not_broken() -> None:
+def test_rules_that_are_not_checked_are_not_broken() -> None:
     assert (
         report_on(task(status=3), task(work_path=None), failures_allowed=None, outputs_required=False).broken_rules
         == ()
@@ -290,16 +292,16 @@ def test_rules_that_are_off_are_not_broken() -> None:
         ({"failures_allowed": "few"}, "failures_allowed is 'few'"),
         ({"allowed_output_prefixes": ["obs://b", "dataset"]}, "'dataset': write places in OBS as obs://bucket/folder"),
         ({"outputs_required": "no"}, "outputs_required is 'no': give True or False"),
-        ({"longest": 1, "shortest": 1}, "there is no rule longest, shortest, but failures_allowed, "),
+        ({"longest": 1, "shortest": 1}, "unknown audit rule longest, shortest: the rules are failures_allowed, "),
     ],
 )
-def test_a_rule_that_is_none_is_refused_by_its_name(rules: dict[str, Any], message: str) -> None:
+def test_an_invalid_rule_is_rejected_by_its_name(rules: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        AuditRules.of(rules)
+        AuditRules.from_mapping(rules)
 
 
-def test_rules_can_come_from_a_template() -> None:
-    rules = AuditRules.of(
+def test_rules_can_be_rendered_text() -> None:
+    rules = AuditRules.from_mapping(
         {
             "failures_allowed": "3",
             "longest_seconds": "0.5",
@@ -316,7 +318,7 @@ def test_rules_can_come_from_a_template() -> None:
 # Limits
 
 
-def test_the_summary_stays_small_and_says_how_many_more_there_are() -> None:
+def test_the_summary_is_small_and_counts_what_it_leaves_out() -> None:
     tasks = [
         task(task_id=f"{number}" * 500, name="n" * 500, status=3, error_msg="m" * 5000, template={"id": f"t-{number}"})
         for number in range(200)
@@ -329,19 +331,19 @@ def test_the_summary_stays_small_and_says_how_many_more_there_are() -> None:
     assert summary["by_template"]["(others)"] == 180
 
 
-def test_the_summary_groups_rare_statuses_and_the_report_does_not() -> None:
+def test_only_the_summary_groups_rare_statuses() -> None:
     report = report_on(*(task(task_id=str(number), status=100 + number) for number in range(30)))
     assert len(report.to_json()["by_status"]) == 30
     assert report.summary()["by_status"]["(others)"] == 10
 
 
-def test_only_so_many_findings_are_kept_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audits, "KEPT_FINDINGS", 2)
+def test_all_findings_are_counted_and_a_limited_number_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_modelarts.audit.report.KEPT_FINDINGS", 2)
     findings = report_on(*(task(task_id=str(number), status=3) for number in range(5))).findings["failed"]
     assert (findings.count, [finding.task_id for finding in findings.kept]) == (5, ["0", "1"])
 
 
-def test_tasks_are_not_held() -> None:
+def test_no_task_is_kept_in_memory() -> None:
     alive: list[weakref.ref[ProcessorTask]] = []
 
     def stream() -> Iterator[ProcessorTask]:
@@ -355,7 +357,7 @@ def test_tasks_are_not_held() -> None:
     assert not any(reference() for reference in alive)
 
 
-def test_texts_lose_control_characters_which_databases_refuse() -> None:
+def test_control_characters_that_databases_reject_are_removed() -> None:
     report = report_on(task(status=3, name="a\x00b", error_msg="line\r\n\tline"))
     (failure,) = report.findings["failed"].kept
     assert (failure.name, failure.detail) == ("a b", "line line")
@@ -365,11 +367,11 @@ def test_texts_lose_control_characters_which_databases_refuse() -> None:
     ("seconds", "words"),
     [(0, "0 s"), (-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (3601, "1 h"), (3661, "1 h 1 min"), (1e6, "11 d 13 h")],
 )
-def test_durations_are_told_in_their_two_largest_units(seconds: float, words: str) -> None:
+def test_durations_are_written_in_their_two_largest_units(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
 
 
-def test_the_json_tells_times_in_iso_8601() -> None:
+def test_the_json_has_times_in_iso_8601() -> None:
     described = report_on(task()).to_json()
     assert described["window"] == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
     assert described["timeline"] == {

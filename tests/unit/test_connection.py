@@ -1,4 +1,4 @@
-"""From an Airflow connection to settings: every field, and what is said of each that is missing or wrong."""
+"""Reading an Airflow connection: every field, and the error for each that is missing or wrong."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts import connection
 from airflow_modelarts.api.credentials import AccessKey, InstanceAgency, PasswordToken, StaticToken
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
-from airflow_modelarts.connection import Overrides
+from airflow_modelarts.connection import reading
+from airflow_modelarts.connection.credentials import BUILDERS
+from airflow_modelarts.connection.fields import AUTH_KINDS, EXTRAS
+from airflow_modelarts.connection.values import Overrides
 from airflow_modelarts.transport.settings import Settings
 
 HOST = "modelarts.example.com"
@@ -20,10 +22,14 @@ HOST = "modelarts.example.com"
 def read(
     extra: dict[str, Any] | None = None, *, overrides: Overrides | None = None, bare: bool = False, **fields: Any
 ) -> Settings:
-    """Read a connection that is complete but for what the test changes."""
-    usual = {"host": HOST, "login": "AK", "password": "SK", "schema": None, "port": None, "conn_id": "mine"}
+    """Read a complete connection with the changes of the test."""
     extras = (extra or {}) if bare else {"project_id": "p1", **(extra or {})}
-    return connection.read(SimpleNamespace(**{**usual, **fields}), extras, overrides or Overrides())
+    return reading.read(complete(**fields), extras, overrides or Overrides())
+
+
+def complete(**fields: Any) -> SimpleNamespace:
+    usual = {"host": HOST, "login": "AK", "password": "SK", "schema": None, "port": None, "conn_id": "mine"}
+    return SimpleNamespace(**{**usual, **fields})
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,7 @@ def read(
         ({"host": "http://[::1]:5080"}, "http://[::1]:5080"),
     ],
 )
-def test_the_host_can_be_bare_or_a_url(fields: dict[str, Any], endpoint: str) -> None:
+def test_the_host_can_be_a_host_name_or_a_url(fields: dict[str, Any], endpoint: str) -> None:
     assert read(**fields).client.endpoint == endpoint
 
 
@@ -52,12 +58,12 @@ def test_the_host_can_be_bare_or_a_url(fields: dict[str, Any], endpoint: str) ->
         ("eu-nl", "https://modelarts.eu-nl.otc.t-systems.com"),
     ],
 )
-def test_the_region_tells_the_endpoint_where_host_is_empty(region: str, endpoint: str) -> None:
+def test_the_region_gives_the_endpoint_if_host_is_empty(region: str, endpoint: str) -> None:
     assert read({"region": region}, host=None).client.endpoint == endpoint
 
 
 @pytest.mark.parametrize("region", ["eu-west-101", "cn north", "evil.com/", "CN-NORTH-4"])
-def test_a_region_that_does_not_tell_its_endpoint_is_said_so(region: str) -> None:
+def test_a_region_without_a_known_endpoint_is_rejected(region: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^region of connection 'mine' is"):
         read({"region": region}, host=None)
 
@@ -80,13 +86,13 @@ def test_a_region_that_does_not_tell_its_endpoint_is_said_so(region: str) -> Non
         "back\\slash",
     ],
 )
-def test_a_host_that_is_none_is_refused_without_quoting_a_password(host: str) -> None:
+def test_an_invalid_host_is_rejected_without_showing_a_password(host: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^host of connection 'mine' is") as caught:
         read(host=host)
     assert "secret" not in str(caught.value)
 
 
-def test_what_the_hook_was_told_goes_before_the_connection() -> None:
+def test_the_hooks_arguments_override_the_connection() -> None:
     settings = read(overrides=Overrides(project_id="p2", endpoint="other.example.com"))
     assert settings.client.endpoint == "https://other.example.com"
     assert settings.client.project_id == "p2"
@@ -110,7 +116,7 @@ def test_what_the_hook_was_told_goes_before_the_connection() -> None:
         ),
     ],
 )
-def test_a_missing_piece_is_named(extra: dict[str, Any], fields: dict[str, Any], missing: str) -> None:
+def test_a_missing_field_is_named(extra: dict[str, Any], fields: dict[str, Any], missing: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=missing):
         read(extra, bare=True, **fields)
 
@@ -120,14 +126,14 @@ def test_login_and_password_are_an_access_key_by_default() -> None:
     assert read({"auth": "access_key"}).client.credentials == AccessKey("AK", "SK")
 
 
-def test_they_are_a_user_and_a_password_for_auth_password() -> None:
+def test_login_and_password_are_a_user_and_a_password_for_auth_password() -> None:
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": "iam.example.com", "project_name": "eu-de"}
     assert read(extra).client.credentials == PasswordToken("https://iam.example.com", "AK", "SK", "account", "eu-de")
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v3", "/v3/", "/v3.0", "/V3", "/v3/auth/tokens", ":443/v3/auth/tokens/"])
 @pytest.mark.parametrize("scheme", ["", "https://"])
-def test_iams_endpoint_can_be_written_with_its_version_as_documentation_does(scheme: str, suffix: str) -> None:
+def test_the_iam_endpoint_can_include_the_version(scheme: str, suffix: str) -> None:
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f" {scheme}iam.example.com{suffix}\n"}
     credentials = read(extra).client.credentials
     assert isinstance(credentials, PasswordToken)
@@ -135,7 +141,7 @@ def test_iams_endpoint_can_be_written_with_its_version_as_documentation_does(sch
 
 
 @pytest.mark.parametrize("path", ["/v2.0", "/v3/users", "/x/v3", "/v3?x=1", "/v33"])
-def test_another_path_of_iam_is_refused(path: str) -> None:
+def test_any_other_path_of_iam_is_rejected(path: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^iam_endpoint of connection 'mine' is"):
         read({"auth": "password", "domain_name": "account", "iam_endpoint": f"https://iam.example.com{path}"})
 
@@ -144,7 +150,7 @@ PASSWORD = {"auth": "password", "domain_name": "account"}
 
 
 @pytest.mark.parametrize("value", ["iam.env.example", " https://iam.env.example/v3\n"])
-def test_the_environment_tells_iam_where_the_connection_does_not(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_the_environment_gives_the_default_iam_endpoint(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", value)
     credentials = read(PASSWORD).client.credentials
     assert isinstance(credentials, PasswordToken)
@@ -168,7 +174,7 @@ def test_the_environment_does_not_change_where_a_connection_sends_its_password(
     assert credentials.iam_endpoint == iam
 
 
-def test_a_wrong_iam_of_the_environment_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_iam_endpoint_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "http://user:secret@iam.example")
     with pytest.raises(
         ModelArtsConfigurationError, match=r"^HUAWEICLOUD_SDK_IAM_ENDPOINT in the environment is"
@@ -185,7 +191,7 @@ def test_a_wrong_iam_of_the_environment_is_named_as_such(monkeypatch: pytest.Mon
         ("modelarts.eu-de.otc.t-systems.com", "https://iam.eu-de.otc.t-systems.com"),
     ],
 )
-def test_a_public_clouds_host_tells_its_iam(host: str, iam: str) -> None:
+def test_the_iam_endpoint_is_derived_from_a_public_host(host: str, iam: str) -> None:
     credentials = read({"auth": "password", "domain_name": "account"}, host=host).client.credentials
     assert isinstance(credentials, PasswordToken)
     assert credentials.iam_endpoint == iam
@@ -202,13 +208,13 @@ def test_the_other_kinds_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None
     assert client.project_id == "envproject"
 
 
-def test_white_space_around_what_is_read_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_white_space_around_values_is_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"AK": "ENVAK", "SK": "ENVSK", "SECURITY_TOKEN": "ENVT", "PROJECT_ID": "envproject"}.items():
         monkeypatch.setenv(f"HUAWEICLOUD_SDK_{name}", f" {value}\r\n")
     client = read({"auth": " environment\n"}, bare=True, login=None, password=None).client
     assert (client.credentials, client.project_id) == (AccessKey("ENVAK", "ENVSK", "ENVT"), "envproject")
-    told = Overrides(project_id=" p2\n", endpoint=" other.example.com\n")
-    assert (read(overrides=told).client.project_id, read(overrides=told).client.endpoint) == (
+    overrides = Overrides(project_id=" p2\n", endpoint=" other.example.com\n")
+    assert (read(overrides=overrides).client.project_id, read(overrides=overrides).client.endpoint) == (
         "p2",
         "https://other.example.com",
     )
@@ -219,10 +225,10 @@ def test_white_space_around_what_is_read_is_not_part_of_it(monkeypatch: pytest.M
     )
 
 
-@pytest.mark.parametrize("told", ["", " \n"])
-def test_an_empty_project_that_a_hook_is_told_does_not_mean_that_of_the_connection(told: str) -> None:
+@pytest.mark.parametrize("given", ["", " \n"])
+def test_an_empty_project_id_argument_is_rejected(given: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^project_id= is .*, which is no value: leave it out"):
-        read(overrides=Overrides(project_id=told))
+        read(overrides=Overrides(project_id=given))
 
 
 @pytest.mark.parametrize("field", ["login", "password"])
@@ -231,20 +237,39 @@ def test_a_blank_field_is_missing(field: str) -> None:
         read(**{field: " \n"})
 
 
-def test_the_environment_does_not_change_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_does_not_change_other_kinds_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_PROJECT_ID", "envproject")
     with pytest.raises(ModelArtsConfigurationError, match="project_id is missing"):
         read(bare=True)
 
 
-def test_an_environment_without_keys_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HUAWEICLOUD_SDK_AK", raising=False)
     monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "x")
     with pytest.raises(ModelArtsConfigurationError, match="HUAWEICLOUD_SDK_AK missing"):
         read({"auth": "environment"})
 
 
-def test_an_unknown_kind_is_refused_with_the_choice() -> None:
+def test_every_kind_of_credentials_has_a_builder() -> None:
+    assert set(BUILDERS) == set(AUTH_KINDS)
+
+
+def test_every_extra_of_the_form_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recorder(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            names.add(name)
+            return super().get(name, default)
+
+    names: set[str] = set()
+    for auth in AUTH_KINDS:
+        monkeypatch.setenv("HUAWEICLOUD_SDK_AK", "AK")
+        monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "SK")
+        extra = Recorder(auth=auth, project_id="p", domain_name="account", iam_endpoint="iam.example.com")
+        reading.read(complete(), extra, Overrides())
+    assert names == set(EXTRAS)
+
+
+def test_an_unknown_auth_is_rejected_with_the_choices() -> None:
     with pytest.raises(ModelArtsConfigurationError, match="access_key, password, token, agency or environment"):
         read({"auth": "magic"})
 
@@ -253,22 +278,22 @@ def test_an_unknown_kind_is_refused_with_the_choice() -> None:
     ("value", "verify"),
     [(None, True), (True, True), ("true", True), ("", True), (False, False), ("False", False), ("false ", False)],
 )
-def test_verify_reads_booleans_and_their_names(monkeypatch: pytest.MonkeyPatch, value: object, verify: bool) -> None:
+def test_verify_can_be_a_boolean_or_its_text(monkeypatch: pytest.MonkeyPatch, value: object, verify: bool) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
     assert read({"verify": value}).verify is verify
 
 
-def test_verify_can_be_a_file_that_is_there(tmp_path: Path) -> None:
+def test_verify_can_be_a_file_that_exists(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
-    with pytest.raises(ModelArtsConfigurationError, match="not there"):
+    with pytest.raises(ModelArtsConfigurationError, match="a file of certificates that exists"):
         read({"verify": str(file)})
     file.touch()
     assert read({"verify": str(file)}).verify == str(file)
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_the_machines_own_bundle_is_used_where_the_connection_is_silent(
+def test_the_bundle_of_the_environment_is_used_by_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
@@ -280,7 +305,7 @@ def test_the_machines_own_bundle_is_used_where_the_connection_is_silent(
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_a_machines_own_bundle_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_bundle_of_the_environment_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.setenv(name, "/nowhere/bundle.pem")
     with pytest.raises(ModelArtsConfigurationError, match=f"^{name} in the environment is '/nowhere/bundle.pem'"):
@@ -295,12 +320,12 @@ def test_timeouts_are_seconds() -> None:
 
 
 @pytest.mark.parametrize("value", ["soon", 0, -1, "inf", "nan"])
-def test_a_timeout_that_is_none_is_refused(value: object) -> None:
+def test_an_invalid_timeout_is_rejected(value: object) -> None:
     with pytest.raises(ModelArtsConfigurationError, match="read_timeout of connection 'mine'"):
         read({"read_timeout": value})
 
 
-def test_nothing_that_is_read_shows_a_secret() -> None:
+def test_the_repr_of_the_settings_shows_no_secret() -> None:
     secrets = {"password": "fake-secret-one", "extra": "fake-secret-two"}
     settings = read({"security_token": secrets["extra"]}, password=secrets["password"])
     assert not any(secret in repr(settings) for secret in secrets.values())
@@ -311,7 +336,7 @@ TEXTS = ["project_id", "region", "auth", "iam_endpoint", "domain_name", "project
 
 @pytest.mark.parametrize("value", [0.0, 1e5, float("inf"), float("nan"), True, False, ["x"], {"a": 1}], ids=repr)
 @pytest.mark.parametrize("name", TEXTS)
-def test_an_extra_that_is_no_text_is_refused_by_its_name_with_the_way_out(name: str, value: object) -> None:
+def test_an_extra_that_is_not_text_is_rejected_by_its_name(name: str, value: object) -> None:
     """Airflow reads the extras of a connection's URI as JSON, where 0e00 is a number."""
     extra = {**PASSWORD, "iam_endpoint": "iam.example.com", "project_id": "p", name: value}
     if name == "security_token":
@@ -324,13 +349,13 @@ def test_an_extra_that_is_no_text_is_refused_by_its_name_with_the_way_out(name: 
 
 
 @pytest.mark.parametrize("value", [12345678901234567890123456789012, 7])
-def test_an_id_of_digits_alone_is_its_text(value: int) -> None:
+def test_a_project_id_can_be_an_integer(value: int) -> None:
     assert read({"project_id": value}).client.project_id == str(value)
     assert read(overrides=Overrides(project_id=value)).client.project_id == str(value)  # type: ignore[arg-type]  # as native objects are
 
 
 @pytest.mark.parametrize("value", [1.5, True, ["p"], {}], ids=repr)
-def test_a_project_id_that_a_hook_is_told_and_that_is_no_text_is_refused(value: Any) -> None:
+def test_a_project_id_argument_that_is_not_text_is_rejected(value: Any) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^project_id= is .*, which is not text"):
         read(overrides=Overrides(project_id=value))
 
@@ -348,17 +373,16 @@ def test_a_project_id_that_a_hook_is_told_and_that_is_no_text_is_refused(value: 
         (True, "a JSON boolean"),
     ],
 )
-def test_extras_that_are_no_object_are_told_with_the_way_out(extra: Any, words: str) -> None:
-    found = SimpleNamespace(conn_id="mine", schema=None, host=HOST, port=None, login="AK", password="SK")
+def test_extras_that_are_not_a_json_object_are_rejected(extra: Any, words: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=f"^the extras of connection 'mine' are .*{words}") as caught:
-        connection.read(found, extra, Overrides())
+        reading.read(complete(), extra, Overrides())
     assert '{"project_id": "…"' in str(caught.value)
 
 
-def test_extras_that_are_no_json_are_told_and_not_shown() -> None:
+def test_extras_that_are_not_json_are_rejected_and_not_shown() -> None:
     raw = "{'project_id': 'p', 'security_token': 'fake-secret'}"
     with pytest.raises(ModelArtsConfigurationError, match=r"^the extras of connection 'mine' are not JSON") as caught:
-        connection.read(SimpleNamespace(conn_id="mine", extra=raw), {}, Overrides())  # type: ignore[arg-type]  # no more is read
+        reading.read(SimpleNamespace(conn_id="mine", extra=raw), {}, Overrides())  # type: ignore[arg-type]  # nothing else is read
     assert "fake-secret" not in str(caught.value)
 
 
@@ -366,31 +390,31 @@ TEMPLATE = "{{ var.value.x }}"
 
 
 @pytest.mark.parametrize("name", ["project_id", "region", "domain_name", "iam_endpoint", "project_name", "auth"])
-def test_a_template_in_an_extra_is_told(name: str) -> None:
+def test_a_template_in_an_extra_is_rejected(name: str) -> None:
     extra = {**PASSWORD, "iam_endpoint": "iam.example.com", name: TEMPLATE}
-    with pytest.raises(ModelArtsConfigurationError, match=f"^{name} of connection 'mine' is .*nobody has rendered"):
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{name} of connection 'mine' is .*rendered"):
         read(extra, host=None if name == "region" else HOST)
 
 
-def test_a_template_in_the_host_is_told() -> None:
-    with pytest.raises(ModelArtsConfigurationError, match=r"^host of connection 'mine' is .*nobody has rendered"):
+def test_a_template_in_the_host_is_rejected() -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^host of connection 'mine' is .*rendered"):
         read(host=TEMPLATE)
 
 
 @pytest.mark.parametrize("name", ["project_id", "region", "endpoint"])
-def test_a_template_that_a_hook_is_told_is_told(name: str) -> None:
-    with pytest.raises(ModelArtsConfigurationError, match=f"^{name}= is .*nobody has rendered"):
+def test_a_template_in_a_hooks_argument_is_rejected(name: str) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{name}= is .*rendered"):
         read(overrides=Overrides(**{name: TEMPLATE}))
 
 
 @pytest.mark.parametrize("project_id", ["a/b", "../x", "https://console.example/p"])
-def test_a_project_id_with_a_slash_is_told(project_id: str) -> None:
+def test_a_project_id_with_a_slash_is_rejected(project_id: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^project_id of connection 'mine' is .*holds no slash"):
         read({"project_id": project_id})
 
 
 @pytest.mark.parametrize(
-    ("extra", "fields", "overrides", "said"),
+    ("extra", "fields", "overrides", "message"),
     [
         (
             {"region": "cn-nort-4"},
@@ -404,26 +428,30 @@ def test_a_project_id_with_a_slash_is_told(project_id: str) -> None:
         ({"region": "eu-de"}, {}, Overrides(), f"host '{HOST}' of connection 'mine' does not resolve: check its"),
     ],
 )
-def test_an_endpoint_that_does_not_resolve_would_be_told_by_what_was_written(
-    extra: dict[str, Any], fields: dict[str, Any], overrides: Overrides, said: str
+def test_the_message_for_an_unresolved_endpoint_names_the_given_value(
+    extra: dict[str, Any], fields: dict[str, Any], overrides: Overrides, message: str
 ) -> None:
-    assert read(extra, overrides=overrides, **fields).client.unresolved.startswith(said)
+    assert read(extra, overrides=overrides, **fields).client.unresolved.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("extra", "host", "said"),
+    ("extra", "host", "message"),
     [
         ({"region": "cn-nort-4"}, None, "region 'cn-nort-4' of connection 'mine' has no IAM endpoint that resolves"),
         ({"iam_endpoint": "iam.exmple.com"}, HOST, "iam_endpoint 'iam.exmple.com' of connection 'mine' does not"),
-        ({}, "modelarts.eu-dee.otc.t-systems.com", "https://modelarts.eu-dee.otc.t-systems.com tells an IAM endpoint"),
+        (
+            {},
+            "modelarts.eu-dee.otc.t-systems.com",
+            "https://modelarts.eu-dee.otc.t-systems.com leads to https://iam.",
+        ),
     ],
 )
-def test_an_iam_that_does_not_resolve_would_be_told_by_what_was_written(
-    extra: dict[str, Any], host: str | None, said: str
+def test_the_message_for_an_unresolved_iam_endpoint_names_the_given_value(
+    extra: dict[str, Any], host: str | None, message: str
 ) -> None:
     credentials = read({**PASSWORD, **extra}, host=host).client.credentials
     assert isinstance(credentials, PasswordToken)
-    assert credentials.unresolved.startswith(said)
+    assert credentials.unresolved.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -436,7 +464,7 @@ def test_an_iam_that_does_not_resolve_would_be_told_by_what_was_written(
         ("PROJECT_ID", "eu-de/p1"),
     ],
 )
-def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     for usual in ("AK", "SK", "PROJECT_ID"):
         monkeypatch.setenv(f"HUAWEICLOUD_SDK_{usual}", "usual")
     monkeypatch.setenv(f"HUAWEICLOUD_SDK_{name}", value)
@@ -445,7 +473,7 @@ def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name
     assert name == "PROJECT_ID" or value not in str(caught.value)
 
 
-def test_an_iam_of_the_environment_that_does_not_resolve_would_be_told_by_its_variable(
+def test_the_message_for_an_unresolved_iam_endpoint_names_the_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "https://iam.exmple.com/v3")
@@ -454,4 +482,4 @@ def test_an_iam_of_the_environment_that_does_not_resolve_would_be_told_by_its_va
     assert credentials.unresolved.startswith("HUAWEICLOUD_SDK_IAM_ENDPOINT 'https://iam.exmple.com/v3' in the environ")
     credentials = read(PASSWORD, host="modelarts.eu-dee.otc.t-systems.com").client.credentials
     assert isinstance(credentials, PasswordToken)
-    assert credentials.unresolved.startswith("https://modelarts.eu-dee.otc.t-systems.com tells an IAM endpoint")
+    assert credentials.unresolved.startswith("https://modelarts.eu-dee.otc.t-systems.com leads to https://iam.")

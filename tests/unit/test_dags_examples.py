@@ -1,4 +1,4 @@
-"""The example DAGs import, each without what only a run needs."""
+"""The example DAGs can be imported without a connection or a running Airflow."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_it_imports(file: Path) -> None:
         runpy.run_path(str(file))
 
 
-def test_there_are_examples() -> None:
+def test_the_documented_examples_exist() -> None:
     assert {file.stem for file in EXAMPLES} >= {"feature_analysis", "wait_for_console_task", *NEEDS_AIRFLOW_3}

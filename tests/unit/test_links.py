@@ -1,4 +1,4 @@
-"""The link to the console: which URL, and the way to it on both Airflows."""
+"""The link to the console: its URL, and the XCom that holds it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.links import ModelArtsConsoleLink, console_url
 from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
 from airflow_modelarts.transport.settings import Settings
-
-PROJECT_ID = "0123456789abcdef0123456789abcdef"
+from tests.support.fixtures import PROJECT_ID
+from tests.support.task_instances import TaskInstance
 
 
 @pytest.fixture
@@ -26,17 +26,9 @@ def settings(set_connection: Callable[..., None]) -> Callable[..., Settings]:
     return read
 
 
-class TaskInstance:
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What an operator logged, which Airflow 3 prints outside of a task."""
+def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Return what an operator logged; outside of a task, Airflow 3 prints it."""
     caplog.set_level(logging.INFO)
     return lambda: caplog.text + capsys.readouterr().out
 
@@ -70,23 +62,23 @@ def test_a_public_region_has_its_public_console(settings: Callable[..., Settings
 @pytest.mark.parametrize(
     "host", ["modelarts.region-1.cloud.example.com", "gateway.cn-north-4.myhuaweicloud.com", "127.0.0.1:8080"]
 )
-def test_a_private_installation_has_none_unless_told(settings: Callable[..., Settings], host: str) -> None:
+def test_a_private_installation_has_a_console_only_if_configured(settings: Callable[..., Settings], host: str) -> None:
     assert console_url(settings(host), "abc") is None
-    told = settings(host, console_url="https://console.example.com/modelarts")
-    assert console_url(told, "abc") == "https://console.example.com/modelarts"
+    configured = settings(host, console_url="https://console.example.com/modelarts")
+    assert console_url(configured, "abc") == "https://console.example.com/modelarts"
 
 
-def test_a_told_console_comes_before_the_public_one(settings: Callable[..., Settings]) -> None:
-    told = settings("modelarts.eu-de.otc.t-systems.com", console_url="https://console.example.com/")
-    assert console_url(told, "abc") == "https://console.example.com/"
+def test_a_configured_console_overrides_the_public_one(settings: Callable[..., Settings]) -> None:
+    configured = settings("modelarts.eu-de.otc.t-systems.com", console_url="https://console.example.com/")
+    assert console_url(configured, "abc") == "https://console.example.com/"
 
 
-def test_placeholders_are_filled_in_and_escaped(settings: Callable[..., Settings]) -> None:
-    told = settings(
+def test_placeholders_are_replaced_and_escaped(settings: Callable[..., Settings]) -> None:
+    configured = settings(
         "modelarts.region-1.cloud.example.com",
         console_url="https://console.example.com/{region}/{project_id}/?x={other}#/task/{processor_task_id}",
     )
-    assert console_url(told, "a/b c&d") == (
+    assert console_url(configured, "a/b c&d") == (
         f"https://console.example.com/region-1/{PROJECT_ID}/?x={{other}}#/task/a%2Fb%20c%26d"
     )
 
@@ -96,33 +88,33 @@ def test_placeholders_are_filled_in_and_escaped(settings: Callable[..., Settings
     [
         ("127.0.0.1:8080", "region-7"),
         ("gateway.example.com", "region-7"),
-        ("modelarts.example.com", "region-7"),  # looks as if it told one
+        ("modelarts.example.com", "region-7"),  # its second label looks like one
         ("modelarts.region-1.cloud.example.com", "region-7"),
-        ("modelarts.eu-de.otc.t-systems.com", "eu-de"),  # where the calls go, whatever the extra says
+        ("modelarts.eu-de.otc.t-systems.com", "eu-de"),  # the calls go there, regardless of the extra
     ],
 )
-def test_the_region_of_the_extras_is_filled_in_where_the_host_does_not_tell_it(
+def test_the_region_of_the_extras_is_used_if_the_host_has_none(
     settings: Callable[..., Settings], host: str, region: str
 ) -> None:
-    told = settings(host, region="region-7", console_url="https://console.example.com/?region={region}")
-    assert console_url(told, "abc") == f"https://console.example.com/?region={region}"
+    configured = settings(host, region="region-7", console_url="https://console.example.com/?region={region}")
+    assert console_url(configured, "abc") == f"https://console.example.com/?region={region}"
 
 
-def test_the_region_that_the_hook_was_told_comes_before_the_connections(set_connection: Callable[..., None]) -> None:
+def test_the_region_of_the_hook_overrides_the_connections(set_connection: Callable[..., None]) -> None:
     set_connection(extra={"region": "region-7", "console_url": "https://console.example.com/{region}"})
     with ModelArtsHook(region="eu-nl") as hook:
         assert console_url(hook.get_conn(), "abc") == "https://console.example.com/eu-nl"
 
 
 @pytest.mark.parametrize("url", ["https://console.example.com/{}/{{region}}", "https://console.example.com/{x}{y"])
-def test_braces_that_are_no_placeholders_break_nothing(settings: Callable[..., Settings], url: str) -> None:
-    told = settings("127.0.0.1", region="r/7", console_url=url)
-    assert console_url(told, "abc") == url.replace("{region}", "r%2F7")
+def test_other_braces_are_kept(settings: Callable[..., Settings], url: str) -> None:
+    configured = settings("127.0.0.1", region="r/7", console_url=url)
+    assert console_url(configured, "abc") == url.replace("{region}", "r%2F7")
 
 
-def test_an_id_that_looks_like_a_placeholder_stays_itself(settings: Callable[..., Settings]) -> None:
-    told = settings(console_url="https://console.example.com/{processor_task_id}")
-    assert console_url(told, "{region}") == "https://console.example.com/%7Bregion%7D"
+def test_an_id_that_looks_like_a_placeholder_is_escaped(settings: Callable[..., Settings]) -> None:
+    configured = settings(console_url="https://console.example.com/{processor_task_id}")
+    assert console_url(configured, "{region}") == "https://console.example.com/%7Bregion%7D"
 
 
 @pytest.mark.parametrize(
@@ -133,26 +125,26 @@ def test_an_id_that_looks_like_a_placeholder_stays_itself(settings: Callable[...
         "https://",
         "https://user:pass-word@console.example.com/",
         "https://[console/",
-        "https://console.example.com/?region={region}",  # which the endpoint 127.0.0.1 does not tell
+        "https://console.example.com/?region={region}",  # the endpoint 127.0.0.1 has none
     ],
 )
-def test_a_console_that_cannot_be_linked_is_told_without_its_secret(
-    settings: Callable[..., Settings], url: str, said: Callable[[], str]
+def test_an_unusable_console_url_is_logged_without_its_secret(
+    settings: Callable[..., Settings], url: str, logged: Callable[[], str]
 ) -> None:
-    told = settings("127.0.0.1", console_url=url)
-    assert persist(told) == {}
-    text = said()
+    configured = settings("127.0.0.1", console_url=url)
+    assert persist(configured) == {}
+    text = logged()
     assert "console_url of the connection must be" in text
     assert "pass-word" not in text
 
 
-def test_without_a_known_console_nothing_is_pushed_and_nothing_said(
-    settings: Callable[..., Settings], said: Callable[[], str]
+def test_without_a_known_console_nothing_is_pushed_or_logged(
+    settings: Callable[..., Settings], logged: Callable[[], str]
 ) -> None:
     assert persist(settings()) == {}
-    assert "console" not in said()
+    assert "console" not in logged()
 
 
-def test_the_url_is_pushed_where_airflow_looks_for_it(settings: Callable[..., Settings]) -> None:
-    told = settings(console_url="https://console.example.com/{processor_task_id}")
-    assert persist(told) == {ModelArtsConsoleLink().xcom_key: "https://console.example.com/abc"}
+def test_the_url_is_pushed_as_the_xcom_that_airflow_reads(settings: Callable[..., Settings]) -> None:
+    configured = settings(console_url="https://console.example.com/{processor_task_id}")
+    assert persist(configured) == {ModelArtsConsoleLink().xcom_key: "https://console.example.com/abc"}

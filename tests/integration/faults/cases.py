@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from tests.integration.faults.proxy import FaultProxy
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.control.fault_queue import Faults
 from airflow_modelarts.testing.emulator.control.faults import Fault as ServiceFault
-from airflow_modelarts.testing.emulator.control.faults import Faults
-from tests.integration.faults import proxy
 from tests.support import fault_proxy as proxy
 from tests.support.certificates import LOOPBACK, write_certificate
 from tests.support.fault_proxy import ConnectionFault, FaultProxy, ProxyRoute

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.integration.faults.proxy import FaultProxy
-
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.sandbox import Sandbox

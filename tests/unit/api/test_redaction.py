@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_modelarts.api import errors, models
 from airflow_modelarts.api.http import Response
+from airflow_modelarts.api.places import obs_uri
 from airflow_modelarts.api.redaction import (
     has_signature,
     may_hold_a_signed_link,
@@ -20,7 +21,6 @@ from airflow_modelarts.api.redaction import (
     redact,
     without_signed_links,
 )
-from airflow_modelarts.assets import obs_uri
 from tests.support.playing import NOON, answer
 
 SECRETS = ("S3CRET", "T0KEN", "AK1D")

@@ -1,0 +1,48 @@
+"""How the audit writes times and durations, and how it shows text of the service."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+#: Characters of a name or an id that a report keeps; the service's own are shorter.
+MAX_NAME = 200
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return a moment as the API writes it: milliseconds since the epoch."""
+    return round(moment.timestamp() * 1000)
+
+
+def iso(moment: datetime) -> str:
+    """Return a moment in UTC as ISO 8601 text."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def format_datetime(moment: datetime) -> str:
+    """Return a moment in UTC to the minute; to the second unless that is zero."""
+    moment = moment.astimezone(UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment.second else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units, for example ``2 h 5 min``."""
+    left, parts = max(int(seconds), 0), []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, size)
+        if number:
+            parts.append(f"{number:,} {unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "0 s"
+
+
+def sanitize(text: str, limit: int = MAX_NAME) -> str:
+    """Return text of the service on one line, without signed links, cut to ``limit`` characters."""
+    from airflow_modelarts.api.redaction import printable, without_signed_links
+
+    return shorten(printable(without_signed_links(text)), limit)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut text to ``limit`` characters, the last of them an ellipsis."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

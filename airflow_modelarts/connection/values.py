@@ -1,0 +1,146 @@
+"""Single values of a connection, and the errors that name them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from airflow_modelarts.api.addresses import without_user
+from airflow_modelarts.api.credentials import is_header_safe
+from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsConfigurationError, is_template
+from airflow_modelarts.connection.fields import EXTRAS
+
+#: The prefix of the environment variables of the vendor's SDK.
+VARIABLES = "HUAWEICLOUD_SDK_"
+
+
+class AirflowConnection(Protocol):
+    """The fields that are read of an Airflow connection, without the extras, which a triggerer reads asynchronously."""
+
+    conn_id: Any
+    schema: Any
+    host: Any
+    port: Any
+    login: Any
+    password: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """The arguments of a hook that override its connection; None leaves the connection's value."""
+
+    project_id: str | None = None
+    region: str | None = None
+    endpoint: str | None = None
+
+
+class Values:
+    """
+    The values of one connection, and of the arguments that override it.
+
+    Each method reads one value, or raises a ModelArtsConfigurationError that names it. Values are read when they are
+    needed, so that a field that does not matter cannot fail a connection.
+    """
+
+    def __init__(self, connection: AirflowConnection, extra: Mapping[str, Any], overrides: Overrides) -> None:
+        self.connection = connection
+        self.name = f"connection '{connection.conn_id}'"
+        self.extra = extra
+        self.overrides = overrides
+        (default, *_) = EXTRAS["auth"].choices or ()
+        self.auth = self.text("auth") or default
+        # For other kinds of credentials, a stray variable must not change the connection.
+        self.environment: Mapping[str, str] = os.environ if self.auth == "environment" else {}
+
+    def label(self, name: str) -> str:
+        """Return the name of a field as errors write it."""
+        return f"{name} of {self.name}"
+
+    def text(self, name: str) -> str | None:
+        """Return an extra as text; None if it is empty. In a connection's URI, Airflow reads extras as any JSON."""
+        value = self.extra.get(name)
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # lossless, since JSON allows no leading zero
+        if not isinstance(value, str):
+            raise self._not_text(name, value)
+        value = value.strip()
+        if not EXTRAS[name].may_hold_braces:
+            check_rendered(self.label(name), value)
+        return value or None
+
+    def _not_text(self, name: str, value: object) -> ModelArtsConfigurationError:
+        kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, float) else "JSON"
+        is_shown = isinstance(value, bool | float) and not EXTRAS[name].is_secret
+        found = f"{value!r}, which is {kind}" if is_shown else kind
+        return ModelArtsConfigurationError(
+            f"{self.label(name)} is {found} and not text: write it in quotes. In a connection's URI, where Airflow "
+            "takes 0e12 and 1e5 for numbers, give all extras as __extra__={...}, a JSON object"
+        )
+
+    def seconds(self, name: str) -> float:
+        """Return an extra as a number of seconds."""
+        given = self.extra.get(name)
+        text = str("" if given is None else given).strip()
+        if not text:
+            return float(EXTRAS[name].seconds or 0)
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < 86400:
+            raise wrong(self.label(name), text, "it must be a number of seconds above 0")
+        return value
+
+    def required(self, name: str, meaning: str) -> str:
+        """Return a field of the connection that must not be empty, such as ``password``."""
+        value: str | None = getattr(self.connection, name)
+        if not value or not value.strip():
+            raise missing(f"{name} ({meaning})", f"set it in {self.name}, whose auth is '{self.auth}'")
+        return value
+
+    def host(self) -> str:
+        """Return the connection's host; "" if it is empty."""
+        host = str(self.connection.host or "").strip()
+        check_rendered(self.label("host"), host)
+        return host
+
+    def argument(self, name: str) -> str:
+        """Return an argument of the hook; "" if it was not given."""
+        value: object = getattr(self.overrides, name)
+        if value is None:
+            return ""
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # a template that was rendered to a native object
+        if not isinstance(value, str):
+            raise ModelArtsConfigurationError(f"{name}= is {value!r}, which is not text: write it in quotes")
+        check_rendered(f"{name}=", value)
+        return value.strip()
+
+
+def check_rendered(label: str, value: str) -> None:
+    """Raise an error if a value is a template."""
+    if is_template(value):
+        raise ModelArtsConfigurationError(f"{label} is {value!r}: {NOT_RENDERED}")
+
+
+def check_header(label: str, value: str) -> str:
+    """Return a value that a header will hold; the error for any other value does not show it."""
+    if is_header_safe(value):
+        return value
+    raise ModelArtsConfigurationError(
+        f"{label} holds a space, a line break or a character that is not ASCII: copy it again"
+    )
+
+
+def wrong(label: str, value: str, way_out: str) -> ModelArtsConfigurationError:
+    """Return the error for a value that is wrong."""
+    return ModelArtsConfigurationError(f"{label} is {without_user(value)!r}: {way_out}")
+
+
+def missing(label: str, way_out: str) -> ModelArtsConfigurationError:
+    """Return the error for a value that is missing."""
+    return ModelArtsConfigurationError(f"{label} is missing: {way_out}")
