@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_modelarts.api import credentials as auth
 from airflow_modelarts.api.client import ClientConfig
 from airflow_modelarts.api.credentials import (
     AccessKey,
@@ -22,8 +21,11 @@ from airflow_modelarts.api.credentials import (
     PasswordToken,
     StaticToken,
     TokenCache,
+    from_environment,
+    is_header_safe,
 )
-from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsConfigurationError, is_template
+from airflow_modelarts.api.errors import ModelArtsConfigurationError
+from airflow_modelarts.api.jinja import NOT_RENDERED, is_template
 from airflow_modelarts.api.rate import RateLimiters
 from airflow_modelarts.transport.settings import Settings
 
@@ -81,7 +83,7 @@ def check_conn_id(conn_id: str) -> None:
     """
     Check the id of a connection before Airflow is asked for it.
 
-    :raises ModelArtsConfigurationError: it is a template that nobody has rendered.
+    :raises ModelArtsConfigurationError: it is a template that was not rendered.
     """
     if is_template(conn_id):
         raise ModelArtsConfigurationError(f"modelarts_conn_id is {conn_id!r}: {NOT_RENDERED}")
@@ -195,7 +197,7 @@ class _Reader:
 
     def sendable(self, name: str, value: str) -> str:
         """Return what will stand in a header, or say which field cannot, without its value."""
-        if auth.is_header_safe(value):
+        if is_header_safe(value):
             return value
         raise ModelArtsConfigurationError(
             f"{name} {self.place(name)} holds a space, a line break or a character that is not ASCII: copy it anew"
@@ -344,7 +346,7 @@ class _Reader:
                 return InstanceAgency()
             case "environment":
                 names = (f"{VARIABLES}AK", f"{VARIABLES}SK", f"{VARIABLES}SECURITY_TOKEN")
-                return self.checked(auth.from_environment(self.environment), names)
+                return self.checked(from_environment(self.environment), names)
         kinds = "access_key, password, token, agency or environment"
         raise self.wrong("auth", self.kind, f"it must be {kinds}")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from airflow_modelarts.api.bodies import example
 from airflow_modelarts.api.json_reading import null_for_non_finite, read_json, repaired
 from airflow_modelarts.api.redaction import may_hold_a_signed_link, printable, without_signed_links
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
@@ -348,33 +347,6 @@ class CreateProcessorTaskRequest(CreateProcessorTaskVersionRequest):
         if body.get("create_version") and isinstance(template, Mapping) and template.get("id") == FEATURE_ANALYSIS:
             found.append(f"create_version must not be true for {FEATURE_ANALYSIS}: it has no versions")
         return found
-
-
-def faults(model: type[BaseModel], body: Mapping[str, Any]) -> str:
-    """Say in one line what is wrong with a body: every fault with its field's name, and no value; "" if it is right."""
-    try:
-        model.model_validate(body)
-        return ""
-    except ValidationError as error:
-        found = list(_faults_of_fields(error))
-    if issubclass(model, CreateProcessorTaskVersionRequest):
-        # Pydantic looks at the body as a whole only when every field is right.
-        found += [fault for fault in model.faults_between_fields(body) if fault not in found]
-    return "; ".join(found)
-
-
-def _faults_of_fields(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        field = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] in ("model_type", "dict_type", "list_type"):
-            *_, name = (part for part in fault["loc"] if isinstance(part, str))
-            kind = "a list" if fault["type"] == "list_type" else "an object"
-            shown = example(name, item=isinstance(fault["loc"][-1], int))
-            message = f"it must be {kind}, or its text as JSON, such as {shown}"
-        if field == "description" and fault["type"] == "string_pattern_mismatch":
-            message = "none of ^ ! < > = & \" ' may be in it"
-        yield f"{field}: {message}" if field else message
 
 
 Parsed = TypeVar("Parsed", bound=ApiModel)

@@ -542,7 +542,7 @@ def _describe_status(waited_for: str) -> Operation[_TaskStatus]:
         version: Operation[Any] = operations.describe_processor_task_version(task_id, version_id)
         return replace(version, read=lambda body: _TaskStatus(task_id=waited_for, status=version.read(body).status))
     task: Operation[Any] = operations.describe_processor_task(task_id)
-    return replace(task, read=lambda body: operations.check_task(_read_task_status(body), task_id))
+    return replace(task, read=lambda body: operations.check_ids(_read_task_status(body), task_id=task_id))
 
 
 _WATCHERS: dict[Hashable, Watcher] = {}

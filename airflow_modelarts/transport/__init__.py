@@ -33,7 +33,7 @@ from urllib3.response import HTTPResponse
 from urllib3.util import parse_url
 
 from airflow_modelarts import __version__
-from airflow_modelarts.api.client import ClientConfig, call, pages
+from airflow_modelarts.api.client import call, pages
 from airflow_modelarts.api.decoding import ACCEPT_ENCODING, Decoder
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.http import (
@@ -104,7 +104,7 @@ class Driver:
         while isinstance(page := self._advance(flow), Page):
             yield from page.items
 
-    def settings(self, refused: ClientConfig | None = None) -> Settings:
+    def settings(self, refused: object = None) -> Settings:
         """Return what the connection says, read again if it was refused."""
         if self._settings is None or self._settings.client == refused:
             self._settings = self._read_settings()
@@ -348,7 +348,7 @@ class AsyncDriver:
                 for item in page.items:
                     yield item
 
-    async def settings(self, refused: ClientConfig | None = None) -> Settings:
+    async def settings(self, refused: object = None) -> Settings:
         """Return what the connection says, read again if it was refused."""
         if self._settings is None or self._settings.client == refused:
             self._settings = await self._read_settings()

@@ -338,7 +338,7 @@ def test_a_project_id_that_airflow_took_for_a_number_is_told() -> None:
 
 @both
 def test_a_template_that_nobody_rendered_is_no_connection(read: Callable[..., Settings]) -> None:
-    with pytest.raises(ModelArtsConfigurationError, match=r"^modelarts_conn_id is .*nobody has rendered"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"^modelarts_conn_id is .*was not rendered"):
         read(modelarts_conn_id="{{ params.connection }}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from airflow_modelarts.api.errors import CODES
+from airflow_modelarts.api.error_codes import CODES
 from airflow_modelarts.api.http import Request, Response, TransportError
 from tests.security.draws import Draws, one_in, pick
 from tests.security.mutations import ODD_VALUES, Document, body

@@ -11,7 +11,8 @@ from airflow_modelarts.testing.emulator.http.gateway import RawRequest, verify_s
 from airflow_modelarts.testing.emulator.http.responses import ServiceError
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, SECRET_KEY, Accounts
 from tests.security.draws import Draws, one_in, pick
-from tests.security.flows import NOON, BrokenPromiseError
+from tests.security.flows import PropertyViolationError
+from tests.support.flows import NOON
 
 HOST = "modelarts.example:8443"
 _METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH")
@@ -83,12 +84,12 @@ def one_signature(draws: Draws) -> str:
     """Sign one request, and have it judged; then change it, and have it judged again."""
     request = make(draws)
     if (theirs := vendors(request)) != request.headers["Authorization"]:
-        raise BrokenPromiseError(f"the vendor signs {theirs}\n{request}")
+        raise PropertyViolationError(f"the vendor signs {theirs}\n{request}")
     if (refusal := judge(request)) is not None:
-        raise BrokenPromiseError(f"{refusal}\n{request}")
+        raise PropertyViolationError(f"{refusal}\n{request}")
     changed = _changed(draws, request)
     if judge(changed) is None:
-        raise BrokenPromiseError(f"let in, though it was changed\n{request}\n{changed}")
+        raise PropertyViolationError(f"let in, though it was changed\n{request}\n{changed}")
     return "agreed"
 
 

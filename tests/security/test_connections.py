@@ -20,7 +20,7 @@ from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.connection import Overrides
 from airflow_modelarts.transport import AsyncDriver, Driver
 from airflow_modelarts.transport.settings import Settings
-from tests.support.playing import ONCE, answer, play
+from tests.support.flows import ONCE, answer, run_flow
 
 SECRET = "the-s3cret/key"
 TEXTS = st.text(st.sampled_from("aZ09.-_~/:@?#%[]\\ \t\r\n\x00é漢"), max_size=12) | st.text(max_size=8)
@@ -76,10 +76,10 @@ def test_a_connection_is_read_or_refused_without_a_secret_in_any_text(
     assert SECRET not in repr(found.client)
     assert re.fullmatch(r"https?://[^\s/?#@\\]+", found.client.endpoint)
     if found.client.credentials.__class__ in (AccessKey, StaticToken):
-        played = play(
+        result = run_flow(
             call(operations.describe_processor_task("a"), ONCE), [answer({"task_id": "a"})], clients=found.client
         )
-        (request,) = played.requests
+        (request,) = result.requests
         sent = {name: value for name, value in request.headers.items() if name != "Host"}
         assert all(re.fullmatch(r"[\x20-\x7e]*", value) for value in sent.values())
 

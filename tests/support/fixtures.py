@@ -11,8 +11,8 @@ import pytest
 
 from airflow_modelarts import connection
 from airflow_modelarts.testing.emulator import EmulatorServer
+from tests.support.values import PROJECT_ID
 
-PROJECT_ID = "0123456789abcdef0123456789abcdef"
 ENDPOINT = "https://modelarts.example.com"
 TASKS = f"{ENDPOINT}/v2/{PROJECT_ID}/processor-tasks"
 SECRET_KEY = "fake-secret-key"

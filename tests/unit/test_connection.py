@@ -368,18 +368,18 @@ TEMPLATE = "{{ var.value.x }}"
 @pytest.mark.parametrize("name", ["project_id", "region", "domain_name", "iam_endpoint", "project_name", "auth"])
 def test_a_template_in_an_extra_is_told(name: str) -> None:
     extra = {**PASSWORD, "iam_endpoint": "iam.example.com", name: TEMPLATE}
-    with pytest.raises(ModelArtsConfigurationError, match=f"^{name} of connection 'mine' is .*nobody has rendered"):
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{name} of connection 'mine' is .*was not rendered"):
         read(extra, host=None if name == "region" else HOST)
 
 
 def test_a_template_in_the_host_is_told() -> None:
-    with pytest.raises(ModelArtsConfigurationError, match=r"^host of connection 'mine' is .*nobody has rendered"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"^host of connection 'mine' is .*was not rendered"):
         read(host=TEMPLATE)
 
 
 @pytest.mark.parametrize("name", ["project_id", "region", "endpoint"])
 def test_a_template_that_a_hook_is_told_is_told(name: str) -> None:
-    with pytest.raises(ModelArtsConfigurationError, match=f"^{name}= is .*nobody has rendered"):
+    with pytest.raises(ModelArtsConfigurationError, match=f"^{name}= is .*was not rendered"):
         read(overrides=Overrides(**{name: TEMPLATE}))
 
 

@@ -12,11 +12,11 @@ from huaweicloudsdkcore.exceptions.exceptions import ServiceResponseException
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api import error_mapping
 from airflow_modelarts.api.error_bodies import read_error
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
 from airflow_modelarts.api.http import Response
-from tests.support.playing import NOON, answer
+from tests.support.flows import NOON, answer
 
 
 def vendors_reading(response: Response) -> ServiceResponseException:
@@ -31,7 +31,7 @@ def vendors_reading(response: Response) -> ServiceResponseException:
 
 
 def read(response: Response) -> ModelArtsError:
-    return errors.from_response(response, operation="DescribeX", target="x", secrets=(), now=NOON)
+    return error_mapping.from_response(response, operation="DescribeX", target="x", secrets=(), now=NOON)
 
 
 SAID = {
@@ -147,7 +147,9 @@ def test_what_a_gateway_says_without_json_is_quoted(
 
 def test_a_text_of_a_gateway_is_quoted_without_secrets_and_in_one_line() -> None:
     said = b"refused: X-Auth-Token 'the-token'\n\x1b[31mof you, https://b/k?Signature=S1G"
-    error = errors.from_response(Response(403, {}, said), operation="D", target="x", secrets=("the-token",), now=NOON)
+    error = error_mapping.from_response(
+        Response(403, {}, said), operation="D", target="x", secrets=("the-token",), now=NOON
+    )
     assert not any(word in str(error) for word in ("the-token", "S1G", "\n", "\x1b"))
     assert "of you" in str(error)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api import error_mapping
+from airflow_modelarts.api.error_codes import CODES
 from airflow_modelarts.api.errors import (
-    CODES,
     ModelArtsAlreadyExistsError,
     ModelArtsAuthenticationError,
     ModelArtsBusyError,
@@ -17,7 +17,7 @@ from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
-from tests.support.playing import CONTRACT, NOON, refuse
+from tests.support.flows import CONTRACT, NOON, refuse
 
 TABLE = [
     (int(status), code, meaning)
@@ -69,7 +69,7 @@ EXPECTED = {f"ModelArts.{number}": kind for kind, numbers in BY_MEANING.items() 
 
 
 def read(status: int, code: str) -> ModelArtsError:
-    return errors.from_response(
+    return error_mapping.from_response(
         refuse(status, code, "said so"), operation="CreateProcessorTask", target="it", secrets=(), now=NOON
     )
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api import error_mapping
+from airflow_modelarts.api.error_codes import CODES
 from airflow_modelarts.api.errors import (
     ModelArtsAlreadyExistsError,
     ModelArtsAuthenticationError,
@@ -26,7 +27,8 @@ from airflow_modelarts.api.errors import (
     ModelArtsTransientError,
 )
 from airflow_modelarts.api.http import Response, TransportError
-from tests.support.playing import (
+from airflow_modelarts.api.redaction import redact
+from tests.support.flows import (
     BAD_CERTIFICATE,
     BROKEN,
     CONTRACT,
@@ -54,7 +56,7 @@ ALL_STATUSES = [100, 300, 301, 302, 307, 400, 401, 403, 404, 405, 408, 409, 418,
 
 
 def read(response: Response, *secrets: str, now: float = NOON) -> ModelArtsError:
-    return errors.from_response(
+    return error_mapping.from_response(
         response, operation="DescribeProcessorTask", target="processing task 'abc'", secrets=secrets, now=now
     )
 
@@ -80,7 +82,7 @@ def test_the_code_decides_whatever_the_status_says_below_500(row: dict[str, str]
 
 
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 507, 529, 599, 600, 999])
-@pytest.mark.parametrize("code", [*errors.CODES, "ModelArts.9999", None])
+@pytest.mark.parametrize("code", [*CODES, "ModelArts.9999", None])
 def test_a_server_error_is_no_verdict_whatever_its_code(code: str | None, status: int) -> None:
     error = read(refuse(status, code))
     assert type(error) is ModelArtsTransientError
@@ -144,7 +146,7 @@ def test_every_message_holds_the_code_the_status_and_the_operation(row: dict[str
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 def test_every_kind_has_an_advice(kind: type[ModelArtsError]) -> None:
-    assert errors.ADVICE[kind]
+    assert kind.default_advice
 
 
 def test_a_gateways_refusal_gives_its_request_id() -> None:
@@ -327,11 +329,11 @@ def test_a_secret_is_in_no_message_wherever_the_service_puts_it(response: Respon
 
 
 def test_a_secret_that_holds_another_is_redacted_whole() -> None:
-    assert errors.redact("key: short-and-long", ("short", "short-and-long")) == "key: ***"
+    assert redact("key: short-and-long", ("short", "short-and-long")) == "key: ***"
 
 
 def test_an_empty_secret_changes_nothing() -> None:
-    assert errors.redact("abc", ("",)) == "abc"
+    assert redact("abc", ("",)) == "abc"
 
 
 @pytest.mark.parametrize(
@@ -382,7 +384,7 @@ def test_a_huge_request_id_is_cut() -> None:
     ids=lambda case: getattr(case, "kind", ""),
 )
 def test_a_fault_of_the_transport_has_its_kind(fault: TransportError, kind: type[ModelArtsError]) -> None:
-    assert type(errors.from_transport(fault, operation="X", target="x", address="https://h")) is kind
+    assert type(error_mapping.from_transport(fault, operation="X", target="x", address="https://h")) is kind
 
 
 @pytest.mark.parametrize(
@@ -391,21 +393,23 @@ def test_a_fault_of_the_transport_has_its_kind(fault: TransportError, kind: type
         (REFUSED_CONNECTION, "check the connection's host"),
         (UNKNOWN_NAME, "host name does not exist"),
         (BAD_CERTIFICATE, "verify extra"),
-        (TOO_LARGE, "Ask for less"),
+        (TOO_LARGE, "Request less"),
     ],
     ids=lambda case: getattr(case, "kind", ""),
 )
 def test_a_fault_of_the_transport_says_what_happened_where_and_what_to_change(
     fault: TransportError, advice: str
 ) -> None:
-    message = str(errors.from_transport(fault, operation="CreateX", target="task 'x'", address="https://h.example"))
+    message = str(
+        error_mapping.from_transport(fault, operation="CreateX", target="task 'x'", address="https://h.example")
+    )
     assert all(part in message for part in ("CreateX of task 'x'", "https://h.example", fault.reason, advice))
 
 
 @pytest.mark.parametrize("sent", [True, False])
 def test_the_outcome_is_unknown_exactly_when_the_request_may_have_been_sent(sent: bool) -> None:
     fault = TransportError("x", kind="broken", sent=sent)
-    assert errors.from_transport(fault, operation="X", target="x", address="https://h").outcome_unknown is sent
+    assert error_mapping.from_transport(fault, operation="X", target="x", address="https://h").outcome_unknown is sent
 
 
 @pytest.mark.parametrize(
@@ -419,18 +423,18 @@ def test_the_outcome_is_unknown_when_the_service_broke_down(response: Response, 
 
 def test_an_unreadable_answer_is_not_quoted() -> None:
     response = Response(200, {"content-type": "text/html"}, b"S3CRET")
-    message = str(errors.unreadable(response, operation="X", target="x"))
+    message = str(error_mapping.unreadable(response, operation="X", target="x"))
     assert "S3CRET" not in message
 
 
 def test_an_unreadable_answer_is_described() -> None:
     response = Response(200, {"content-type": "text/html"}, b"123456")
-    message = str(errors.unreadable(response, operation="X", target="x"))
+    message = str(error_mapping.unreadable(response, operation="X", target="x"))
     assert all(part in message for part in ("HTTP 200", "text/html", "6 bytes"))
 
 
 def test_an_unreadable_answer_without_a_type_is_described_too() -> None:
-    assert "no content type" in str(errors.unreadable(Response(200), operation="X", target="x"))
+    assert "no content type" in str(error_mapping.unreadable(Response(200), operation="X", target="x"))
 
 
 @pytest.mark.parametrize(
@@ -442,14 +446,14 @@ def test_an_unreadable_answer_without_a_type_is_described_too() -> None:
     ],
 )
 def test_an_error_that_came_as_a_success_is_told(body: dict[str, Any]) -> None:
-    error = errors.unreadable(answer(body), operation="X", target="x", secrets=("inside",))
+    error = error_mapping.unreadable(answer(body), operation="X", target="x", secrets=("inside",))
     assert error.error_code == "ModelArts.0010"
     assert 'the error ModelArts.0010: "broken ***"' in str(error)
 
 
 @pytest.mark.parametrize("body", [{"code": "S3CRET", "message": "m"}, {"status": 2, "message": "S3CRET"}])
 def test_a_success_that_is_no_error_of_the_service_is_not_quoted(body: dict[str, Any]) -> None:
-    error = errors.unreadable(answer(body), operation="X", target="x")
+    error = error_mapping.unreadable(answer(body), operation="X", target="x")
     assert error.error_code is None
     assert "S3CRET" not in str(error)
 
@@ -487,7 +491,7 @@ def test_a_gateway_that_does_not_take_a_token_as_large_tells_to_make_it_smaller(
 
 
 def test_an_unreadable_answer_leaves_the_outcome_unknown() -> None:
-    assert errors.unreadable(Response(200), operation="X", target="x").outcome_unknown
+    assert error_mapping.unreadable(Response(200), operation="X", target="x").outcome_unknown
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
@@ -537,7 +541,9 @@ def test_an_error_can_be_copied(kind: type[ModelArtsError]) -> None:
 )
 def test_a_certificate_that_is_not_trusted_tells_what_to_do_about_it(reason: str, advice: str) -> None:
     fault = TransportError(reason, kind="certificate", sent=False)
-    error = errors.from_transport(fault, operation="Describe", target="it", address="https://modelarts.example.com")
+    error = error_mapping.from_transport(
+        fault, operation="Describe", target="it", address="https://modelarts.example.com"
+    )
     assert isinstance(error, ModelArtsConfigurationError)
     assert reason in str(error)
     assert advice in str(error)
@@ -558,7 +564,9 @@ def test_a_web_page_that_is_not_found_says_nothing_of_the_task() -> None:
     ],
 )
 def test_the_advice_against_throttling_fits_the_operation(operation: str, words: str) -> None:
-    error = errors.from_response(refuse(429, "APIGW.0308"), operation=operation, target="it", secrets=(), now=NOON)
+    error = error_mapping.from_response(
+        refuse(429, "APIGW.0308"), operation=operation, target="it", secrets=(), now=NOON
+    )
     assert words in str(error)
     assert ("poke_interval" in str(error)) == (words == "poke_interval")
 
@@ -567,7 +575,9 @@ def test_the_advice_against_throttling_fits_the_operation(operation: str, words:
 def test_no_message_holds_what_a_log_cannot_show(character: str) -> None:
     target = f"processing task 'a{character}b'"
     assert character not in str(
-        errors.from_response(refuse(404), operation="DescribeX", target=target, secrets=(), now=NOON)
+        error_mapping.from_response(refuse(404), operation="DescribeX", target=target, secrets=(), now=NOON)
     )
-    assert character not in str(errors.unreadable(Response(200), operation="DescribeX", target=target))
-    assert character not in str(errors.from_transport(TIMEOUT, operation="X", target=target, address="https://h"))
+    assert character not in str(error_mapping.unreadable(Response(200), operation="DescribeX", target=target))
+    assert character not in str(
+        error_mapping.from_transport(TIMEOUT, operation="X", target=target, address="https://h")
+    )

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from airflow_modelarts.api import models, operations
+from airflow_modelarts.api import operations, request_parts
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.models import (
     ApiModel,
@@ -33,7 +33,7 @@ from airflow_modelarts.api.models import (
     parse_sample_results,
     without_signed_links,
 )
-from tests.support.playing import CONTRACT
+from tests.support.flows import CONTRACT
 
 EXAMPLES = CONTRACT / "examples"
 DESCRIBED = (EXAMPLES / "describe-feature-analysis.json").read_bytes()
@@ -591,7 +591,7 @@ def create(**changes: Any) -> dict[str, Any]:
 
 
 def faults_of(body: dict[str, Any], model: Any = CreateProcessorTaskRequest) -> str:
-    found = models.faults(model, body)
+    found = request_parts.describe_faults(model, body)
     assert found, "the body is refused"
     return found
 

@@ -172,7 +172,7 @@ def test_an_id_with_a_slash_is_refused_in_its_own_words(
     operation_of: Callable[[Any], Operation[Any]], value: str
 ) -> None:
     """To a gateway that takes an escaped slash for one, it would be another operation."""
-    with pytest.raises(ModelArtsRequestError, match=r"an id holds no slash\. Give the last part alone"):
+    with pytest.raises(ModelArtsRequestError, match=r"an id contains no slash\. Give the last part alone"):
         operation_of(value)
 
 
@@ -183,7 +183,7 @@ def test_an_id_with_a_slash_is_refused_in_its_own_words(
 def test_a_template_that_nobody_rendered_is_refused_in_its_own_words(
     operation_of: Callable[[Any], Operation[Any]], value: str
 ) -> None:
-    with pytest.raises(ModelArtsRequestError, match="it is a template that nobody has rendered"):
+    with pytest.raises(ModelArtsRequestError, match="it is a template that was not rendered"):
         operation_of(value)
 
 

@@ -15,7 +15,7 @@ from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep
 from airflow_modelarts.api.rate import RateLimiter, RateLimiters, Turn
 from airflow_modelarts.api.retry import Idempotency, RetryingRequest, RetryPolicy
-from tests.support.playing import Clock, answer, no_jitter, play, refuse
+from tests.support.flows import Clock, answer, no_jitter, refuse, run_flow
 
 REQUEST = Request("GET", "https://modelarts.example/")
 OK = answer({}, 200)
@@ -289,47 +289,49 @@ def test_a_throttled_request_is_sent_again_where_others_are_answered(
     limiter: RateLimiter, clock: Clock, idempotency: Idempotency
 ) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter, idempotency=idempotency), [refuse(429), refuse(429), refuse(429), OK], clock=clock)
-    assert played.value == "done"
-    assert sum(played.pauses) > 3 / rate.DECREASE
+    result = run_flow(
+        exchange(limiter, idempotency=idempotency), [refuse(429), refuse(429), refuse(429), OK], clock=clock
+    )
+    assert result.value == "done"
+    assert sum(result.sleeps) > 3 / rate.DECREASE
 
 
 def test_it_is_not_sent_again_for_ever(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter), [refuse(429)] * 4, clock=clock)
-    assert isinstance(played.refusal, ModelArtsThrottledError)
+    result = run_flow(exchange(limiter), [refuse(429)] * 4, clock=clock)
+    assert isinstance(result.error, ModelArtsThrottledError)
 
 
 @pytest.mark.parametrize("how", [{"throttled_attempts": 0}, {}])
 def test_it_is_not_where_nobody_is_answered(limiter: RateLimiter, clock: Clock, how: dict[str, Any]) -> None:
     if how:
         send(limiter, clock)
-    played = play(exchange(limiter, **how), [refuse(429)], clock=clock)
-    assert isinstance(played.refusal, ModelArtsThrottledError)
+    result = run_flow(exchange(limiter, **how), [refuse(429)], clock=clock)
+    assert isinstance(result.error, ModelArtsThrottledError)
 
 
 def test_503_can_be_about_one_task_and_is_sent_again_but_twice(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter, throttled_attempts=10), [refuse(503)] * 3)
-    assert isinstance(played.refusal, ModelArtsTransientError)
+    result = run_flow(exchange(limiter, throttled_attempts=10), [refuse(503)] * 3)
+    assert isinstance(result.error, ModelArtsTransientError)
 
 
 def test_503_does_not_repeat_what_could_be_done_twice(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter, idempotency=Idempotency.IF_NOT_DONE), [refuse(503)], clock=clock)
-    assert played.refusal.outcome_unknown
+    result = run_flow(exchange(limiter, idempotency=Idempotency.IF_NOT_DONE), [refuse(503)], clock=clock)
+    assert result.error.outcome_unknown
 
 
 def test_a_retry_after_beyond_patience_is_not_waited_for(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter), [refuse(429, retry_after="61")], clock=clock)
-    assert played.pauses == []
+    result = run_flow(exchange(limiter), [refuse(429, retry_after="61")], clock=clock)
+    assert result.sleeps == []
 
 
 def test_a_request_waits_no_longer_for_its_retry_after_than_it_is_patient(limiter: RateLimiter, clock: Clock) -> None:
     flow = exchange(limiter, attempts=2, max_retry_after=5.0, throttled_attempts=0)
-    played = play(flow, [refuse(429, retry_after="90"), refuse(429, retry_after="90")], clock=clock)
-    assert played.pauses == [5.0]
+    result = run_flow(flow, [refuse(429, retry_after="90"), refuse(429, retry_after="90")], clock=clock)
+    assert result.sleeps == [5.0]
 
 
 def test_a_request_is_signed_after_it_has_waited(limiter: RateLimiter, clock: Clock) -> None:
@@ -352,5 +354,5 @@ def test_a_request_is_signed_after_it_has_waited(limiter: RateLimiter, clock: Cl
         no_jitter,
         limiter=limiter,
     ).run(build, lambda response: response.status)
-    assert play(flow, lambda _: Response(200), clock=clock).value == 200
+    assert run_flow(flow, lambda _: Response(200), clock=clock).value == 200
     assert signed_at[0] > before

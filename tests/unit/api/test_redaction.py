@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.api import errors, models
+from airflow_modelarts.api import error_mapping, models
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.redaction import (
     has_signature,
@@ -21,7 +21,7 @@ from airflow_modelarts.api.redaction import (
     without_signed_links,
 )
 from airflow_modelarts.assets import obs_uri
-from tests.support.playing import NOON, answer
+from tests.support.flows import NOON, answer
 
 SECRETS = ("S3CRET", "T0KEN", "AK1D")
 QUERY = "AccessKeyId=AK1D&Expires=1767225600&x-obs-security-token=T0KEN&Signature=S3CRET%2Fx%3D"
@@ -92,7 +92,7 @@ def test_a_signature_is_cut_wherever_a_task_or_an_error_holds_it(form: str, spel
     assert_no_secret(json.dumps([task.result, task.to_json()]))
     version = models.parse(models.ProcessorTaskVersion, json.dumps({"error_msg": text}).encode())
     assert_no_secret(version.error_msg or "")
-    error = errors.from_response(
+    error = error_mapping.from_response(
         answer({"error_code": "ModelArts.4312", "error_msg": text}, 400),
         operation="X",
         target="x",
@@ -256,7 +256,7 @@ def test_names_stay_as_they_are_since_they_are_compared() -> None:
 
 def test_an_answer_that_is_refused_is_quoted_on_one_line() -> None:
     response = Response(400, {"x-request-id": "r\x1b[31m"}, b'{"error_code": "A\\n1", "error_msg": "b\\u2028c"}')
-    error = errors.from_response(response, operation="X", target="x", secrets=(), now=NOON)
+    error = error_mapping.from_response(response, operation="X", target="x", secrets=(), now=NOON)
     assert str(error).isprintable()
 
 

@@ -18,7 +18,7 @@ from airflow_modelarts.api import signing
 from airflow_modelarts.api.credentials import AccessKey
 from airflow_modelarts.api.http import Request
 from airflow_modelarts.api.operations import Operation
-from tests.support.playing import NOON
+from tests.support.flows import NOON
 
 HOST = "modelarts.example:8443"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal
 
-from airflow_modelarts.api.errors import CODES
+from airflow_modelarts.api.error_codes import CODES
 
 #: The HTTP status of a code where it is not 400, by the contract's error table.
 HTTP_STATUS = {
@@ -67,7 +67,7 @@ class ServiceError(Exception):  # it is what the service means to answer, not an
 
     def __init__(self, code: str, message: str | None = None, *, status: int | None = None) -> None:
         self.code = code
-        self.message = message or (CODES[code][1] if code in CODES else code)
+        self.message = message or (CODES[code].meaning if code in CODES else code)
         self.status = status or HTTP_STATUS.get(code, 400)
         super().__init__(f"{self.code}: {self.message}")
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts.api import credentials as auth
 from airflow_modelarts.api.credentials import (
     AccessKey,
     AuthContext,
@@ -22,6 +21,8 @@ from airflow_modelarts.api.credentials import (
     TokenCache,
     from_environment,
 )
+from airflow_modelarts.api.credentials.base import RENEWAL_POLL
+from airflow_modelarts.api.credentials.instance_agency import METADATA_DELAY, METADATA_ROUNDS, METADATA_TIMEOUT
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,
@@ -30,7 +31,7 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.api.http import Request, Response, Sleep
 from airflow_modelarts.api.retry import RetryPolicy
-from tests.support.playing import (
+from tests.support.flows import (
     BROKEN,
     FIVE_TIMES,
     NOON,
@@ -42,11 +43,11 @@ from tests.support.playing import (
     UNKNOWN_NAME,
     Answer,
     Clock,
-    Played,
+    FlowResult,
     answer,
     no_jitter,
-    play,
     refuse,
+    run_flow,
 )
 
 DAY = 24 * 3600.0
@@ -95,8 +96,8 @@ class Process:
         *answers: Answer,
         refused: Authorizer | None = None,
         project_id: str = PROJECT_ID,
-    ) -> Played[Authorizer]:
-        return play(self.flow(credentials, refused, project_id), answers, clock=self.clock)
+    ) -> FlowResult[Authorizer]:
+        return run_flow(self.flow(credentials, refused, project_id), answers, clock=self.clock)
 
 
 @pytest.fixture
@@ -116,9 +117,9 @@ STATIC: list[AccessKey | StaticToken] = [AccessKey("AK", "SK"), StaticToken("T")
 def test_static_credentials_are_their_own_grant_and_ask_for_nothing(
     process: Process, credentials: AccessKey | StaticToken
 ) -> None:
-    played = process.obtain(credentials)
-    assert played.value is credentials
-    assert played.steps == []
+    result = process.obtain(credentials)
+    assert result.value is credentials
+    assert result.steps == []
 
 
 @pytest.mark.parametrize("credentials", STATIC, ids=["key", "token"])
@@ -297,7 +298,7 @@ def test_the_end_of_a_token_is_read_in_any_usual_form(process: Process, expires_
 def test_an_answer_of_iam_that_is_none_is_a_temporary_error_that_quotes_nothing(
     process: Process, response: Response
 ) -> None:
-    error = process.obtain(USER, response).refusal
+    error = process.obtain(USER, response).error
     assert isinstance(error, ModelArtsTransientError)
     assert "T0KEN" not in str(error)
 
@@ -308,7 +309,7 @@ def test_an_answer_of_iam_that_is_none_is_asked_for_again() -> None:
 
 def test_a_refused_password_is_said_in_keystones_words(process: Process) -> None:
     body = {"error": {"code": 401, "message": "The username or password is wrong.", "title": "Unauthorized"}}
-    error = process.obtain(USER, answer(body, 401)).refusal
+    error = process.obtain(USER, answer(body, 401)).error
     assert isinstance(error, ModelArtsAuthenticationError)
     assert "The username or password is wrong." in str(error)
 
@@ -318,16 +319,16 @@ def test_a_refused_password_is_not_tried_again() -> None:
 
 
 def test_an_error_of_iam_names_the_user_and_the_operation(process: Process) -> None:
-    message = str(process.obtain(USER, refuse(401)).refusal)
+    message = str(process.obtain(USER, refuse(401)).error)
     assert all(part in message for part in ("KeystoneCreateUserTokenByPassword", "'user'", "'domain'"))
 
 
 def test_an_error_of_iam_without_an_answer_names_its_address(process: Process) -> None:
-    assert "https://iam.example" in str(process.obtain(USER, REFUSED_CONNECTION).refusal)
+    assert "https://iam.example" in str(process.obtain(USER, REFUSED_CONNECTION).error)
 
 
 def test_an_error_of_iam_does_not_quote_the_password(process: Process) -> None:
-    assert "the-password" not in str(process.obtain(USER, refuse(400, "IAM.1", "bad: the-password")).refusal)
+    assert "the-password" not in str(process.obtain(USER, refuse(400, "IAM.1", "bad: the-password")).error)
 
 
 NAMED = replace(USER, project_name="eu-de_other")
@@ -339,9 +340,9 @@ def project_token(project: object) -> Response:
 
 def test_a_project_name_of_another_project_than_the_id_is_said_so_by_both(process: Process) -> None:
     other = "f" * 32
-    error = process.obtain(NAMED, project_token({"id": other, "name": "eu-de_other"})).refusal
+    error = process.obtain(NAMED, project_token({"id": other, "name": "eu-de_other"})).error
     assert isinstance(error, ModelArtsConfigurationError)
-    assert str(error).startswith(f"project_name 'eu-de_other' is the project {other}")
+    assert str(error).startswith(f"project_name 'eu-de_other' is project {other}")
     assert f"project_id is '{PROJECT_ID}'" in str(error)
     assert "Change the request" not in str(error)
 
@@ -370,7 +371,7 @@ def test_a_token_of_another_project_is_not_kept(process: Process) -> None:
 def test_a_refusal_of_iam_names_everything_that_can_be_wrong(
     process: Process, status: int, kind: type[ModelArtsError]
 ) -> None:
-    error = process.obtain(NAMED, refuse(status)).refusal
+    error = process.obtain(NAMED, refuse(status)).error
     assert type(error) is kind
     assert error.http_status == status
     for named in ("domain_name 'domain'", "login 'user'", "project_name 'eu-de_other'", "iam_endpoint"):
@@ -380,18 +381,18 @@ def test_a_refusal_of_iam_names_everything_that_can_be_wrong(
 
 
 def test_a_refusal_of_iam_tells_that_a_name_stands_in_the_place_of_an_id(process: Process) -> None:
-    error = process.obtain(USER, refuse(401), project_id="eu-de_project").refusal
+    error = process.obtain(USER, refuse(401), project_id="eu-de_project").error
     assert "project_id 'eu-de_project' looks like a project's name" in str(error)
 
 
 def test_too_large_a_token_is_a_setting_to_change(process: Process) -> None:
-    error = process.obtain(USER, TOO_LARGE).refusal
+    error = process.obtain(USER, TOO_LARGE).error
     assert isinstance(error, ModelArtsConfigurationError)
     assert "fewer roles" in str(error)
 
 
 def test_an_iam_that_does_not_resolve_is_told_by_what_was_written(process: Process) -> None:
-    error = process.obtain(replace(USER, unresolved="region 'eu-dee' has no IAM endpoint"), UNKNOWN_NAME).refusal
+    error = process.obtain(replace(USER, unresolved="region 'eu-dee' has no IAM endpoint"), UNKNOWN_NAME).error
     assert str(error).startswith("region 'eu-dee' has no IAM endpoint.")
     assert "project_name" not in str(error)
 
@@ -423,8 +424,8 @@ def finish(flow: Generator[Any, Any, Authorizer], reply: Any = None) -> Authoriz
 def test_only_one_of_two_asks_for_a_token_while_the_other_pauses(process: Process) -> None:
     first, second = process.flow(USER), process.flow(USER)
     assert isinstance(start(first), Request)
-    assert start(second) == Sleep(auth.RENEWAL_POLL)
-    assert second.send(None) == Sleep(auth.RENEWAL_POLL)
+    assert start(second) == Sleep(RENEWAL_POLL)
+    assert second.send(None) == Sleep(RENEWAL_POLL)
 
 
 def test_whoever_paused_gets_the_token_that_the_other_obtained(process: Process) -> None:
@@ -510,7 +511,7 @@ def test_whoever_paused_waits_through_the_retries_of_the_other() -> None:
     start(first)
     start(second)
     assert first.send(refuse(503)) == Sleep(1.0)
-    assert second.send(None) == Sleep(auth.RENEWAL_POLL)
+    assert second.send(None) == Sleep(RENEWAL_POLL)
     assert isinstance(first.send(None), Request)
     assert finish(first, token("T1")) == finish(second) == StaticToken("T1")
 
@@ -530,9 +531,9 @@ def test_the_instances_identity_is_asked_for_as_the_contract_says(process: Proce
 
 @pytest.mark.parametrize("status", [404, 405, 503, 400, 500])
 def test_a_metadata_service_without_tokens_is_asked_without_one(process: Process, status: int) -> None:
-    played = process.obtain(AGENCY, refuse(status, "X", "no such thing"), security_key())
-    assert played.value == AccessKey("AK1", "S3CRET", "T0KEN")
-    assert played.requests[1].headers == {}
+    result = process.obtain(AGENCY, refuse(status, "X", "no such thing"), security_key())
+    assert result.value == AccessKey("AK1", "S3CRET", "T0KEN")
+    assert result.requests[1].headers == {}
 
 
 @pytest.mark.parametrize("fault", [REFUSED_CONNECTION, TIMEOUT, BROKEN], ids=lambda fault: str(fault.kind))
@@ -544,12 +545,12 @@ def test_a_metadata_service_that_drops_a_request_for_a_token_is_asked_without_on
 
 def test_the_metadata_service_is_not_waited_for_long(process: Process) -> None:
     timeouts = [request.timeout for request in process.obtain(AGENCY, session_token(), security_key()).requests]
-    assert timeouts == [auth.METADATA_TIMEOUT] * 2
+    assert timeouts == [METADATA_TIMEOUT] * 2
 
 
 def test_another_metadata_service_can_be_named(process: Process) -> None:
-    played = process.obtain(InstanceAgency("http://127.0.0.1:8080"), session_token(), security_key())
-    assert all(request.url.startswith("http://127.0.0.1:8080/") for request in played.requests)
+    result = process.obtain(InstanceAgency("http://127.0.0.1:8080"), session_token(), security_key())
+    assert all(request.url.startswith("http://127.0.0.1:8080/") for request in result.requests)
 
 
 def test_a_temporary_key_is_the_grant_and_is_kept(process: Process) -> None:
@@ -579,11 +580,11 @@ def test_a_refused_temporary_key_is_asked_for_anew(process: Process) -> None:
 
 @pytest.mark.parametrize("fault", [REFUSED_CONNECTION, TIMEOUT], ids=lambda fault: str(fault.kind))
 def test_a_machine_without_a_metadata_service_is_told_to_use_other_credentials(process: Process, fault: Answer) -> None:
-    played = process.obtain(AGENCY, *[fault] * 6)
-    assert isinstance(played.refusal, ModelArtsConfigurationError)
-    assert "Elastic Cloud Server only" in str(played.refusal)
-    assert "auth" in str(played.refusal)
-    assert played.pauses == [auth.METADATA_DELAY] * 2
+    result = process.obtain(AGENCY, *[fault] * 6)
+    assert isinstance(result.error, ModelArtsConfigurationError)
+    assert "Elastic Cloud Server only" in str(result.error)
+    assert "auth" in str(result.error)
+    assert result.sleeps == [METADATA_DELAY] * 2
 
 
 @pytest.mark.parametrize("fault", [REFUSED_CONNECTION, TIMEOUT], ids=lambda fault: str(fault.kind))
@@ -591,12 +592,12 @@ def test_a_metadata_service_that_gave_a_key_before_and_does_not_answer_is_out_of
     process: Process, fault: Answer
 ) -> None:
     key = process.obtain(AGENCY, session_token(), security_key()).value
-    assert process.obtain(AGENCY, *[fault] * 6, refused=key).refusal.temporary
+    assert process.obtain(AGENCY, *[fault] * 6, refused=key).error.temporary
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_server_without_an_agency_is_told_to_give_it_one(process: Process, status: int) -> None:
-    error = process.obtain(AGENCY, session_token(), refuse(status)).refusal
+    error = process.obtain(AGENCY, session_token(), refuse(status)).error
     assert isinstance(error, ModelArtsAuthenticationError)
     assert "give it an agency" in str(error)
     assert error.http_status == status
@@ -610,16 +611,16 @@ hiccups = pytest.mark.parametrize(
 @hiccups
 def test_a_token_that_could_not_be_had_for_a_moment_is_asked_for_again(process: Process, hiccup: Answer) -> None:
     """A poll of a wait is a single attempt, which does not count here."""
-    played = process.obtain(AGENCY, hiccup, refuse(401), hiccup, refuse(401), session_token(), security_key())
-    assert played.value == AccessKey("AK1", "S3CRET", "T0KEN")
+    result = process.obtain(AGENCY, hiccup, refuse(401), hiccup, refuse(401), session_token(), security_key())
+    assert result.value == AccessKey("AK1", "S3CRET", "T0KEN")
 
 
 @hiccups
 def test_a_container_behind_another_hop_is_told_so_at_once(process: Process, hiccup: Answer) -> None:
-    played = process.obtain(AGENCY, *[hiccup, refuse(401)] * 3)
-    assert isinstance(played.refusal, ModelArtsConfigurationError)
-    assert all(word in str(played.refusal) for word in ("container", "hop limit", "agency", "another auth"))
-    assert sum(played.pauses) < 5
+    result = process.obtain(AGENCY, *[hiccup, refuse(401)] * 3)
+    assert isinstance(result.error, ModelArtsConfigurationError)
+    assert all(word in str(result.error) for word in ("container", "hop limit", "agency", "another auth"))
+    assert sum(result.sleeps) < 5
 
 
 @hiccups
@@ -627,9 +628,9 @@ def test_a_service_that_gave_a_key_before_is_out_of_order_where_it_gives_no_toke
     process: Process, hiccup: Answer
 ) -> None:
     key = process.obtain(AGENCY, session_token(), security_key()).value
-    error = process.obtain(AGENCY, *[hiccup, refuse(401)] * 3, refused=key).refusal
+    error = process.obtain(AGENCY, *[hiccup, refuse(401)] * 3, refused=key).error
     assert isinstance(error, ModelArtsTransientError)
-    assert "was out of order" in str(error)
+    assert "did not issue one" in str(error)
 
 
 NO_AGENCY = [
@@ -648,27 +649,27 @@ NO_AGENCY = [
 def test_a_service_that_says_it_has_no_agency_is_believed_at_once(
     said: Response, first: Answer, retries: RetryPolicy
 ) -> None:
-    played = Process(retries).obtain(AGENCY, first, said)
-    assert isinstance(played.refusal, ModelArtsAuthenticationError)
-    assert str(played.refusal).startswith("This server has no temporary key: give it an agency")
-    assert played.pauses == []
+    result = Process(retries).obtain(AGENCY, first, said)
+    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert str(result.error).startswith("This server has no temporary key: give it an agency")
+    assert result.sleeps == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 405])
 def test_a_service_without_tokens_that_gives_no_key_either_has_no_agency(process: Process, status: int) -> None:
-    error = process.obtain(AGENCY, refuse(status), refuse(401)).refusal
+    error = process.obtain(AGENCY, refuse(status), refuse(401)).error
     assert isinstance(error, ModelArtsAuthenticationError)
 
 
 def test_a_metadata_service_that_is_out_of_order_is_a_temporary_error(process: Process) -> None:
-    error = process.obtain(AGENCY, session_token(), refuse(500)).refusal
+    error = process.obtain(AGENCY, session_token(), refuse(500)).error
     assert isinstance(error, ModelArtsTransientError)
     assert error.http_status == 500
 
 
 def test_a_metadata_service_that_was_out_of_order_for_a_moment_is_asked_again() -> None:
-    played = Process(FIVE_TIMES).obtain(AGENCY, session_token(), refuse(500), TIMEOUT, security_key())
-    assert played.value == AccessKey("AK1", "S3CRET", "T0KEN")
+    result = Process(FIVE_TIMES).obtain(AGENCY, session_token(), refuse(500), TIMEOUT, security_key())
+    assert result.value == AccessKey("AK1", "S3CRET", "T0KEN")
 
 
 COMPLETE = {"access": "AK1", "secret": "S3CRET", "securitytoken": "T0KEN", "expires_at": at(NOON + DAY)}
@@ -697,8 +698,8 @@ def test_an_answer_without_a_whole_temporary_key_is_not_waited_for_and_not_quote
 ) -> None:
     process = Process(retries)
     attempts = [session_token(), *[answer(body)] * retries.attempts]
-    played = process.obtain(AGENCY, *attempts * (auth.METADATA_ROUNDS if retries is ONCE else 1))
-    error = played.refusal
+    result = process.obtain(AGENCY, *attempts * (METADATA_ROUNDS if retries is ONCE else 1))
+    error = result.error
     assert isinstance(error, ModelArtsAuthenticationError)
     assert "give it an agency" in str(error)
     assert "S3CRET" not in str(error)
@@ -710,19 +711,19 @@ def test_an_answer_without_a_whole_temporary_key_is_temporary_where_there_has_be
     process: Process, body: Any
 ) -> None:
     key = process.obtain(AGENCY, session_token(), security_key()).value
-    error = process.obtain(AGENCY, *[session_token(), answer(body)] * auth.METADATA_ROUNDS, refused=key).refusal
+    error = process.obtain(AGENCY, *[session_token(), answer(body)] * METADATA_ROUNDS, refused=key).error
     assert isinstance(error, ModelArtsTransientError)
     assert "S3CRET" not in str(error)
     assert "T0KEN" not in str(error)
 
 
 def test_an_answer_without_a_temporary_key_for_a_moment_is_asked_for_again(process: Process) -> None:
-    played = process.obtain(AGENCY, session_token(), answer({}), session_token(), security_key())
-    assert played.value == AccessKey("AK1", "S3CRET", "T0KEN")
+    result = process.obtain(AGENCY, session_token(), answer({}), session_token(), security_key())
+    assert result.value == AccessKey("AK1", "S3CRET", "T0KEN")
 
 
 def test_no_error_of_the_metadata_service_quotes_its_token(process: Process) -> None:
-    error = process.obtain(AGENCY, session_token("M3TA"), refuse(403, "X", "M3TA is not mine")).refusal
+    error = process.obtain(AGENCY, session_token("M3TA"), refuse(403, "X", "M3TA is not mine")).error
     assert "M3TA" not in str(error)
 
 
@@ -778,8 +779,8 @@ def test_credentials_show_no_secret(one: Credentials) -> None:
 
 def test_nothing_that_obtaining_shows_holds_a_secret(process: Process) -> None:
     process.obtain(replace(USER, password="S3CRET"), token("T0KEN"))
-    played = process.obtain(AGENCY, session_token("T0KEN"), security_key())
-    shown = repr([played.steps, process.context(), process.cache])
+    result = process.obtain(AGENCY, session_token("T0KEN"), security_key())
+    shown = repr([result.steps, process.context(), process.cache])
     assert not any(secret in shown for secret in SECRETS)
 
 
@@ -799,5 +800,5 @@ def test_credentials_know_what_must_not_be_shown(one: Credentials, secrets: tupl
 
 
 def test_an_error_that_was_met_can_be_told_by_its_operation(process: Process) -> None:
-    error: ModelArtsError = process.obtain(AGENCY, *[TIMEOUT] * 6).refusal
+    error: ModelArtsError = process.obtain(AGENCY, *[TIMEOUT] * 6).error
     assert error.operation == "GetSecurityKey"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_modelarts.api.http import Request, Response, TransportError, send
-from tests.support.playing import TIMEOUT, answer, play
+from tests.support.flows import TIMEOUT, answer, run_flow
 
 
 def test_a_request_shows_neither_its_headers_nor_its_body() -> None:
@@ -18,7 +18,7 @@ def test_an_answer_shows_neither_its_headers_nor_its_body() -> None:
 
 def test_sending_returns_the_answer() -> None:
     response = answer({})
-    assert play(send(Request("GET", "https://h/")), [response]).value is response
+    assert run_flow(send(Request("GET", "https://h/")), [response]).value is response
 
 
 def test_a_fault_comes_out_of_sending() -> None:
