@@ -9,7 +9,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts import transport as drivers
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import (
     ModelArtsConfigurationError,
@@ -30,6 +28,7 @@ from airflow_modelarts.api.http import MAX_HEADER_BYTES
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+from airflow_modelarts.transport import answers
 from tests.support.certificates import write_certificate
 from tests.support.fixtures import PROJECT_ID
 
@@ -113,10 +112,16 @@ def hang(connection: socket.socket, _: bytes) -> None:
 
 
 def trickle(connection: socket.socket, _: bytes) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    for _number in range(100):
-        connection.sendall(b" ")
-        threading.Event().wait(0.02)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    send_slowly(connection, b" ")
+
+
+def send_slowly(connection: socket.socket, byte: bytes) -> None:
+    """Send a byte every 50 ms until the client disconnects, for a minute at most."""
+    with suppress(OSError):
+        for _number in range(1200):
+            connection.sendall(byte)
+            threading.Event().wait(0.05)
 
 
 def cut_chunked(connection: socket.socket, _: bytes) -> None:
@@ -222,9 +227,9 @@ def test_an_answer_is_decompressed_alike_in_both(
 
 
 UNDECODABLE: dict[str, tuple[str, bytes, str]] = {
-    "br": ("br", b"\x0b\x02\x80{}\x03", "not the JSON of this operation"),
-    "zstd": ("zstd", b"(\xb5/\xfd\x04", "not the JSON of this operation"),
-    "unknown": ("rot13", b"{}", "not the JSON of this operation"),
+    "br": ("br", b"\x0b\x02\x80{}\x03", "not this operation's JSON"),
+    "zstd": ("zstd", b"(\xb5/\xfd\x04", "not this operation's JSON"),
+    "unknown": ("rot13", b"{}", "not this operation's JSON"),
     "gzip that is cut": ("gzip", zipped(JSON, "gzip")[:-9], "compression"),
     "too many": (", ".join(["gzip"] * 6), zipped(JSON, *["gzip"] * 6), "compression"),
     "twice for once": ("gzip, gzip", zipped(JSON, "gzip"), "compression"),
@@ -245,7 +250,7 @@ def test_an_answer_that_cannot_be_decompressed_is_temporary_in_both(
 def test_a_body_that_is_compressed_twice_cannot_fill_the_memory(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = zipped(b" " * 50_000_000, "gzip", "gzip")
     server = serve(http("200 OK", bomb, Content_Encoding="gzip, gzip"))
     set_connection(host=f"http://127.0.0.1:{server.port}")
@@ -415,7 +420,7 @@ def test_a_host_name_that_does_not_exist_is_told_from_a_resolver_that_fails(
 def test_an_answer_without_end_is_cut_off_by_its_size(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = gzip.compress(b" " * 20_000_000)
     server = serve(http("200 OK", bomb, Content_Encoding="gzip"))
     set_connection(host=f"http://127.0.0.1:{server.port}")
@@ -426,31 +431,26 @@ def test_an_answer_without_end_is_cut_off_by_its_size(
 def test_an_answer_that_trickles_is_cut_off_by_its_time(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle)
     set_connection(host=f"http://127.0.0.1:{server.port}")
-    with pytest.raises(ModelArtsTransientError):
+    with pytest.raises(ModelArtsTransientError, match="timed out|no end after"):
         carry_out(DESCRIBE, ONCE)
 
 
 def trickle_head(connection: socket.socket, _: bytes) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    with suppress(OSError):
-        for _number in range(100):
-            connection.sendall(b"x")
-            threading.Event().wait(0.05)
+    send_slowly(connection, b"x")
 
 
 def test_a_head_that_trickles_is_cut_off_by_its_time(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle_head)
     set_connection(host=f"http://127.0.0.1:{server.port}")
-    began = time.monotonic()
-    with pytest.raises(ModelArtsTransientError):
+    with pytest.raises(ModelArtsTransientError, match="timed out"):
         carry_out(DESCRIBE, ONCE)
-    assert time.monotonic() - began < 4, "all of it would take five seconds"
 
 
 def test_a_head_that_trickles_over_tls_is_cut_off_by_its_time(
@@ -459,13 +459,11 @@ def test_a_head_that_trickles_over_tls_is_cut_off_by_its_time(
     certificate: tuple[ssl.SSLContext, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle_head, tls=certificate[0])
     set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
-    began = time.monotonic()
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         call_synchronously(DESCRIBE, ONCE)
-    assert time.monotonic() - began < 4, "all of it would take five seconds"
 
 
 def test_what_is_signed_is_what_is_sent(
@@ -619,8 +617,8 @@ def test_verification_can_be_turned_off(
 
 
 def test_pauses_between_attempts_are_slept(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
-    answers = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
-    server = serve(lambda connection, request: next(answers)(connection, request))
+    behaviours = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
+    server = serve(lambda connection, request: next(behaviours)(connection, request))
     set_connection(host=f"http://127.0.0.1:{server.port}")
     assert carry_out(DESCRIBE, RetryPolicy(attempts=2)).status == 2
 

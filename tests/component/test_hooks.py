@@ -411,7 +411,9 @@ def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refuse
         return Response(context.status_code, {}, json.dumps(body).encode())
 
     monkeypatch.setattr(AsyncDriver, "_exchange", exchange)
-    monkeypatch.setattr("airflow_modelarts.transport.asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+    monkeypatch.setattr(
+        "airflow_modelarts.transport.aiohttp_driver.asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep)
+    )
 
     async def run() -> int | None:
         async with ModelArtsAsyncHook(retries=RetryPolicy(attempts=1)) as hook:
