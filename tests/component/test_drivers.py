@@ -434,7 +434,7 @@ def test_an_answer_that_trickles_is_cut_off_by_its_time(
     monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle)
     set_connection(host=f"http://127.0.0.1:{server.port}")
-    with pytest.raises(ModelArtsTransientError, match="timed out|no end after"):
+    with pytest.raises(ModelArtsTransientError, match=r"timed out|no end after"):
         carry_out(DESCRIBE, ONCE)
 
 

@@ -123,7 +123,7 @@ def test_a_rate_that_nobody_uses_stays(limiter: RateLimiter, clock: Clock) -> No
     assert limiter.rate == before
 
 
-@pytest.mark.parametrize(("error", "slowest"), [(throttled(), rate.SLOWEST_RATE), (unavailable(), 0.5)])
+@pytest.mark.parametrize(("error", "slowest"), [(throttled(), rate.MIN_RATE), (unavailable(), 0.5)])
 def test_there_is_a_slowest_rate(limiter: RateLimiter, clock: Clock, error: ModelArtsError, slowest: float) -> None:
     for _ in range(100):
         send(limiter, clock)
