@@ -165,7 +165,7 @@ Serve = Callable[..., Server]
 DESCRIBE = operations.describe_processor_task("abc")
 
 
-def test_an_answer_arrives_whole(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_an_answer_is_read_completely(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode()))
     set_connection(host=f"http://127.0.0.1:{server.port}")
     task = carry_out(DESCRIBE, ONCE)
@@ -216,7 +216,7 @@ ENCODED: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize("case", ENCODED)
-def test_an_answer_is_decompressed_alike_in_both(
+def test_both_drivers_decode_every_encoding(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, case: str
 ) -> None:
     coding, body = ENCODED[case]
@@ -237,7 +237,7 @@ UNDECODABLE: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", UNDECODABLE)
-def test_an_answer_that_cannot_be_decompressed_is_temporary_in_both(
+def test_an_answer_that_cannot_be_decoded_is_a_temporary_error_in_both_drivers(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, case: str
 ) -> None:
     coding, body, text = UNDECODABLE[case]
@@ -247,7 +247,7 @@ def test_an_answer_that_cannot_be_decompressed_is_temporary_in_both(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_a_body_that_is_compressed_twice_cannot_fill_the_memory(
+def test_a_body_that_is_compressed_twice_is_limited(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
@@ -262,7 +262,7 @@ def raw(answer: bytes) -> Callable[[socket.socket, bytes], None]:
     return lambda connection, _: connection.sendall(answer)
 
 
-def test_an_answer_may_be_announced_by_others(
+def test_early_hints_before_an_answer_are_skipped(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry
 ) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
@@ -272,7 +272,9 @@ def test_an_answer_may_be_announced_by_others(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
-def test_headers_are_read_alike_in_both(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_both_drivers_read_the_same_headers(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
+) -> None:
     head = "X-Request-Id: first \r\nX-Request-Id: sécond\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     server = serve(raw(f"HTTP/1.1 400\r\n{head}".encode()))
     set_connection(host=f"http://127.0.0.1:{server.port}")
@@ -309,7 +311,7 @@ FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsEr
 
 
 @pytest.mark.parametrize(("behave", "kind", "text"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_the_same_error_in_both(
+def test_a_fault_is_the_same_error_in_both_drivers(
     serve: Serve,
     set_connection: Callable[..., None],
     carry_out: Carry,
@@ -327,9 +329,7 @@ def test_a_fault_is_the_same_error_in_both(
     assert caught.value.outcome_unknown == (kind is ModelArtsTransientError)
 
 
-def test_a_refused_connection_is_known_not_to_have_reached_the_service(
-    set_connection: Callable[..., None], carry_out: Carry
-) -> None:
+def test_a_refused_connection_was_certainly_not_sent(set_connection: Callable[..., None], carry_out: Carry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     set_connection(host=f"http://127.0.0.1:{port}")
@@ -343,7 +343,7 @@ def test_a_refused_connection_is_known_not_to_have_reached_the_service(
     [({}, "ModelArts"), ({"auth": "password", "domain_name": "account"}, "IAM")],
     ids=["access key", "password"],
 )
-def test_a_region_that_is_misspelt_is_named_after_one_more_look(
+def test_a_misspelt_region_is_named_after_a_second_lookup(
     set_connection: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     carry_out: Carry,
@@ -367,7 +367,7 @@ def test_a_region_that_is_misspelt_is_named_after_one_more_look(
     assert len(looked_up) == 2
 
 
-def test_a_name_that_resolved_before_is_out_of_order_when_it_does_not(
+def test_a_host_that_has_answered_before_and_does_not_resolve_is_a_temporary_error(
     serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The waits of a triggerer would all end with the first wrong answer of a resolver."""
@@ -405,7 +405,7 @@ def test_a_name_that_resolved_before_is_out_of_order_when_it_does_not(
     ],
     ids=["no such host", "no address of that host", "resolver out of order", "resolver fails"],
 )
-def test_a_host_name_that_does_not_exist_is_told_from_a_resolver_that_fails(
+def test_an_unknown_host_name_and_a_failing_resolver_are_different_errors(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry, code: int, kind: type[ModelArtsError]
 ) -> None:
     def resolve(*_: Any, **__: Any) -> None:
@@ -417,7 +417,7 @@ def test_a_host_name_that_does_not_exist_is_told_from_a_resolver_that_fails(
     assert not caught.value.outcome_unknown
 
 
-def test_an_answer_without_end_is_cut_off_by_its_size(
+def test_the_size_of_an_answer_is_limited(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
@@ -428,7 +428,7 @@ def test_an_answer_without_end_is_cut_off_by_its_size(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_an_answer_that_trickles_is_cut_off_by_its_time(
+def test_the_time_for_a_slow_body_is_limited(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
@@ -443,7 +443,7 @@ def trickle_head(connection: socket.socket, _: bytes) -> None:
     send_slowly(connection, b"x")
 
 
-def test_a_head_that_trickles_is_cut_off_by_its_time(
+def test_the_time_for_a_slow_head_is_limited(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
@@ -453,7 +453,7 @@ def test_a_head_that_trickles_is_cut_off_by_its_time(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_a_head_that_trickles_over_tls_is_cut_off_by_its_time(
+def test_the_time_for_a_slow_head_over_tls_is_limited(
     serve: Serve,
     set_connection: Callable[..., None],
     certificate: tuple[ssl.SSLContext, Path],
@@ -466,7 +466,7 @@ def test_a_head_that_trickles_over_tls_is_cut_off_by_its_time(
         call_synchronously(DESCRIBE, ONCE)
 
 
-def test_what_is_signed_is_what_is_sent(
+def test_the_signed_request_is_sent_unchanged(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A ~/.netrc would replace the Authorization header, and both libraries like to rewrite URLs."""
@@ -528,7 +528,7 @@ TOO_LARGE_HEADS: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("headers", TOO_LARGE_HEADS.values(), ids=TOO_LARGE_HEADS)
-def test_a_larger_head_is_refused_and_not_asked_for_again(
+def test_a_too_large_head_is_an_error_without_retries(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, headers: dict[str, str]
 ) -> None:
     iam = serve(token_answer(**{"token": "T", **headers} if "X_Subject_Token" not in headers else subject(headers)))
@@ -543,7 +543,7 @@ def subject(headers: dict[str, str]) -> dict[str, str]:
     return {"token": headers["X_Subject_Token"]}
 
 
-def test_a_head_with_as_much_as_is_allowed_is_read(
+def test_a_head_of_the_maximum_size_is_read(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry
 ) -> None:
     # With Content-Length and Connection: 100 headers.
@@ -553,7 +553,7 @@ def test_a_head_with_as_much_as_is_allowed_is_read(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
-def test_an_interim_answer_is_passed_over(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_interim_answers_are_skipped(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
     def behave(connection: socket.socket, request: bytes) -> None:
         connection.sendall(b"HTTP/1.1 100 Continue\r\nX-A: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
         http("200 OK", json.dumps(TASK).encode())(connection, request)
@@ -564,7 +564,7 @@ def test_an_interim_answer_is_passed_over(serve: Serve, set_connection: Callable
 
 
 @pytest.mark.parametrize("scheme", ["", "https://"])
-def test_https_to_a_port_for_plain_http_is_told_at_once(
+def test_https_to_a_port_for_plain_http_is_an_error_without_retries(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, scheme: str
 ) -> None:
     connections: list[bytes] = []
@@ -590,7 +590,7 @@ def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     return context, file
 
 
-def test_an_unknown_certificate_is_refused_with_the_way_out(
+def test_an_unknown_certificate_is_an_error_that_names_the_verify_extra(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
 ) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
@@ -599,7 +599,7 @@ def test_an_unknown_certificate_is_refused_with_the_way_out(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_an_authority_named_in_the_connection_is_trusted(
+def test_a_certificate_authority_of_the_connection_is_trusted(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
 ) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
@@ -616,14 +616,14 @@ def test_verification_can_be_turned_off(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
-def test_pauses_between_attempts_are_slept(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_a_driver_sleeps_between_attempts(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
     behaviours = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
     server = serve(lambda connection, request: next(behaviours)(connection, request))
     set_connection(host=f"http://127.0.0.1:{server.port}")
     assert carry_out(DESCRIBE, RetryPolicy(attempts=2)).status == 2
 
 
-def test_a_listing_asks_for_a_page_when_it_is_needed(serve: Serve, set_connection: Callable[..., None]) -> None:
+def test_a_list_requests_a_page_when_it_is_needed(serve: Serve, set_connection: Callable[..., None]) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         page = int(request.split(b"offset=")[1].split(b" ")[0])
         tasks = [{"task_id": f"task-{page}-{number}"} for number in range(2)]
@@ -644,7 +644,7 @@ def test_a_listing_asks_for_a_page_when_it_is_needed(serve: Serve, set_connectio
     assert asyncio.run(run()) == ["task-0-0", "task-0-1", "task-1-0", "task-1-1"]
 
 
-def test_a_connection_that_airflow_does_not_have_is_a_setting_to_change() -> None:
+def test_a_missing_airflow_connection_is_a_configuration_error() -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^connection 'not_there' is not there: add it"):
         ModelArtsHook("not_there").describe_processor_task("abc")
 
@@ -657,7 +657,7 @@ def test_a_connection_that_airflow_does_not_have_is_a_setting_to_change() -> Non
 
 
 @pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n"], ids=["empty", "broken"])
-def test_a_file_of_authorities_that_holds_none_is_a_setting_to_change(
+def test_an_invalid_file_of_certificate_authorities_is_a_configuration_error(
     serve: Serve,
     set_connection: Callable[..., None],
     carry_out: Carry,
@@ -672,7 +672,7 @@ def test_a_file_of_authorities_that_holds_none_is_a_setting_to_change(
     assert not caught.value.outcome_unknown
 
 
-def test_a_call_that_is_cancelled_gives_back_what_it_holds(
+def test_a_cancelled_call_releases_its_token_renewal(
     serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise nobody in the process could renew that token again."""

@@ -23,7 +23,7 @@ CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inp
 
 
 @pytest.mark.parametrize("carry_out", [call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
-def test_a_post_after_somebody_elses_refused_connection_is_sent_once(
+def test_a_post_is_not_repeated_because_of_the_callers_handled_exception(
     set_connection: Callable[..., None], carry_out: Carry
 ) -> None:
     with closing(Server(lambda *_: None)) as server:
@@ -66,7 +66,7 @@ def hook(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, r
     return ModelArtsHook()
 
 
-def test_a_twin_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArtsHook, requests_mock: Mocker) -> None:
+def test_a_clone_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArtsHook, requests_mock: Mocker) -> None:
     stop = requests_mock.post(STOP, json={})
     hook.get_conn()
     iam = Iam(requests_mock, lambda: hook.clone(ONCE).stop_processor_task_version("abc", "v1"))
@@ -75,7 +75,9 @@ def test_a_twin_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArts
     assert iam.given == 2
 
 
-def test_neither_does_one_that_reads_the_connection_itself(hook: ModelArtsHook, requests_mock: Mocker) -> None:
+def test_a_clone_that_reads_the_connection_does_not_wait_for_the_renewal(
+    hook: ModelArtsHook, requests_mock: Mocker
+) -> None:
     stop = requests_mock.post(STOP, json={})
     another = ModelArtsHook()  # which has read nothing
     Iam(requests_mock, lambda: another.clone(ONCE).stop_processor_task_version("abc", "v1"))
@@ -83,7 +85,7 @@ def test_neither_does_one_that_reads_the_connection_itself(hook: ModelArtsHook, 
     assert stop.call_count == 1
 
 
-def test_neither_does_one_that_is_refused_and_reads_the_connection_again(
+def test_a_clone_that_reads_the_connection_again_does_not_wait_for_the_renewal(
     hook: ModelArtsHook, requests_mock: Mocker, set_connection: Callable[..., None]
 ) -> None:
     refusal: dict[str, Any] = {"status_code": 401, "json": {}}
@@ -97,7 +99,7 @@ def test_neither_does_one_that_is_refused_and_reads_the_connection_again(
     assert stop.call_count == 3
 
 
-def test_a_twin_uses_the_token_that_is_there(hook: ModelArtsHook, requests_mock: Mocker) -> None:
+def test_a_clone_uses_the_cached_token(hook: ModelArtsHook, requests_mock: Mocker) -> None:
     stop = requests_mock.post(STOP, json={})
     iam = Iam(requests_mock, lambda: None)
     hook.describe_processor_task("abc")

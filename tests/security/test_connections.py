@@ -94,7 +94,7 @@ def test_a_connection_is_read_or_refused_without_a_secret_in_any_text(
         ({"project_id": "漢"}, {}, "project_id"),
     ],
 )
-def test_a_field_that_cannot_stand_in_a_header_is_named_and_not_shown(
+def test_a_field_that_no_header_can_hold_is_named_and_not_quoted(
     extra: dict[str, Any], fields: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=f"^{field} of connection 'mine' holds a space") as caught:
@@ -102,18 +102,18 @@ def test_a_field_that_cannot_stand_in_a_header_is_named_and_not_shown(
     assert not [value for value in fields.values() if value in str(caught.value)]
 
 
-def test_a_line_feed_at_the_end_of_a_key_is_not_part_of_it() -> None:
+def test_a_line_feed_at_the_end_of_a_key_is_removed() -> None:
     assert read({}, login="AK\n", password="SK\n").client.credentials == AccessKey("AK", "SK")
 
 
-def test_a_line_feed_at_the_end_of_a_token_is_not_part_of_it() -> None:
+def test_a_line_feed_at_the_end_of_a_token_is_removed() -> None:
     assert read({"auth": "token"}, password="T\n").client.credentials == StaticToken("T")
 
 
 @pytest.mark.parametrize(
     "place", ["user:pass/word@iam.example/x", "https://user:pass/word@iam.example/x", "u:pass@x@y/z"]
 )
-def test_a_password_in_an_address_is_not_shown(place: str) -> None:
+def test_a_password_in_a_url_is_not_quoted(place: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match="iam_endpoint of connection 'mine' is") as caught:
         read({"auth": "password", "domain_name": "d", "iam_endpoint": place})
     assert "pass" not in str(caught.value).removesuffix(" path, query and user").split(":")[0]
@@ -122,7 +122,7 @@ def test_a_password_in_an_address_is_not_shown(place: str) -> None:
 @pytest.mark.parametrize(
     "host", ["modelarts..example", "https://a..b", f"{'a' * 64}.example", "a\x00b", "a\x7fb", "\u202e.x"]
 )
-def test_a_host_that_cannot_be_looked_up_is_refused_when_it_is_read(host: str) -> None:
+def test_an_invalid_host_name_is_refused_when_the_connection_is_read(host: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match="it must be a host or a URL"):
         read({}, host=host)
 
@@ -139,13 +139,13 @@ def unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> Settings:
     return read({})
 
 
-def test_a_proxy_whose_name_is_none_is_a_configuration_error_on_a_worker(unusable_proxy: Settings) -> None:
+def test_an_invalid_proxy_is_a_configuration_error_on_a_worker(unusable_proxy: Settings) -> None:
     driver = Driver(lambda: unusable_proxy)
     with pytest.raises(ModelArtsConfigurationError), closing(driver):
         driver.call(operations.describe_processor_task("a"), RETRIES)
 
 
-async def test_a_proxy_whose_name_is_none_is_a_configuration_error_in_a_triggerer(
+async def test_an_invalid_proxy_is_a_configuration_error_in_a_triggerer(
     unusable_proxy: Settings,
 ) -> None:
     async def read_settings() -> Settings:

@@ -40,7 +40,7 @@ def test_a_temporary_key_that_cannot_be_sent_is_an_unreadable_answer(field: str,
 
 
 @pytest.mark.parametrize("token", [b"a\r\nX-Evil: 1", b"a b", b"\x00", b"<html> </html>"])
-def test_a_metadata_token_that_cannot_be_sent_is_none(token: bytes) -> None:
+def test_a_session_token_that_cannot_be_sent_is_ignored(token: bytes) -> None:
     credential = {"access": "AK", "secret": "SK", "securitytoken": "T", "expires_at": EXPIRES_AT}
     answers = [Response(200, {}, token), answer({"credential": credential}), TASK]
     result = run_flow(call(DESCRIBE, ONCE), answers, clients=[client(AGENCY)])

@@ -46,14 +46,14 @@ def name_what_exists(case: Any) -> None:
 
 @schema.include(path_regex="^/v[23]/").parametrize()
 @BOUNDED
-def test_the_service_answers_as_its_document_says(case: Any) -> None:
+def test_the_service_conforms_to_its_openapi_document(case: Any) -> None:
     STATE.reset()
     case.call_and_validate(headers=headers(), excluded_checks=NOT_PROMISED)
 
 
 @schema.include(path_regex="^/v2/.*task_id").parametrize()
 @BOUNDED
-def test_the_service_answers_of_what_exists_as_its_document_says(case: Any) -> None:
+def test_the_service_conforms_to_its_openapi_document_for_existing_tasks(case: Any) -> None:
     STATE.reset()
     name_what_exists(case)
     case.call_and_validate(headers=headers(), excluded_checks=NOT_PROMISED)
@@ -61,7 +61,7 @@ def test_the_service_answers_of_what_exists_as_its_document_says(case: Any) -> N
 
 @schema.include(path_regex="^/emulator/").parametrize()
 @BOUNDED
-def test_the_control_api_answers_as_its_document_says(case: Any) -> None:
+def test_the_control_api_conforms_to_its_openapi_document(case: Any) -> None:
     STATE.reset()
     name_what_exists(case)
     case.call_and_validate(excluded_checks=NOT_PROMISED_BY_CONTROL)

@@ -33,7 +33,7 @@ PAGES = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from([*LISTS]), PAGES)
-def test_a_service_that_goes_in_circles_is_read_to_an_end(name: str, circle: list[Any]) -> None:
+def test_a_list_with_repeating_pages_ends(name: str, circle: list[Any]) -> None:
     operation, identity = LISTS[name]
     named = "task_id" if name == "tasks" else identity  # a task without an id is none
 
@@ -52,7 +52,7 @@ def test_a_service_that_goes_in_circles_is_read_to_an_end(name: str, circle: lis
 
 
 @pytest.mark.parametrize("name", ["items", "versions"])
-def test_pages_of_nameless_items_that_come_by_turns_end_the_list(name: str) -> None:
+def test_alternating_pages_of_items_without_identity_end_the_list(name: str) -> None:
     operation, _ = LISTS[name]
     labels = itertools.cycle("ab")
     result = run_flow(

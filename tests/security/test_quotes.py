@@ -30,7 +30,7 @@ SECRET = 'se"cret\\of/a=usér+'
     ],
     ids=["plain", "JSON", "JSON in UTF-8", "JSON in JSON", "URL", "URL parameter"],
 )
-def test_a_secret_is_redacted_however_it_is_spelled(spelling: str) -> None:
+def test_a_secret_is_redacted_in_every_escaped_form(spelling: str) -> None:
     said = redact(f"you sent {spelling}, did you?", [SECRET])
     assert "***" in said
     assert "cret" not in said
@@ -57,9 +57,9 @@ def test_a_secret_in_the_content_type_of_an_unreadable_answer_is_not_quoted() ->
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\x1b", "\x00", "\x85", "\u2028", "\ud800"])
-def test_what_a_log_cannot_hold_in_one_line_is_not_quoted(character: str) -> None:
+def test_unprintable_characters_are_not_quoted(character: str) -> None:
     assert redact(f"a{character}b", []) == "a b"
 
 
-def test_a_query_without_its_mark_is_not_quoted_either() -> None:
+def test_a_query_without_a_question_mark_is_not_quoted() -> None:
     assert redact("see https://b/k&Signature=abc", []) == "see https://b/k?…"

@@ -16,6 +16,6 @@ def test_delay_of_any_number_of_failures_is_within_the_maximum(initial_delay, fa
 
 
 @given(st.floats(0, 3600), st.floats(0, 1, exclude_max=True))
-def test_jitter_draws_between_zero_and_the_delay_unless_told_otherwise(delay, drawn):
+def test_jitter_draws_between_zero_and_the_delay_by_default(delay, drawn):
     assert 0 <= with_jitter(delay, lambda: drawn) <= delay
     assert 0.8 * delay <= with_jitter(delay, lambda: drawn, low=0.8, high=1.2) <= 1.2 * delay * (1 + 1e-12)

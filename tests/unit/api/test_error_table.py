@@ -79,7 +79,7 @@ def row_id(row: tuple[int, str, str]) -> str:
 
 
 @pytest.mark.parametrize("row", FAILURES, ids=row_id)
-def test_each_row_of_the_table_has_the_kind_of_its_meaning(row: tuple[int, str, str]) -> None:
+def test_each_code_of_the_reference_has_the_right_kind(row: tuple[int, str, str]) -> None:
     status, code, meaning = row
     number = code.removeprefix("ModelArts.")
     by_status = {401: ModelArtsAuthenticationError, 403: ModelArtsAuthenticationError}
@@ -95,7 +95,7 @@ def test_each_row_of_the_table_has_the_kind_of_its_meaning(row: tuple[int, str, 
     assert type(read(status, code)) is expected, meaning
 
 
-def test_every_code_that_is_known_is_in_the_table() -> None:
+def test_every_known_code_is_in_the_reference() -> None:
     known = {code for code in CODES if code.startswith("ModelArts.")}
     assert known <= {code for _, code, _ in TABLE}
     only_with_500 = {"ModelArts.4614"}
@@ -124,19 +124,19 @@ def test_every_code_that_is_known_is_in_the_table() -> None:
         (403, "ModelArts.4419", "path", "credentials"),
     ],
 )
-def test_the_advice_is_that_of_the_code(status: int, code: str, advice: str, not_that: str) -> None:
+def test_a_code_has_its_own_advice(status: int, code: str, advice: str, not_that: str) -> None:
     message = str(read(status, code))
     assert advice in message
     assert not_that not in message
 
 
-def test_a_quota_that_no_waiting_frees_is_not_temporary() -> None:
+def test_an_exceeded_quota_is_not_temporary() -> None:
     quotas = [code for code, known in CODES.items() if "quota" in known.meaning or "as it may have" in known.meaning]
     assert len(quotas) >= 5
     assert not any(CODES[code].kind.temporary for code in quotas)
 
 
-def test_a_limit_of_what_runs_is_temporary() -> None:
+def test_a_limit_of_running_tasks_is_temporary() -> None:
     assert read(400, "ModelArts.4409").temporary
     assert read(400, "ModelArts.4616").temporary
     assert read(400, "ModelArts.4992").temporary
