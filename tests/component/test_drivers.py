@@ -1,4 +1,4 @@
-"""Both drivers against the same small servers on loopback: what one makes of a fault, the other makes of it too."""
+"""Tests of both drivers against servers on loopback: each answer and each fault has the same result in both."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
 
 
 class Server:
-    """Accepts connections on loopback and hands each to a behaviour, with the request that came."""
+    """A server on loopback that calls a behaviour with each connection and its request."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
         until: bytes = b"",
     ) -> None:
-        """Behave when a request has come, or as soon as what came begins with ``until``, which is no HTTP."""
+        """Call ``behave`` after a complete request, or after bytes that begin with ``until``, which are not HTTP."""
         self.requests: list[bytes] = []
         self._until = until
         self._behave = behave
@@ -77,12 +77,12 @@ class Server:
                         request = read_request(connection, self._until)
                         self.requests.append(request)
                         self._behave(connection, request)
-            except OSError:  # the client has gone, as some of the tests want it to
+            except OSError:  # the client has disconnected, as some tests intend
                 continue
 
 
 def read_request(connection: socket.socket, until: bytes = b"") -> bytes:
-    """Read a request to its end, however many segments it comes in: what is left unread would become a reset."""
+    """Read a complete request from any number of segments: unread bytes would cause a reset."""
     request = b""
     while part := connection.recv(65536):
         request += part
@@ -320,7 +320,7 @@ def test_a_fault_is_the_same_error_in_both_drivers(
     text: str,
 ) -> None:
     server = serve(behave)
-    # Only one of them is to time out; the others are answered, however slow the machine.
+    # Only one of them times out; the others are answered, also on a slow machine.
     extra = {"read_timeout": "1" if behave is hang else "30"}
     set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)
     with pytest.raises(kind, match=text) as caught:
@@ -370,7 +370,7 @@ def test_a_misspelt_region_is_named_after_a_second_lookup(
 def test_a_host_that_has_answered_before_and_does_not_resolve_is_a_temporary_error(
     serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The waits of a triggerer would all end with the first wrong answer of a resolver."""
+    """Otherwise one failed name lookup would end all waits of a triggerer."""
 
     def resolve(*_: Any, **__: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "no luck with that name")
@@ -386,7 +386,7 @@ def test_a_host_that_has_answered_before_and_does_not_resolve_is_a_temporary_err
     async def run() -> None:
         async with ModelArtsAsyncHook(retries=ONCE) as hook:
             await hook.call(DESCRIBE)
-            await hook.close()  # it would remember the address for ten seconds
+            await hook.close()  # it caches the address for ten seconds
             with monkeypatch.context() as patch:
                 patch.setattr(socket, "getaddrinfo", resolve)
                 with pytest.raises(ModelArtsTransientError, match="no luck with that name"):
@@ -469,7 +469,7 @@ def test_the_time_for_a_slow_head_over_tls_is_limited(
 def test_the_signed_request_is_sent_unchanged(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A ~/.netrc would replace the Authorization header, and both libraries like to rewrite URLs."""
+    """A ~/.netrc could replace the Authorization header, and both libraries could rewrite URLs."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -497,7 +497,7 @@ def token_answer(token: str, **headers: str) -> Callable[[socket.socket, bytes],
     return http("201 Created", json.dumps(document).encode(), X_Subject_Token=token, **headers)
 
 
-LINE = 65536  # of http.client's
+LINE = 65536  # bytes; http.client's limit
 SIZES = [8_190, 8_191, LINE - 19, LINE - 18, LINE - 17, LINE, LINE + 1, 102_400, MAX_HEADER_BYTES]
 
 
@@ -505,7 +505,7 @@ SIZES = [8_190, 8_191, LINE - 19, LINE - 18, LINE - 17, LINE, LINE + 1, 102_400,
 def test_a_token_of_any_size_up_to_128_kib_works(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, size: int
 ) -> None:
-    """Aiohttp takes 8,190 bytes a header by itself, http.client 65,536 a line."""
+    """The default limits are 8,190 bytes a header (aiohttp) and 65,536 bytes a line (http.client)."""
     token = "M" * size
     iam = serve(token_answer(token))
     server = serve(http("200 OK", json.dumps(TASK).encode()))
@@ -583,7 +583,7 @@ def test_https_to_a_port_for_plain_http_is_an_error_without_retries(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS context with a self-signed certificate for 127.0.0.1, and the file that vouches for it."""
+    """A server's TLS context with a self-signed certificate for 127.0.0.1, and the file of the certificate."""
     file, key_file = write_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file, key_file)
@@ -675,7 +675,7 @@ def test_an_invalid_file_of_certificate_authorities_is_a_configuration_error(
 def test_a_cancelled_call_releases_its_token_renewal(
     serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise nobody in the process could renew that token again."""
+    """Otherwise that token could never be renewed again in this process."""
     server = serve(hang)
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{server.port}"}
     set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)

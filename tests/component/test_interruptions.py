@@ -1,4 +1,4 @@
-"""Calls in the middle of something else: of an exception that is handled, and of a call that a signal interrupts."""
+"""Tests of calls during the handling of an exception, and of calls in a signal handler that interrupts another."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_post_is_not_repeated_because_of_the_callers_handled_exception(
 
 
 class Iam:
-    """Gives out tokens; amid the first something else happens in the same thread, as in a signal handler."""
+    """Issues tokens, and calls ``meanwhile`` during the first request, as a signal handler would."""
 
     def __init__(self, requests_mock: Mocker, meanwhile: Callable[[], Any]) -> None:
         self.given = 0
@@ -55,10 +55,10 @@ class Iam:
 
 @pytest.fixture
 def hook(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, requests_mock: Mocker) -> ModelArtsHook:
-    """A hook that needs a token, where nobody waits for anything."""
+    """A hook that needs a token; any sleep fails the test."""
 
     def wait(_: float) -> None:
-        pytest.fail("it waits for what it has interrupted")
+        pytest.fail("it waits for the renewal that it interrupts")
 
     monkeypatch.setattr("time.sleep", wait)
     set_connection(extra={"auth": "password", "domain_name": "account", "iam_endpoint": IAM})
@@ -79,7 +79,7 @@ def test_a_clone_that_reads_the_connection_does_not_wait_for_the_renewal(
     hook: ModelArtsHook, requests_mock: Mocker
 ) -> None:
     stop = requests_mock.post(STOP, json={})
-    another = ModelArtsHook()  # which has read nothing
+    another = ModelArtsHook()  # it has not read the connection yet
     Iam(requests_mock, lambda: another.clone(ONCE).stop_processor_task_version("abc", "v1"))
     hook.describe_processor_task("abc")
     assert stop.call_count == 1

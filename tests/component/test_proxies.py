@@ -1,4 +1,4 @@
-"""Both drivers behind a proxy that the environment names: what has reached the service, and what is nobody's outage."""
+"""Tests of both drivers behind a proxy of the environment."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from tests.support.certificates import write_certificate
 
 THREE_TIMES = RetryPolicy(attempts=3, initial_delay=0.01)
 CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
-#: Where the proxy would connect to; nobody is there.
+#: The service behind the proxy; nothing listens there.
 SERVICE = "127.0.0.1:1"
 
 
 class Proxy(Server):
     """
-    A proxy that takes what is sent through it and then hangs up, or refuses every tunnel.
+    A proxy that reads a request and disconnects, or refuses every tunnel.
 
-    :param tls: with which it answers in the service's place; without, it refuses.
+    :param tls: the TLS context with which it answers instead of the service; None to refuse tunnels.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -73,7 +73,7 @@ def carry_out(request: pytest.FixtureRequest) -> Carry:
 
 @pytest.fixture(autouse=True)
 def service(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
-    """Point the connection at the service, and return the TLS context of who stands in for it."""
+    """Let the connection name the service, and return the TLS context of the proxy in its place."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     file, key_file = write_certificate(tmp_path)
@@ -86,7 +86,7 @@ def service(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 def test_a_post_whose_answer_a_proxy_loses_is_not_repeated(
     proxy: Callable[..., Proxy], service: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
-    """It may be a paid job by then."""
+    """The service may have created a paid job."""
     losing = proxy(service)
     monkeypatch.setenv("HTTPS_PROXY", f"http://{losing.address}")
     with pytest.raises(ModelArtsTransientError) as caught:
@@ -159,7 +159,7 @@ def test_plain_http_uses_no_proxy(
     set_connection: Callable[..., None],
     carry_out: Carry,
 ) -> None:
-    """A proxy would look for the service, or for the metadata service, on its own machine."""
+    """A proxy would connect to its own machine instead."""
     asked = proxy()
     monkeypatch.setenv("HTTP_PROXY", f"http://{asked.address}")
     monkeypatch.setenv("http_proxy", f"http://{asked.address}")

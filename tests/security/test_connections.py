@@ -1,4 +1,4 @@
-"""Whatever stands in a connection: settings that can be used, or an error that names the field and no secret."""
+"""Any connection gives usable settings, or an error that names the field and quotes no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short run of what ``python -m tests.security.fuzz`` and ``python -m tests.security.guided`` do by the million."""
+"""Short runs of ``python -m tests.security.fuzz`` and ``python -m tests.security.guided``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEED = 20260131
 def test_random_answers_raise_only_modelarts_errors() -> None:
     tally = fuzz.run("answers", fuzz.answers_of, 50_000, SEED)
     assert tally.done >= 50_000
-    # Fuzz that meets one end only would prove nothing.
+    # Cases with a single outcome would prove nothing.
     assert tally.outcomes["returned"] > tally.cases / 10
     assert len(tally.outcomes) == 9, tally.outcomes
 

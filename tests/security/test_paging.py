@@ -1,4 +1,4 @@
-"""Lists end, whatever the service answers again and again."""
+"""Lists end with any repeated answers of the service."""
 
 from __future__ import annotations
 

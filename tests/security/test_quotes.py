@@ -1,4 +1,4 @@
-"""What an error quotes of a service that quotes us."""
+"""Errors quote no secrets of a service that quotes the request."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ SECRET = 'se"cret\\of/a=usér+'
     ids=["plain", "JSON", "JSON in UTF-8", "JSON in JSON", "URL", "URL parameter"],
 )
 def test_a_secret_is_redacted_in_every_escaped_form(spelling: str) -> None:
-    said = redact(f"you sent {spelling}, did you?", [SECRET])
-    assert "***" in said
-    assert "cret" not in said
+    text = redact(f"you sent {spelling}, did you?", [SECRET])
+    assert "***" in text
+    assert "cret" not in text
 
 
 def test_a_signature_is_not_quoted() -> None:

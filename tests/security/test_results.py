@@ -1,4 +1,4 @@
-"""What is read can be kept: no signed link, and nothing that JSON has not."""
+"""Answers can be stored: they contain no signed links, and only values that JSON has."""
 
 from __future__ import annotations
 

@@ -80,13 +80,13 @@ class PasswordToken:
 
     def _renew(self, context: AuthContext) -> Flow[tuple[Authorizer, float]]:
         target = f"user '{self.user_name}' of domain '{self.domain_name}'"
-        exchange = replace(
+        retrying_request = replace(
             context.retrying_request("KeystoneCreateUserTokenByPassword", target, self.iam_endpoint, self.secrets),
             unresolved=self.unresolved,
         )
         request = self._request(context.project_id)
         try:
-            token, renew_at, project_id = yield from exchange.run(
+            token, renew_at, project_id = yield from retrying_request.run(
                 lambda: request, lambda response: _read_token(response, context.now())
             )
         except (
@@ -100,7 +100,7 @@ class PasswordToken:
             raise ModelArtsConfigurationError(
                 f"project_name '{self.project_name}' is project {project_id} according to IAM at {self.iam_endpoint}, "
                 f"but project_id is '{context.project_id}': let both name one project, or remove project_name.",
-                operation=exchange.operation,
+                operation=retrying_request.operation,
             )
         return token, renew_at
 

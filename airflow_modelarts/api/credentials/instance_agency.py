@@ -105,11 +105,11 @@ class InstanceAgency:
         headers = {"X-Metadata-Token": token} if token else {}
         url = f"{self.metadata_service}/openstack/latest/securitykey"
         request = Request("GET", url, headers, timeout=METADATA_TIMEOUT)
-        exchange = replace(
+        retrying_request = replace(
             context.retrying_request("GetSecurityKey", "this server's agency", self.metadata_service, (token or "",)),
             explain=_missing_agency,
         )
-        return (yield from exchange.run(lambda: request, _read_security_key))
+        return (yield from retrying_request.run(lambda: request, _read_security_key))
 
 
 def _read_security_key(response: Response) -> tuple[Authorizer, float]:

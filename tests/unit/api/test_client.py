@@ -1,4 +1,4 @@
-"""A whole call: authorization and its renewal, the connection read again, attempts, and paging."""
+"""Tests of whole calls: authorization, renewal of credentials, reading the connection again, paging."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ OTHER_KEY = AccessKey("AK2", "another-secret-key")
 
 
 def token(name: str = "T1") -> Response:
-    """Answer as IAM does, with a token for a day."""
+    """Return IAM's answer with a token for a day."""
     return answer({"token": {"expires_at": "2026-02-01T12:00:00.000000Z"}}, 201, x_subject_token=name)
 
 
@@ -261,9 +261,9 @@ def test_a_create_with_a_refused_token_is_repeated_with_the_new_token() -> None:
 
 
 def test_an_error_quotes_neither_the_secret_key_nor_the_token() -> None:
-    said = f"{SECRET_KEY} and T0KEN"
-    by_key = describe(refuse(400, "ModelArts.0101", said), clients=(client(),)).error
-    by_token = describe(refuse(400, "ModelArts.0101", said), clients=(client(StaticToken("T0KEN")),)).error
+    message = f"{SECRET_KEY} and T0KEN"
+    by_key = describe(refuse(400, "ModelArts.0101", message), clients=(client(),)).error
+    by_token = describe(refuse(400, "ModelArts.0101", message), clients=(client(StaticToken("T0KEN")),)).error
     assert SECRET_KEY not in str(by_key)
     assert "T0KEN" not in str(by_token)
 
@@ -445,7 +445,7 @@ def test_the_outcome_of_a_create_without_a_token_is_known() -> None:
 
 
 class Listed:
-    """A service's list of tasks, by page number, that can change between two answers."""
+    """A service's list of tasks that can change between two answers."""
 
     def __init__(self, ids: list[str], *, shift: Iterator[list[str]] | None = None, **extra: Any) -> None:
         self.ids = ids
@@ -488,7 +488,7 @@ def test_the_offset_is_the_page_number_from_0() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "said", "asked"),
+    ("count", "fields", "requests"),
     [
         (0, {}, 1),
         (2, {}, 1),
@@ -513,10 +513,10 @@ def test_the_offset_is_the_page_number_from_0() -> None:
     ],
     ids=str,
 )
-def test_no_page_is_requested_without_need(count: int, said: dict[str, Any], asked: int) -> None:
-    service = Listed(numbered(count), **said)
+def test_no_page_is_requested_without_need(count: int, fields: dict[str, Any], requests: int) -> None:
+    service = Listed(numbered(count), **fields)
     read_all(service)
-    assert len(service.asked) == asked
+    assert len(service.asked) == requests
 
 
 def test_a_short_page_ends_a_list_with_any_count() -> None:
@@ -526,7 +526,7 @@ def test_a_short_page_ends_a_list_with_any_count() -> None:
 
 
 def test_a_repeated_item_is_returned_once() -> None:
-    # Between the pages a task is created at the top, so that the last one of the first page comes again.
+    # A task is created at the top between the pages, so the last item of the first page is repeated.
     service = Listed(numbered(5), shift=iter([["new", *numbered(5)]]))
     assert ids_of(read_all(service)) == numbered(5)
 
@@ -776,7 +776,7 @@ def test_an_endpoint_that_does_not_resolve_is_named_as_the_user_wrote_it() -> No
 
 
 def security_key(name: str) -> Response:
-    """Answer as the metadata service does, with a temporary key for a day."""
+    """Return the metadata service's answer with a temporary key for a day."""
     parts = {"access": name, "secret": f"secret-of-{name}", "securitytoken": "T"}
     return answer({"credential": {**parts, "expires_at": "2026-02-01T12:00:00.000000Z"}})
 

@@ -1,4 +1,4 @@
-"""Credentials and the grants they obtain: what is asked, what is kept and for how long, and what is never shown."""
+"""Tests of credentials: requests for tokens and keys, caching, renewal, errors, secrets."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ AGENCY = InstanceAgency()
 
 
 def at(moment: float) -> str:
-    """Write a time as IAM does."""
+    """Return a time in the form of IAM."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -75,7 +75,7 @@ def session_token(text: str = "M3TA") -> Response:
 
 
 class Process:
-    """What the calls of one process share: a cache and a clock."""
+    """The token cache and the clock that the calls of a process share."""
 
     def __init__(self, retries: RetryPolicy = ONCE) -> None:
         self.clock = Clock()
@@ -105,9 +105,9 @@ def process() -> Process:
     return Process()
 
 
-def authorized(grant: Authorizer, request: Request | None = None) -> Request:
+def authorized(authorizer: Authorizer, request: Request | None = None) -> Request:
     request = request or Request("GET", "https://h.example/x", {"Accept": "application/json"})
-    return grant.authorize(request, project_id=PROJECT_ID, now=NOON)
+    return authorizer.authorize(request, project_id=PROJECT_ID, now=NOON)
 
 
 STATIC: list[AccessKey | StaticToken] = [AccessKey("AK", "SK"), StaticToken("T")]
@@ -139,10 +139,10 @@ def test_a_temporary_key_signs_its_security_token() -> None:
     assert "x-security-token" in headers["Authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
 
 
-@pytest.mark.parametrize("grant", STATIC, ids=["key", "token"])
-def test_authorizing_changes_only_the_headers(grant: AccessKey | StaticToken) -> None:
+@pytest.mark.parametrize("authorizer", STATIC, ids=["key", "token"])
+def test_authorizing_changes_only_the_headers(authorizer: AccessKey | StaticToken) -> None:
     request = Request("POST", "https://h.example/x?y=1", {"Accept": "*/*"}, b"{}", 7.0)
-    result = authorized(grant, request)
+    result = authorized(authorizer, request)
     assert replace(result, headers=request.headers) == request
     assert result.headers.items() >= request.headers.items()
 
@@ -407,16 +407,16 @@ def test_a_failed_renewal_keeps_the_cached_token(process: Process) -> None:
 
 
 def start(flow: Generator[Any, Any, Authorizer]) -> Any:
-    """Take a flow to its first step."""
+    """Return the first step of a flow."""
     return flow.send(None)
 
 
 def finish(flow: Generator[Any, Any, Authorizer], reply: Any = None) -> Authorizer:
-    """Give a flow what it waits for; it must end with that."""
+    """Send a flow the outcome of its last step, and return its value."""
     with pytest.raises(StopIteration) as end:
         flow.throw(reply) if isinstance(reply, Exception) else flow.send(reply)
-    grant: Authorizer = end.value.value
-    return grant
+    authorizer: Authorizer = end.value.value
+    return authorizer
 
 
 def test_of_two_concurrent_callers_one_requests_a_token_and_one_sleeps(process: Process) -> None:
@@ -492,7 +492,7 @@ def test_a_copy_of_the_cache_has_its_tokens_and_none_of_its_renewals(process: Pr
     process.obtain(AGENCY, session_token(), security_key())
     renewing = process.flow(USER)
     next(renewing)
-    with process.cache._lock:  # as where a signal interrupts whoever holds it
+    with process.cache._lock:  # as in a signal handler that interrupts the code with the lock
         process.cache = process.cache.copy()
         assert process.obtain(AGENCY).value == AccessKey("AK1", "S3CRET", "T0KEN")
         assert process.obtain(USER, token()).value == StaticToken("T1")
@@ -564,8 +564,8 @@ def test_a_temporary_key_is_renewed_before_it_expires(process: Process, left: fl
     process.obtain(AGENCY, session_token(), security_key())
     process.clock.now = NOON + DAY - left
     answers = () if kept else (session_token(), security_key("AK2", expires_at=NOON + 2 * DAY))
-    assert isinstance(granted := process.obtain(AGENCY, *answers).value, AccessKey)
-    assert granted.access_key == ("AK1" if kept else "AK2")
+    assert isinstance(key := process.obtain(AGENCY, *answers).value, AccessKey)
+    assert key.access_key == ("AK1" if kept else "AK2")
 
 
 def test_a_refused_temporary_key_is_renewed(process: Process) -> None:
@@ -604,7 +604,7 @@ hiccups = pytest.mark.parametrize(
 
 @hiccups
 def test_a_session_token_is_requested_again_after_a_temporary_failure(process: Process, hiccup: Answer) -> None:
-    """A poll of a wait is a single attempt, which does not count here."""
+    """It is retried also if the retry policy has a single attempt, as for the polls of a wait."""
     result = process.obtain(AGENCY, hiccup, refuse(401), hiccup, refuse(401), session_token(), security_key())
     assert result.value == AccessKey("AK1", "S3CRET", "T0KEN")
 
@@ -633,13 +633,13 @@ NO_AGENCY = [
 ]
 
 
-@pytest.mark.parametrize("said", NO_AGENCY, ids=["text", "html", "json", "chinese"])
+@pytest.mark.parametrize("no_agency", NO_AGENCY, ids=["text", "html", "json", "chinese"])
 @pytest.mark.parametrize(
     "first", [session_token(), refuse(404), refuse(503), TIMEOUT], ids=["token", "404", "503", "timeout"]
 )
 @pytest.mark.parametrize("retries", [ONCE, FIVE_TIMES], ids=["poll", "call"])
-def test_a_missing_agency_is_reported_without_retries(said: Response, first: Answer, retries: RetryPolicy) -> None:
-    result = Process(retries).obtain(AGENCY, first, said)
+def test_a_missing_agency_is_reported_without_retries(no_agency: Response, first: Answer, retries: RetryPolicy) -> None:
+    result = Process(retries).obtain(AGENCY, first, no_agency)
     assert isinstance(result.error, ModelArtsAuthenticationError)
     assert str(result.error).startswith("This server has no temporary key: give it an agency")
     assert result.sleeps == []

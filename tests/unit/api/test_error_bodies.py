@@ -1,4 +1,4 @@
-"""Errors in whatever shape they come, held against the vendor's own reading of them."""
+"""Tests of reading error bodies, compared with the vendor's SDK."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_the_code_decides_in_every_form() -> None:
 def test_forms_that_the_vendors_sdk_does_not_parse_are_read_too(
     body: dict[str, Any], code: str | None, text: str
 ) -> None:
-    said = read_error(answer(body, 400))
-    assert (said.code, said.text) == (code, text)
+    error = read_error(answer(body, 400))
+    assert (error.code, error.text) == (code, text)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_a_text_of_a_gateway_that_is_not_json_is_quoted(
 
 
 def test_a_text_of_a_gateway_is_quoted_on_one_line_without_secrets() -> None:
-    said = b"refused: X-Auth-Token 'the-token'\n\x1b[31mof you, https://b/k?Signature=S1G"
+    body = b"refused: X-Auth-Token 'the-token'\n\x1b[31mof you, https://b/k?Signature=S1G"
     error = error_mapping.from_response(
-        Response(403, {}, said), operation="D", target="x", secrets=("the-token",), now=NOON
+        Response(403, {}, body), operation="D", target="x", secrets=("the-token",), now=NOON
     )
     assert not any(word in str(error) for word in ("the-token", "S1G", "\n", "\x1b"))
     assert "of you" in str(error)
@@ -193,6 +193,6 @@ def test_any_body_is_read_as_the_vendors_sdk_reads_it(body: dict[str, Any], stat
     theirs = vendors_reading(response)
     found = theirs.error_code, theirs.error_msg
     if theirs.error_msg == response.body.decode() or not all(isinstance(one, str | int) for one in found):
-        return  # it found nothing, or what is no text
-    said = read_error(response)
-    assert (said.code or str(status), said.text) == (str(theirs.error_code), str(theirs.error_msg))
+        return  # the SDK found no error, or one that is not text
+    error = read_error(response)
+    assert (error.code or str(status), error.text) == (str(theirs.error_code), str(theirs.error_msg))

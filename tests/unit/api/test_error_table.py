@@ -1,4 +1,4 @@
-"""The codes that are known, held against the public table of errors: kind, advice, and what is left to the status."""
+"""Tests of the error codes against the table of the reference: kind, advice, and codes left to the status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TABLE = [
 #: Rows with HTTP 200 are events of other services, not errors.
 FAILURES = [row for row in TABLE if row[0] != 200]
 
-#: The last four digits of the codes of ModelArts by what they mean for a call, whatever their status below 500.
+#: The last four digits of ModelArts codes by the kind of error, with any status below 500.
 BY_MEANING: dict[type[ModelArtsError], str] = {
     ModelArtsAuthenticationError: """
         0108 0112 0201 0202 0203 0204 0205 0206 0207 0208 0212 0420 0421 0423 0427 0428 0429 0430 4102 4106 4116 4117
@@ -44,7 +44,7 @@ BY_MEANING: dict[type[ModelArtsError], str] = {
     ModelArtsThrottledError: "4206 4395",
     ModelArtsTransientError: "4129 4870 4999",
 }
-#: Codes that mean two things, by status.
+#: Codes with two meanings, by status.
 BY_STATUS: dict[tuple[str, int], type[ModelArtsError]] = {
     ("4201", 400): ModelArtsConfigurationError,
     ("4201", 401): ModelArtsAuthenticationError,
@@ -54,9 +54,9 @@ BY_STATUS: dict[tuple[str, int], type[ModelArtsError]] = {
     ("4205", 408): ModelArtsTransientError,
     ("4901", 404): ModelArtsConfigurationError,
 }
-#: Left to the HTTP status, since no operation of this family meets them: notebooks, authorizations and users, datasets
+#: Left to the HTTP status, since no operation here returns them: notebooks, authorizations and users, datasets
 #: that are published, imported or exported, point clouds, labels and label tasks, workforces, DLI, AI Gallery,
-#: app authentication, training and other jobs; and texts that say no more than the status.
+#: app authentication, training and other jobs; and codes that mean no more than the status.
 LEFT = """
     0113 0209 0422 0424 0425 0426 0431 4122 4128 4200 4202 4203 4301 4337 4342 4346 4348 4351 4357 4358 4359 4361 4362
     4368 4369 4375 4376 4377 4378 4379 4380 4382 4384 4398 4399 4400 4401 4404 4405 4406 4407 4408 4410 4411 4412 4413

@@ -1,4 +1,4 @@
-"""What a failed answer becomes: its kind, its facts, its message, and what that must not hold."""
+"""Tests of the errors of failed answers: kind, attributes, message, redaction."""
 
 from __future__ import annotations
 
@@ -351,8 +351,8 @@ def test_the_query_of_a_link_is_removed(link: str) -> None:
 
 
 def test_the_address_of_a_link_is_quoted() -> None:
-    said = "cannot read https://b.obs.example/k?Signature=S3CRET now"
-    assert "cannot read https://b.obs.example/k?… now" in str(read(refuse(400, "ModelArts.4312", said)))
+    text = "cannot read https://b.obs.example/k?Signature=S3CRET now"
+    assert "cannot read https://b.obs.example/k?… now" in str(read(refuse(400, "ModelArts.4312", text)))
 
 
 def test_a_long_text_of_the_service_is_shortened() -> None:

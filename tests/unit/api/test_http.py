@@ -1,4 +1,4 @@
-"""The vocabulary of the core: values that keep their secrets to themselves."""
+"""Tests of requests, responses and transport errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API's JSON becomes, the documented and any other; and what is accepted for sending."""
+"""Tests of the models: answers, documented and random, and request bodies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.flows import CONTRACT
 
 EXAMPLES = CONTRACT / "examples"
 DESCRIBED = (EXAMPLES / "describe-feature-analysis.json").read_bytes()
-#: The seed document's example, its own text; the contract's is a copy of it.
+#: The example of the reference; the contract has a copy.
 SEED = b"""{
   "task_id" : "AcYfsdfhGyrWL5TtahH",
   "name" : "V002",
@@ -82,7 +82,7 @@ MODELS: list[type[ApiModel]] = [
     CreatedVersion,
     Empty,
 ]
-#: One field of each kind a task has, with a value that the service may give it.
+#: One field of each type of a task, with a possible value.
 FULL_TASK: dict[str, Any] = {
     "task_id": "t",
     "name": "n",
@@ -239,7 +239,7 @@ def test_a_task_has_the_name_of_its_status(status: int | None) -> None:
 
 def test_a_task_is_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        task().name = "other"  # type: ignore[misc]  # what is tested is what happens without mypy
+        task().name = "other"  # type: ignore[misc]  # the test is about the runtime
 
 
 @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-#: Objects under the names that the models know, with values of any type.
+#: Objects with the field names of the models and values of any type.
 objects = st.recursive(
     json_values,
     lambda inner: st.dictionaries(
@@ -585,7 +585,7 @@ def test_a_body_of_the_contract_is_sent_unchanged(name: str) -> None:
 
 
 def create(**changes: Any) -> dict[str, Any]:
-    """Return the body of a creation that is valid but for the changes; None takes a field out."""
+    """Return the valid body of a create with changes; None removes a field."""
     body = {"name": "n", "template": {"id": "sys_data_cleaning"}, "data_source": {"type": "OBS"}, **changes}
     return {name: value for name, value in body.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""All twelve operations: what is sent, to the byte, and what is refused before it is sent."""
+"""Tests of the twelve operations: path, query, body, and errors before anything is sent."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_value_that_is_not_an_id_is_refused(operation_of: Callable[[Any], Oper
 @with_an_id
 @pytest.mark.parametrize("value", ["t/versions/v", "../x", "/", "https://console.example/task/t", "obs://b/k"])
 def test_an_id_with_a_slash_has_its_own_advice(operation_of: Callable[[Any], Operation[Any]], value: str) -> None:
-    """To a gateway that takes an escaped slash for one, it would be another operation."""
+    """A gateway that decodes escaped slashes would carry out another operation."""
     with pytest.raises(ModelArtsRequestError, match=r"an id contains no slash\. Give the last part alone"):
         operation_of(value)
 

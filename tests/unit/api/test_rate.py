@@ -1,4 +1,4 @@
-"""How the requests of one connection are paced, by a clock that stands still unless a test moves it."""
+"""Tests of the rate limiter, with a clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def unavailable() -> ModelArtsError:
 
 
 def turn_of(flow: Flow[Turn], clock: Clock) -> Turn:
-    """Wait for a turn, moving the clock by the pauses."""
+    """Wait for a turn; sleeps move the clock."""
     try:
         while True:
             step = next(flow)
@@ -52,7 +52,7 @@ def turn_of(flow: Flow[Turn], clock: Clock) -> Turn:
 
 
 def send(limiter: RateLimiter, clock: Clock, error: ModelArtsError | None = None) -> float:
-    """Send a request, and return how long it waited for its turn."""
+    """Send a request, and return the seconds that it waited for its turn."""
     began = clock.now
     turn = turn_of(limiter.wait(60.0), clock)
     if error is None:
@@ -202,7 +202,7 @@ def test_an_abandoned_flow_delays_the_others_by_one_interval(limiter: RateLimite
 
 
 def test_a_copy_takes_no_lock_and_has_no_waiting_requests(limiter: RateLimiter, clock: Clock) -> None:
-    """As in a signal handler, which has interrupted whoever holds the lock."""
+    """As in a signal handler that interrupts the code with the lock."""
     send(limiter, clock, throttled())
     clock.now += 10
     interrupted = [limiter.wait(60.0) for _ in range(100)]
@@ -262,10 +262,10 @@ def test_each_connection_has_one_limiter_and_the_oldest_are_dropped() -> None:
     assert len(limiters._limiters) == rate.MAX_CONNECTIONS
 
 
-# What an exchange makes of it
+# Retrying requests with a limiter
 
 
-def exchange(limiter: RateLimiter, *, idempotency: Idempotency = Idempotency.ALWAYS, **how: Any) -> Flow[str]:
+def retrying_request(limiter: RateLimiter, *, idempotency: Idempotency = Idempotency.ALWAYS, **how: Any) -> Flow[str]:
     retries = RetryPolicy(**{"attempts": 1, "throttled_attempts": 3, **how})
     return RetryingRequest(
         "DescribeX",
@@ -286,7 +286,7 @@ def test_a_throttled_request_is_repeated_while_others_are_answered(
 ) -> None:
     send(limiter, clock)
     result = run_flow(
-        exchange(limiter, idempotency=idempotency), [refuse(429), refuse(429), refuse(429), OK], clock=clock
+        retrying_request(limiter, idempotency=idempotency), [refuse(429), refuse(429), refuse(429), OK], clock=clock
     )
     assert result.value == "done"
     assert sum(result.sleeps) > 3 / rate.DECREASE
@@ -294,7 +294,7 @@ def test_a_throttled_request_is_repeated_while_others_are_answered(
 
 def test_a_throttled_request_is_not_repeated_endlessly(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    result = run_flow(exchange(limiter), [refuse(429)] * 4, clock=clock)
+    result = run_flow(retrying_request(limiter), [refuse(429)] * 4, clock=clock)
     assert isinstance(result.error, ModelArtsThrottledError)
 
 
@@ -304,30 +304,30 @@ def test_a_throttled_request_is_not_repeated_more_often_if_no_other_is_answered(
 ) -> None:
     if how:
         send(limiter, clock)
-    result = run_flow(exchange(limiter, **how), [refuse(429)], clock=clock)
+    result = run_flow(retrying_request(limiter, **how), [refuse(429)], clock=clock)
     assert isinstance(result.error, ModelArtsThrottledError)
 
 
 def test_503_is_repeated_twice_only(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    result = run_flow(exchange(limiter, throttled_attempts=10), [refuse(503)] * 3)
+    result = run_flow(retrying_request(limiter, throttled_attempts=10), [refuse(503)] * 3)
     assert isinstance(result.error, ModelArtsTransientError)
 
 
 def test_503_does_not_repeat_a_create(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    result = run_flow(exchange(limiter, idempotency=Idempotency.IF_NOT_DONE), [refuse(503)], clock=clock)
+    result = run_flow(retrying_request(limiter, idempotency=Idempotency.IF_NOT_DONE), [refuse(503)], clock=clock)
     assert result.error.outcome_unknown
 
 
 def test_a_retry_after_above_the_maximum_ends_the_extra_attempts(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    result = run_flow(exchange(limiter), [refuse(429, retry_after="61")], clock=clock)
+    result = run_flow(retrying_request(limiter), [refuse(429, retry_after="61")], clock=clock)
     assert result.sleeps == []
 
 
 def test_a_request_waits_at_most_the_maximum_retry_after(limiter: RateLimiter, clock: Clock) -> None:
-    flow = exchange(limiter, attempts=2, max_retry_after=5.0, throttled_attempts=0)
+    flow = retrying_request(limiter, attempts=2, max_retry_after=5.0, throttled_attempts=0)
     result = run_flow(flow, [refuse(429, retry_after="90"), refuse(429, retry_after="90")], clock=clock)
     assert result.sleeps == [5.0]
 

@@ -1,4 +1,4 @@
-"""Signed links, secrets and unprintable characters in texts of the service, whatever stands around them."""
+"""Tests of removing signed links, secrets and unprintable characters from texts of the service."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ def test_a_signature_is_removed_from_tasks_and_errors(form: str, spelling: str) 
 
 
 def test_the_text_around_a_query_is_kept() -> None:
-    said = f"GET /bucket/cat.jpg?{QUERY} returned 403"
-    assert without_signed_links(said) == "GET /bucket/cat.jpg returned 403"
-    assert redact(said, []) == "GET /bucket/cat.jpg?… returned 403"
+    text = f"GET /bucket/cat.jpg?{QUERY} returned 403"
+    assert without_signed_links(text) == "GET /bucket/cat.jpg returned 403"
+    assert redact(text, []) == "GET /bucket/cat.jpg?… returned 403"
     assert without_signed_links(f"/it's.jpg?{QUERY}") == "/it's.jpg"
     inner = json.dumps({"u": f"/k?{QUERY}", "v": 1})
     assert json.loads(without_signed_links(inner)) == {"u": "/k", "v": 1}

@@ -1,4 +1,4 @@
-"""When a request is sent again, after how long, and what comes of it in the end."""
+"""Tests of retries: which failures are retried, the delays, and the error at the end."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def run(
     build: Callable[[], Request] = lambda: REQUEST,
     secrets: tuple[str, ...] = (),
 ) -> Flow[str]:
-    exchange = RetryingRequest(
+    request = RetryingRequest(
         "DescribeX", "x 'abc'", "https://modelarts.example", idempotency, secrets, retries, clock or Clock(), random
     )
-    return exchange.run(build, parse)
+    return request.run(build, parse)
 
 
-#: What can go wrong: is it sent again when twice is as good as once, is it when twice could be two jobs?
+#: Failures: whether an idempotent request is retried, and whether a create is.
 FAILURES: dict[str, tuple[Response | TransportError, bool, bool]] = {
     "connection refused": (REFUSED_CONNECTION, True, True),
     "unknown name": (UNKNOWN_NAME, True, True),
@@ -135,7 +135,7 @@ def test_a_permanent_failure_is_raised_after_the_last_attempt(
 ) -> None:
     attempts = 5 if again else 1
     if failure is UNKNOWN_NAME:
-        attempts = 2  # a resolver can be wrong for a moment, and not for five attempts
+        attempts = 2  # a failed name lookup is retried once
     result = run_flow(run(idempotency=idempotency), [failure] * attempts)
     assert isinstance(result.error, ModelArtsError)
     assert len(result.sleeps) == attempts - 1
@@ -229,7 +229,7 @@ def test_retry_after_is_honoured_up_to_its_maximum(status: int, value: str, paus
 
 def test_a_retry_after_date_is_honoured() -> None:
     clock = Clock()
-    # The clock has moved by a second when the answer is there.
+    # The request moves the clock by a second.
     date = formatdate(NOON + 21, usegmt=True)
     assert run_flow(run(clock=clock), [refuse(429, retry_after=date), OK], clock=clock).sleeps == [20]
 
@@ -301,9 +301,9 @@ def test_an_unexpected_exception_of_the_parser_is_raised(defect: Exception) -> N
     def broken(response: Response) -> str:
         raise defect
 
-    exchange = RetryingRequest("X", "x", "https://h", Idempotency.ALWAYS, (), FIVE_TIMES, Clock(), no_jitter)
+    request = RetryingRequest("X", "x", "https://h", Idempotency.ALWAYS, (), FIVE_TIMES, Clock(), no_jitter)
     with pytest.raises(type(defect)):
-        run_flow(exchange.run(lambda: REQUEST, broken), [OK])
+        run_flow(request.run(lambda: REQUEST, broken), [OK])
 
 
 PATIENT = RetryPolicy(attempts=2, throttled_attempts=3)
@@ -331,7 +331,7 @@ def test_a_throttled_create_is_not_repeated_if_its_outcome_is_unknown() -> None:
 
 @pytest.mark.parametrize(("creators", "per_second", "burst"), [(30, 2.0, 5), (30, 1.0, 5), (100, 2.0, 5)])
 def test_many_concurrent_creates_all_succeed(creators: int, per_second: float, burst: int) -> None:
-    """A gateway that lets in so many a second, and everybody by the default patience; with the clock of this test."""
+    """A gateway that accepts a number of requests a second, and its callers with the default retry policy."""
     draws = random.Random(7)
     now, tokens, filled_at = 0.0, float(burst), 0.0
     due: list[tuple[float, int]] = [(0.0, number) for number in range(creators)]

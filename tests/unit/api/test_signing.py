@@ -1,4 +1,4 @@
-"""The signature agrees with the vendor's own signer, whatever is signed."""
+"""Tests of the signature against the vendor's signer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOST = "modelarts.example:8443"
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 awkward = st.text(st.sampled_from(" ~%+/?#&=;:,@!$'()*[]._-aZ09éß漢😀\t\n"), max_size=12)
 words = texts | awkward
-#: Header values as they can be sent: visible, with spaces inside and around.
+#: Header values that can be sent: visible characters and spaces.
 header_values = st.text(st.sampled_from(string.ascii_letters + string.digits + " \t,;=/+-_."), max_size=20)
 header_names = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,12}", fullmatch=True).filter(
     lambda name: name.lower() not in ("host", "x-sdk-date", "authorization", "content-type")

@@ -1,4 +1,4 @@
-"""Statuses, the documented ones and the others."""
+"""Tests of statuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What IAM and the metadata service give us is sent on only if it can stand in a header."""
+"""Tokens and keys of IAM and the metadata service are used only if a header can hold them."""
 
 from __future__ import annotations
 
