@@ -1,4 +1,4 @@
-"""What the bodies of the create operations are made of, as plain data: DAG files read it, so it imports no pydantic."""
+"""The fields of the bodies of create operations, as plain data. DAG files load it, so it does not import pydantic."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-#: The shape of a value that the API defines as text.
+#: The shape of a text.
 TEXT = "text"
-#: The shape of an object: that of each of its fields. A list of objects has the shape of one of them.
+#: The shape of an object is the shape of each of its fields. A list of objects has the shape of one of them.
 Shape = str | Mapping[str, Any] | None
 
 _SOURCE = dict.fromkeys(("type", "source", "name", "version_id", "version_name"), TEXT)
-#: The fields of a body that are objects or lists of objects. What is not named in a shape is sent as it was written.
+#: The fields of a body that are objects or lists of objects. Fields without a shape are sent unchanged.
 OBJECTS: Mapping[str, Mapping[str, Any]] = {
     "template": {"id": TEXT, "name": TEXT, "operator_params": {"id": TEXT, "name": TEXT, "params": {}}},
     "data_source": _SOURCE,
@@ -32,16 +32,16 @@ _EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "operator_params": {"id": "sys_data_analyse", "params": {}},
     "params": {"task_type": "image_classification"},
 }
-#: An id or a place, which somebody may have written where an object that names it belongs.
+#: An id or a path, given instead of the object that contains it.
 _NAME = re.compile(r"[\w:/.@-]{1,200}")
 
 
 def example(field: str, given: Any = None, *, item: bool = False) -> str:
     """
-    Return what a field looks like, as JSON.
+    Return an example of a field, as JSON.
 
-    :param given: what was written instead; when it is an id or a place, the example has it in the right place.
-    :param item: whether one item of a list is wanted.
+    :param given: the wrong value; an id or a path appears in the right field of the example.
+    :param item: whether to return one item of a list.
     """
     shown = dict(_EXAMPLES[field])
     if isinstance(given, str) and _NAME.fullmatch(given):
@@ -55,7 +55,7 @@ def example(field: str, given: Any = None, *, item: bool = False) -> str:
 
 
 def read_text(text: str) -> Any:
-    """Return the object, the list or the None that a text is as JSON or as a Python literal; else the text itself."""
+    """Return the object, list or None that a text represents in JSON or Python; any other text unchanged."""
     from ast import literal_eval
 
     for read in (json.loads, literal_eval):

@@ -1,4 +1,4 @@
-"""Undoes the Content-Encoding of an answer, piece by piece, since the HTTP libraries differ in what they undo."""
+"""Decodes the Content-Encoding of an answer piece by piece, since the HTTP libraries decode different encodings."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Iterator
 
 from airflow_modelarts.api.http import TransportError
 
-#: What a request says it can read. The libraries say more where other packages are installed.
+#: The encodings that a request accepts. The libraries would add others if certain packages are installed.
 ACCEPT_ENCODING = "gzip, deflate"
-#: Bytes, at most, that come out at once: some kilobytes can become gigabytes.
+#: Bytes to decompress at once, at most: some kilobytes can become gigabytes.
 PIECE_BYTES = 256 * 1024
-#: Codings in a row, at most.
-MOST_CODINGS = 5
+#: Encodings of one answer, at most.
+MAX_CODINGS = 5
 
 
 class Decoder:
     """
-    Takes an answer's body as it arrives, and gives it as it was meant.
+    Decodes an answer's body while it arrives.
 
-    A coding that this does not know is left as it is; what then is no JSON is an answer that cannot be read.
+    A body with an unknown encoding is left as it is, so it is reported as an answer that is not JSON.
 
-    :param content_encoding: the header, such as ``gzip`` or ``deflate, gzip``; codings in the order they were applied.
-    :raises TransportError: there are too many codings.
+    :param content_encoding: the header, such as ``gzip`` or ``deflate, gzip``, in the order of encoding.
+    :raises TransportError: there are too many encodings.
     """
 
     def __init__(self, content_encoding: str) -> None:
         codings = [
             name for part in content_encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")
         ]
-        if len(codings) > MOST_CODINGS:
+        if len(codings) > MAX_CODINGS:
             raise _broken()
         is_known = all(coding in _WINDOW_BITS for coding in codings)
         self._stages = [_Inflater(coding) for coding in reversed(codings)] if is_known else []
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """
-        Take the next bytes, and yield what they stand for, at most ``PIECE_BYTES`` at once.
+        Take the next bytes, and yield them decoded in pieces of at most ``PIECE_BYTES``.
 
-        :raises TransportError: the bytes are not what the header says.
+        :raises TransportError: they do not have the encoding of the header.
         """
         pieces = iter([data])
         for stage in self._stages:
@@ -47,26 +47,26 @@ class Decoder:
 
     def finish(self) -> None:
         """
-        Take note that the body has ended.
+        Check that the body is complete.
 
-        :raises TransportError: it has ended too early.
+        :raises TransportError: it ended too early.
         """
         for stage in self._stages:
             stage.finish()
 
 
-#: By coding, as zlib tells the formats apart.
+#: zlib's window bits, which select the format.
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class _Inflater:
-    """One coding."""
+    """Decodes one encoding."""
 
     def __init__(self, coding: str) -> None:
         self._window_bits = _WINDOW_BITS[coding]
         self._inflate = zlib.decompressobj(self._window_bits)
-        # Some servers send "deflate" without zlib's header; kept until it is known that there is one.
-        self._begun: bytes | None = b"" if coding == "deflate" else None
+        # Some servers send "deflate" without zlib's header. These bytes are kept until the header is found.
+        self._begin: bytes | None = b"" if coding == "deflate" else None
         self._fed = False
 
     def inflate(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -86,7 +86,7 @@ class _Inflater:
             if self._inflate.eof:
                 if not data.startswith(b"\x1f\x8b"):
                     return  # padding
-                self._inflate = zlib.decompressobj(self._window_bits)  # a gzip file can be several ones
+                self._inflate = zlib.decompressobj(self._window_bits)  # a gzip file can have several members
             piece = self._try(data)
             if piece:
                 yield piece
@@ -98,15 +98,15 @@ class _Inflater:
         try:
             piece = self._inflate.decompress(data, PIECE_BYTES)
         except zlib.error:
-            if self._begun is None:
+            if self._begin is None:
                 raise
             self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-            data, self._begun = self._begun + data, None
+            data, self._begin = self._begin + data, None
             return self._inflate.decompress(data, PIECE_BYTES)
-        if self._begun is not None:
-            self._begun = None if piece else self._begun + data
+        if self._begin is not None:
+            self._begin = None if piece else self._begin + data
         return piece
 
 
 def _broken() -> TransportError:
-    return TransportError("its compression cannot be undone", kind="broken", sent=True)
+    return TransportError("its compression is not valid", kind="broken", sent=True)

@@ -1,34 +1,32 @@
-"""What a call asks of the outside world and what it is told: the only vocabulary shared by the core and its drivers."""
+"""The steps a flow can yield (Request, Sleep, ReadConnection), the Response it is sent, and TransportError."""
 
 from __future__ import annotations
 
 import copyreg
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    from airflow_modelarts.api.client import ClientConfig
-
-#: No answer of this family should come near it; a result of some 20 MB is the largest that has been seen.
+#: Bytes of an answer's decompressed body; the largest known result of a task has some 20 MB.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-#: Of one header of an answer: an IAM token comes in one, and other services of the same clouds admit 102,400 bytes.
+#: Bytes of one header's value: an IAM token is one, and other services of the same clouds accept 102,400 bytes.
 MAX_HEADER_BYTES = 128 * 1024
-#: Of all headers of an answer together, names and values.
+#: Bytes of all headers of an answer, names and values.
 MAX_HEAD_BYTES = 256 * 1024
+#: Headers of an answer.
 MAX_HEADERS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """
-    One HTTP request, complete and signed. Drivers send it as it is, and do not follow redirects.
+    One HTTP request, complete and signed. Drivers send it unchanged, and do not follow redirects.
 
     :param method: the HTTP method, upper case.
     :param url: absolute, percent-encoded, query included.
-    :param headers: they can carry credentials, so they are absent from the ``repr``.
-    :param body: what is sent; the signature covers exactly these bytes.
-    :param timeout: seconds for connecting and for each read, where the connection's own settings do not fit.
+    :param headers: absent from the ``repr``, since they can contain credentials.
+    :param body: the bytes to send; the signature covers them.
+    :param timeout: seconds for connecting and for each read; None for the connection's own settings.
     """
 
     method: str
@@ -41,10 +39,10 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Response:
     """
-    One HTTP answer, read to its end and decompressed.
+    One complete HTTP answer, decompressed.
 
     :param status: the HTTP status.
-    :param headers: names in lower case. They can carry a token, so they are absent from the ``repr``.
+    :param headers: names in lower case. Absent from the ``repr``, since they can contain a token.
     :param body: at most ``MAX_ANSWER_BYTES``.
     """
 
@@ -55,7 +53,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """A wish to be left alone for some seconds."""
+    """Ask the driver to sleep."""
 
     seconds: float
 
@@ -63,26 +61,25 @@ class Sleep:
 @dataclass(frozen=True, slots=True)
 class ReadConnection:
     """
-    A wish for the :class:`ClientConfig` to call with.
+    Ask the driver for the :class:`~airflow_modelarts.api.client.ClientConfig`.
 
-    :param refused: the one whose credentials the service refused. The driver then reads the Airflow connection again,
-        since a key may have been rotated, and answers with what it finds, changed or not. If it cannot be read this
-        time, a :class:`ConnectionReadError` comes out of the ``yield``.
+    :param refused: the ClientConfig whose credentials the service refused; the driver compares it with its own. If
+        they are equal, the driver reads the Airflow connection again first, since a key may have been rotated. If it
+        cannot, the ``yield`` raises :class:`ConnectionReadError`.
     """
 
-    refused: ClientConfig | None = None
+    refused: object = None
 
 
 class TransportError(Exception):
     """
     No usable answer came.
 
-    :param reason: what happened, in words that hold no secret.
-    :param kind: ``connect`` (the connection was not made), ``name`` (the host name does not exist), ``proxy``
-        (that of the proxy does not), ``tls`` (one side
-        speaks TLS and the other plain http), ``certificate`` (TLS could not be verified), ``broken`` (the connection
-        ended early), ``timeout``, ``too_large``.
-    :param sent: False only when the request certainly did not reach the service.
+    :param reason: what happened, without secrets.
+    :param kind: ``connect`` (no connection was made), ``name`` (the host name does not exist), ``proxy`` (the proxy's
+        host name does not exist), ``tls`` (one side speaks TLS, the other plain http), ``certificate`` (it could not
+        be verified), ``broken`` (the connection ended early), ``timeout``, ``too_large``.
+    :param sent: False only if the request certainly did not reach the service.
     """
 
     def __init__(
@@ -98,7 +95,7 @@ class TransportError(Exception):
         self.sent = sent
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle without another call of ``__init__``, which wants more than the message."""
+        """Copy and pickle without calling ``__init__``, which requires more than the message."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # typeshed lacks it
 
 
@@ -106,7 +103,7 @@ class ConnectionReadError(Exception):
     """
     The Airflow connection could not be read again.
 
-    :param error: what the reading ended with.
+    :param error: the exception that reading it raised.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -116,11 +113,15 @@ class ConnectionReadError(Exception):
 
 T = TypeVar("T")
 Step: TypeAlias = Request | Sleep | ReadConnection
-#: A call in progress: yields steps, is sent their answers (or has a TransportError thrown in), returns its value.
+#: A call in progress. It yields steps, receives their results or a TransportError, and returns its value.
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
 def send(request: Request) -> Flow[Response]:
-    """Send one request and return its answer; a :class:`TransportError` comes out of the ``yield``."""
+    """
+    Send one request and return its answer.
+
+    :raises TransportError: no usable answer came.
+    """
     response: Response = yield request
     return response

@@ -1,4 +1,4 @@
-"""JSON of the service as Python: what XComs and databases refuse is replaced, and what is nested too deeply is text."""
+"""Reads JSON of the service, and replaces what XComs and databases cannot store."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 from pydantic_core import from_json
 
-#: Levels within a field; Airflow's own reading and writing of JSON ends at some 200, by the stack that is left.
-DEEPEST = 100
+#: Levels of nesting within a field. Airflow's own JSON functions fail at some 200, depending on the stack.
+MAX_DEPTH = 100
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# An exponent with so many digits that the number may be too large for a float, and is then read as infinite.
+# An exponent of three digits or more: the number may be too large for a float, and is then read as infinite.
 _LARGE_EXPONENT = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
-# Halves of characters as JSON escapes them, beside what must be told from them.
+# Escaped halves of surrogate pairs; "other" are whole pairs and escaped backslashes.
 _SURROGATES = re.compile(rb"(?i)(?P<other>\\\\|\\u[d][89ab][0-9a-f]{2}\\u[d][c-f][0-9a-f]{2})|\\u[d][89a-f][0-9a-f]{2}")
-# Possessive, so that a string of any length takes no memory.
+# Possessive quantifiers, so that a long string takes no memory.
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
 
 
 def read_json(body: bytes) -> Any:
     """
-    Read JSON with null for NaN and infinities: services in Python write them, XComs and PostgreSQL refuse them.
+    Read JSON, with None for NaN and infinities, which XComs and PostgreSQL refuse.
 
     :raises ValueError: it is not JSON, or is nested too deeply.
-    :raises RecursionError: it is nested too deeply for the stack that is left.
+    :raises RecursionError: it is nested too deeply for the remaining stack.
     """
     value = from_json(without_byte_order_mark(body))
     might_not_be_finite = b"NaN" in body or b"Infinity" in body or _LARGE_EXPONENT.search(body)
@@ -39,18 +39,18 @@ def null_for_non_finite(value: Any) -> Any:
 
 
 def without_byte_order_mark(body: bytes) -> bytes:
-    """Return JSON without the mark that some servers write before it."""
+    """Return JSON without the byte order mark that some servers send."""
     return body.removeprefix(_BYTE_ORDER_MARK)
 
 
 def repaired(body: bytes, level: int) -> bytes:
     """
-    Return JSON without what makes it unreadable though its meaning is clear.
+    Return JSON that can be read, if only surrogates or the depth of nesting prevent that.
 
-    Halves of characters, which a service leaves that cuts a text, become U+FFFD. A field that is nested too deeply
-    becomes a string that holds its JSON.
+    Half of a surrogate pair, which a truncated text can contain, becomes U+FFFD. A field that is nested too deeply
+    becomes a string with its JSON.
 
-    :param level: on which level of nesting the fields are, counted from 1: 2 for those of an object.
+    :param level: the level of nesting of the fields, counted from 1: 2 for the fields of an object.
     :raises ValueError: a field that is nested too deeply is not UTF-8.
     """
     body = _SURROGATES.sub(lambda found: found["other"] or b"\\ufffd", body)
@@ -64,7 +64,7 @@ def repaired(body: bytes, level: int) -> bytes:
                     start, deepest = token.start(), depth
                 deepest = max(deepest, depth)
             case b"]" | b"}":
-                if depth == level and deepest - level >= DEEPEST:
+                if depth == level and deepest - level >= MAX_DEPTH:
                     parts += [body[kept:start], json.dumps(body[start : token.end()].decode()).encode()]
                     kept = token.end()
                 depth -= 1

@@ -1,13 +1,12 @@
-"""What the API's JSON means: tolerant models for what it answers, a strict one for what is sent."""
+"""The API's objects: tolerant models of answers, strict models of request bodies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from airflow_modelarts.api.bodies import example
 from airflow_modelarts.api.json_reading import null_for_non_finite, read_json, repaired
 from airflow_modelarts.api.redaction import may_hold_a_signed_link, printable, without_signed_links
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
@@ -17,20 +16,20 @@ FEATURE_ANALYSIS = "sys_data_analyse"
 
 def parse_result(value: Any) -> Any:
     """
-    Read a task's ``result``: declared an object, and a string in the reference's own example.
+    Return a task's ``result``: an object by its declaration, a string in the reference's example.
 
-    A string that is valid JSON for an object or an array becomes that; anything else stays what it is.
+    A string with the JSON of an object or an array is parsed. Any other value is returned unchanged.
     """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
         return read_json(value.encode())
-    except (ValueError, RecursionError):  # it only looked like JSON; a lone surrogate cannot be encoded either
+    except (ValueError, RecursionError):  # not JSON, or with half of a surrogate pair
         return value
 
 
 def _count(value: Any) -> int | None:
-    """Return a count of items; None for what is none, since a list can be read without."""
+    """Return a count of items; None for anything else, since a list can be read without a count."""
     if isinstance(value, str | float) and not isinstance(value, bool):
         try:
             value = int(value)
@@ -39,24 +38,24 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-#: Tells that it is unreadable only where that is a task's status for sure: a text, for example, or a fraction.
+#: A task's status. NaN and infinities become None; a text or a fraction makes the answer unreadable.
 Status = Annotated[int | None, BeforeValidator(null_for_non_finite)]
-#: A text that goes into exceptions, logs and reports as it is.
+#: A text that exceptions, logs and reports quote.
 ShownText = Annotated[str | None, AfterValidator(lambda text: text and printable(without_signed_links(text)))]
 Count = Annotated[int | None, BeforeValidator(_count)]
-#: Whatever is no truth value says nothing.
+#: None for anything but a truth value.
 HasMore = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance(value, bool) else None)]
 
 
 class ApiModel(BaseModel):
-    """An object of the API: any field may be missing or null, unknown ones are kept."""
+    """An object of the API. Any field may be missing or null; unknown fields are kept."""
 
     model_config = ConfigDict(
         extra="allow", frozen=True, coerce_numbers_to_str=True, protected_namespaces=(), defer_build=True
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the API sent, under its own field names, without download links."""
+        """Return the object under the API's field names, without download links."""
         kept: dict[str, Any] = without_signed_links(self.model_dump(exclude_unset=True))
         return kept
 
@@ -65,7 +64,7 @@ class ProcessorDataSource(ApiModel):
     """
     An input: an OBS path, another processing task, a dataset, or a tenant's data.
 
-    :param source: an OBS path, a task id, a dataset id, or for ``CUSTOM`` the real user's project id, by ``type``.
+    :param source: an OBS path, a task id, a dataset id, or the real user's project id, depending on ``type``.
     :param version_id: the dataset's version.
     """
 
@@ -78,10 +77,10 @@ class ProcessorDataSource(ApiModel):
 
 class WorkPath(ApiModel):
     """
-    Where a task works and writes.
+    The place to which a task writes.
 
     :param type: ``OBS`` or ``DATASET``.
-    :param path: an OBS path or a dataset id, by ``type``.
+    :param path: depends on ``type``: an OBS path or a dataset id.
     :param output_path: for example ``/datasets/demo``.
     """
 
@@ -94,7 +93,7 @@ class WorkPath(ApiModel):
 
 
 class OperatorParam(ApiModel):
-    """An operator of a template and its parameters, kept exactly as they were written."""
+    """An operator of a template and its parameters, unchanged."""
 
     id: str | None = None
     name: str | None = None
@@ -112,7 +111,7 @@ class TemplateParam(ApiModel):
 
 class HasStatus(ApiModel):
     """
-    What a task and a version have in common.
+    The fields that tasks and versions share.
 
     :param status: see :class:`~airflow_modelarts.api.statuses.ProcessorTaskStatus`; others are not terminal.
     :param error_msg: why it failed, on one line and without signed links; the reference has it for tasks only.
@@ -132,7 +131,7 @@ class HasStatus(ApiModel):
         return status_name(self.status)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was answered under the API's field names, plus ``status_name``."""
+        """Return the object under the API's field names, plus ``status_name``."""
         return {**super().to_json(), "status_name": self.status_name}
 
 
@@ -142,7 +141,7 @@ class ProcessorTask(HasStatus):
 
     :param create_time: milliseconds since the epoch.
     :param error_msg: only with status 3; on one line, and without signed links.
-    :param result: parsed; only with status 2, and only for feature analysis. No dump and no JSON of a task holds it.
+    :param result: parsed; only with status 2, and only for feature analysis. Dumps and JSON of a task exclude it.
     :param version_id: of the *dataset*, as is ``version_name``.
     """
 
@@ -151,7 +150,7 @@ class ProcessorTask(HasStatus):
     description: str | None = None
     create_time: int | None = None
     duration_seconds: int | None = None
-    # It can be tens of megabytes, and has a place of its own wherever a task goes.
+    # It can have tens of megabytes, so it is stored apart from the task.
     result: Annotated[Any, BeforeValidator(parse_result)] = Field(default=None, repr=False, exclude=True)
     data_source: ProcessorDataSource | None = None
     inputs: list[ProcessorDataSource] | None = None
@@ -194,10 +193,10 @@ class ProcessorTaskItem(ApiModel):
 
 class SampleResult(ApiModel):
     """
-    What a version did to one sample.
+    The result of a version for one sample.
 
     :param result_property: 0 reserved, 1 modified, 2 deleted, 3 added.
-    :param signed_origin_source: a download link that is itself a credential; absent unless it was asked for.
+    :param signed_origin_source: a download link, which is a credential; absent by default.
     :param signed_new_source: likewise.
     """
 
@@ -212,7 +211,7 @@ class SampleResult(ApiModel):
 
 
 class Empty(ApiModel):
-    """The answer of an operation that has nothing to say."""
+    """The answer of an operation that returns nothing."""
 
 
 class CreatedTask(ApiModel):
@@ -228,7 +227,7 @@ class CreatedVersion(ApiModel):
 
 
 class Listing(ApiModel):
-    """One page of a list operation: its items under the operation's own name, and how many there are in all."""
+    """One page of a list operation. The field of its items depends on the operation."""
 
     count: Count = None
     has_more: HasMore = None
@@ -264,7 +263,7 @@ VersionName = Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z0-9_-]*$")]
 
 
 class _Sent(BaseModel):
-    """A body we send: fields we know are checked, fields we do not know pass, nothing is rewritten."""
+    """A request body. Known fields are validated, unknown fields are allowed."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
@@ -277,7 +276,7 @@ class SentDataSource(_Sent):
 
 
 class SentWorkPath(_Sent):
-    """Where a task to be created shall write, see :class:`WorkPath`."""
+    """The place to which a task to be created writes, see :class:`WorkPath`."""
 
     type: Literal["OBS", "DATASET"] | None = None
     path: str | None = None
@@ -318,7 +317,7 @@ class CreateProcessorTaskVersionRequest(_Sent):
 
     @classmethod
     def faults_between_fields(cls, body: Mapping[str, Any]) -> list[str]:
-        """Say what is wrong with a body beyond its single fields, as far as those can be read."""
+        """Return the faults that concern several fields of a body."""
         given = [name for name in ("data_source", "inputs") if body.get(name) is not None]
         if not given:
             return ["give data_source or inputs: neither is there"]
@@ -342,39 +341,12 @@ class CreateProcessorTaskRequest(CreateProcessorTaskVersionRequest):
 
     @classmethod
     def faults_between_fields(cls, body: Mapping[str, Any]) -> list[str]:
-        """Say what is wrong with a body beyond its single fields, as far as those can be read."""
+        """Return the faults that concern several fields of a body."""
         found = super().faults_between_fields(body)
         template = body.get("template")
         if body.get("create_version") and isinstance(template, Mapping) and template.get("id") == FEATURE_ANALYSIS:
             found.append(f"create_version must not be true for {FEATURE_ANALYSIS}: it has no versions")
         return found
-
-
-def faults(model: type[BaseModel], body: Mapping[str, Any]) -> str:
-    """Say in one line what is wrong with a body: every fault with its field's name, and no value; "" if it is right."""
-    try:
-        model.model_validate(body)
-        return ""
-    except ValidationError as error:
-        found = list(_faults_of_fields(error))
-    if issubclass(model, CreateProcessorTaskVersionRequest):
-        # Pydantic looks at the body as a whole only when every field is right.
-        found += [fault for fault in model.faults_between_fields(body) if fault not in found]
-    return "; ".join(found)
-
-
-def _faults_of_fields(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        field = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] in ("model_type", "dict_type", "list_type"):
-            *_, name = (part for part in fault["loc"] if isinstance(part, str))
-            kind = "a list" if fault["type"] == "list_type" else "an object"
-            shown = example(name, item=isinstance(fault["loc"][-1], int))
-            message = f"it must be {kind}, or its text as JSON, such as {shown}"
-        if field == "description" and fault["type"] == "string_pattern_mismatch":
-            message = "none of ^ ! < > = & \" ' may be in it"
-        yield f"{field}: {message}" if field else message
 
 
 Parsed = TypeVar("Parsed", bound=ApiModel)
@@ -383,15 +355,15 @@ TaskT = TypeVar("TaskT", bound=ProcessorTask)
 
 def parse(model: type[Parsed], body: bytes) -> Parsed:
     """
-    Read an answer.
+    Parse an answer.
 
-    :raises ValueError: the answer is not JSON, or not of that shape.
+    :raises ValueError: it is not JSON, or does not fit the model.
     """
     try:
         try:
             return _parse(model, body)
         except (ValueError, RecursionError):
-            # A result is of no use to a wait, and must not end or prolong one, however deep it is nested.
+            # A wait needs no result, so a deeply nested one must not make the answer unreadable.
             readable = repaired(body, 4 if issubclass(model, Listing) else 2)
             if readable == body:
                 raise
@@ -401,7 +373,7 @@ def parse(model: type[Parsed], body: bytes) -> Parsed:
 
 
 def _parse(model: type[Parsed], body: bytes) -> Parsed:
-    # Not model_validate_json, which holds the answer twice, as JSON and as Python, while it validates.
+    # Not model_validate_json, which keeps the answer twice in memory, as JSON and as Python.
     parsed = model.model_validate(read_json(body))
     if may_hold_a_signed_link(body):
         if isinstance(parsed, ProcessorTask):
@@ -412,12 +384,12 @@ def _parse(model: type[Parsed], body: bytes) -> Parsed:
 
 
 def _without_signed_links(task: TaskT) -> TaskT:
-    # It leaves the task by another way than to_json: as an XCom of its own.
+    # to_json excludes the result, which becomes an XCom of its own.
     return task.model_copy(update={"result": without_signed_links(task.result)}) if task.result else task
 
 
 def parse_sample_results(body: bytes, *, signed_links: bool) -> SampleResultPage:
-    """Read a page of sample results, with their download links only when they are wanted."""
+    """Parse a page of sample results, and remove their download links unless ``signed_links``."""
     page = parse(SampleResultPage, body)
     if signed_links or not page.results:
         return page

@@ -1,17 +1,14 @@
-"""One function per API operation: from arguments to an :class:`Operation`, which says all that a call needs to know."""
+"""One function for each API operation: from arguments to an :class:`Operation`, which ``client.call`` carries out."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
-
-from pydantic import BaseModel
+from typing import Any, Generic, TypeVar
 
 from airflow_modelarts.api import models
-from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsRequestError, OtherObjectError, is_template
+from airflow_modelarts.api.errors import OtherObjectError
 from airflow_modelarts.api.models import (
     CreatedTask,
     CreatedVersion,
@@ -21,6 +18,7 @@ from airflow_modelarts.api.models import (
     ProcessorTaskVersion,
     SampleResult,
 )
+from airflow_modelarts.api.request_parts import encode_body, encode_path, encode_query
 from airflow_modelarts.api.retry import Idempotency
 from airflow_modelarts.api.signing import encode
 from airflow_modelarts.api.statuses import read_status
@@ -28,7 +26,7 @@ from airflow_modelarts.api.statuses import read_status
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-#: Items a page, the most that the service gives; items (templates) come by the thousand.
+#: Items a page at most, set by the service; for ListProcessorTaskItems it allows more.
 MAX_PAGE_SIZE = 100
 MAX_ITEMS_PAGE_SIZE = 1000
 
@@ -38,13 +36,13 @@ class Operation(Generic[T_co]):
     """
     One operation with its arguments.
 
-    :param name: the API's name of it.
-    :param target: what it is about, for messages.
+    :param name: the API's name of the operation.
+    :param target: the object of the operation, for messages.
     :param path: below ``/v2/{project_id}``, percent-encoded.
+    :param read: reads a successful answer, or raises ValueError.
     :param query: names and values, not yet encoded.
     :param body: JSON.
-    :param read: reads a successful answer, or raises ValueError.
-    :param repeat: when the request may be sent again.
+    :param idempotency: when the request may be repeated.
     """
 
     name: str
@@ -66,10 +64,10 @@ class Operation(Generic[T_co]):
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """
-    A page as paging sees it.
+    One page of a list operation.
 
-    :param count: how many there are in all; None when the answer does not say.
-    :param has_more: as the answer says, which the reference explains in two ways, so that nothing can be decided by it.
+    :param count: the number of items of all pages; None if the answer has none.
+    :param has_more: as in the answer. The reference explains it in two ways, so nothing here depends on it.
     """
 
     items: list[T]
@@ -80,9 +78,9 @@ class Page(Generic[T]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOperation(Operation[Page[T]]):
     """
-    An operation that answers page by page.
+    An operation whose answer comes in pages.
 
-    :param identify: what makes two items the same one; None for an item that does not say.
+    :param identify: returns the identity of an item; None for an item without one.
     :param limit: items a page.
     """
 
@@ -109,7 +107,7 @@ def create_processor_task(
     """
     Create a processing task and start it (CreateProcessorTask).
 
-    It is sent once: only where the service certainly did not act on it is it sent again.
+    The request is repeated only if the service certainly did not act on it.
 
     :param name: unique in the project.
     :param template: ``{"id": "sys_data_analyse", "operator_params": [...]}``.
@@ -122,7 +120,9 @@ def create_processor_task(
     :param workspace_id: default "0".
     :raises ModelArtsRequestError: the arguments are not valid; nothing was sent, and every fault is named.
     """
-    body = _given(
+    body = encode_body(
+        "CreateProcessorTask",
+        models.CreateProcessorTaskRequest,
         name=name,
         template=template,
         data_source=data_source,
@@ -138,7 +138,7 @@ def create_processor_task(
         target=f"processing task named '{name}'",
         method="POST",
         path="/processor-tasks",
-        body=_body("CreateProcessorTask", models.CreateProcessorTaskRequest, body),
+        body=body,
         read=partial(models.parse, CreatedTask),
         idempotency=Idempotency.IF_NOT_DONE,
     )
@@ -164,19 +164,19 @@ def list_processor_tasks(
 
     :param status: 0 to 4, or a name such as ``failed``.
     :param task_type: a template id, for example ``sys_data_analyse``.
-    :param task_name: fuzzy, so a shorter text finds longer names.
+    :param task_name: part of the name.
     :param source_type: type of the data source.
     :param source: the data source, for example a dataset id.
     :param version_id: one or several dataset version ids.
     :param query_current: only the newest task of each dataset version; by default all.
-    :param return_result: whether the results come too. They can be large: off here, while the service's default is on.
+    :param return_result: whether to include the results, which can be large; the service's own default is true.
     :param sort_by: ``create_time`` (the service's default), ``name`` or ``duration_seconds``.
     :param order: ``desc`` (the service's default) or ``asc``.
     :param limit: tasks a page, 1 to 100.
-    :raises ValueError: the status is none.
+    :raises ValueError: the status is not valid.
     """
     versions = version_id if version_id is None or isinstance(version_id, str) else ",".join(version_id)
-    query = _query(
+    query = encode_query(
         status=None if status is None else int(read_status("status", status)),
         task_type=task_type,
         task_name=task_name,
@@ -229,8 +229,8 @@ def describe_processor_task(task_id: str) -> Operation[ProcessorTask]:
         name="DescribeProcessorTask",
         target=_task(task_id),
         method="GET",
-        path=_path(task_id),
-        read=lambda body: check_task(models.parse(ProcessorTask, body), task_id),
+        path=encode_path(task_id),
+        read=lambda body: check_ids(models.parse(ProcessorTask, body), task_id=task_id),
     )
 
 
@@ -246,20 +246,20 @@ def update_processor_task(task_id: str, *, description: str) -> Operation[Empty]
         name="UpdateProcessorTask",
         target=_task(task_id),
         method="PUT",
-        path=_path(task_id),
-        body=_body("UpdateProcessorTask", models.UpdateProcessorTaskRequest, {"description": description}),
-        read=_nothing,
+        path=encode_path(task_id),
+        body=encode_body("UpdateProcessorTask", models.UpdateProcessorTaskRequest, description=description),
+        read=_read_empty,
     )
 
 
 def delete_processor_task(task_id: str) -> Operation[Empty]:
     """
-    Delete a processing task (DeleteProcessorTask); one that is still initializing is refused as busy.
+    Delete a processing task (DeleteProcessorTask); while it is initializing, the service is busy.
 
     :param task_id: the processing task's id.
     """
     return Operation(
-        name="DeleteProcessorTask", target=_task(task_id), method="DELETE", path=_path(task_id), read=_nothing
+        name="DeleteProcessorTask", target=_task(task_id), method="DELETE", path=encode_path(task_id), read=_read_empty
     )
 
 
@@ -278,12 +278,14 @@ def create_processor_task_version(
     """
     Run a processing task again, as a new version of it (CreateProcessorTaskVersion).
 
-    The arguments are those of :func:`create_processor_task`. It is sent once, like that.
+    The arguments are those of :func:`create_processor_task`. The request is repeated as seldom as that one.
 
     :param task_id: the processing task's id.
     :raises ModelArtsRequestError: the arguments are not valid; nothing was sent, and every fault is named.
     """
-    body = _given(
+    body = encode_body(
+        "CreateProcessorTaskVersion",
+        models.CreateProcessorTaskVersionRequest,
         name=name,
         template=template,
         data_source=data_source,
@@ -297,8 +299,8 @@ def create_processor_task_version(
         name="CreateProcessorTaskVersion",
         target=_task(task_id),
         method="POST",
-        path=_path(task_id, "versions"),
-        body=_body("CreateProcessorTaskVersion", models.CreateProcessorTaskVersionRequest, body),
+        path=encode_path(task_id, "versions"),
+        body=body,
         read=partial(models.parse, CreatedVersion),
         idempotency=Idempotency.IF_NOT_DONE,
     )
@@ -319,8 +321,8 @@ def list_processor_task_versions(
         name="ListProcessorTaskVersions",
         target=f"versions of {_task(task_id)}",
         method="GET",
-        path=_path(task_id, "versions"),
-        query=_query(sort_by=sort_by, order=order),
+        path=encode_path(task_id, "versions"),
+        query=encode_query(sort_by=sort_by, order=order),
         limit=limit,
         read=lambda body: _page(page := models.parse(models.ProcessorTaskVersionPage, body), page.versions),
         identify=lambda version: version.task_version_id,
@@ -338,8 +340,10 @@ def describe_processor_task_version(task_id: str, version_id: str) -> Operation[
         name="DescribeProcessorTaskVersion",
         target=_version(task_id, version_id),
         method="GET",
-        path=_path(task_id, "versions", version_id),
-        read=lambda body: check_version(models.parse(ProcessorTaskVersion, body), task_id, version_id),
+        path=encode_path(task_id, "versions", version_id),
+        read=lambda body: check_ids(
+            models.parse(ProcessorTaskVersion, body), task_id=task_id, task_version_id=version_id
+        ),
     )
 
 
@@ -354,8 +358,8 @@ def delete_processor_task_version(task_id: str, version_id: str) -> Operation[Em
         name="DeleteProcessorTaskVersion",
         target=_version(task_id, version_id),
         method="DELETE",
-        path=_path(task_id, "versions", version_id),
-        read=_nothing,
+        path=encode_path(task_id, "versions", version_id),
+        read=_read_empty,
     )
 
 
@@ -370,8 +374,8 @@ def stop_processor_task_version(task_id: str, version_id: str) -> Operation[Empt
         name="StopProcessorTaskVersion",
         target=_version(task_id, version_id),
         method="POST",
-        path=_path(task_id, "versions", version_id, "stop"),
-        read=_nothing,
+        path=encode_path(task_id, "versions", version_id, "stop"),
+        read=_read_empty,
     )
 
 
@@ -390,122 +394,40 @@ def list_processor_task_version_results(
     :param task_id: the processing task's id.
     :param version_id: the version's id (``task_version_id``).
     :param result_property: -1 all, 0 reserved, 1 modified, 2 deleted, 3 added.
-    :param process_parameter: an OBS image operation, for example a resize, that the download links shall carry.
-    :param signed_links: keep the download links. They are credentials: whoever reads one has the file.
+    :param process_parameter: an OBS image operation, for example a resize, that the download links apply.
+    :param signed_links: keep the download links. Anyone who has such a link can download the file.
     :param limit: samples a page, 1 to 100.
     """
     return ListOperation(
         name="ListProcessorTaskVersionResults",
         target=f"results of {_version(task_id, version_id)}",
         method="GET",
-        path=_path(task_id, "versions", version_id, "results"),
-        query=_query(result_property=result_property, process_parameter=process_parameter),
+        path=encode_path(task_id, "versions", version_id, "results"),
+        query=encode_query(result_property=result_property, process_parameter=process_parameter),
         limit=limit,
         read=lambda body: _page(page := models.parse_sample_results(body, signed_links=signed_links), page.results),
         identify=lambda result: (result.sample_id, result.origin_source, result.new_source),
     )
 
 
-class HasTaskId(Protocol):
-    """As much of a task as tells which one it is."""
-
-    @property
-    def task_id(self) -> str:
-        """The id."""
-
-
-TaskT = TypeVar("TaskT", bound=HasTaskId)
-
-
-def check_task(task: TaskT, task_id: str) -> TaskT:
+def check_ids(answer: T, **ids: str) -> T:
     """
-    Return the task that was asked for.
+    Return an answer if its fields have the requested ids; it may omit them.
 
-    :raises OtherObjectError: it is another one, as a proxy's cache or a connection out of step can answer.
+    :raises OtherObjectError: it is about another task or version. A proxy's cache can mix up answers.
     """
-    if task.task_id != task_id:
+    if any(getattr(answer, name) not in (None, requested) for name, requested in ids.items()):
         raise OtherObjectError("another task or version")
-    return task
+    return answer
 
 
-def check_version(version: ProcessorTaskVersion, task_id: str, version_id: str) -> ProcessorTaskVersion:
-    """
-    Return the version that was asked for; answers need not name it.
-
-    :raises OtherObjectError: it is another one.
-    """
-    if version.task_version_id not in (None, version_id) or version.task_id not in (None, task_id):
-        raise OtherObjectError("another task or version")
-    return version
-
-
-def _nothing(body: bytes) -> Empty:
-    """Read an answer that says no more than that it was done; the service may even leave the ``{}`` out."""
+def _read_empty(body: bytes) -> Empty:
+    """Read an answer without content; the service may omit the ``{}``."""
     return models.parse(Empty, body) if body.strip() else Empty()
 
 
 def _page(page: models.Listing, items: list[T] | None) -> Page[T]:
     return Page(items or [], page.count, page.has_more)
-
-
-def _given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _body(operation: str, model: type[BaseModel], fields: dict[str, Any]) -> bytes:
-    """Check a body and return it as it was written: validation must not rewrite what the user meant."""
-    if "inputs" in fields and not isinstance(fields["inputs"], str | Mapping):
-        fields = {**fields, "inputs": list(fields["inputs"])}
-    unrendered = (name for name in ("name", "version_id", "workspace_id") if is_template(fields.get(name)))
-    reason = "; ".join(f"{name} is {fields[name]!r}: {NOT_RENDERED}" for name in unrendered)
-    reason = reason or models.faults(model, fields)
-    if not reason:
-        try:
-            return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            reason = str(error)
-    raise ModelArtsRequestError(
-        f"{operation} was not sent, since its arguments are not valid: {reason}", operation=operation
-    )
-
-
-def _query(**parameters: Any) -> dict[str, str]:
-    return {
-        name: str(value).lower() if isinstance(value, bool) else _sendable(name, str(value))
-        for name, value in parameters.items()
-        if value is not None
-    }
-
-
-def _sendable(name: str, text: str) -> str:
-    if is_template(text):
-        raise ModelArtsRequestError(f"{name} is {text!r}: {NOT_RENDERED}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # half of a surrogate pair, as JSON can hold
-        raise ModelArtsRequestError(f"{name} is {text!r}, which cannot be sent: {error.reason}") from None
-    return text
-
-
-def _path(*segments: str) -> str:
-    return "/".join(["/processor-tasks", *(_segment(segment) for segment in segments)])
-
-
-def _segment(value: object) -> str:
-    # It can be anything: users pass what another task pushed. A dot segment would change the path.
-    if is_template(value):
-        raise ModelArtsRequestError(f"{value!r} is not the id of a processing task or version: {NOT_RENDERED}")
-    if isinstance(value, str) and "/" in value:
-        # Escaped, it is still one to some gateways: a task would be deleted instead of a version.
-        raise ModelArtsRequestError(
-            f"{value!r} is not the id of a processing task or version: an id holds no slash. Give the last part alone, "
-            "and a version's id by its own parameter"
-        )
-    if isinstance(value, str) and value.strip() and value not in (".", ".."):
-        return encode(_sendable("an id", value))
-    raise ModelArtsRequestError(
-        f"{value!r} is not the id of a processing task or version: if another task gives it, check what that pushed"
-    )
 
 
 def _task(task_id: str) -> str:

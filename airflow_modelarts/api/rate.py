@@ -1,7 +1,7 @@
 """
-How fast the requests of one connection may follow each other: without a limit until the service throttles them.
+Limits the rate of the requests of one connection once the service throttles them.
 
-From then on at a rate that adapts: additive increase with each answer, multiplicative decrease with each throttled one.
+The rate adapts: additive increase with each answer, multiplicative decrease with each throttled request.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from dataclasses import dataclass
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.http import Flow, Sleep
 
-#: What remains of the rate after a throttled request.
+#: Factor of the rate after a throttled request.
 DECREASE = 0.7
-#: By how much an answer increases the rate, as a part of the rate after the last decrease. HTTP 503 can be about one
-#: task alone, so what it decreased is made up for sooner.
+#: Increase of the rate with each answer, as a part of the rate after the last decrease. HTTP 503 can concern one task
+#: only, so the rate recovers faster after it.
 INCREASE = 0.03
 INCREASE_UNAVAILABLE = 0.08
-#: Above the throttled rate by this factor, the service evidently takes more than it did, and the increase multiplies.
+#: Above the throttled rate by this factor, the service evidently accepts more than before, so each answer multiplies
+#: the rate.
 PROBE_ABOVE = 1.5
 PROBE_FACTOR = 1.1
-#: The same for the first rate, until it is throttled in its turn: a guess can be far too low.
+#: The factor for the first rate until it is throttled: the first rate is estimated and can be far too low.
 FIRST_PROBE_FACTOR = 1.3
-#: Requests a second; no throttling decreases the rate below.
-SLOWEST_RATE = 0.1
-SLOWEST_RATE_UNAVAILABLE = 0.5
-#: Seconds; clocks and sleeping are no more exact than this.
-SHORTEST_PAUSE = 0.001
-#: Seconds whose answers tell how many requests a second are answered.
+#: Requests a second; the lowest rate after throttling, and after HTTP 503.
+MIN_RATE = 0.1
+MIN_RATE_UNAVAILABLE = 0.5
+#: Seconds; clocks and sleeping are not more exact.
+MIN_DELAY = 0.001
+#: Seconds over which the rate of answers is measured.
 MEASURED_SECONDS = 1.0
-#: Seconds within which an answer shows that a service that throttles is not out of order; fewer for HTTP 503, which
-#: says that it is.
+#: Seconds within which an answer proves that a throttling service works; fewer for HTTP 503, which reports an outage.
 RECENT_SECONDS = 10.0
 RECENT_SECONDS_UNAVAILABLE = 2.0
-#: Seconds after the last decrease at which there is no limit any more.
+#: Seconds after the last decrease at which the limit ends.
 UNLIMITED_AFTER = 300.0
-#: Connections of a process that are remembered.
+#: Limiters that a process keeps.
 MAX_CONNECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """
-    When a request may be sent.
+    The permission to send one request now.
 
-    :param at: by the limiter's clock, in seconds.
-    :param paced: whether it had to wait, or followed the one before about as fast as the rate permits.
+    :param at: the time on the limiter's clock, in seconds.
+    :param paced: whether the rate delayed the request, or would have if it had come a little earlier.
     """
 
     at: float
@@ -59,16 +59,16 @@ class Turn:
 
 class RateLimiter:
     """
-    Paces the requests of one connection. They are sent in the order in which they ask for their turn.
+    Limits the rate of the requests of one connection; they get their turns in the order in which they ask.
 
-    Safe to share between threads and event loops: the lock is held for moments only, and nobody waits while holding it.
+    Threads and event loops can share it: the lock is never held during a sleep.
 
     :param clock: seconds, monotonic.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = threading.RLock()  # the garbage collector may end a flow, whoever holds it
+        self._lock = threading.RLock()  # the garbage collector can close a flow while this thread holds the lock
         self._waiting: list[object] = []
         self._rate = math.inf
         self._step = 0.0
@@ -78,18 +78,18 @@ class RateLimiter:
         self._next_turn = -math.inf
         self._last_turn = -math.inf
         self._answered_at = -math.inf
-        self._answers: deque[float] = deque()  # times of those of the last seconds
+        self._answers: deque[float] = deque()  # times of the answers of the last seconds
 
     @property
     def rate(self) -> float:
-        """Requests a second; infinite while there is no limit."""
+        """Requests a second; infinite without a limit."""
         return self._rate
 
     def copy(self) -> RateLimiter:
         """
-        Return a limiter with the same rate for which nobody waits; later changes are not shared.
+        Return a limiter with the same rate and without waiting requests. Later changes are not shared.
 
-        It takes no lock, so it is fit for a signal handler, which may have interrupted whoever holds the lock.
+        It takes no lock: a signal handler may call it while the interrupted code holds the lock.
         """
         other = copy.copy(self)
         other._lock, other._waiting, other._answers = threading.RLock(), [], deque()
@@ -97,9 +97,9 @@ class RateLimiter:
 
     def wait(self, max_retry_after: float) -> Flow[Turn]:
         """
-        Pause until it is this request's turn, and return the turn.
+        Sleep until it is this request's turn, and return the turn.
 
-        :param longest_retry_after: the longest ``Retry-After`` of another request that is honoured, in seconds.
+        :param max_retry_after: the longest ``Retry-After`` of another request that is honoured, in seconds.
         """
         ticket, at, waited = object(), -math.inf, False
         with self._lock:
@@ -108,11 +108,11 @@ class RateLimiter:
         try:
             while True:
                 with self._lock:
-                    now = max(self._clock(), at)  # a pause has been as long as it should
-                    # Those ahead may have been interrupted for good, so each delays this one by one interval at most.
+                    now = max(self._clock(), at)  # a sleep can end a little early
+                    # A request ahead may have been abandoned, so each delays this one by one interval at most.
                     ahead = self._waiting.index(ticket)
                     at = max(now, self._next_turn + ahead / self._rate, min(self._blocked_until, longest_block))
-                    if at - now < SHORTEST_PAUSE:
+                    if at - now < MIN_DELAY:
                         return self._take_turn(now, waited=waited)
                 waited = True
                 yield Sleep(at - now)
@@ -121,7 +121,7 @@ class RateLimiter:
                 self._waiting.remove(ticket)
 
     def answered(self, turn: Turn) -> None:
-        """Record that the service let a request pass."""
+        """Record that the service did not throttle a request."""
         with self._lock:
             now = self._answered_at = self._clock()
             self._answers.append(now)
@@ -130,7 +130,7 @@ class RateLimiter:
                 self._blocked_until = now
             if now - self._decreased_at > UNLIMITED_AFTER:
                 self._rate, self._throttled_rate = math.inf, 0.0
-            elif turn.paced and self._rate <= 2 * measured_rate:  # one that nobody used was not tried
+            elif turn.paced and self._rate <= 2 * measured_rate:  # otherwise the rate was not used, so not tested
                 self._rate += self._step
                 if self._rate > PROBE_ABOVE * self._throttled_rate:
                     self._rate *= PROBE_FACTOR if self._throttled_rate else FIRST_PROBE_FACTOR
@@ -139,7 +139,7 @@ class RateLimiter:
         """
         Record an error, and return whether the service throttles this request while it answers others.
 
-        HTTP 503 counts as throttling only if others are answered.
+        HTTP 503 counts as throttling only while the service answers other requests.
         """
         is_throttled = isinstance(error, ModelArtsThrottledError)
         if not is_throttled and error.http_status != 503:
@@ -152,7 +152,7 @@ class RateLimiter:
             is_answering = now - self._answered_at <= max(recent, 2 / self._rate)
             if is_throttled and error.retry_after:
                 self._blocked_at, self._blocked_until = now, max(self._blocked_until, now + error.retry_after)
-            # A service that answers nobody is out of order: its callers back off, and no rate is too high.
+            # If the service answers no request, it has an outage: the callers back off, and the rate is not the cause.
             if is_answering or (is_throttled and self._rate == math.inf):
                 self._decrease(turn, now, is_throttled=is_throttled)
             return is_answering
@@ -165,12 +165,12 @@ class RateLimiter:
 
     def _decrease(self, turn: Turn, now: float, *, is_throttled: bool) -> None:
         if self._rate == math.inf:
-            before = self._measured_rate(now)  # a guess, and rather too low
+            before = self._measured_rate(now)  # an estimate, probably too low
         elif turn.paced and turn.at > self._decreased_at:
             before = self._throttled_rate = min(self._rate, 2 * self._measured_rate(now))
         else:
-            return  # sent before the decrease, or so long after the others that it was not the rate
-        slowest = SLOWEST_RATE if is_throttled else SLOWEST_RATE_UNAVAILABLE
+            return  # sent before the last decrease, or too long after the others for the rate to be the cause
+        slowest = MIN_RATE if is_throttled else MIN_RATE_UNAVAILABLE
         self._rate = min(self._rate, max(DECREASE * before, slowest))
         self._step = (INCREASE if is_throttled else INCREASE_UNAVAILABLE) * self._rate
         self._decreased_at = now
@@ -184,9 +184,9 @@ class RateLimiter:
 
 class RateLimiters:
     """
-    The limiters of a process, one a connection.
+    The limiters of a process, one for each connection.
 
-    It takes no lock, so it may be called in a signal handler.
+    It takes no lock, so a signal handler may call it.
 
     :param clock: seconds, monotonic.
     """
@@ -196,8 +196,8 @@ class RateLimiters:
         self._limiters: dict[Hashable, RateLimiter] = {}
 
     def find(self, key: Hashable) -> RateLimiter:
-        """Return the limiter of a connection, always the same one."""
+        """Return the limiter of a connection; equal keys have the same one."""
         limiter = self._limiters.setdefault(key, RateLimiter(self._clock))
-        for oldest in list(self._limiters)[:-MAX_CONNECTIONS]:  # Airflow's form tests connections under random names
+        for oldest in list(self._limiters)[:-MAX_CONNECTIONS]:  # Airflow's connection form tests under random names
             self._limiters.pop(oldest, None)
         return limiter

@@ -1,4 +1,4 @@
-"""One logical request: its attempts, the pauses between them, and the error it ends with."""
+"""One logical request: its attempts, the delays between them, and the error it ends with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from enum import Enum
 from itertools import count
 from typing import TypeVar
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api import error_mapping
+from airflow_modelarts.api.backoff import exponential_delay, with_jitter
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError, send
 from airflow_modelarts.api.rate import RateLimiter, Turn
@@ -17,25 +18,25 @@ T = TypeVar("T")
 
 
 class Idempotency(Enum):
-    """When a request may be sent again."""
+    """When a request may be repeated."""
 
-    #: Twice is as good as once: GET, PUT, DELETE and stop.
+    #: Always: repeating it has no further effect, as with GET, PUT, DELETE and stop.
     ALWAYS = "always"
-    #: Twice could be two paid jobs: only when the service certainly did not act on it.
+    #: Only if the service certainly did not act on it: a second effect could be a second paid job.
     IF_NOT_DONE = "if not done"
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """
-    How patient one call is. Pauses grow exponentially with full jitter: each is drawn between 0 and its bound.
+    The attempts of one call and the delays between them: exponential backoff with full jitter.
 
     :param attempts: how often a request is sent at most, the first time included.
-    :param first_pause: the bound of the first pause, in seconds; it doubles with each attempt.
-    :param longest_pause: where the bound stops growing, in seconds.
-    :param longest_retry_after: the longest ``Retry-After`` that is honoured, in seconds.
-    :param throttled_attempts: how often it is sent beyond ``attempts`` while the service throttles it, or is overloaded
-        and answers other requests of the connection.
+    :param initial_delay: the longest first delay, in seconds; it doubles with each attempt.
+    :param max_delay: the longest delay, in seconds.
+    :param max_retry_after: the longest ``Retry-After`` that is honoured, in seconds.
+    :param throttled_attempts: further attempts while the service throttles the request, or answers it with HTTP 503
+        while it answers other requests of the connection.
     """
 
     attempts: int = 5
@@ -44,36 +45,34 @@ class RetryPolicy:
     max_retry_after: float = 60.0
     throttled_attempts: int = 0
 
-    def pause(self, attempt: int, retry_after: float | None, random: Callable[[], float]) -> float:
+    def delay(self, attempt: int, retry_after: float | None, random: Callable[[], float]) -> float:
         """Return the seconds to wait after the given attempt, counted from 1."""
         if retry_after is not None:
             return min(retry_after, self.max_retry_after)
-        # The exponent is bounded because 2.0 ** 1024 overflows.
-        return random() * min(self.max_delay, self.initial_delay * 2.0 ** min(attempt - 1, 60))
+        return with_jitter(exponential_delay(self.initial_delay, attempt, self.max_delay), random)
 
 
-#: How patient a call is by default. Of 100 tasks that submit at once to a gateway that lets in two a second, each one
-#: gets in.
+#: The default. If 100 tasks create at once through a gateway that accepts two requests a second, each one succeeds.
 DEFAULT_RETRIES = RetryPolicy(throttled_attempts=10)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryingRequest:
     """
-    What is to be known about a request beside its bytes.
+    One logical request: retry policy, texts to redact, and context for errors.
 
     :param operation: the API operation's name, for errors.
-    :param target: what it is about, for errors.
+    :param target: the object of the operation, for errors.
     :param address: scheme and host of the service, for errors.
-    :param repeat: when it may be sent again.
+    :param idempotency: when the request may be repeated.
     :param secrets: texts that no error may quote.
-    :param retries: how patient to be.
+    :param retries: the retry policy.
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1).
-    :param may_have_happened: whether an earlier exchange for the same operation may have taken effect.
-    :param unresolved: what an error says first where the address has a host name that does not exist.
-    :param explain: returns the error of a refusal that means something special here; None leaves it to the usual table.
-    :param limiter: paces the requests of the connection; None for a service that is asked too seldom.
+    :param outcome_unknown: whether an earlier request for the same operation may have taken effect.
+    :param unresolved: begins the error if the host name does not exist.
+    :param explain: returns the error of an answer with a special meaning; None for the usual one.
+    :param limiter: paces the requests of the connection; None for no limit.
     """
 
     operation: str
@@ -91,50 +90,49 @@ class RetryingRequest:
 
     def run(self, build: Callable[[], Request], parse: Callable[[Response], T]) -> Flow[T]:
         """
-        Send a request until it is answered, and return the parsed answer.
+        Send a request until it succeeds or the retry policy ends, and return the parsed answer.
 
-        :param build: makes the request anew for each attempt, since a signature carries the time.
-        :param parse: reads a successful answer; a ValueError says that it is not what it claims to be.
-        :raises ModelArtsError: it was refused, or no attempt got a usable answer.
+        :param build: builds the request for each attempt anew, since a signature contains the time.
+        :param parse: reads a successful answer, or raises ValueError.
+        :raises ModelArtsError: the service refused the request, or no attempt returned a usable answer.
         """
+        if self.retries.attempts < 1:
+            raise ValueError("RetryPolicy.attempts must be at least 1")
         outcome_unknown = self.outcome_unknown
-        attempt, throttled_attempts, paused = 1, self.retries.throttled_attempts, 0.0
+        attempt, throttled_attempts, delay = 1, self.retries.throttled_attempts, 0.0
         for sent in count(1):
-            if attempt > self.retries.attempts:
-                raise ValueError("Retries.attempts must be at least 1")
             turn, throttled = None, False
             if self.limiter is not None:
-                turn = yield from self.limiter.wait(self.retries.max_retry_after - paused)
+                turn = yield from self.limiter.wait(self.retries.max_retry_after - delay)
             try:
                 return (yield from self._attempt(build(), parse, turn))
             except TransportError as fault:
-                error, again = self._unanswered(fault), fault.kind not in ("certificate", "tls", "too_large")
-                # A resolver can be wrong for a moment; what it says twice is so.
-                again = again and (fault.kind not in ("name", "proxy") or attempt == 1)
+                error = self._unanswered(fault)
+                # A resolver can fail once; the second failure counts.
+                may_recover = attempt == 1 if fault.kind in ("name", "proxy") else error.temporary
             except ModelArtsError as refusal:
-                error, again = refusal, refusal.temporary
+                error, may_recover = refusal, refusal.temporary
                 throttled = self._is_throttled(turn, refusal)
-            certainly_not_done = not error.outcome_unknown
+            may_repeat = may_recover and (self.idempotency is Idempotency.ALWAYS or not error.outcome_unknown)
             outcome_unknown = error.outcome_unknown = outcome_unknown or error.outcome_unknown
-            again = again and (certainly_not_done or self.idempotency is Idempotency.ALWAYS)
-            if again and throttled and throttled_attempts > 0:
+            if may_repeat and throttled and throttled_attempts > 0:
                 throttled_attempts -= 1
-                if not isinstance(error, ModelArtsThrottledError):  # HTTP 503 can be about this one task
+                if not isinstance(error, ModelArtsThrottledError):  # HTTP 503 can concern this one task only
                     throttled_attempts = min(throttled_attempts, 1)
-                paused = error.retry_after or 0.0
-                # Tasks that create at once, each in a process of its own, do not share the limiter's pace.
+                delay = error.retry_after or 0.0
+                # Tasks that create at the same time run in processes of their own, so they share no limiter.
                 if self.limiter is None or self.idempotency is Idempotency.IF_NOT_DONE:
-                    paused = self.retries.pause(sent, error.retry_after, self.random)
-            elif not again or attempt == self.retries.attempts:
-                raise error from None
-            else:
-                paused = self.retries.pause(attempt, error.retry_after, self.random)
+                    delay = self.retries.delay(sent, error.retry_after, self.random)
+            elif may_repeat and attempt < self.retries.attempts:
+                delay = self.retries.delay(attempt, error.retry_after, self.random)
                 attempt += 1
-            yield Sleep(paused)
+            else:
+                raise error from None
+            yield Sleep(delay)
         raise AssertionError("unreachable")
 
     def _is_throttled(self, turn: Turn | None, error: ModelArtsError) -> bool:
-        """Tell the limiter of an error; return whether the request may be sent again soon."""
+        """Report an error to the limiter; return whether throttling alone delays the request, and not for too long."""
         if self.limiter is None or turn is None:
             throttled = isinstance(error, ModelArtsThrottledError)
         else:
@@ -143,16 +141,16 @@ class RetryingRequest:
 
     def _attempt(self, request: Request, parse: Callable[[Response], T], turn: Turn | None) -> Flow[T]:
         response = yield from send(request)
-        if response.status == 400 and self.address.startswith("http:") and errors.wants_tls(response):
+        if response.status == 400 and self.address.startswith("http:") and error_mapping.wants_tls(response):
             raise self._unanswered(TransportError("it wants https", kind="tls", sent=False))
         if not 200 <= response.status < 300:
-            raise self.explain(response) or errors.from_response(
+            raise self.explain(response) or error_mapping.from_response(
                 response, operation=self.operation, target=self.target, secrets=self.secrets, now=self.now()
             )
         try:
             answer = parse(response)
-        except ValueError as reason:  # its text quotes the answer, so it goes no further than here
-            raise errors.unreadable(
+        except ValueError as reason:  # its text quotes the answer, so it is not chained
+            raise error_mapping.unreadable(
                 response, operation=self.operation, target=self.target, secrets=self.secrets, reason=reason
             ) from None
         if self.limiter is not None and turn is not None:
@@ -160,6 +158,6 @@ class RetryingRequest:
         return answer
 
     def _unanswered(self, fault: TransportError) -> ModelArtsError:
-        return errors.from_transport(
+        return error_mapping.from_transport(
             fault, operation=self.operation, target=self.target, address=self.address, unresolved=self.unresolved
         )

@@ -1,4 +1,4 @@
-"""SDK-HMAC-SHA256, the signature of Huawei Cloud's API gateway: pure functions over a request's parts."""
+"""SDK-HMAC-SHA256, the signature of Huawei Cloud's API gateway, as pure functions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ DATE_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 def encode(text: str) -> str:
-    """Percent-encode everything but RFC 3986's unreserved characters."""
+    """Percent-encode every character except RFC 3986's unreserved ones."""
     return quote(text, safe="~")
 
 
 def canonical_path(path: str) -> str:
-    """Decode and encode the path anew, and end it with a slash."""
+    """Return the path in its canonical encoding, with a slash at its end."""
     canonical = "/".join(encode(segment) for segment in unquote(path).split("/"))
     return canonical if canonical.endswith("/") else canonical + "/"
 
 
 def canonical_query(parameters: Iterable[tuple[str, str]]) -> str:
-    """Sort the decoded parameters by name, then value, and encode them."""
+    """Return the parameters sorted by name and value, and encoded."""
     return "&".join(f"{encode(name)}={encode(value)}" for name, value in sorted(parameters))
 
 
@@ -38,12 +38,12 @@ def canonical_request(
     payload_hash: str,
 ) -> str:
     """
-    Build the text that is signed, in a hashed form.
+    Return the text whose hash is signed.
 
     :param path: as it is sent, without the query.
     :param parameters: the query's names and values, decoded.
     :param headers: under lower-case names.
-    :param signed_names: the lower-case names of the headers that are covered, in order.
+    :param signed_names: the lower-case names of the signed headers, in order.
     :param payload_hash: hex SHA-256 of the body.
     """
     names = list(signed_names)
@@ -77,9 +77,9 @@ def sign(
     now: float,
 ) -> dict[str, str]:
     """
-    Return the headers with which a request is let in: the given ones, Host, X-Sdk-Date and Authorization.
+    Return the headers of a signed request: the given ones, Host, X-Sdk-Date and Authorization.
 
-    Every given header is covered by the signature, so the ones of a scope or a temporary key belong among them.
+    The signature covers every given header. The headers of a project or a temporary key must be among them.
 
     :param url: absolute and percent-encoded, query included.
     :param now: seconds since the epoch; the gateway refuses a clock more than 15 minutes off.

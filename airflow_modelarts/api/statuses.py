@@ -1,4 +1,4 @@
-"""The statuses of processing tasks; apart from the models so that a DAG file can name one without loading those."""
+"""The statuses of processing tasks. DAG files load them, so they are not in the module of the models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class ProcessorTaskStatus(IntEnum):
-    """The documented statuses of a processing task and of its versions; the service may answer others."""
+    """The documented statuses of processing tasks and versions; the service may return others."""
 
     INITIALIZED = 0
     RUNNING = 1
@@ -19,7 +19,7 @@ class ProcessorTaskStatus(IntEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing happens any more without somebody's doing."""
+        """Whether the status is final: completed, failed or stopped."""
         return self >= ProcessorTaskStatus.COMPLETED
 
 
@@ -27,7 +27,7 @@ TERMINAL_STATUSES = frozenset(status for status in ProcessorTaskStatus if status
 
 
 def status_name(status: int | None) -> str:
-    """Name a status in lower case; one that is not documented is ``unknown (N)``."""
+    """Return the name of a status in lower case; ``unknown (N)`` if it is not documented."""
     try:
         return ProcessorTaskStatus(status).name.lower()  # type: ignore[arg-type]  # None is refused like any other value
     except ValueError:
@@ -38,8 +38,8 @@ def read_status(name: str, given: object) -> ProcessorTaskStatus:
     """
     Read one status from a number, a name in any case, or a number in a text.
 
-    :param name: of the argument, for the error.
-    :raises ValueError: it is none of the documented statuses.
+    :param name: the name of the argument, for the error.
+    :raises ValueError: it is not a documented status.
     """
     status = _find(given)
     if status is None:
@@ -53,11 +53,11 @@ def read_statuses(
     """
     Read a list of statuses, each as :func:`read_status` does.
 
-    :param name: of the argument, for the error.
-    :param given: the list; a single status is refused, since what is one and what is several must not depend on luck.
-    :param allowed: which statuses may be in it, by default all.
-    :return: plain integers, ascending and each once: sets and lists of the same statuses are stored alike.
-    :raises ValueError: it is no list, or something in it is not one of the allowed statuses.
+    :param name: the name of the argument, for the error.
+    :param given: the list; a single status is an error, since a text could be one status or several.
+    :param allowed: the statuses that it may contain, by default all.
+    :return: plain integers, ascending and without duplicates, so that equal sets and lists are stored equally.
+    :raises ValueError: it is not a list, or contains something else than the allowed statuses.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise ValueError(f"{name} is {given!r}: give a list of statuses, for example ['failed', 'stopped'] or [3, 4]")
@@ -71,7 +71,7 @@ def read_statuses(
 
 
 def read_ends(name: str, given: object) -> tuple[int, ...]:
-    """Read a list of statuses that are ends of a task: completed, failed or stopped; see :func:`read_statuses`."""
+    """Read a list of terminal statuses: completed, failed or stopped; see :func:`read_statuses`."""
     return read_statuses(name, given, TERMINAL_STATUSES)
 
 
@@ -81,7 +81,7 @@ def _named(statuses: Iterable[ProcessorTaskStatus]) -> str:
 
 
 def _find(given: object) -> ProcessorTaskStatus | None:
-    """Find the status that is meant; none is meant by a bool or a number with a fraction."""
+    """Return the status that a value names; None for a bool, a fraction or any other value."""
     if isinstance(given, str):
         text = given.strip()
         named = ProcessorTaskStatus.__members__.get(text.upper())
@@ -93,9 +93,9 @@ def _find(given: object) -> ProcessorTaskStatus | None:
 
 def outcome(task_id: str, status: int | None, task_version_id: str | None = None) -> dict[str, Any]:
     """
-    Return what a wait that has ended tells: the XCom of every mode.
+    Return the XCom of a wait that has ended, the same in every mode.
 
-    :param task_version_id: the version that was waited for; None when it was the task.
+    :param task_version_id: the version that was waited for; None for the task.
     """
     version = {} if task_version_id is None else {"task_version_id": task_version_id}
     return {"task_id": task_id, **version, "status": status, "status_name": status_name(status)}

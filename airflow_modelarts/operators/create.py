@@ -177,12 +177,12 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         return f"{self.name}-{try_number}" if try_number > 1 else f"{self.name}"
 
     def _refuse_a_taken(self, name: str) -> None:
-        from airflow_modelarts.api.errors import ADVICE, ModelArtsAlreadyExistsError
+        from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
 
         if found := self._find(name):
             raise ModelArtsAlreadyExistsError(
                 f"A processing task named '{name}' exists already: '{found.task_id}'. "
-                f"{ADVICE[ModelArtsAlreadyExistsError]}, or set random_name_suffix.",
+                f"{ModelArtsAlreadyExistsError.default_advice}, or set random_name_suffix.",
                 operation="CreateProcessorTask",
             )
 

@@ -1,4 +1,4 @@
-"""What an Airflow connection says, once it is read and checked."""
+"""The settings of an Airflow connection, read and checked."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from airflow_modelarts.api.client import ClientConfig
 @dataclass(frozen=True, slots=True)
 class Settings:
     """
-    A connection, read and checked.
+    The settings of an Airflow connection.
 
-    :param client: what calls need.
-    :param verify: False, True, or a file of the certificate authorities to trust.
+    :param client: the settings of calls.
+    :param verify: False, True, or a file or folder of certificate authorities to trust.
     :param connect_timeout: seconds.
     :param read_timeout: seconds without a byte.
-    :param console_url: of the web console; None when the connection does not say.
-    :param region: of the hook or of the connection's extras; None when neither says. The endpoint can be of another.
+    :param console_url: URL of the web console; None if the connection has none.
+    :param region: the region of the hook or the connection's extras; None if neither has one. The endpoint may be in
+        another region.
     """
 
     client: ClientConfig

@@ -2,8 +2,8 @@
 
 from tests.support.fixtures import (  # noqa: F401
     emulator,
-    no_grant_is_left_over,
-    no_rate_is_left_over,
+    fresh_rate_limiters,
+    fresh_token_cache,
     pauses,
     said,
     server,

@@ -1,4 +1,4 @@
-"""Both drivers against the same small servers on loopback: what one makes of a fault, the other makes of it too."""
+"""Tests of both drivers against servers on loopback: each answer and each fault has the same result in both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts import transport as drivers
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import (
     ModelArtsConfigurationError,
@@ -29,6 +28,7 @@ from airflow_modelarts.api.http import MAX_HEADER_BYTES
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+from airflow_modelarts.transport import answers
 from tests.support.certificates import write_certificate
 from tests.support.fixtures import PROJECT_ID
 
@@ -37,7 +37,7 @@ TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
 
 
 class Server:
-    """Accepts connections on loopback and hands each to a behaviour, with the request that came."""
+    """A server on loopback that calls a behaviour with each connection and its request."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
         until: bytes = b"",
     ) -> None:
-        """Behave when a request has come, or as soon as what came begins with ``until``, which is no HTTP."""
+        """Call ``behave`` after a complete request, or after bytes that begin with ``until``, which are not HTTP."""
         self.requests: list[bytes] = []
         self._until = until
         self._behave = behave
@@ -77,12 +77,12 @@ class Server:
                         request = read_request(connection, self._until)
                         self.requests.append(request)
                         self._behave(connection, request)
-            except OSError:  # the client has gone, as some of the tests want it to
+            except OSError:  # the client has disconnected, as some tests intend
                 continue
 
 
 def read_request(connection: socket.socket, until: bytes = b"") -> bytes:
-    """Read a request to its end, however many segments it comes in: what is left unread would become a reset."""
+    """Read a complete request from any number of segments: unread bytes would cause a reset."""
     request = b""
     while part := connection.recv(65536):
         request += part
@@ -112,10 +112,16 @@ def hang(connection: socket.socket, _: bytes) -> None:
 
 
 def trickle(connection: socket.socket, _: bytes) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    for _number in range(100):
-        connection.sendall(b" ")
-        threading.Event().wait(0.02)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    send_slowly(connection, b" ")
+
+
+def send_slowly(connection: socket.socket, byte: bytes) -> None:
+    """Send a byte every 50 ms until the client disconnects, for a minute at most."""
+    with suppress(OSError):
+        for _number in range(1200):
+            connection.sendall(byte)
+            threading.Event().wait(0.05)
 
 
 def cut_chunked(connection: socket.socket, _: bytes) -> None:
@@ -159,7 +165,7 @@ Serve = Callable[..., Server]
 DESCRIBE = operations.describe_processor_task("abc")
 
 
-def test_an_answer_arrives_whole(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_an_answer_is_read_completely(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode()))
     set_connection(host=f"http://127.0.0.1:{server.port}")
     task = carry_out(DESCRIBE, ONCE)
@@ -210,7 +216,7 @@ ENCODED: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize("case", ENCODED)
-def test_an_answer_is_decompressed_alike_in_both(
+def test_both_drivers_decode_every_encoding(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, case: str
 ) -> None:
     coding, body = ENCODED[case]
@@ -221,9 +227,9 @@ def test_an_answer_is_decompressed_alike_in_both(
 
 
 UNDECODABLE: dict[str, tuple[str, bytes, str]] = {
-    "br": ("br", b"\x0b\x02\x80{}\x03", "not the JSON of this operation"),
-    "zstd": ("zstd", b"(\xb5/\xfd\x04", "not the JSON of this operation"),
-    "unknown": ("rot13", b"{}", "not the JSON of this operation"),
+    "br": ("br", b"\x0b\x02\x80{}\x03", "not this operation's JSON"),
+    "zstd": ("zstd", b"(\xb5/\xfd\x04", "not this operation's JSON"),
+    "unknown": ("rot13", b"{}", "not this operation's JSON"),
     "gzip that is cut": ("gzip", zipped(JSON, "gzip")[:-9], "compression"),
     "too many": (", ".join(["gzip"] * 6), zipped(JSON, *["gzip"] * 6), "compression"),
     "twice for once": ("gzip, gzip", zipped(JSON, "gzip"), "compression"),
@@ -231,7 +237,7 @@ UNDECODABLE: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", UNDECODABLE)
-def test_an_answer_that_cannot_be_decompressed_is_temporary_in_both(
+def test_an_answer_that_cannot_be_decoded_is_a_temporary_error_in_both_drivers(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, case: str
 ) -> None:
     coding, body, text = UNDECODABLE[case]
@@ -241,10 +247,10 @@ def test_an_answer_that_cannot_be_decompressed_is_temporary_in_both(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_a_body_that_is_compressed_twice_cannot_fill_the_memory(
+def test_a_body_that_is_compressed_twice_is_limited(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = zipped(b" " * 50_000_000, "gzip", "gzip")
     server = serve(http("200 OK", bomb, Content_Encoding="gzip, gzip"))
     set_connection(host=f"http://127.0.0.1:{server.port}")
@@ -256,7 +262,7 @@ def raw(answer: bytes) -> Callable[[socket.socket, bytes], None]:
     return lambda connection, _: connection.sendall(answer)
 
 
-def test_an_answer_may_be_announced_by_others(
+def test_early_hints_before_an_answer_are_skipped(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry
 ) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
@@ -266,7 +272,9 @@ def test_an_answer_may_be_announced_by_others(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
-def test_headers_are_read_alike_in_both(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_both_drivers_read_the_same_headers(
+    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
+) -> None:
     head = "X-Request-Id: first \r\nX-Request-Id: sécond\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     server = serve(raw(f"HTTP/1.1 400\r\n{head}".encode()))
     set_connection(host=f"http://127.0.0.1:{server.port}")
@@ -303,7 +311,7 @@ FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsEr
 
 
 @pytest.mark.parametrize(("behave", "kind", "text"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_the_same_error_in_both(
+def test_a_fault_is_the_same_error_in_both_drivers(
     serve: Serve,
     set_connection: Callable[..., None],
     carry_out: Carry,
@@ -312,7 +320,7 @@ def test_a_fault_is_the_same_error_in_both(
     text: str,
 ) -> None:
     server = serve(behave)
-    # Only one of them is to time out; the others are answered, however slow the machine.
+    # Only one of them times out; the others are answered, also on a slow machine.
     extra = {"read_timeout": "1" if behave is hang else "30"}
     set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)
     with pytest.raises(kind, match=text) as caught:
@@ -321,9 +329,7 @@ def test_a_fault_is_the_same_error_in_both(
     assert caught.value.outcome_unknown == (kind is ModelArtsTransientError)
 
 
-def test_a_refused_connection_is_known_not_to_have_reached_the_service(
-    set_connection: Callable[..., None], carry_out: Carry
-) -> None:
+def test_a_refused_connection_was_certainly_not_sent(set_connection: Callable[..., None], carry_out: Carry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     set_connection(host=f"http://127.0.0.1:{port}")
@@ -337,7 +343,7 @@ def test_a_refused_connection_is_known_not_to_have_reached_the_service(
     [({}, "ModelArts"), ({"auth": "password", "domain_name": "account"}, "IAM")],
     ids=["access key", "password"],
 )
-def test_a_region_that_is_misspelt_is_named_after_one_more_look(
+def test_a_misspelt_region_is_named_after_a_second_lookup(
     set_connection: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     carry_out: Carry,
@@ -361,10 +367,10 @@ def test_a_region_that_is_misspelt_is_named_after_one_more_look(
     assert len(looked_up) == 2
 
 
-def test_a_name_that_resolved_before_is_out_of_order_when_it_does_not(
+def test_a_host_that_has_answered_before_and_does_not_resolve_is_a_temporary_error(
     serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The waits of a triggerer would all end with the first wrong answer of a resolver."""
+    """Otherwise one failed name lookup would end all waits of a triggerer."""
 
     def resolve(*_: Any, **__: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "no luck with that name")
@@ -380,7 +386,7 @@ def test_a_name_that_resolved_before_is_out_of_order_when_it_does_not(
     async def run() -> None:
         async with ModelArtsAsyncHook(retries=ONCE) as hook:
             await hook.call(DESCRIBE)
-            await hook.close()  # it would remember the address for ten seconds
+            await hook.close()  # it caches the address for ten seconds
             with monkeypatch.context() as patch:
                 patch.setattr(socket, "getaddrinfo", resolve)
                 with pytest.raises(ModelArtsTransientError, match="no luck with that name"):
@@ -399,7 +405,7 @@ def test_a_name_that_resolved_before_is_out_of_order_when_it_does_not(
     ],
     ids=["no such host", "no address of that host", "resolver out of order", "resolver fails"],
 )
-def test_a_host_name_that_does_not_exist_is_told_from_a_resolver_that_fails(
+def test_an_unknown_host_name_and_a_failing_resolver_are_different_errors(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry, code: int, kind: type[ModelArtsError]
 ) -> None:
     def resolve(*_: Any, **__: Any) -> None:
@@ -411,10 +417,10 @@ def test_a_host_name_that_does_not_exist_is_told_from_a_resolver_that_fails(
     assert not caught.value.outcome_unknown
 
 
-def test_an_answer_without_end_is_cut_off_by_its_size(
+def test_the_size_of_an_answer_is_limited(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = gzip.compress(b" " * 20_000_000)
     server = serve(http("200 OK", bomb, Content_Encoding="gzip"))
     set_connection(host=f"http://127.0.0.1:{server.port}")
@@ -422,52 +428,49 @@ def test_an_answer_without_end_is_cut_off_by_its_size(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_an_answer_that_trickles_is_cut_off_by_its_time(
+def test_the_time_for_a_slow_body_is_limited(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle)
     set_connection(host=f"http://127.0.0.1:{server.port}")
-    with pytest.raises(ModelArtsTransientError):
+    with pytest.raises(ModelArtsTransientError, match=r"timed out|no end after"):
         carry_out(DESCRIBE, ONCE)
 
 
 def trickle_head(connection: socket.socket, _: bytes) -> None:
     """Send a head for two minutes, or until the caller closes the connection."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    with suppress(OSError):
-        for _number in range(2400):
-            connection.sendall(b"x")
-            threading.Event().wait(0.05)
+    send_slowly(connection, b"x")
 
 
-def test_a_head_that_trickles_is_cut_off_by_its_time(
+def test_the_time_for_a_slow_head_is_limited(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle_head)
     set_connection(host=f"http://127.0.0.1:{server.port}")
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         carry_out(DESCRIBE, ONCE)
 
 
-def test_a_head_that_trickles_over_tls_is_cut_off_by_its_time(
+def test_the_time_for_a_slow_head_over_tls_is_limited(
     serve: Serve,
     set_connection: Callable[..., None],
     certificate: tuple[ssl.SSLContext, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(drivers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle_head, tls=certificate[0])
     set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         call_synchronously(DESCRIBE, ONCE)
 
 
-def test_what_is_signed_is_what_is_sent(
+def test_the_signed_request_is_sent_unchanged(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A ~/.netrc would replace the Authorization header, and both libraries like to rewrite URLs."""
+    """A ~/.netrc could replace the Authorization header, and both libraries could rewrite URLs."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -495,7 +498,7 @@ def token_answer(token: str, **headers: str) -> Callable[[socket.socket, bytes],
     return http("201 Created", json.dumps(document).encode(), X_Subject_Token=token, **headers)
 
 
-LINE = 65536  # of http.client's
+LINE = 65536  # bytes; http.client's limit
 SIZES = [8_190, 8_191, LINE - 19, LINE - 18, LINE - 17, LINE, LINE + 1, 102_400, MAX_HEADER_BYTES]
 
 
@@ -503,7 +506,7 @@ SIZES = [8_190, 8_191, LINE - 19, LINE - 18, LINE - 17, LINE, LINE + 1, 102_400,
 def test_a_token_of_any_size_up_to_128_kib_works(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, size: int
 ) -> None:
-    """Aiohttp takes 8,190 bytes a header by itself, http.client 65,536 a line."""
+    """The default limits are 8,190 bytes a header (aiohttp) and 65,536 bytes a line (http.client)."""
     token = "M" * size
     iam = serve(token_answer(token))
     server = serve(http("200 OK", json.dumps(TASK).encode()))
@@ -526,7 +529,7 @@ TOO_LARGE_HEADS: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("headers", TOO_LARGE_HEADS.values(), ids=TOO_LARGE_HEADS)
-def test_a_larger_head_is_refused_and_not_asked_for_again(
+def test_a_too_large_head_is_an_error_without_retries(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, headers: dict[str, str]
 ) -> None:
     iam = serve(token_answer(**{"token": "T", **headers} if "X_Subject_Token" not in headers else subject(headers)))
@@ -541,7 +544,7 @@ def subject(headers: dict[str, str]) -> dict[str, str]:
     return {"token": headers["X_Subject_Token"]}
 
 
-def test_a_head_with_as_much_as_is_allowed_is_read(
+def test_a_head_of_the_maximum_size_is_read(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry
 ) -> None:
     # With Content-Length and Connection: 100 headers.
@@ -551,7 +554,7 @@ def test_a_head_with_as_much_as_is_allowed_is_read(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
-def test_an_interim_answer_is_passed_over(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_interim_answers_are_skipped(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
     def behave(connection: socket.socket, request: bytes) -> None:
         connection.sendall(b"HTTP/1.1 100 Continue\r\nX-A: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
         http("200 OK", json.dumps(TASK).encode())(connection, request)
@@ -562,7 +565,7 @@ def test_an_interim_answer_is_passed_over(serve: Serve, set_connection: Callable
 
 
 @pytest.mark.parametrize("scheme", ["", "https://"])
-def test_https_to_a_port_for_plain_http_is_told_at_once(
+def test_https_to_a_port_for_plain_http_is_an_error_without_retries(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, scheme: str
 ) -> None:
     connections: list[bytes] = []
@@ -581,14 +584,14 @@ def test_https_to_a_port_for_plain_http_is_told_at_once(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS context with a self-signed certificate for 127.0.0.1, and the file that vouches for it."""
+    """A server's TLS context with a self-signed certificate for 127.0.0.1, and the file of the certificate."""
     file, key_file = write_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file, key_file)
     return context, file
 
 
-def test_an_unknown_certificate_is_refused_with_the_way_out(
+def test_an_unknown_certificate_is_an_error_that_names_the_verify_extra(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
 ) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
@@ -597,7 +600,7 @@ def test_an_unknown_certificate_is_refused_with_the_way_out(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_an_authority_named_in_the_connection_is_trusted(
+def test_a_certificate_authority_of_the_connection_is_trusted(
     serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
 ) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
@@ -614,14 +617,14 @@ def test_verification_can_be_turned_off(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
-def test_pauses_between_attempts_are_slept(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
-    answers = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
-    server = serve(lambda connection, request: next(answers)(connection, request))
+def test_a_driver_sleeps_between_attempts(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+    behaviours = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
+    server = serve(lambda connection, request: next(behaviours)(connection, request))
     set_connection(host=f"http://127.0.0.1:{server.port}")
     assert carry_out(DESCRIBE, RetryPolicy(attempts=2)).status == 2
 
 
-def test_a_listing_asks_for_a_page_when_it_is_needed(serve: Serve, set_connection: Callable[..., None]) -> None:
+def test_a_list_requests_a_page_when_it_is_needed(serve: Serve, set_connection: Callable[..., None]) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         page = int(request.split(b"offset=")[1].split(b" ")[0])
         tasks = [{"task_id": f"task-{page}-{number}"} for number in range(2)]
@@ -642,7 +645,7 @@ def test_a_listing_asks_for_a_page_when_it_is_needed(serve: Serve, set_connectio
     assert asyncio.run(run()) == ["task-0-0", "task-0-1", "task-1-0", "task-1-1"]
 
 
-def test_a_connection_that_airflow_does_not_have_is_a_setting_to_change() -> None:
+def test_a_missing_airflow_connection_is_a_configuration_error() -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^connection 'not_there' is not there: add it"):
         ModelArtsHook("not_there").describe_processor_task("abc")
 
@@ -655,7 +658,7 @@ def test_a_connection_that_airflow_does_not_have_is_a_setting_to_change() -> Non
 
 
 @pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n"], ids=["empty", "broken"])
-def test_a_file_of_authorities_that_holds_none_is_a_setting_to_change(
+def test_an_invalid_file_of_certificate_authorities_is_a_configuration_error(
     serve: Serve,
     set_connection: Callable[..., None],
     carry_out: Carry,
@@ -670,10 +673,10 @@ def test_a_file_of_authorities_that_holds_none_is_a_setting_to_change(
     assert not caught.value.outcome_unknown
 
 
-def test_a_call_that_is_cancelled_gives_back_what_it_holds(
+def test_a_cancelled_call_releases_its_token_renewal(
     serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise nobody in the process could renew that token again."""
+    """Otherwise that token could never be renewed again in this process."""
     server = serve(hang)
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{server.port}"}
     set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)

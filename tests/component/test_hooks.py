@@ -339,7 +339,7 @@ def test_a_project_id_that_airflow_took_for_a_number_is_told() -> None:
 
 @both
 def test_a_template_that_nobody_rendered_is_no_connection(read: Callable[..., Settings]) -> None:
-    with pytest.raises(ModelArtsConfigurationError, match=r"^modelarts_conn_id is .*nobody has rendered"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"^modelarts_conn_id is .*was not rendered"):
         read(modelarts_conn_id="{{ params.connection }}")
 
 
@@ -412,7 +412,9 @@ def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refuse
         return Response(context.status_code, {}, json.dumps(body).encode())
 
     monkeypatch.setattr(AsyncDriver, "_exchange", exchange)
-    monkeypatch.setattr("airflow_modelarts.transport.asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+    monkeypatch.setattr(
+        "airflow_modelarts.transport.aiohttp_driver.asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep)
+    )
 
     async def run() -> int | None:
         async with ModelArtsAsyncHook(retries=RetryPolicy(attempts=1)) as hook:

@@ -1,4 +1,4 @@
-"""Calls in the middle of something else: of an exception that is handled, and of a call that a signal interrupts."""
+"""Tests of calls during the handling of an exception, and of calls in a signal handler that interrupts another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inp
 
 
 @pytest.mark.parametrize("carry_out", [call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
-def test_a_post_after_somebody_elses_refused_connection_is_sent_once(
+def test_a_post_is_not_repeated_because_of_the_callers_handled_exception(
     set_connection: Callable[..., None], carry_out: Carry
 ) -> None:
     with closing(Server(lambda *_: None)) as server:
@@ -38,7 +38,7 @@ def test_a_post_after_somebody_elses_refused_connection_is_sent_once(
 
 
 class Iam:
-    """Gives out tokens; amid the first something else happens in the same thread, as in a signal handler."""
+    """Issues tokens, and calls ``meanwhile`` during the first request, as a signal handler would."""
 
     def __init__(self, requests_mock: Mocker, meanwhile: Callable[[], Any]) -> None:
         self.given = 0
@@ -55,10 +55,10 @@ class Iam:
 
 @pytest.fixture
 def hook(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, requests_mock: Mocker) -> ModelArtsHook:
-    """A hook that needs a token, where nobody waits for anything."""
+    """A hook that needs a token; any sleep fails the test."""
 
     def wait(_: float) -> None:
-        pytest.fail("it waits for what it has interrupted")
+        pytest.fail("it waits for the renewal that it interrupts")
 
     monkeypatch.setattr("time.sleep", wait)
     set_connection(extra={"auth": "password", "domain_name": "account", "iam_endpoint": IAM})
@@ -66,7 +66,7 @@ def hook(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, r
     return ModelArtsHook()
 
 
-def test_a_twin_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArtsHook, requests_mock: Mocker) -> None:
+def test_a_clone_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArtsHook, requests_mock: Mocker) -> None:
     stop = requests_mock.post(STOP, json={})
     hook.get_conn()
     iam = Iam(requests_mock, lambda: hook.clone(ONCE).stop_processor_task_version("abc", "v1"))
@@ -75,15 +75,17 @@ def test_a_twin_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArts
     assert iam.given == 2
 
 
-def test_neither_does_one_that_reads_the_connection_itself(hook: ModelArtsHook, requests_mock: Mocker) -> None:
+def test_a_clone_that_reads_the_connection_does_not_wait_for_the_renewal(
+    hook: ModelArtsHook, requests_mock: Mocker
+) -> None:
     stop = requests_mock.post(STOP, json={})
-    another = ModelArtsHook()  # which has read nothing
+    another = ModelArtsHook()  # it has not read the connection yet
     Iam(requests_mock, lambda: another.clone(ONCE).stop_processor_task_version("abc", "v1"))
     hook.describe_processor_task("abc")
     assert stop.call_count == 1
 
 
-def test_neither_does_one_that_is_refused_and_reads_the_connection_again(
+def test_a_clone_that_reads_the_connection_again_does_not_wait_for_the_renewal(
     hook: ModelArtsHook, requests_mock: Mocker, set_connection: Callable[..., None]
 ) -> None:
     refusal: dict[str, Any] = {"status_code": 401, "json": {}}
@@ -97,7 +99,7 @@ def test_neither_does_one_that_is_refused_and_reads_the_connection_again(
     assert stop.call_count == 3
 
 
-def test_a_twin_uses_the_token_that_is_there(hook: ModelArtsHook, requests_mock: Mocker) -> None:
+def test_a_clone_uses_the_cached_token(hook: ModelArtsHook, requests_mock: Mocker) -> None:
     stop = requests_mock.post(STOP, json={})
     iam = Iam(requests_mock, lambda: None)
     hook.describe_processor_task("abc")

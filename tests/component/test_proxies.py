@@ -1,4 +1,4 @@
-"""Both drivers behind a proxy that the environment names: what has reached the service, and what is nobody's outage."""
+"""Tests of both drivers behind a proxy of the environment."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from tests.support.certificates import write_certificate
 
 THREE_TIMES = RetryPolicy(attempts=3, initial_delay=0.01)
 CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
-#: Where the proxy would connect to; nobody is there.
+#: The service behind the proxy; nothing listens there.
 SERVICE = "127.0.0.1:1"
 
 
 class Proxy(Server):
     """
-    A proxy that takes what is sent through it and then hangs up, or refuses every tunnel.
+    A proxy that reads a request and disconnects, or refuses every tunnel.
 
-    :param tls: with which it answers in the service's place; without, it refuses.
+    :param tls: the TLS context with which it answers instead of the service; None to refuse tunnels.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -73,7 +73,7 @@ def carry_out(request: pytest.FixtureRequest) -> Carry:
 
 @pytest.fixture(autouse=True)
 def service(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
-    """Point the connection at the service, and return the TLS context of who stands in for it."""
+    """Let the connection name the service, and return the TLS context of the proxy in its place."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     file, key_file = write_certificate(tmp_path)
@@ -83,10 +83,10 @@ def service(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
     return context
 
 
-def test_a_post_whose_answer_a_proxy_loses_is_sent_once(
+def test_a_post_whose_answer_a_proxy_loses_is_not_repeated(
     proxy: Callable[..., Proxy], service: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
-    """It may be a paid job by then."""
+    """The service may have created a paid job."""
     losing = proxy(service)
     monkeypatch.setenv("HTTPS_PROXY", f"http://{losing.address}")
     with pytest.raises(ModelArtsTransientError) as caught:
@@ -95,7 +95,7 @@ def test_a_post_whose_answer_a_proxy_loses_is_sent_once(
     assert caught.value.outcome_unknown
 
 
-def test_a_proxy_that_refuses_the_tunnel_is_known_not_to_have_reached_the_service(
+def test_a_request_was_certainly_not_sent_if_the_proxy_refuses_the_tunnel(
     proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
     refusing = proxy()
@@ -106,7 +106,7 @@ def test_a_proxy_that_refuses_the_tunnel_is_known_not_to_have_reached_the_servic
     assert not caught.value.outcome_unknown
 
 
-def test_a_proxy_that_refuses_the_connection_is_known_not_to_have_reached_the_service(
+def test_a_request_was_certainly_not_sent_if_the_proxy_refuses_the_connection(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
@@ -115,9 +115,7 @@ def test_a_proxy_that_refuses_the_connection_is_known_not_to_have_reached_the_se
     assert not caught.value.outcome_unknown
 
 
-def test_a_proxy_whose_name_does_not_exist_is_told_from_the_host(
-    monkeypatch: pytest.MonkeyPatch, carry_out: Carry
-) -> None:
+def test_an_unknown_host_name_of_a_proxy_is_its_own_error(monkeypatch: pytest.MonkeyPatch, carry_out: Carry) -> None:
     def resolve(*_: Any, **__: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "no luck with that name")
 
@@ -128,7 +126,7 @@ def test_a_proxy_whose_name_does_not_exist_is_told_from_the_host(
     assert "does not resolve: check its spelling" not in str(caught.value)
 
 
-def test_a_proxy_for_plain_http_that_is_named_as_one_for_https_is_told(
+def test_an_https_url_of_a_plain_http_proxy_is_its_own_error(
     proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
     class Plain(Proxy):
@@ -145,7 +143,7 @@ def test_a_proxy_for_plain_http_that_is_named_as_one_for_https_is_told(
         plain.close()
 
 
-def test_a_proxy_can_be_named_without_a_scheme(
+def test_the_url_of_a_proxy_may_lack_the_scheme(
     proxy: Callable[..., Proxy], service: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
     found = proxy(service)
@@ -155,13 +153,13 @@ def test_a_proxy_can_be_named_without_a_scheme(
     assert [request.split()[0] for request in found.requests] == [b"CONNECT", b"GET"]
 
 
-def test_plain_http_to_this_machine_goes_through_no_proxy(
+def test_plain_http_uses_no_proxy(
     proxy: Callable[..., Proxy],
     monkeypatch: pytest.MonkeyPatch,
     set_connection: Callable[..., None],
     carry_out: Carry,
 ) -> None:
-    """A proxy would look for the service, or for the metadata service, on its own machine."""
+    """A proxy would connect to its own machine instead."""
     asked = proxy()
     monkeypatch.setenv("HTTP_PROXY", f"http://{asked.address}")
     monkeypatch.setenv("http_proxy", f"http://{asked.address}")
@@ -173,7 +171,7 @@ def test_plain_http_to_this_machine_goes_through_no_proxy(
 
 
 @pytest.mark.parametrize("named", ["socks5://127.0.0.1:1", "SOCKS5h://user:fake-secret@127.0.0.1:1", "ftp://proxy"])
-def test_a_kind_of_proxy_that_is_not_supported_is_a_setting_to_change(
+def test_an_unsupported_kind_of_proxy_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry, named: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", named)
@@ -183,7 +181,7 @@ def test_a_kind_of_proxy_that_is_not_supported_is_a_setting_to_change(
 
 
 @pytest.mark.parametrize("named", ["http://[bad", "http://127.0.0.1:x", "http://", "http://user:fake-secret@:80"])
-def test_a_proxy_that_is_no_url_is_a_setting_to_change(
+def test_an_invalid_url_of_a_proxy_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry, named: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", named)
@@ -192,7 +190,7 @@ def test_a_proxy_that_is_no_url_is_a_setting_to_change(
     assert "fake-secret" not in str(caught.value)
 
 
-def test_a_proxy_whose_name_nobody_can_look_up_is_named_as_a_suspect(
+def test_an_invalid_host_name_of_a_proxy_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy..example.com:3128")
@@ -200,7 +198,7 @@ def test_a_proxy_whose_name_nobody_can_look_up_is_named_as_a_suspect(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_an_exempted_host_is_called_without_the_proxy(
+def test_a_host_in_no_proxy_is_called_directly(
     proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
     asked = proxy()

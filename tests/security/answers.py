@@ -1,4 +1,4 @@
-"""Answers that no service should give: made from the contract's, spoilt, and quoting what the request carried."""
+"""Random answers: mutated examples of the contract, errors, odd headers, and quotes of the request."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from airflow_modelarts.api.errors import CODES
+from airflow_modelarts.api.error_codes import CODES
 from airflow_modelarts.api.http import Request, Response, TransportError
 from tests.security.draws import Draws, one_in, pick
 from tests.security.mutations import ODD_VALUES, Document, body
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "contract" / "examples"
-#: In the query of every signed link in these answers; nothing that leaves the package may hold it.
+#: The signature of every signed link in these answers; no output of the package may contain it.
 LINK_SIGNATURE = "MARK-OF-A-SIGNED-LINK"
-#: Stands in an answer for what the request carried, which is put in its place when the request is known.
-ECHO = b"<what the request carried>"
-#: What nothing may quote that a request carried in one of these.
+#: Replaced in an answer by a quote of the request.
+ECHO = b"<echo of the request>"
+#: Headers of a request whose values nothing may quote.
 SECRET_HEADERS = ("X-Auth-Token", "X-Security-Token", "X-Metadata-Token")
 
 _LINKS = (
@@ -56,7 +56,7 @@ _SAMPLE = {
     **{"origin_source": "obs://b/k", "new_source": "obs://b/n", "signed_origin_source": _LINKS[0]},
     "signed_new_source": _LINKS[1],
 }
-#: What each operation answers when all is well.
+#: Valid answers of each operation.
 GOOD: dict[str, tuple[Document, ...]] = {
     "CreateProcessorTask": (Document.of({"task_id": "AcYfsdfhGyrWL5TtahH"}),),
     "CreateProcessorTaskVersion": (Document.of({"version_id": "v"}),),
@@ -95,14 +95,14 @@ GOOD: dict[str, tuple[Document, ...]] = {
         ),
     ),
 }
-_SAID = ECHO.decode()
+_ECHO_TEXT = ECHO.decode()
 BAD = (
-    *(Document.of({"error_code": code, "error_msg": "said so"}) for code in CODES),
-    *(Document.of({"error_code": code, "error_msg": _SAID, "request_id": _SAID}) for code in CODES),
-    Document.of({"error_code": _SAID, "error_msg": f"see {_LINKS[0]}"}),
-    Document.of({"error_code": "ModelArts.9999", "error_msg": _SAID * 3}),
-    *(Document.of({"error": {"code": 401, "message": text, "title": text}}) for text in ("Unauthorized", _SAID)),
-    Document.of({"status": 404, "error": "Not Found", "message": _SAID}),
+    *(Document.of({"error_code": code, "error_msg": "an error"}) for code in CODES),
+    *(Document.of({"error_code": code, "error_msg": _ECHO_TEXT, "request_id": _ECHO_TEXT}) for code in CODES),
+    Document.of({"error_code": _ECHO_TEXT, "error_msg": f"see {_LINKS[0]}"}),
+    Document.of({"error_code": "ModelArts.9999", "error_msg": _ECHO_TEXT * 3}),
+    *(Document.of({"error": {"code": 401, "message": text, "title": text}}) for text in ("Unauthorized", _ECHO_TEXT)),
+    Document.of({"status": 404, "error": "Not Found", "message": _ECHO_TEXT}),
 )
 STATUSES = (
     *(200,) * 16,
@@ -117,10 +117,18 @@ _DATES = (
     *("1 Jan 99999999999 00:00:00 GMT", "1 Jan 2026 00:00:00 +99999999999999", "31 Feb 2026", ",", "Jan", "0 0 0 0 0"),
 )
 HEADERS: dict[str, tuple[str, ...]] = {
-    "content-type": ("application/json", "application/json;charset=utf-8", "text/html", "", _SAID, "x" * 300, "\x00"),
-    "retry-after": (*_NUMBERS, *_DATES, _SAID),
-    "date": (*_DATES, _SAID),
-    "x-request-id": ("0123456789abcdef", "", _SAID, "\r\nx: y", "é", "x" * 5000),
+    "content-type": (
+        "application/json",
+        "application/json;charset=utf-8",
+        "text/html",
+        "",
+        _ECHO_TEXT,
+        "x" * 300,
+        "\x00",
+    ),
+    "retry-after": (*_NUMBERS, *_DATES, _ECHO_TEXT),
+    "date": (*_DATES, _ECHO_TEXT),
+    "x-request-id": ("0123456789abcdef", "", _ECHO_TEXT, "\r\nx: y", "é", "x" * 5000),
     "x-subject-token": (
         "MIIa-new-token",
         "MIIanother",
@@ -134,7 +142,7 @@ HEADERS: dict[str, tuple[str, ...]] = {
         "\x00",
         "\ud800",
     ),
-    "location": ("https://elsewhere.example/", "/", _SAID),
+    "location": ("https://elsewhere.example/", "/", _ECHO_TEXT),
     "set-cookie": ("session=1",),
 }
 _METADATA_TOKENS = (b"metadata-token", b"", b"\n", b" t \n", b"a\r\nX-Evil: 1", b"\xff\x00", b"t" * 5000, b"<html>")
@@ -150,9 +158,9 @@ FAULTS = (
 
 def answer(draws: Draws, request: Request, kind: str) -> Response | TransportError:
     """
-    Make up the answer to a request.
+    Return a random answer to a request.
 
-    :param kind: what was asked for: an operation, ``token``, ``key`` or ``metadata token``.
+    :param kind: the kind of the request: an operation, ``token``, ``key`` or ``metadata token``.
     """
     if one_in(draws, 24):
         return pick(draws, FAULTS)
@@ -171,7 +179,7 @@ def answer(draws: Draws, request: Request, kind: str) -> Response | TransportErr
 
 
 def echo(draws: Draws, request: Request) -> str:
-    """Write out a request in one of the ways in which a service may quote it."""
+    """Return a request in one of the forms in which a service may quote it."""
     lines = [f"{name}: {value}" for name, value in request.headers.items()]
     match draws.below(4):
         case 0:
@@ -190,7 +198,7 @@ def _headers(draws: Draws, request: Request, kind: str) -> dict[str, str]:
     for _ in range(draws.below(4) if one_in(draws, 2) else 0):
         name = pick(draws, tuple(HEADERS))
         value = pick(draws, HEADERS[name])
-        headers[name] = value.replace(_SAID, echo(draws, request)) if _SAID in value else value
+        headers[name] = value.replace(_ECHO_TEXT, echo(draws, request)) if _ECHO_TEXT in value else value
     return headers
 
 

@@ -1,4 +1,4 @@
-"""Where a fuzzed case takes its choices from: a seeded generator, or bytes that a coverage-guided fuzzer mutates."""
+"""The random choices of a fuzzing case: from a seeded generator, or from the input of a coverage-guided fuzzer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Draws(Protocol):
 
 class Seeded:
     """
-    Choices that one number decides, so that a case can be played again.
+    Choices from a seeded generator, so that a case can be repeated.
 
-    :param seed: of the whole run.
-    :param number: of the case in it.
+    :param seed: the seed of the whole run.
+    :param number: the number of the case in the run.
     """
 
     def __init__(self, seed: int, number: int) -> None:
@@ -37,7 +37,7 @@ class Seeded:
 
 class Guided:
     """
-    Choices read off a fuzzer's input.
+    Choices from a fuzzer's input.
 
     :param provider: an ``atheris.FuzzedDataProvider``.
     """
@@ -55,10 +55,10 @@ class Guided:
 
 
 def pick(draws: Draws, choices: Sequence[T]) -> T:
-    """Choose one; weights are repetitions."""
+    """Return one of the choices; a repeated choice is more probable."""
     return choices[draws.below(len(choices))]
 
 
 def one_in(draws: Draws, bound: int) -> bool:
-    """Say yes once in ``bound`` times."""
+    """Return True once in ``bound`` times."""
     return draws.below(bound) == 0

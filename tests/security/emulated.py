@@ -17,7 +17,7 @@ from airflow_modelarts.testing.emulator.http.middleware import TRANSPORT
 from airflow_modelarts.testing.emulator.http.openapi import EXAMPLES
 from airflow_modelarts.testing.emulator.service import accounts
 from tests.security.draws import Draws, one_in, pick
-from tests.security.flows import BrokenPromiseError
+from tests.security.flows import PropertyViolationError
 from tests.security.mutations import ODD_VALUES, Document, body
 
 #: Requests to one emulator, which is then made new: what one has left there, the next one meets.
@@ -221,7 +221,7 @@ class Emulated:
         """
         Send a case's requests to an emulator as new, and hold each answer against what every answer must be.
 
-        :raises BrokenPromiseError: an answer is not that.
+        :raises PropertyViolationError: an answer is not that.
         """
         self.state.reset()
         self._settle()
@@ -232,7 +232,7 @@ class Emulated:
                 self.send(case[-1])
                 check(case[-1])
             except Exception as error:
-                raise BrokenPromiseError(f"{type(error).__name__}: {error}\nafter {case}") from error
+                raise PropertyViolationError(f"{type(error).__name__}: {error}\nafter {case}") from error
         return case
 
     def send(self, sent: Sent) -> None:
@@ -322,23 +322,23 @@ def check(sent: Sent) -> None:
     """
     Hold an answer against what every answer must be.
 
-    :raises BrokenPromiseError: it is not that.
+    :raises PropertyViolationError: it is not that.
     """
     if sent.fault:
         return  # it answers what it was told to
     if not 200 <= sent.status < 500:
-        raise BrokenPromiseError(f"status {sent.status}\n{sent}")
+        raise PropertyViolationError(f"status {sent.status}\n{sent}")
     if any(trace in sent.answer for trace in _TRACES):
-        raise BrokenPromiseError(f"a trace of a program\n{sent}")
+        raise PropertyViolationError(f"a trace of a program\n{sent}")
     if sent.target == "/" or sent.target.startswith(("/?", "/docs")) or sent.method == "HEAD":
         return
     try:
         answer = json.loads(sent.answer) if sent.answer else {}
     except ValueError:
-        raise BrokenPromiseError(f"no JSON\n{sent}") from None
+        raise PropertyViolationError(f"no JSON\n{sent}") from None
     if sent.target.startswith(("/emulator", "/openapi.json", "/docs")):
         return
     if b"x-request-id" not in sent.answer_headers:
-        raise BrokenPromiseError(f"no request id\n{sent}")
+        raise PropertyViolationError(f"no request id\n{sent}")
     if sent.status >= 400 and sent.answer and not answer.keys() & {"error_code", "error", "message"}:
-        raise BrokenPromiseError(f"a refusal of no known shape\n{sent}")
+        raise PropertyViolationError(f"a refusal of no known shape\n{sent}")

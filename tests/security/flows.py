@@ -1,15 +1,16 @@
-"""Whole calls, and whole lists, played with arbitrary answers: what may come of them, and what may not."""
+"""Runs whole calls and whole lists with random answers, and checks their requests, errors, values and messages."""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import traceback
-from collections.abc import Generator, Hashable
+from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from airflow_modelarts.api import errors, operations
+from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import ClientConfig, call, pages
 from airflow_modelarts.api.credentials import (
     AccessKey,
@@ -20,17 +21,16 @@ from airflow_modelarts.api.credentials import (
     TokenCache,
 )
 from airflow_modelarts.api.errors import ModelArtsError
-from airflow_modelarts.api.http import ReadConnection, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.http import ReadConnection, Request, Response
 from airflow_modelarts.api.models import ApiModel, ProcessorTask
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from tests.security.answers import LINK_SIGNATURE, SECRET_HEADERS, answer
 from tests.security.draws import Draws, one_in, pick
+from tests.support.flows import ENDPOINT, Answer, Clock, Service, run_flow
 
-#: 2026-01-31T12:00:00Z
-NOON = 1769860800.0
-ENDPOINT, IAM, METADATA = "https://modelarts.example", "https://iam.example", "http://169.254.169.254"
-#: With what JSON and URLs write in another way.
+IAM, METADATA = "https://iam.example", "http://169.254.169.254"
+#: They contain characters that JSON and URLs escape.
 SECRETS = ('secret"key\\of/a+user=', "security/token+with==signs", 'ready"token/+==', 'pass"wörd\\ /+&')
 SECRET_KEY, SECURITY_TOKEN, TOKEN, PASSWORD = SECRETS
 CREDENTIALS: tuple[Credentials, ...] = (
@@ -62,30 +62,33 @@ LISTS: tuple[ListOperation[Any], ...] = (
     operations.list_processor_task_versions("t", limit=2),
     operations.list_processor_task_version_results("t", "v", limit=2),
 )
-#: Every error that a caller may meet.
-ERRORS = frozenset({*errors.ADVICE, ModelArtsError} - {ModelArtsError})
-#: What can be sent as a header's value, whatever library sends it.
+#: Every error that a call may raise.
+ERRORS = frozenset(ModelArtsError.__subclasses__())
+#: Values of headers that every library can send.
 _SENDABLE = re.compile(r"[\t\x20-\x7e]*")
 _SIGNATURE = re.compile(r"Signature=([0-9a-f]{64})")
-#: As far as bytes that were cut have left it a link.
+#: A signed link, unless bytes were cut out of it.
 _SIGNED_LINK = re.compile(rf"(?i)://[^\s\"'<>]*[?&;](x-amz-)?signature={LINK_SIGNATURE}")
-#: Answers after which a list is let end, whatever it would go on to ask for.
-MANY_ANSWERS = 300
-#: One in so many cases is looked at with the slow checks too.
-LOOK_CLOSELY = 32
+#: Answers of one case after which its flow counts as endless.
+MAX_ANSWERS = 300
+#: Seconds of the longest sleep that the retry policies allow.
+MAX_SLEEP = 60
+#: One of this number of cases gets the slow checks too.
+SLOW_CHECKS_ONE_IN = 32
 
 
-class BrokenPromiseError(AssertionError):
-    """A promise that was not kept."""
+class PropertyViolationError(AssertionError):
+    """A flow did what no answer may cause."""
 
 
 @dataclass
 class Case:
     """
-    One flow and what it met.
+    One flow, its requests and its outcome.
 
-    :param outcome: how it ended: ``returned``, or the error's name.
-    :param secrets: what its credentials, grants and signatures must not be quoted.
+    :param steps: each request, followed by its answer.
+    :param outcome: ``returned``, or the name of the error.
+    :param secrets: texts of credentials, tokens and signatures that no message may quote.
     """
 
     draws: Draws
@@ -98,34 +101,24 @@ class Case:
     secrets: set[str] = field(default_factory=lambda: set(SECRETS))
 
     def fail(self, reason: str) -> None:
-        """Say which promise was broken."""
-        raise BrokenPromiseError(f"{reason}\n{self}")
-
-
-class Clock:
-    """A clock that moves by pauses and answers."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> float:
-        return self.now
+        """Raise an error that shows the case."""
+        raise PropertyViolationError(f"{reason}\n{self}")
 
 
 def one_call(draws: Draws) -> Case:
-    """Play one call to its end."""
+    """Run one call."""
     case = Case(draws, pick(draws, CALLS), pick(draws, CREDENTIALS))
-    value = _play(case, call(case.operation, pick(draws, RETRIES)), pick(draws, _NOWHERE))
+    value = _run(case, call(case.operation, pick(draws, RETRIES)))
     if case.error is None:
         _check_value(case, value)
     return case
 
 
 def one_answer(draws: Draws, text: bytes) -> Case:
-    """Play one call whose requests are all answered with this text."""
+    """Run one call whose requests are all answered with this text."""
     case = Case(draws, pick(draws, CALLS), pick(draws, CREDENTIALS[:3]))
     given = Response(pick(draws, (200, 200, 200, 400, 401, 404, 429, 500)), {"content-type": "application/json"}, text)
-    value = _play(case, call(case.operation, pick(draws, RETRIES)), lambda request: given)
+    value = _run(case, call(case.operation, pick(draws, RETRIES)), lambda request: given)
     if case.error is None:
         _check_value(case, value)
     return case
@@ -133,24 +126,26 @@ def one_answer(draws: Draws, text: bytes) -> Case:
 
 def one_list(draws: Draws) -> Case:
     """
-    Play one list to its end, with the few answers that a shuffled deck holds.
+    Run one list operation with a few random answers that repeat.
 
-    A service that has a new item for every page is read for ever, so from some answer on it has no more.
+    A service that returned a new item on every page would be read endlessly.
     """
     operation = pick(draws, LISTS)
     case = Case(draws, operation, pick(draws, CREDENTIALS[:3]))
-    deck: list[Response | TransportError] = []
+    deck: list[Answer] = []
     seen: set[Hashable] = set()
 
-    def from_deck(request: Request) -> Response | TransportError:
+    def from_deck(request: Request) -> Answer:
         if len(deck) < 6 and one_in(draws, 2):
             deck.append(answer(draws, request, operation.name))
             return deck[-1]
         return pick(draws, deck) if deck else Response(200, {}, b"{}")
 
-    def look(page: Page[Any]) -> None:
+    def check_page(page: Page[Any]) -> None:
+        if not isinstance(page, Page):
+            case.fail(f"an unknown step: {page!r}")
         if not page.items:
-            case.fail("a page without items was handed on")
+            case.fail("a page without items was yielded")
         for item in page.items:
             identity = operation.identify(item)
             if identity is not None and identity in seen:
@@ -158,54 +153,44 @@ def one_list(draws: Draws) -> Case:
             seen.add(identity)
         _check_value(case, page)
 
-    _play(case, pages(operation, pick(draws, RETRIES)), from_deck, look)
+    _run(case, pages(operation, pick(draws, RETRIES)), from_deck, check_page)
     return case
 
 
-_NOWHERE = (None,)
+def _run(
+    case: Case,
+    flow: Generator[Any, Any, Any],
+    service: Service | None = None,
+    on_page: Callable[[Any], None] | None = None,
+) -> Any:
+    """Run a flow, check its steps and its error, and return its value; by default random answers are sent."""
+    client = ClientConfig(ENDPOINT, "0123456789abcdef", case.credentials, TokenCache(), Clock(), lambda: 0.5)
+    clock = client.now
 
+    def serve(request: Request) -> Answer:
+        _check_request(case, request)
+        case.answers += 1
+        if case.answers > MAX_ANSWERS:
+            case.fail("it does not end")
+        reply = service(request) if service else answer(case.draws, request, _kind(case, request))
+        _remember_secrets(case, request)
+        case.steps += [request, reply]
+        return reply
 
-def _play(case: Case, flow: Generator[Any, Any, Any], service: Any, look: Any = None) -> Any:
-    clock = Clock()
-    client = ClientConfig(ENDPOINT, "0123456789abcdef", case.credentials, TokenCache(), clock, lambda: 0.5)
-    reply: Any = None
-    try:
-        while True:
-            step = flow.throw(reply) if isinstance(reply, Exception) else flow.send(reply)
-            match step:
-                case Request():
-                    _check_request(case, step)
-                    case.answers += 1
-                    clock.now += 1
-                    reply = service(step) if service else answer(case.draws, step, _kind(case, step))
-                    _remember_secrets(case, step)
-                    case.steps += [step, reply]
-                case Sleep(seconds):
-                    if not 0 <= seconds <= 60:
-                        case.fail(f"a pause of {seconds} seconds")
-                    clock.now += seconds
-                    reply = None
-                case ReadConnection():
-                    # A list is played with answers that came before, and can quote a key that is out of use by now.
-                    changed = step.refused is not None and look is None and one_in(case.draws, 2)
-                    reply = _with_other_key(client) if changed else client
-                case Page():
-                    look(step)
-                    reply = None
-                case _:
-                    case.fail(f"an unknown step: {step!r}")
-            if case.answers > MANY_ANSWERS:
-                case.fail("it does not end")
-    except StopIteration as end:
-        return end.value
-    except ModelArtsError as error:
-        case.outcome, case.error = type(error).__name__, error
-        _check_error(case, error)
-    return None
+    def read_connection(step: ReadConnection) -> ClientConfig:
+        # A list is run with earlier answers, which can quote a key that is no longer in use.
+        changed = step.refused is not None and on_page is None and one_in(case.draws, 2)
+        return replace(client, credentials=AccessKey("AK2", SECRET_KEY)) if changed else client
 
-
-def _with_other_key(client: ClientConfig) -> ClientConfig:
-    return replace(client, credentials=AccessKey("AK2", SECRET_KEY))
+    result = run_flow(flow, serve, clients=read_connection, on_page=on_page, clock=clock, max_steps=sys.maxsize)
+    if on_page is None and result.pages:
+        case.fail(f"unknown steps: {result.pages}")
+    if not all(0 <= seconds <= MAX_SLEEP for seconds in result.sleeps):
+        case.fail(f"it sleeps for {result.sleeps} seconds")
+    if result.raised is not None:
+        case.outcome, case.error = type(result.raised).__name__, result.raised
+        _check_error(case, result.raised)
+    return result.returned
 
 
 def _kind(case: Case, request: Request) -> str:
@@ -226,7 +211,7 @@ def _check_request(case: Case, request: Request) -> None:
 
 def _remember_secrets(case: Case, request: Request) -> None:
     for name in SECRET_HEADERS:
-        # What a service has made up itself can be a word that any message has, or the address it was asked at.
+        # A random token can be a word that any message contains, or the address of the request.
         if len(value := request.headers.get(name, "")) > 8 and not any(value in step for step in _addresses(case)):
             case.secrets.add(value)
     if found := _SIGNATURE.search(request.headers.get("Authorization", "")):
@@ -239,16 +224,16 @@ def _addresses(case: Case) -> list[str]:
 
 def _check_error(case: Case, error: ModelArtsError) -> None:
     if type(error) not in ERRORS:
-        case.fail(f"an error of no kind: {type(error).__name__}")
+        case.fail(f"an error of no known class: {type(error).__name__}")
     facts = [error.error_code, error.request_id, error.operation]
     if any(fact is not None and not isinstance(fact, str) for fact in facts):
-        case.fail(f"facts that are no text: {facts}")
+        case.fail(f"attributes that are not text: {facts}")
     if error.retry_after is not None and not error.retry_after >= 0:
         case.fail(f"retry_after is {error.retry_after}")
     text = f"{error} {facts}"
     if len(text) > 4000:
         case.fail(f"a message of {len(text)} characters")
-    if one_in(case.draws, LOOK_CLOSELY):
+    if one_in(case.draws, SLOW_CHECKS_ONE_IN):
         text += repr(error) + "".join(traceback.format_exception(error)) + repr(case.steps) + repr(case.credentials)
     _check_quotes(case, text)
     text.encode()
@@ -263,7 +248,7 @@ def _check_quotes(case: Case, text: str) -> None:
 
 
 def _check_value(case: Case, value: Any) -> None:
-    """Check that what was read can be kept: it is JSON as every database takes it, and holds no signed link."""
+    """Check that a value can be stored: it is JSON that every database accepts, and contains no signed link."""
     items = value.items if isinstance(value, Page) else [value]
     if isinstance(value, Page) and not (value.count is None or isinstance(value.count, int)):
         case.fail(f"count is {value.count!r}")

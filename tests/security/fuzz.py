@@ -1,9 +1,8 @@
 """
-Fuzzing by the million: ``python -m tests.security.fuzz --answers 1000000 --requests 100000 --seed 1``.
+Fuzzing with millions of cases: ``python -m tests.security.fuzz --answers 1000000 --requests 100000 --seed 1``.
 
-Whole calls and lists are played with spoilt answers, the emulator gets spoilt requests, signatures are held against the
-vendor's. It prints what came of them, and exits with 1 at the first thing that is not one of our own errors, with the
-command that plays that case again.
+Calls and lists get random answers, the emulator gets random requests, and signatures are compared with the vendor's. It
+prints the outcomes. At the first unexpected error it exits with 1 and prints the command that repeats the case.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from tests.security import flows, signatures
 from tests.security.draws import Draws, Seeded
 from tests.security.emulated import Emulated
 
-#: Plays one case; yields an outcome for each thing that is counted.
-Play = Callable[[Draws], Iterator[str]]
-#: Seconds between two signs of life.
+#: Runs one case; yields an outcome for each answer, request or signature.
+RunCase = Callable[[Draws], Iterator[str]]
+#: Seconds between two progress messages.
 PROGRESS = 30.0
 
 
 @dataclass
 class Tally:
     """
-    What came of one kind of case.
+    The outcomes of one kind of case.
 
-    :param done: answers, requests or signatures.
-    :param outcomes: how the cases ended.
+    :param done: the number of answers, requests or signatures.
+    :param outcomes: the number of cases by outcome.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
-        """Return a line in all, and one for each outcome."""
+        """Return a line of totals, and one line for each outcome."""
         rate = self.done / self.seconds if self.seconds else 0.0
         head = f"{self.name}: {self.done:,} in {self.cases:,} cases, {self.seconds:.1f} s, {rate:,.0f} a second"
         return [head, *(f"  {number:>10,}  {outcome}" for outcome, number in self.outcomes.most_common())]
@@ -51,9 +50,10 @@ class Tally:
 
 class FoundError(Exception):
     """
-    A case that broke a promise.
+    A case that failed.
 
-    :param kind: of the case, and its number.
+    :param kind: the kind of the case.
+    :param number: its number in the run.
     """
 
     def __init__(self, kind: str, number: int) -> None:
@@ -62,28 +62,28 @@ class FoundError(Exception):
 
 
 def answers_of(draws: Draws) -> Iterator[str]:
-    """Play a call, or sometimes a whole list."""
+    """Run a call, or sometimes a whole list."""
     case = flows.one_list(draws) if draws.below(4) == 0 else flows.one_call(draws)
     yield case.outcome
-    yield from [""] * (case.answers - 1)  # counted, and only the last one ends it
+    yield from [""] * (case.answers - 1)  # each answer counts, but a case has one outcome
 
 
 def signature_of(draws: Draws) -> Iterator[str]:
-    """Sign a request."""
+    """Check a signature."""
     yield signatures.one_signature(draws)
 
 
-def requests_of(emulated: Emulated) -> Play:
-    """Return what sends a case's requests to an emulator."""
+def requests_of(emulated: Emulated) -> RunCase:
+    """Return the function that sends the requests of a case to an emulator."""
     return lambda draws: iter([sent.outcome for sent in emulated.some_requests(draws)])
 
 
-def run(name: str, play: Play, wanted: int, seed: int, *, only: int | None = None) -> Tally:
+def run(name: str, run_case: RunCase, wanted: int, seed: int, *, only: int | None = None) -> Tally:
     """
-    Play cases until so many answers, requests or signatures are done.
+    Run cases until the number of answers, requests or signatures is reached.
 
-    :param only: play this case alone.
-    :raises FoundError: one of them broke a promise; it is the cause.
+    :param only: the number of the only case to run.
+    :raises FoundError: a case failed; its exception is the cause.
     """
     tally = Tally(name)
     started = shown = time.perf_counter()
@@ -91,7 +91,7 @@ def run(name: str, play: Play, wanted: int, seed: int, *, only: int | None = Non
         if tally.done >= wanted and only is None:
             break
         try:
-            outcomes = list(play(Seeded(seed, number)))
+            outcomes = list(run_case(Seeded(seed, number)))
         except Exception as error:
             raise FoundError(name, number) from error
         tally.cases += 1
@@ -105,10 +105,10 @@ def run(name: str, play: Play, wanted: int, seed: int, *, only: int | None = Non
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for; return the exit status."""
+    """Run the command line; return the exit status."""
     options = _options(arguments)
     with Emulated() as emulated:
-        kinds: dict[str, tuple[Play, int]] = {
+        kinds: dict[str, tuple[RunCase, int]] = {
             "answers": (answers_of, options.answers),
             "requests": (requests_of(emulated), options.requests),
             "signatures": (signature_of, options.signatures),
@@ -116,9 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.only:
             kinds = {options.only[0]: kinds[options.only[0]]}
         print(f"seed {options.seed}")
-        for name, (play, wanted) in kinds.items():
+        for name, (run_case, wanted) in kinds.items():
             try:
-                tally = run(name, play, wanted, options.seed, only=int(options.only[1]) if options.only else None)
+                tally = run(name, run_case, wanted, options.seed, only=int(options.only[1]) if options.only else None)
             except FoundError as found:
                 traceback.print_exception(found.__cause__, file=sys.stdout)
                 print(f"\nAgain: python -m tests.security.fuzz --seed {options.seed} --only {name} {found.number}")
@@ -132,8 +132,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--answers", type=int, default=50_000, help="answers to calls (default 50000)")
     parser.add_argument("--requests", type=int, default=5_000, help="requests to the emulator (default 5000)")
     parser.add_argument("--signatures", type=int, default=5_000, help="signatures (default 5000)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed is another run (default 1)")
-    parser.add_argument("--only", nargs=2, metavar=("KIND", "NUMBER"), help="play one case again")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the run (default 1)")
+    parser.add_argument("--only", nargs=2, metavar=("KIND", "NUMBER"), help="repeat one case")
     return parser.parse_args(arguments)
 
 

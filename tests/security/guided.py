@@ -1,8 +1,8 @@
 """
-Fuzzing that learns which bytes reach new code: ``python -m tests.security.guided --runs 100000``.
+Coverage-guided fuzzing: ``python -m tests.security.guided --runs 100000``.
 
-Half of the inputs are an answer's very bytes, beginning with the contract's examples; half are the choices of
-:mod:`tests.security.flows`. The fuzzer ends its process, so it runs in one of its own.
+Half of the inputs are the bytes of an answer, beginning with the contract's examples; half are the choices of
+:mod:`tests.security.flows`. The fuzzer ends its process, so it runs in a child process.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-#: Choices that come before an answer's bytes.
+#: Bytes of an input for choices beside the answer.
 _CHOICES = 4
-LONGEST_INPUT = 4096
+#: Bytes of an input, at most.
+MAX_INPUT_BYTES = 4096
 
 
 def write_seeds(folder: Path) -> None:
-    """Write the inputs to begin with."""
+    """Write the first inputs."""
     from tests.security.answers import BAD, EXAMPLES, GOOD
 
     texts = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.json"))]
@@ -36,7 +37,7 @@ def write_seeds(folder: Path) -> None:
 
 
 def child(arguments: list[str]) -> None:
-    """Fuzz, until the number of runs is reached or a promise is broken; ends the process either way."""
+    """Fuzz until the number of runs is reached or a check fails; both end the process."""
     import atheris  # type: ignore[import-not-found, unused-ignore]  # Linux and macOS only
 
     with atheris.instrument_imports(include=["airflow_modelarts.api"]):
@@ -58,16 +59,16 @@ def child(arguments: list[str]) -> None:
 
 def run(runs: int, seed: int, *, seconds: int = 0) -> subprocess.CompletedProcess[str]:
     """
-    Fuzz in a process of its own.
+    Fuzz in a child process.
 
-    :param runs: inputs to try.
-    :param seconds: an end before that; 0 for none.
+    :param runs: the number of inputs.
+    :param seconds: the maximum time; 0 for none.
     """
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder, "corpus")
         corpus.mkdir()
         write_seeds(corpus)
-        options = [f"-runs={runs}", f"-seed={seed}", f"-max_len={LONGEST_INPUT}", f"-max_total_time={seconds}"]
+        options = [f"-runs={runs}", f"-seed={seed}", f"-max_len={MAX_INPUT_BYTES}", f"-max_total_time={seconds}"]
         options += [f"-artifact_prefix={folder}{os.sep}", "-timeout=60", "-print_final_stats=1"]
         command = [sys.executable, "-m", "tests.security.guided", "--child", str(corpus), *options]
         root = Path(__file__).parents[2]
@@ -76,12 +77,12 @@ def run(runs: int, seed: int, *, seconds: int = 0) -> subprocess.CompletedProces
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the command line asks for; return the exit status."""
+    """Run the command line; return the exit status."""
     if arguments[:1] == ["--child"]:
         child(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m tests.security.guided", description="Fuzz, guided by coverage.")
-    parser.add_argument("--runs", type=int, default=100_000, help="inputs to try (default 100000)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed is another run (default 1)")
+    parser.add_argument("--runs", type=int, default=100_000, help="number of inputs (default 100000)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the run (default 1)")
     options = parser.parse_args(arguments)
     finished = run(options.runs, options.seed)
     print(finished.stdout[-5000:])

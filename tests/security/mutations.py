@@ -1,4 +1,4 @@
-"""JSON spoilt with a plan: valid documents in which single values are replaced, and bytes that are cut and swapped."""
+"""Mutated JSON: valid documents with replaced values, and with removed, repeated or swapped bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.security.draws import Draws, one_in, pick
 @dataclass(frozen=True)
 class Document:
     """
-    A JSON text, and where its values stand in it.
+    A JSON text and the positions of its values.
 
     :param spans: beginning and end of each value, the whole document first.
     """
@@ -48,7 +48,7 @@ def _write(value: Any, parts: list[bytes], spans: list[tuple[int, int]]) -> None
     spans.append((start, sum(map(len, parts))))
 
 
-#: Pieces of JSON that readers stumble over, and some that only look like JSON.
+#: Values that parsers often handle wrongly, and some that are not JSON.
 ODD_VALUES: tuple[bytes, ...] = (
     *(b"null", b"true", b"false", b"0", b"1", b"2", b"3", b"4", b"5", b"-1", b"-0", b"1.5", b"1.0", b"0.1e1"),
     *(b"1e999", b"-1e999", b"NaN", b"Infinity", b"-Infinity", b"1e-999"),
@@ -77,7 +77,7 @@ ODD_VALUES: tuple[bytes, ...] = (
     *(b'"9999-12-31T23:59:59-23:59"', b'"0001-01-01T00:00:00+23:59"', b'"2026-02-30T00:00:00Z"', b'"2026-01-31"'),
     *(b'{"model_config": {}, "model_fields": 1, "to_json": 2, "__class__": 3}', b'{"$ref": "#"}'),
 )
-#: Answers that are no JSON of any operation.
+#: Bodies that are not JSON of any operation.
 ODD_BODIES: tuple[bytes, ...] = (
     *(b"", b" ", b"\n", b"null", b"[]", b"{}", b'""', b"0", b"true", b"\x00", b"\xff\xfe{\x00}\x00", b"\xef\xbb\xbf{}"),
     b"<!DOCTYPE html><html><title>502</title><body>Bad gateway</body></html>",
@@ -87,19 +87,19 @@ ODD_BODIES: tuple[bytes, ...] = (
 _TOKENS = (b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\x00", b"\xff", b"\\u", b"e999", b"NaN", b"null", b"\xc3")
 
 
-def spoil(draws: Draws, document: Document, odd_values: tuple[bytes, ...] = ODD_VALUES) -> bytes:
+def replace_values(draws: Draws, document: Document, odd_values: tuple[bytes, ...] = ODD_VALUES) -> bytes:
     """Replace one to three values of a document by odd ones."""
     text, end = document.text, len(document.text)
     for _ in range(1 + draws.below(3)):
         start, stop = pick(draws, document.spans)
-        if stop > end:  # behind, or around, what has been replaced already
+        if stop > end:  # after or around a value that was replaced already
             continue
         text, end = text[:start] + pick(draws, odd_values) + text[stop:], start
     return text
 
 
-def cut(draws: Draws, text: bytes) -> bytes:
-    """Change a text's bytes: drop, repeat, swap or put in a few."""
+def mutate_bytes(draws: Draws, text: bytes) -> bytes:
+    """Remove, repeat, insert or replace some bytes of a text."""
     for _ in range(1 + draws.below(4)):
         place, length = draws.below(len(text) + 1), 1 + draws.below(16)
         match draws.below(5):
@@ -117,12 +117,12 @@ def cut(draws: Draws, text: bytes) -> bytes:
 
 
 def body(draws: Draws, document: Document, odd_values: tuple[bytes, ...] = ODD_VALUES) -> bytes:
-    """Return a document as it is, spoilt, cut, or something else in its place."""
+    """Return a document unchanged, with replaced values or with mutated bytes, or another body."""
     match draws.below(8):
         case 0 | 1 | 2:
             return document.text
         case 3 | 4 | 5:
-            return spoil(draws, document, odd_values)
+            return replace_values(draws, document, odd_values)
         case 6:
-            return cut(draws, document.text)
+            return mutate_bytes(draws, document.text)
     return draws.raw(40) if one_in(draws, 3) else pick(draws, ODD_BODIES)

@@ -1,4 +1,4 @@
-"""Signatures held against the vendor's, and against the emulator's gateway, which lets in what was signed alone."""
+"""Compares random signatures with the vendor's, and checks that the emulator's gateway accepts only signed requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from airflow_modelarts.testing.emulator.http.gateway import RawRequest, verify_s
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, SECRET_KEY, Accounts
 from airflow_modelarts.testing.emulator.service.errors import ServiceError
 from tests.security.draws import Draws, one_in, pick
-from tests.security.flows import NOON, BrokenPromiseError
+from tests.security.flows import PropertyViolationError
+from tests.support.flows import NOON
 
 HOST = "modelarts.example:8443"
 _METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH")
@@ -24,9 +25,9 @@ _ACCOUNTS = Accounts()
 @dataclass(frozen=True)
 class Signed:
     """
-    A request, signed by us.
+    A request with our signature.
 
-    :param path: raw.
+    :param path: percent-encoded.
     :param query: names and values, decoded.
     """
 
@@ -42,8 +43,8 @@ class Signed:
         return "&".join(f"{signing.encode(name)}={signing.encode(value)}" for name, value in self.query)
 
 
-def vendors(request: Signed) -> str:
-    """Sign with the vendor's code what we have signed."""
+def vendors_signature(request: Signed) -> str:
+    """Return the signature of the vendor's SDK for the same request."""
     from huaweicloudsdkcore.auth.credentials import BasicCredentials  # type: ignore[import-untyped]  # it has no stubs
     from huaweicloudsdkcore.sdk_request import SdkRequest  # type: ignore[import-untyped]  # it has no stubs
     from huaweicloudsdkcore.signer.signer import Signer  # type: ignore[import-untyped]  # it has no stubs
@@ -63,16 +64,16 @@ def vendors(request: Signed) -> str:
 
 
 def make(draws: Draws) -> Signed:
-    """Sign an arbitrary request."""
-    # A path may come in any encoding: the canonical one is made anew.
+    """Return a random signed request."""
+    # The path may have any encoding; the signature covers the canonical one.
     spell = pick(draws, (lambda text: quote(text, safe=""), lambda text: quote(text, safe="~!$'()*,;:@")))
     path = "".join("/" + spell(_text(draws)) for _ in range(draws.below(5))) + ("/" if one_in(draws, 4) else "")
-    path = path or "/"  # the vendor knows no empty one
+    path = path or "/"  # the vendor's SDK has no empty path
     query = tuple((_text(draws), _text(draws)) for _ in range(draws.below(5)))
     body = draws.raw(draws.below(64))
     headers = {pick(draws, _HEADERS): pick(draws, _HEADER_VALUES) for _ in range(draws.below(4))}
     if one_in(draws, 2):
-        headers["Content-Type"] = "application/json"  # with another one the vendor leaves the body unsigned
+        headers["Content-Type"] = "application/json"  # with another type the vendor's SDK does not sign the body
     unsigned = Signed(pick(draws, _METHODS), path, query, headers, body)
     url = f"https://{HOST}{path}?{unsigned.raw_query}"
     signed = signing.sign(ACCESS_KEY, SECRET_KEY, method=unsigned.method, url=url, headers=headers, body=body, now=NOON)
@@ -80,24 +81,24 @@ def make(draws: Draws) -> Signed:
 
 
 def one_signature(draws: Draws) -> str:
-    """Sign one request, and have it judged; then change it, and have it judged again."""
+    """Check the signature of one request, and that a changed request is refused."""
     request = make(draws)
-    if (theirs := vendors(request)) != request.headers["Authorization"]:
-        raise BrokenPromiseError(f"the vendor signs {theirs}\n{request}")
-    if (refusal := judge(request)) is not None:
-        raise BrokenPromiseError(f"{refusal}\n{request}")
+    if (theirs := vendors_signature(request)) != request.headers["Authorization"]:
+        raise PropertyViolationError(f"the vendor signs {theirs}\n{request}")
+    if (refusal := verify(request)) is not None:
+        raise PropertyViolationError(f"{refusal}\n{request}")
     changed = _changed(draws, request)
-    if judge(changed) is None:
-        raise BrokenPromiseError(f"let in, though it was changed\n{request}\n{changed}")
+    if verify(changed) is None:
+        raise PropertyViolationError(f"accepted although it was changed\n{request}\n{changed}")
     return "agreed"
 
 
-def judge(request: Signed) -> ServiceError | None:
-    """Have the emulator's gateway check a signature."""
+def verify(request: Signed) -> ServiceError | None:
+    """Return the error of the emulator's gateway for a request; None if it accepts the signature."""
     headers = {name.lower(): [value] for name, value in request.headers.items()}
-    arrival = RawRequest(request.method, request.path, request.raw_query, headers, request.body)
+    raw_request = RawRequest(request.method, request.path, request.raw_query, headers, request.body)
     try:
-        verify_signature(arrival, _ACCOUNTS, NOON)
+        verify_signature(raw_request, _ACCOUNTS, NOON)
     except ServiceError as refusal:
         return refusal
     return None

@@ -20,7 +20,7 @@ from airflow_modelarts.connection import reading
 from airflow_modelarts.connection.values import Overrides
 from airflow_modelarts.transport import AsyncDriver, Driver
 from airflow_modelarts.transport.settings import Settings
-from tests.support.playing import ONCE, answer, play
+from tests.support.flows import ONCE, answer, run_flow
 
 SECRET = "the-s3cret/key"
 TEXTS = st.text(st.sampled_from("aZ09.-_~/:@?#%[]\\ \t\r\n\x00é漢"), max_size=12) | st.text(max_size=8)
@@ -76,10 +76,10 @@ def test_a_connection_is_read_or_rejected_without_showing_a_secret(
     assert SECRET not in repr(found.client)
     assert re.fullmatch(r"https?://[^\s/?#@\\]+", found.client.endpoint)
     if found.client.credentials.__class__ in (AccessKey, StaticToken):
-        played = play(
+        result = run_flow(
             call(operations.describe_processor_task("a"), ONCE), [answer({"task_id": "a"})], clients=found.client
         )
-        (request,) = played.requests
+        (request,) = result.requests
         sent = {name: value for name, value in request.headers.items() if name != "Host"}
         assert all(re.fullmatch(r"[\x20-\x7e]*", value) for value in sent.values())
 
@@ -113,7 +113,7 @@ def test_a_trailing_line_feed_of_a_token_is_stripped() -> None:
 @pytest.mark.parametrize(
     "place", ["user:pass/word@iam.example/x", "https://user:pass/word@iam.example/x", "u:pass@x@y/z"]
 )
-def test_a_password_in_an_address_is_not_shown(place: str) -> None:
+def test_a_password_in_a_url_is_not_quoted(place: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match="iam_endpoint of connection 'mine' is") as caught:
         read({"auth": "password", "domain_name": "d", "iam_endpoint": place})
     assert "pass" not in str(caught.value).removesuffix(" path, query and user").split(":")[0]

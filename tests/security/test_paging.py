@@ -1,4 +1,4 @@
-"""Lists end, whatever the service answers again and again."""
+"""Lists end with any repeated answers of the service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import pages
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.operations import ListOperation
-from tests.support.playing import ONCE, answer, client, play
+from tests.support.flows import ONCE, answer, client, run_flow
 
 LISTS: dict[str, tuple[ListOperation[Any], str]] = {
     "tasks": (operations.list_processor_tasks(limit=2), "task_id"),
@@ -33,7 +33,7 @@ PAGES = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from([*LISTS]), PAGES)
-def test_a_service_that_goes_in_circles_is_read_to_an_end(name: str, circle: list[Any]) -> None:
+def test_a_list_with_repeating_pages_ends(name: str, circle: list[Any]) -> None:
     operation, identity = LISTS[name]
     named = "task_id" if name == "tasks" else identity  # a task without an id is none
 
@@ -43,22 +43,22 @@ def test_a_service_that_goes_in_circles_is_read_to_an_end(name: str, circle: lis
             yield answer({name: items, "count": count, "total": count, "has_more": has_more})
 
     served = bodies()
-    played = play(pages(operation, ONCE), lambda request: next(served), clients=client(), at_most=60)
+    result = run_flow(pages(operation, ONCE), lambda request: next(served), clients=client(), max_steps=60)
     # Twice around, and what four items in hand can fill of pages of two.
-    assert len(played.requests) <= 2 * len(circle) + 3
-    found = [operation.identify(item) for page in played.pages for item in page.items]
+    assert len(result.requests) <= 2 * len(circle) + 3
+    found = [operation.identify(item) for page in result.pages for item in page.items]
     identities = [identity for identity in found if identity is not None]
     assert len(identities) == len(set(identities))
 
 
 @pytest.mark.parametrize("name", ["items", "versions"])
-def test_pages_of_nameless_items_that_come_by_turns_end_the_list(name: str) -> None:
+def test_alternating_pages_of_items_without_identity_end_the_list(name: str) -> None:
     operation, _ = LISTS[name]
     labels = itertools.cycle("ab")
-    played = play(
+    result = run_flow(
         pages(operation, ONCE),
         lambda request: answer({name: [{"label_en": next(labels), "name": "n"}, {}]}),
         clients=client(),
-        at_most=20,
+        max_steps=20,
     )
-    assert len(played.pages) == 2
+    assert len(result.pages) == 2

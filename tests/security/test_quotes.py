@@ -1,4 +1,4 @@
-"""What an error quotes of a service that quotes us."""
+"""Errors quote no secrets of a service that quotes the request."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_modelarts.api import errors, operations
+from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import call
 from airflow_modelarts.api.credentials import StaticToken
 from airflow_modelarts.api.http import Response
-from tests.support.playing import ONCE, client, play, refuse
+from airflow_modelarts.api.redaction import redact
+from tests.support.flows import ONCE, client, refuse, run_flow
 
 DESCRIBE = operations.describe_processor_task("abc")
 SECRET = 'se"cret\\of/a=usér+'
@@ -29,10 +30,10 @@ SECRET = 'se"cret\\of/a=usér+'
     ],
     ids=["plain", "JSON", "JSON in UTF-8", "JSON in JSON", "URL", "URL parameter"],
 )
-def test_a_secret_is_redacted_however_it_is_spelled(spelling: str) -> None:
-    said = errors.redact(f"you sent {spelling}, did you?", [SECRET])
-    assert "***" in said
-    assert "cret" not in said
+def test_a_secret_is_redacted_in_every_escaped_form(spelling: str) -> None:
+    text = redact(f"you sent {spelling}, did you?", [SECRET])
+    assert "***" in text
+    assert "cret" not in text
 
 
 def test_a_signature_is_not_quoted() -> None:
@@ -42,23 +43,23 @@ def test_a_signature_is_not_quoted() -> None:
         answers.append(refuse(401, "APIGW.0301", str(request.headers)))  # type: ignore[attr-defined]  # a Request
         return answers[-1]
 
-    played = play(call(DESCRIBE, ONCE), quoting, clients=client())
-    signature = played.requests[-1].headers["Authorization"].split("Signature=")[1]
+    result = run_flow(call(DESCRIBE, ONCE), quoting, clients=client())
+    signature = result.requests[-1].headers["Authorization"].split("Signature=")[1]
     assert signature.encode() in answers[-1].body
-    assert signature not in str(played.refusal)
+    assert signature not in str(result.error)
 
 
 def test_a_secret_in_the_content_type_of_an_unreadable_answer_is_not_quoted() -> None:
     page = Response(200, {"content-type": "text/html; you=the-token"}, b"<html>")
-    played = play(call(DESCRIBE, ONCE), [page], clients=[client(StaticToken("the-token"))])
-    assert "text/html; you=***" in str(played.refusal)
-    assert "the-token" not in str(played.refusal)
+    result = run_flow(call(DESCRIBE, ONCE), [page], clients=[client(StaticToken("the-token"))])
+    assert "text/html; you=***" in str(result.error)
+    assert "the-token" not in str(result.error)
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\x1b", "\x00", "\x85", "\u2028", "\ud800"])
-def test_what_a_log_cannot_hold_in_one_line_is_not_quoted(character: str) -> None:
-    assert errors.redact(f"a{character}b", []) == "a b"
+def test_unprintable_characters_are_not_quoted(character: str) -> None:
+    assert redact(f"a{character}b", []) == "a b"
 
 
-def test_a_query_without_its_mark_is_not_quoted_either() -> None:
-    assert errors.redact("see https://b/k&Signature=abc", []) == "see https://b/k?…"
+def test_a_query_without_a_question_mark_is_not_quoted() -> None:
+    assert redact("see https://b/k&Signature=abc", []) == "see https://b/k?…"

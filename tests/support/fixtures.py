@@ -41,12 +41,12 @@ def usual_connection(set_connection: Callable[..., None]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_grant_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh_token_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "TOKEN_CACHE", reading.TokenCache())
 
 
 @pytest.fixture(autouse=True)
-def no_rate_is_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh_rate_limiters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LIMITERS", reading.RateLimiters(time.monotonic))
 
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 import pytest
 
 from airflow_modelarts import airflow_calls
-from airflow_modelarts.api import errors
+from airflow_modelarts.api import error_mapping
 from airflow_modelarts.api.client import ClientConfig
 from airflow_modelarts.api.credentials import StaticToken, TokenCache
 from airflow_modelarts.api.errors import ModelArtsError
@@ -117,7 +117,7 @@ def refusal(code: str | None, status: int, *, retry_after: int | None = None) ->
     """Return what a call raises when the service answers this."""
     headers = {} if retry_after is None else {"retry-after": str(retry_after)}
     body = json.dumps({"error_code": code, "error_msg": "so it is"}).encode() if code else b""
-    return errors.from_response(
+    return error_mapping.from_response(
         Response(status, headers, body), operation="an operation", target="a task", secrets=(), now=0.0
     )
 
@@ -128,7 +128,7 @@ def unavailable() -> ModelArtsError:
 
 def unreachable() -> ModelArtsError:
     fault = TransportError("connection refused", kind="connect", sent=False)
-    return errors.from_transport(fault, operation="an operation", target="a task", address="https://example.com")
+    return error_mapping.from_transport(fault, operation="an operation", target="a task", address="https://example.com")
 
 
 @dataclass

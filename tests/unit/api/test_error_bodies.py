@@ -1,4 +1,4 @@
-"""Errors in whatever shape they come, held against the vendor's own reading of them."""
+"""Tests of reading error bodies, compared with the vendor's SDK."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from huaweicloudsdkcore.exceptions.exceptions import ServiceResponseException
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api import error_mapping
 from airflow_modelarts.api.error_bodies import read_error
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
 from airflow_modelarts.api.http import Response
-from tests.support.playing import NOON, answer
+from tests.support.flows import NOON, answer
 
 
 def vendors_reading(response: Response) -> ServiceResponseException:
@@ -31,7 +31,7 @@ def vendors_reading(response: Response) -> ServiceResponseException:
 
 
 def read(response: Response) -> ModelArtsError:
-    return errors.from_response(response, operation="DescribeX", target="x", secrets=(), now=NOON)
+    return error_mapping.from_response(response, operation="DescribeX", target="x", secrets=(), now=NOON)
 
 
 SAID = {
@@ -54,14 +54,14 @@ SAID = {
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 503])
 @pytest.mark.parametrize("shape", SAID)
-def test_a_shape_is_read_as_the_vendor_reads_it(shape: str, status: int) -> None:
+def test_each_form_is_read_as_the_vendors_sdk_reads_it(shape: str, status: int) -> None:
     response = answer(SAID[shape], status, x_request_id="r-1")
     ours, theirs = read(response), vendors_reading(response)
     assert (ours.error_code, ours.request_id) == (str(theirs.error_code), theirs.request_id)
     assert f'"{theirs.error_msg}"' in str(ours)
 
 
-def test_the_code_decides_in_every_shape() -> None:
+def test_the_code_decides_in_every_form() -> None:
     for shape, body in SAID.items():
         if "ModelArts.4700" in json.dumps(body):
             assert isinstance(read(answer(body, 400)), ModelArtsNotFoundError), shape
@@ -87,11 +87,11 @@ def test_the_code_decides_in_every_shape() -> None:
         ({"error": {"code": "A.1", "message": "m"}, "details": [{"code": "B.2", "message": "b"}]}, "A.1", "m"),
     ],
 )  # fmt: skip
-def test_shapes_of_which_the_vendor_quotes_the_whole_body_are_read_too(
+def test_forms_that_the_vendors_sdk_does_not_parse_are_read_too(
     body: dict[str, Any], code: str | None, text: str
 ) -> None:
-    said = read_error(answer(body, 400))
-    assert (said.code, said.text) == (code, text)
+    error = read_error(answer(body, 400))
+    assert (error.code, error.text) == (code, text)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_shapes_of_which_the_vendor_quotes_the_whole_body_are_read_too(
         ([], "h-1"),
     ],
 )
-def test_a_request_id_comes_in_the_body_or_in_the_header(body: Any, request_id: str) -> None:
+def test_the_request_id_is_in_the_body_or_in_a_header(body: Any, request_id: str) -> None:
     assert read_error(answer(body, 400, x_request_id="h-1")).request_id == request_id
 
 
-def test_what_iam_can_decode_is_kept_whole() -> None:
+def test_an_encoded_authorization_message_is_not_shortened() -> None:
     encoded = "x5Zq" * 500
     body = {"error_code": "PAP5.0013", "error_msg": "no right", "encoded_authorization_message": encoded}
     response = answer(body, 403)
@@ -139,27 +139,29 @@ OBS_REFUSAL = (
         (b"", None, "", None),
     ],
 )
-def test_what_a_gateway_says_without_json_is_quoted(
+def test_a_text_of_a_gateway_that_is_not_json_is_quoted(
     body: bytes, code: str | None, text: str, request_id: str | None
 ) -> None:
     assert read_error(Response(403, {}, body)) == (code, text, request_id, None)
 
 
-def test_a_text_of_a_gateway_is_quoted_without_secrets_and_in_one_line() -> None:
-    said = b"refused: X-Auth-Token 'the-token'\n\x1b[31mof you, https://b/k?Signature=S1G"
-    error = errors.from_response(Response(403, {}, said), operation="D", target="x", secrets=("the-token",), now=NOON)
+def test_a_text_of_a_gateway_is_quoted_on_one_line_without_secrets() -> None:
+    body = b"refused: X-Auth-Token 'the-token'\n\x1b[31mof you, https://b/k?Signature=S1G"
+    error = error_mapping.from_response(
+        Response(403, {}, body), operation="D", target="x", secrets=("the-token",), now=NOON
+    )
     assert not any(word in str(error) for word in ("the-token", "S1G", "\n", "\x1b"))
     assert "of you" in str(error)
 
 
 @pytest.mark.parametrize("charset", ["gbk", "GB2312", "gb18030"])
-def test_words_in_the_charset_that_the_answer_names_can_be_read(charset: str) -> None:
+def test_a_text_is_decoded_with_the_charset_of_the_answer(charset: str) -> None:
     body = '{"error_code": "ModelArts.0101", "error_msg": "参数错误"}'.encode(charset)
     assert "参数错误" in str(read(Response(400, {"content-type": f'application/json; charset="{charset}"'}, body)))
 
 
 @pytest.mark.parametrize("charset", ["undefined", "idna", "base64", "none such"])
-def test_a_charset_that_is_none_does_no_harm(charset: str) -> None:
+def test_an_unknown_charset_is_ignored(charset: str) -> None:
     body = b'{"error_code": "ModelArts.0101", "error_msg": "said"}'
     assert "said" in str(read(Response(400, {"content-type": f"application/json; charset={charset}"}, body)))
 
@@ -186,11 +188,11 @@ BODIES = st.dictionaries(NAMES, WORDS | OBJECTS, max_size=6)
 @settings(deadline=None, max_examples=400)
 @given(BODIES, st.sampled_from([400, 403, 404, 500]))
 @example({"a": {"code": "A", "message": "a"}, "error_code": "B"}, 400)
-def test_whatever_the_vendor_finds_in_a_body_is_found(body: dict[str, Any], status: int) -> None:
+def test_any_body_is_read_as_the_vendors_sdk_reads_it(body: dict[str, Any], status: int) -> None:
     response = answer(body, status)
     theirs = vendors_reading(response)
     found = theirs.error_code, theirs.error_msg
     if theirs.error_msg == response.body.decode() or not all(isinstance(one, str | int) for one in found):
-        return  # it found nothing, or what is no text
-    said = read_error(response)
-    assert (said.code or str(status), said.text) == (str(theirs.error_code), str(theirs.error_msg))
+        return  # the SDK found no error, or one that is not text
+    error = read_error(response)
+    assert (error.code or str(status), error.text) == (str(theirs.error_code), str(theirs.error_msg))

@@ -1,12 +1,12 @@
-"""The codes that are known, held against the public table of errors: kind, advice, and what is left to the status."""
+"""Tests of the error codes against the table of the reference: kind, advice, and codes left to the status."""
 
 from __future__ import annotations
 
 import pytest
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api import error_mapping
+from airflow_modelarts.api.error_codes import CODES
 from airflow_modelarts.api.errors import (
-    CODES,
     ModelArtsAlreadyExistsError,
     ModelArtsAuthenticationError,
     ModelArtsBusyError,
@@ -17,7 +17,7 @@ from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
     ModelArtsTransientError,
 )
-from tests.support.playing import CONTRACT, NOON, refuse
+from tests.support.flows import CONTRACT, NOON, refuse
 
 TABLE = [
     (int(status), code, meaning)
@@ -28,7 +28,7 @@ TABLE = [
 #: Rows with HTTP 200 are events of other services, not errors.
 FAILURES = [row for row in TABLE if row[0] != 200]
 
-#: The last four digits of the codes of ModelArts by what they mean for a call, whatever their status below 500.
+#: The last four digits of ModelArts codes by the kind of error, with any status below 500.
 BY_MEANING: dict[type[ModelArtsError], str] = {
     ModelArtsAuthenticationError: """
         0108 0112 0201 0202 0203 0204 0205 0206 0207 0208 0212 0420 0421 0423 0427 0428 0429 0430 4102 4106 4116 4117
@@ -44,7 +44,7 @@ BY_MEANING: dict[type[ModelArtsError], str] = {
     ModelArtsThrottledError: "4206 4395",
     ModelArtsTransientError: "4129 4870 4999",
 }
-#: Codes that mean two things, by status.
+#: Codes with two meanings, by status.
 BY_STATUS: dict[tuple[str, int], type[ModelArtsError]] = {
     ("4201", 400): ModelArtsConfigurationError,
     ("4201", 401): ModelArtsAuthenticationError,
@@ -54,9 +54,9 @@ BY_STATUS: dict[tuple[str, int], type[ModelArtsError]] = {
     ("4205", 408): ModelArtsTransientError,
     ("4901", 404): ModelArtsConfigurationError,
 }
-#: Left to the HTTP status, since no operation of this family meets them: notebooks, authorizations and users, datasets
+#: Left to the HTTP status, since no operation here returns them: notebooks, authorizations and users, datasets
 #: that are published, imported or exported, point clouds, labels and label tasks, workforces, DLI, AI Gallery,
-#: app authentication, training and other jobs; and texts that say no more than the status.
+#: app authentication, training and other jobs; and codes that mean no more than the status.
 LEFT = """
     0113 0209 0422 0424 0425 0426 0431 4122 4128 4200 4202 4203 4301 4337 4342 4346 4348 4351 4357 4358 4359 4361 4362
     4368 4369 4375 4376 4377 4378 4379 4380 4382 4384 4398 4399 4400 4401 4404 4405 4406 4407 4408 4410 4411 4412 4413
@@ -69,7 +69,7 @@ EXPECTED = {f"ModelArts.{number}": kind for kind, numbers in BY_MEANING.items() 
 
 
 def read(status: int, code: str) -> ModelArtsError:
-    return errors.from_response(
+    return error_mapping.from_response(
         refuse(status, code, "said so"), operation="CreateProcessorTask", target="it", secrets=(), now=NOON
     )
 
@@ -79,7 +79,7 @@ def row_id(row: tuple[int, str, str]) -> str:
 
 
 @pytest.mark.parametrize("row", FAILURES, ids=row_id)
-def test_each_row_of_the_table_has_the_kind_of_its_meaning(row: tuple[int, str, str]) -> None:
+def test_each_code_of_the_reference_has_the_right_kind(row: tuple[int, str, str]) -> None:
     status, code, meaning = row
     number = code.removeprefix("ModelArts.")
     by_status = {401: ModelArtsAuthenticationError, 403: ModelArtsAuthenticationError}
@@ -95,7 +95,7 @@ def test_each_row_of_the_table_has_the_kind_of_its_meaning(row: tuple[int, str, 
     assert type(read(status, code)) is expected, meaning
 
 
-def test_every_code_that_is_known_is_in_the_table() -> None:
+def test_every_known_code_is_in_the_reference() -> None:
     known = {code for code in CODES if code.startswith("ModelArts.")}
     assert known <= {code for _, code, _ in TABLE}
     only_with_500 = {"ModelArts.4614"}
@@ -124,19 +124,19 @@ def test_every_code_that_is_known_is_in_the_table() -> None:
         (403, "ModelArts.4419", "path", "credentials"),
     ],
 )
-def test_the_advice_is_that_of_the_code(status: int, code: str, advice: str, not_that: str) -> None:
+def test_a_code_has_its_own_advice(status: int, code: str, advice: str, not_that: str) -> None:
     message = str(read(status, code))
     assert advice in message
     assert not_that not in message
 
 
-def test_a_quota_that_no_waiting_frees_is_not_temporary() -> None:
+def test_an_exceeded_quota_is_not_temporary() -> None:
     quotas = [code for code, known in CODES.items() if "quota" in known.meaning or "as it may have" in known.meaning]
     assert len(quotas) >= 5
     assert not any(CODES[code].kind.temporary for code in quotas)
 
 
-def test_a_limit_of_what_runs_is_temporary() -> None:
+def test_a_limit_of_running_tasks_is_temporary() -> None:
     assert read(400, "ModelArts.4409").temporary
     assert read(400, "ModelArts.4616").temporary
     assert read(400, "ModelArts.4992").temporary

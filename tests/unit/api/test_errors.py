@@ -1,4 +1,4 @@
-"""What a failed answer becomes: its kind, its facts, its message, and what that must not hold."""
+"""Tests of the errors of failed answers: kind, attributes, message, redaction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api import error_mapping
+from airflow_modelarts.api.error_codes import CODES
 from airflow_modelarts.api.errors import (
     ModelArtsAlreadyExistsError,
     ModelArtsAuthenticationError,
@@ -26,7 +27,8 @@ from airflow_modelarts.api.errors import (
     ModelArtsTransientError,
 )
 from airflow_modelarts.api.http import Response, TransportError
-from tests.support.playing import (
+from airflow_modelarts.api.redaction import redact
+from tests.support.flows import (
     BAD_CERTIFICATE,
     BROKEN,
     CONTRACT,
@@ -54,7 +56,7 @@ ALL_STATUSES = [100, 300, 301, 302, 307, 400, 401, 403, 404, 405, 408, 409, 418,
 
 
 def read(response: Response, *secrets: str, now: float = NOON) -> ModelArtsError:
-    return errors.from_response(
+    return error_mapping.from_response(
         response, operation="DescribeProcessorTask", target="processing task 'abc'", secrets=secrets, now=now
     )
 
@@ -75,20 +77,20 @@ def test_a_code_of_the_contract_decides_the_kind(row: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("status", [status for status in ALL_STATUSES if status < 500])
 @pytest.mark.parametrize("row", ROWS, ids=row_id)
-def test_the_code_decides_whatever_the_status_says_below_500(row: dict[str, str], status: int) -> None:
+def test_the_code_decides_with_any_status_below_500(row: dict[str, str], status: int) -> None:
     assert type(read(refuse(status, row["code"]))) is KINDS[row["kind"]]
 
 
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 507, 529, 599, 600, 999])
-@pytest.mark.parametrize("code", [*errors.CODES, "ModelArts.9999", None])
-def test_a_server_error_is_no_verdict_whatever_its_code(code: str | None, status: int) -> None:
+@pytest.mark.parametrize("code", [*CODES, "ModelArts.9999", None])
+def test_a_server_error_is_temporary_with_any_code(code: str | None, status: int) -> None:
     error = read(refuse(status, code))
     assert type(error) is ModelArtsTransientError
     assert error.outcome_unknown
     assert error.error_code == code
 
 
-def test_a_server_error_is_not_explained_by_a_code_that_means_something_else() -> None:
+def test_the_message_of_a_server_error_ignores_the_meaning_of_its_code() -> None:
     message = str(read(refuse(503, "ModelArts.4700", "Unavailable gateway.")))
     assert "no task with this id" not in message
     assert all(part in message for part in ("ModelArts.4700, HTTP 503", '"Unavailable gateway."', "Try again later"))
@@ -118,7 +120,7 @@ def test_a_server_error_is_not_explained_by_a_code_that_means_something_else() -
     ],
 )
 @pytest.mark.parametrize("code", ["ModelArts.9999", None], ids=["unknown code", "no code"])
-def test_the_status_decides_where_the_code_does_not(status: int, kind: str, code: str | None) -> None:
+def test_the_status_decides_without_a_known_code(status: int, kind: str, code: str | None) -> None:
     assert type(read(refuse(status, code))) is KINDS[kind]
 
 
@@ -128,7 +130,7 @@ def test_an_unknown_code_is_kept_and_named() -> None:
     assert "ModelArts.9999" in str(error)
 
 
-def test_a_message_says_what_failed_and_why_and_what_to_change() -> None:
+def test_a_message_has_the_operation_the_cause_and_the_advice() -> None:
     assert str(read(refuse(400, "ModelArts.4700", "Task abc does not exist", x_request_id="r-1"))) == (
         "DescribeProcessorTask of processing task 'abc' failed: no task with this id (ModelArts.4700, HTTP 400, "
         'request r-1). The service said: "Task abc does not exist". '
@@ -137,37 +139,37 @@ def test_a_message_says_what_failed_and_why_and_what_to_change() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=row_id)
-def test_every_message_holds_the_code_the_status_and_the_operation(row: dict[str, str]) -> None:
+def test_every_message_has_the_code_the_status_and_the_operation(row: dict[str, str]) -> None:
     message = str(read(refuse(int(row["http"]), row["code"])))
     assert all(part in message for part in (row["code"], f"HTTP {row['http']}", "DescribeProcessorTask", "'abc'"))
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
-def test_every_kind_has_an_advice(kind: type[ModelArtsError]) -> None:
-    assert errors.ADVICE[kind]
+def test_every_kind_has_a_default_advice(kind: type[ModelArtsError]) -> None:
+    assert kind.default_advice
 
 
-def test_a_gateways_refusal_gives_its_request_id() -> None:
+def test_the_error_of_a_gateway_has_its_request_id() -> None:
     error = read(answer({"error_code": "APIGW.0301", "error_msg": "Incorrect IAM", "request_id": "gw-7"}, 401))
     assert (error.error_code, error.http_status, error.request_id) == ("APIGW.0301", 401, "gw-7")
 
 
-def test_a_request_id_is_taken_from_the_header_where_the_body_has_none() -> None:
+def test_the_request_id_of_the_header_is_used_if_the_body_has_none() -> None:
     assert read(refuse(400, "ModelArts.0101", x_request_id="h-1")).request_id == "h-1"
 
 
-def test_an_error_has_no_request_id_where_the_answer_has_none() -> None:
+def test_an_error_without_a_request_id_has_none() -> None:
     assert read(refuse(400, "ModelArts.0101")).request_id is None
 
 
-def test_keystones_refusal_is_quoted() -> None:
+def test_keystones_message_is_quoted() -> None:
     body = {"error": {"code": 401, "message": "The username or password is wrong.", "title": "Unauthorized"}}
     error = read(answer(body, 401))
     assert type(error) is ModelArtsAuthenticationError
     assert "The username or password is wrong." in str(error)
 
 
-def test_keystones_title_stands_in_for_a_message() -> None:
+def test_keystones_title_is_quoted_if_there_is_no_message() -> None:
     assert '"Unauthorized"' in str(read(answer({"error": {"code": 401, "title": "Unauthorized"}}, 401)))
 
 
@@ -192,7 +194,7 @@ def test_keystones_title_stands_in_for_a_message() -> None:
     ],
     ids=lambda body: body[:24].decode("ascii", "replace") or "empty",
 )
-def test_a_body_that_says_nothing_leaves_the_judgement_to_the_status(body: bytes) -> None:
+def test_the_status_decides_if_the_body_has_no_error(body: bytes) -> None:
     error = read(Response(503, {}, body))
     assert type(error) is ModelArtsTransientError
     assert error.error_code is None
@@ -220,7 +222,7 @@ def test_any_failed_answer_becomes_an_error(status: int, body: bytes) -> None:
     assert error.http_status == status
 
 
-def test_a_web_page_instead_of_the_api_says_that_the_address_is_wrong() -> None:
+def test_a_web_page_instead_of_the_api_is_a_configuration_error() -> None:
     message = str(read(html(404)))
     assert "web page, not the API" in message
     assert "ModelArts endpoint of your region" in message
@@ -231,7 +233,7 @@ def test_the_text_of_a_web_page_is_not_quoted() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed_but_said(status: int) -> None:
+def test_a_redirect_is_reported(status: int) -> None:
     assert "redirect" in str(read(Response(status, {"location": "https://elsewhere.example/"}, b"")))
 
 
@@ -267,7 +269,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: str, seconds: float)
         "٣x",
     ],
 )
-def test_a_retry_after_that_says_nothing_is_no_retry_after(value: str) -> None:
+def test_an_invalid_retry_after_is_ignored(value: str) -> None:
     assert read(refuse(429, retry_after=value)).retry_after is None
 
 
@@ -284,7 +286,7 @@ dates = st.text(max_size=40) | st.from_regex(
 @settings(deadline=None, max_examples=200)
 @given(dates, dates)
 @example("Mon, 01 Jan 0001 00:00:00 +2359", "Fri, 31 Dec 9999 23:59:59 -2359")
-def test_no_date_of_a_service_breaks_the_reading_of_an_error(retry_after: str, date: str) -> None:
+def test_any_date_header_is_tolerated(retry_after: str, date: str) -> None:
     error = read(refuse(401, retry_after=retry_after, date=date))
     assert error.retry_after is None or error.retry_after >= 0
 
@@ -292,18 +294,18 @@ def test_no_date_of_a_service_breaks_the_reading_of_an_error(retry_after: str, d
 @pytest.mark.parametrize(
     ("offset", "words"), [(3600, "60 minutes behind"), (-1800, "30 minutes ahead")], ids=["behind", "ahead"]
 )
-def test_a_clock_that_is_off_is_named_as_what_to_change(offset: int, words: str) -> None:
+def test_a_wrong_clock_is_named(offset: int, words: str) -> None:
     assert words in str(read(refuse(401, "APIGW.0303", date=formatdate(NOON + offset, usegmt=True))))
 
 
 @pytest.mark.parametrize("offset", [-14 * 60, 0, 14 * 60])
-def test_a_clock_within_the_gateways_window_is_not_blamed(offset: int) -> None:
+def test_a_clock_within_the_tolerance_of_the_gateway_is_not_named(offset: int) -> None:
     message = str(read(refuse(401, "APIGW.0303", date=formatdate(NOON + offset, usegmt=True))))
     assert "minutes behind" not in message
     assert "minutes ahead" not in message
 
 
-def test_a_clock_that_is_off_is_not_blamed_for_a_missing_task() -> None:
+def test_a_wrong_clock_is_not_named_for_a_missing_task() -> None:
     assert "clock" not in str(read(refuse(404, "ModelArts.4700", date=formatdate(NOON + 9999, usegmt=True))))
 
 
@@ -322,16 +324,16 @@ SECRET = "gAAAAAB-token/with+signs=="
     ],
     ids=["error_msg", "keystone message", "keystone title", "error_code", "request_id", "request id header"],
 )
-def test_a_secret_is_in_no_message_wherever_the_service_puts_it(response: Response) -> None:
+def test_no_message_quotes_a_secret(response: Response) -> None:
     assert SECRET not in str(read(response, SECRET))
 
 
-def test_a_secret_that_holds_another_is_redacted_whole() -> None:
-    assert errors.redact("key: short-and-long", ("short", "short-and-long")) == "key: ***"
+def test_a_secret_that_contains_another_is_redacted_completely() -> None:
+    assert redact("key: short-and-long", ("short", "short-and-long")) == "key: ***"
 
 
 def test_an_empty_secret_changes_nothing() -> None:
-    assert errors.redact("abc", ("",)) == "abc"
+    assert redact("abc", ("",)) == "abc"
 
 
 @pytest.mark.parametrize(
@@ -342,30 +344,30 @@ def test_an_empty_secret_changes_nothing() -> None:
         "(https://b.obs.example/k?Signature=S3CRET)",
     ],
 )
-def test_the_query_of_a_link_is_not_quoted(link: str) -> None:
+def test_the_query_of_a_link_is_removed(link: str) -> None:
     message = str(read(refuse(400, "ModelArts.4312", f"cannot read {link} now")))
     assert "S3CRET" not in message
     assert "T0KEN" not in message
 
 
 def test_the_address_of_a_link_is_quoted() -> None:
-    said = "cannot read https://b.obs.example/k?Signature=S3CRET now"
-    assert "cannot read https://b.obs.example/k?… now" in str(read(refuse(400, "ModelArts.4312", said)))
+    text = "cannot read https://b.obs.example/k?Signature=S3CRET now"
+    assert "cannot read https://b.obs.example/k?… now" in str(read(refuse(400, "ModelArts.4312", text)))
 
 
-def test_a_long_text_of_the_service_is_cut() -> None:
+def test_a_long_text_of_the_service_is_shortened() -> None:
     assert len(str(read(refuse(400, "ModelArts.0101", "long " * 10_000)))) < 1000
 
 
 @pytest.mark.parametrize("piece", ["a", "a.", "a://", "a://b?", "http://x/y ", "a?"])
-def test_a_huge_text_of_the_service_is_read_in_no_time(piece: str) -> None:
+def test_a_huge_text_of_the_service_is_read(piece: str) -> None:
     response = refuse(502, "X", piece * (60_000 // len(piece)))
     started = time.process_time()
     read(response, SECRET)
     assert time.process_time() - started < 1
 
 
-def test_a_huge_request_id_is_cut() -> None:
+def test_a_huge_request_id_is_shortened() -> None:
     assert len(str(read(refuse(400, "ModelArts.0101", x_request_id="r" * 10_000)))) < 1000
 
 
@@ -381,8 +383,8 @@ def test_a_huge_request_id_is_cut() -> None:
     ],
     ids=lambda case: getattr(case, "kind", ""),
 )
-def test_a_fault_of_the_transport_has_its_kind(fault: TransportError, kind: type[ModelArtsError]) -> None:
-    assert type(errors.from_transport(fault, operation="X", target="x", address="https://h")) is kind
+def test_each_transport_error_has_its_kind(fault: TransportError, kind: type[ModelArtsError]) -> None:
+    assert type(error_mapping.from_transport(fault, operation="X", target="x", address="https://h")) is kind
 
 
 @pytest.mark.parametrize(
@@ -391,21 +393,23 @@ def test_a_fault_of_the_transport_has_its_kind(fault: TransportError, kind: type
         (REFUSED_CONNECTION, "check the connection's host"),
         (UNKNOWN_NAME, "host name does not exist"),
         (BAD_CERTIFICATE, "verify extra"),
-        (TOO_LARGE, "Ask for less"),
+        (TOO_LARGE, "Request less"),
     ],
     ids=lambda case: getattr(case, "kind", ""),
 )
-def test_a_fault_of_the_transport_says_what_happened_where_and_what_to_change(
+def test_the_message_of_a_transport_error_has_the_operation_the_address_and_the_advice(
     fault: TransportError, advice: str
 ) -> None:
-    message = str(errors.from_transport(fault, operation="CreateX", target="task 'x'", address="https://h.example"))
+    message = str(
+        error_mapping.from_transport(fault, operation="CreateX", target="task 'x'", address="https://h.example")
+    )
     assert all(part in message for part in ("CreateX of task 'x'", "https://h.example", fault.reason, advice))
 
 
 @pytest.mark.parametrize("sent", [True, False])
-def test_the_outcome_is_unknown_exactly_when_the_request_may_have_been_sent(sent: bool) -> None:
+def test_the_outcome_is_unknown_if_the_request_may_have_been_sent(sent: bool) -> None:
     fault = TransportError("x", kind="broken", sent=sent)
-    assert errors.from_transport(fault, operation="X", target="x", address="https://h").outcome_unknown is sent
+    assert error_mapping.from_transport(fault, operation="X", target="x", address="https://h").outcome_unknown is sent
 
 
 @pytest.mark.parametrize(
@@ -413,24 +417,24 @@ def test_the_outcome_is_unknown_exactly_when_the_request_may_have_been_sent(sent
     [(refuse(500), True), (refuse(504), True), (refuse(408), True), (refuse(429), False), (refuse(404), False)],
     ids=["500", "504", "408", "429", "404"],
 )
-def test_the_outcome_is_unknown_when_the_service_broke_down(response: Response, unknown: bool) -> None:
+def test_the_outcome_is_unknown_after_a_server_error(response: Response, unknown: bool) -> None:
     assert read(response).outcome_unknown is unknown
 
 
 def test_an_unreadable_answer_is_not_quoted() -> None:
     response = Response(200, {"content-type": "text/html"}, b"S3CRET")
-    message = str(errors.unreadable(response, operation="X", target="x"))
+    message = str(error_mapping.unreadable(response, operation="X", target="x"))
     assert "S3CRET" not in message
 
 
 def test_an_unreadable_answer_is_described() -> None:
     response = Response(200, {"content-type": "text/html"}, b"123456")
-    message = str(errors.unreadable(response, operation="X", target="x"))
+    message = str(error_mapping.unreadable(response, operation="X", target="x"))
     assert all(part in message for part in ("HTTP 200", "text/html", "6 bytes"))
 
 
 def test_an_unreadable_answer_without_a_type_is_described_too() -> None:
-    assert "no content type" in str(errors.unreadable(Response(200), operation="X", target="x"))
+    assert "no content type" in str(error_mapping.unreadable(Response(200), operation="X", target="x"))
 
 
 @pytest.mark.parametrize(
@@ -441,15 +445,15 @@ def test_an_unreadable_answer_without_a_type_is_described_too() -> None:
         {"error": {"code": "ModelArts.0010", "message": "broken inside"}},
     ],
 )
-def test_an_error_that_came_as_a_success_is_told(body: dict[str, Any]) -> None:
-    error = errors.unreadable(answer(body), operation="X", target="x", secrets=("inside",))
+def test_an_error_with_the_status_of_a_success_is_quoted(body: dict[str, Any]) -> None:
+    error = error_mapping.unreadable(answer(body), operation="X", target="x", secrets=("inside",))
     assert error.error_code == "ModelArts.0010"
     assert 'the error ModelArts.0010: "broken ***"' in str(error)
 
 
 @pytest.mark.parametrize("body", [{"code": "S3CRET", "message": "m"}, {"status": 2, "message": "S3CRET"}])
-def test_a_success_that_is_no_error_of_the_service_is_not_quoted(body: dict[str, Any]) -> None:
-    error = errors.unreadable(answer(body), operation="X", target="x")
+def test_an_unreadable_answer_without_an_error_code_is_not_quoted(body: dict[str, Any]) -> None:
+    error = error_mapping.unreadable(answer(body), operation="X", target="x")
     assert error.error_code is None
     assert "S3CRET" not in str(error)
 
@@ -461,13 +465,13 @@ def test_a_success_that_is_no_error_of_the_service_is_not_quoted(body: dict[str,
         answer({}, 413, retry_after="7"),
     ],
 )
-def test_openstacks_way_to_throttle_is_no_verdict_on_the_request(response: Response) -> None:
+def test_openstacks_form_of_throttling_is_recognized(response: Response) -> None:
     error = read(response)
     assert isinstance(error, ModelArtsThrottledError)
     assert not error.outcome_unknown
 
 
-def test_a_request_that_is_too_large_stays_one() -> None:
+def test_http_413_without_throttling_is_a_request_error() -> None:
     assert isinstance(read(refuse(413, "ModelArts.4104")), ModelArtsRequestError)
     assert isinstance(read(refuse(413)), ModelArtsRequestError)
 
@@ -479,7 +483,7 @@ def test_a_request_that_is_too_large_stays_one() -> None:
         Response(400, {"content-type": "text/html"}, b"<title>400 Request Header Or Cookie Too Large</title>"),
     ],
 )
-def test_a_gateway_that_does_not_take_a_token_as_large_tells_to_make_it_smaller(response: Response) -> None:
+def test_a_token_too_large_for_a_gateway_has_its_own_advice(response: Response) -> None:
     error = read(response)
     assert isinstance(error, ModelArtsConfigurationError)
     assert "fewer roles" in str(error)
@@ -487,7 +491,7 @@ def test_a_gateway_that_does_not_take_a_token_as_large_tells_to_make_it_smaller(
 
 
 def test_an_unreadable_answer_leaves_the_outcome_unknown() -> None:
-    assert errors.unreadable(Response(200), operation="X", target="x").outcome_unknown
+    assert error_mapping.unreadable(Response(200), operation="X", target="x").outcome_unknown
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
@@ -535,15 +539,17 @@ def test_an_error_can_be_copied(kind: type[ModelArtsError]) -> None:
         ("self-signed certificate", "Set the verify extra"),
     ],
 )
-def test_a_certificate_that_is_not_trusted_tells_what_to_do_about_it(reason: str, advice: str) -> None:
+def test_the_advice_for_a_certificate_depends_on_its_fault(reason: str, advice: str) -> None:
     fault = TransportError(reason, kind="certificate", sent=False)
-    error = errors.from_transport(fault, operation="Describe", target="it", address="https://modelarts.example.com")
+    error = error_mapping.from_transport(
+        fault, operation="Describe", target="it", address="https://modelarts.example.com"
+    )
     assert isinstance(error, ModelArtsConfigurationError)
     assert reason in str(error)
     assert advice in str(error)
 
 
-def test_a_web_page_that_is_not_found_says_nothing_of_the_task() -> None:
+def test_a_web_page_with_404_is_not_a_missing_task() -> None:
     assert type(read(html(404))) is ModelArtsConfigurationError
 
 
@@ -557,17 +563,21 @@ def test_a_web_page_that_is_not_found_says_nothing_of_the_task() -> None:
         ("ListProcessorTasks", "poke_interval"),
     ],
 )
-def test_the_advice_against_throttling_fits_the_operation(operation: str, words: str) -> None:
-    error = errors.from_response(refuse(429, "APIGW.0308"), operation=operation, target="it", secrets=(), now=NOON)
+def test_the_advice_for_throttling_depends_on_the_operation(operation: str, words: str) -> None:
+    error = error_mapping.from_response(
+        refuse(429, "APIGW.0308"), operation=operation, target="it", secrets=(), now=NOON
+    )
     assert words in str(error)
     assert ("poke_interval" in str(error)) == (words == "poke_interval")
 
 
 @pytest.mark.parametrize("character", ["\n", "\x1b[2J", "\u2028", "\u202e", "\ud800"])
-def test_no_message_holds_what_a_log_cannot_show(character: str) -> None:
+def test_no_message_has_unprintable_characters(character: str) -> None:
     target = f"processing task 'a{character}b'"
     assert character not in str(
-        errors.from_response(refuse(404), operation="DescribeX", target=target, secrets=(), now=NOON)
+        error_mapping.from_response(refuse(404), operation="DescribeX", target=target, secrets=(), now=NOON)
     )
-    assert character not in str(errors.unreadable(Response(200), operation="DescribeX", target=target))
-    assert character not in str(errors.from_transport(TIMEOUT, operation="X", target=target, address="https://h"))
+    assert character not in str(error_mapping.unreadable(Response(200), operation="DescribeX", target=target))
+    assert character not in str(
+        error_mapping.from_transport(TIMEOUT, operation="X", target=target, address="https://h")
+    )

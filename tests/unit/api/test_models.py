@@ -1,4 +1,4 @@
-"""What the API's JSON becomes, the documented and any other; and what is accepted for sending."""
+"""Tests of the models: answers, documented and random, and request bodies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from airflow_modelarts.api import models, operations
+from airflow_modelarts.api import operations, request_parts
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.models import (
     ApiModel,
@@ -33,11 +33,11 @@ from airflow_modelarts.api.models import (
     parse_sample_results,
     without_signed_links,
 )
-from tests.support.playing import CONTRACT
+from tests.support.flows import CONTRACT
 
 EXAMPLES = CONTRACT / "examples"
 DESCRIBED = (EXAMPLES / "describe-feature-analysis.json").read_bytes()
-#: The seed document's example, its own text; the contract's is a copy of it.
+#: The example of the reference; the contract has a copy.
 SEED = b"""{
   "task_id" : "AcYfsdfhGyrWL5TtahH",
   "name" : "V002",
@@ -82,7 +82,7 @@ MODELS: list[type[ApiModel]] = [
     CreatedVersion,
     Empty,
 ]
-#: One field of each kind a task has, with a value that the service may give it.
+#: One field of each type of a task, with a possible value.
 FULL_TASK: dict[str, Any] = {
     "task_id": "t",
     "name": "n",
@@ -129,7 +129,7 @@ def test_the_references_example_is_read(body: bytes) -> None:
     assert (read.task_id, read.status, read.is_terminal, read.result) == ("AcYfsdfhGyrWL5TtahH", 2, True, "xxx")
 
 
-def test_the_references_example_is_returned_as_it_came_but_for_the_result() -> None:
+def test_the_references_example_is_returned_unchanged_without_the_result() -> None:
     expected = {name: value for name, value in json.loads(DESCRIBED).items() if name != "result"}
     assert parse(ProcessorTask, DESCRIBED).to_json() == {**expected, "status_name": "completed"}
 
@@ -143,12 +143,12 @@ def test_nested_objects_are_read() -> None:
     assert read.template.operator_params[0].params == {"size": "1920", "on": True, "n": 2**40}
 
 
-def test_a_task_needs_no_field_but_its_id() -> None:
+def test_only_the_id_of_a_task_is_required() -> None:
     assert task().to_json() == {"task_id": "t", "status_name": "unknown (None)"}
 
 
 @pytest.mark.parametrize("field", [name for name in FULL_TASK if name != "task_id"])
-def test_a_task_is_read_without(field: str) -> None:
+def test_a_task_may_lack_a_field(field: str) -> None:
     body = {name: value for name, value in FULL_TASK.items() if name != field}
     read = parse(ProcessorTask, json.dumps(body).encode())
     assert getattr(read, field) is None
@@ -156,7 +156,7 @@ def test_a_task_is_read_without(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", [name for name in FULL_TASK if name != "task_id"])
-def test_a_task_is_read_with_null_for(field: str) -> None:
+def test_a_field_of_a_task_may_be_null(field: str) -> None:
     assert getattr(task(**{**FULL_TASK, field: None}), field) is None
 
 
@@ -179,7 +179,7 @@ def test_a_task_without_an_id_is_refused(body: bytes) -> None:
     ],
     ids=str,
 )
-def test_an_object_within_a_task_may_lack_anything(fields: dict[str, Any]) -> None:
+def test_an_object_within_a_task_may_lack_any_field(fields: dict[str, Any]) -> None:
     assert task(**fields).to_json() == {"task_id": "t", **fields, "status_name": "unknown (None)"}
 
 
@@ -203,43 +203,43 @@ def test_an_unknown_field_named_like_one_of_ours_does_not_replace_it() -> None:
     assert task(status=2, is_terminal=False).is_terminal is True
 
 
-def test_an_id_that_comes_as_a_number_is_read() -> None:
+def test_a_numeric_id_is_read() -> None:
     assert task(task_id=17).task_id == "17"
 
 
-def test_a_number_that_comes_as_text_is_read() -> None:
+def test_a_number_given_as_text_is_read() -> None:
     assert task(status="2").status == 2
 
 
-def test_the_operator_parameters_are_kept_as_they_were_written() -> None:
+def test_the_operator_parameters_are_kept_unchanged() -> None:
     params = {"total_status": "[0,1,2]", "image_max_width": "1920", "n": 1, "x": 1.0, "on": "true", "map": {"a": "1"}}
     read = task(template={"id": "t", "operator_params": [{"params": params}]})
     assert json.dumps(read.to_json()["template"]["operator_params"][0]["params"]) == json.dumps(params)
 
 
 @pytest.mark.parametrize(("status", "terminal"), [(0, False), (1, False), (2, True), (3, True), (4, True)])
-def test_a_documented_status_ends_a_task_or_not(status: int, terminal: bool) -> None:
+def test_each_documented_status_is_terminal_or_not(status: int, terminal: bool) -> None:
     assert task(status=status).is_terminal is terminal
 
 
 @pytest.mark.parametrize("status", [-1, 5, 42, 2**70, None])
-def test_a_status_that_is_not_documented_does_not_end_a_task(status: int | None) -> None:
+def test_an_undocumented_status_is_not_terminal(status: int | None) -> None:
     read = task(status=status)
     assert read.status == status
     assert not read.is_terminal
 
 
 @pytest.mark.parametrize("status", [2, 7, None])
-def test_a_task_names_its_status(status: int | None) -> None:
+def test_a_task_has_the_name_of_its_status(status: int | None) -> None:
     assert (
         task(status=status).to_json()["status_name"]
         == {2: "completed", 7: "unknown (7)", None: "unknown (None)"}[status]
     )
 
 
-def test_a_task_is_an_unchangeable_value() -> None:
+def test_a_task_is_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        task().name = "other"  # type: ignore[misc]  # what is tested is what happens without mypy
+        task().name = "other"  # type: ignore[misc]  # the test is about the runtime
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_task_is_an_unchangeable_value() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_result_is_read_as_the_contract_says(sent: Any, read: Any) -> None:
+def test_a_result_has_the_form_of_the_contract(sent: Any, read: Any) -> None:
     assert task(result=sent).result == read
 
 
@@ -287,12 +287,12 @@ def test_a_result_that_is_absent_is_none() -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize("form", ['{"x": [%s, 1]}', '"{\\"x\\": [%s, 1]}"'], ids=["object", "string"])
-def test_a_number_that_is_not_finite_becomes_null_in_a_result(form: str, number: str) -> None:
+def test_nan_and_infinities_in_a_result_become_none(form: str, number: str) -> None:
     assert task_of(f'{{"task_id": "t", "result": {form % number}}}').result == {"x": [None, 1]}
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-def test_a_number_that_is_not_finite_becomes_null_anywhere_else(number: str) -> None:
+def test_nan_and_infinities_in_other_fields_become_none(number: str) -> None:
     assert task_of(f'{{"task_id": "t", "duration_seconds": {number}, "x": {number}}}').to_json() == {
         "task_id": "t",
         "duration_seconds": None,
@@ -302,7 +302,7 @@ def test_a_number_that_is_not_finite_becomes_null_anywhere_else(number: str) -> 
 
 
 @pytest.mark.parametrize("text", ["NaN", "to Infinity and beyond"])
-def test_a_text_about_numbers_that_are_not_finite_stays(text: str) -> None:
+def test_a_text_that_mentions_nan_is_unchanged(text: str) -> None:
     assert task(description=text, result=text).to_json()["description"] == text
 
 
@@ -317,11 +317,11 @@ def test_a_deeply_nested_result_is_read(depth: int) -> None:
     )
 
 
-def test_a_result_is_not_in_the_repr() -> None:
+def test_the_repr_of_a_task_excludes_the_result() -> None:
     assert "megabytes" not in repr(task(result={"x": "megabytes"}))
 
 
-def test_a_result_is_not_in_a_tasks_json() -> None:
+def test_the_json_of_a_task_excludes_the_result() -> None:
     assert "result" not in task(result={"a": 1}).to_json()
 
 
@@ -344,13 +344,13 @@ def test_a_signed_link_in_a_result_keeps_its_address() -> None:
     assert task(result={"url": f"see {LINK} there"}).result == {"url": "see https://b.obs.example/k/a.jpg there"}
 
 
-def test_a_signed_link_in_a_result_is_found_with_escaped_slashes_too() -> None:
+def test_a_signed_link_with_escaped_slashes_in_a_result_loses_its_signature() -> None:
     body = '{{"task_id": "t", "result": {{"url": "{}"}}}}'.format(LINK.replace("/", "\\/").replace("S", "\\u0053"))
     assert task_of(body).result == {"url": "https://b.obs.example/k/a.jpg"}
 
 
 @pytest.mark.parametrize("form", ['{{"url": "{}"}}', '"{{\\"url\\": \\"{}\\"}}"'], ids=["object", "string"])
-def test_a_signed_link_in_a_result_is_found_as_java_writes_it(form: str) -> None:
+def test_a_signed_link_escaped_by_java_in_a_result_loses_its_signature(form: str) -> None:
     link = LINK.replace("=", "\\u003d").replace("&", "\\u0026")
     body = f'{{"task_id": "t", "result": {form.format(link)}}}'
     assert task_of(body).result == {"url": "https://b.obs.example/k/a.jpg"}
@@ -367,7 +367,7 @@ def test_a_signed_link_in_an_error_message_loses_its_signature() -> None:
     assert (read.error_msg or "").startswith("no access to https://b.obs/k")
 
 
-def test_fields_for_signed_links_are_dropped_at_any_depth() -> None:
+def test_fields_of_signed_links_are_removed_at_any_depth() -> None:
     read = task(result=[{"signed_origin_source": "x", "a": {"signed_new_source": "y", "b": 1}}], signed_x="z")
     assert read.result == [{"a": {"b": 1}}]
     assert "signed_x" not in read.to_json()
@@ -377,12 +377,12 @@ def test_fields_for_signed_links_are_dropped_at_any_depth() -> None:
     "text",
     ["https://h.example/?q=1", "obs://bucket/key", "https://h.example/signature=1", "what? signature=1", "a?b=c"],
 )
-def test_a_text_without_a_signed_link_stays(text: str) -> None:
+def test_a_text_without_a_signed_link_is_unchanged(text: str) -> None:
     assert without_signed_links(text) == text
 
 
 @pytest.mark.parametrize("piece", ["a", "a.", "a://", "a://b?", "https://x/y?z=1,", "https://x/y?signatur=1,", "x ? "])
-def test_a_long_text_is_searched_for_signed_links_in_no_time(piece: str) -> None:
+def test_a_long_text_is_searched_for_signed_links(piece: str) -> None:
     text = piece * (60_000 // len(piece))
     started = time.process_time()
     assert without_signed_links(text) == text
@@ -408,7 +408,7 @@ SAMPLES = json.dumps(
 ).encode()
 
 
-def test_the_download_links_of_samples_are_dropped() -> None:
+def test_the_download_links_of_samples_are_removed() -> None:
     page = parse_sample_results(SAMPLES, signed_links=False)
     assert page.results is not None
     assert page.results[0].signed_origin_source is None
@@ -416,7 +416,7 @@ def test_the_download_links_of_samples_are_dropped() -> None:
     assert "S3CRET" not in str(page.model_dump())
 
 
-def test_everything_else_about_samples_is_kept() -> None:
+def test_the_other_fields_of_samples_are_kept() -> None:
     page = parse_sample_results(SAMPLES, signed_links=False)
     assert page.results is not None
     assert page.results[0].to_json() == {
@@ -428,7 +428,7 @@ def test_everything_else_about_samples_is_kept() -> None:
     }
 
 
-def test_the_download_links_of_samples_are_kept_for_whoever_asks() -> None:
+def test_the_download_links_of_samples_are_kept_on_request() -> None:
     page = parse_sample_results(SAMPLES, signed_links=True)
     assert page.results is not None
     assert page.results[0].signed_origin_source == LINK
@@ -446,7 +446,7 @@ def test_the_download_links_of_samples_are_never_in_their_repr() -> None:
 
 @pytest.mark.parametrize("signed_links", [True, False])
 @pytest.mark.parametrize("body", [b"{}", b'{"results": null}', b'{"results": []}'])
-def test_a_page_of_samples_may_hold_none(body: bytes, signed_links: bool) -> None:
+def test_a_page_of_samples_may_be_empty(body: bytes, signed_links: bool) -> None:
     assert not parse_sample_results(body, signed_links=signed_links).results
 
 
@@ -464,7 +464,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-#: Objects under the names that the models know, with values of any type.
+#: Objects with the field names of the models and values of any type.
 objects = st.recursive(
     json_values,
     lambda inner: st.dictionaries(
@@ -495,7 +495,7 @@ any_body = (json_values | objects).map(lambda value: json.dumps(value).encode())
 @example(body=b'{"task_id": "t", "x": NaN, "y": 1' + b"0" * 5000 + b"}")
 @example(body=b"[" * 100_000)
 @example(body=b'{"task_id": "t", "result": ' + b"[" * 100_000 + b"NaN" + b"]" * 100_000 + b"}")
-def test_any_answer_is_read_to_json_or_refused_as_a_value(model: type[ApiModel], body: bytes) -> None:
+def test_any_answer_becomes_json_or_raises_value_error(model: type[ApiModel], body: bytes) -> None:
     try:
         read = parse(model, body)
     except ValueError:
@@ -507,7 +507,7 @@ def test_any_answer_is_read_to_json_or_refused_as_a_value(model: type[ApiModel],
 @pytest.mark.parametrize("number", ["1", "NaN"])
 @pytest.mark.parametrize("field", ["x", "result", "signed_x"])
 @pytest.mark.parametrize("depth", range(100, 1000, 100))
-def test_an_answer_of_any_depth_is_read_to_json_or_refused_as_a_value(depth: int, field: str, number: str) -> None:
+def test_an_answer_of_any_depth_becomes_json_or_raises_value_error(depth: int, field: str, number: str) -> None:
     try:
         read = task_of(f'{{"task_id": "t", "{field}": ' + "[" * depth + number + "]" * depth + "}")
     except ValueError:
@@ -515,7 +515,7 @@ def test_an_answer_of_any_depth_is_read_to_json_or_refused_as_a_value(depth: int
     assert json.dumps([read.to_json(), read.result])
 
 
-def test_an_answer_that_does_not_fit_on_the_stack_any_more_is_refused_as_a_value() -> None:
+def test_an_answer_too_deep_for_the_stack_raises_value_error() -> None:
     body = '{"task_id": "t", "result": ' + "[" * 190 + '"signed_"' + "]" * 190 + "}"
 
     def read_with(frames_left: int) -> ProcessorTask:
@@ -532,7 +532,7 @@ def test_an_answer_that_does_not_fit_on_the_stack_any_more_is_refused_as_a_value
 @settings(deadline=None, max_examples=100)
 @given(body=objects.map(lambda value: json.dumps({"results": [value]}).encode()) | any_body)
 @example(body=b'{"results": [{"x": ' + b"[" * 900 + b"NaN" + b"]" * 900 + b"}]}")
-def test_any_page_of_samples_is_read_or_refused_as_a_value(signed_links: bool, body: bytes) -> None:
+def test_any_page_of_samples_is_read_or_raises_value_error(signed_links: bool, body: bytes) -> None:
     try:
         page = parse_sample_results(body, signed_links=signed_links)
     except ValueError:
@@ -544,7 +544,7 @@ def test_any_page_of_samples_is_read_or_refused_as_a_value(signed_links: bool, b
 
 @settings(deadline=None, max_examples=100)
 @given(objects.filter(lambda value: isinstance(value, dict)))
-def test_whatever_a_task_says_is_returned_unchanged(fields: dict[str, Any]) -> None:
+def test_any_fields_of_a_task_are_returned_unchanged(fields: dict[str, Any]) -> None:
     body = json.dumps({**fields, "task_id": "t"}).encode()
     try:
         read = parse(ProcessorTask, body)
@@ -562,7 +562,7 @@ def test_whatever_a_task_says_is_returned_unchanged(fields: dict[str, Any]) -> N
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=30) | json_values.map(json.dumps))
-def test_a_text_result_becomes_an_object_or_an_array_or_stays(text: str) -> None:
+def test_a_text_result_becomes_an_object_or_an_array_or_is_unchanged(text: str) -> None:
     read = parse_result(text)
     assert read == text or (isinstance(read, dict | list) and text.lstrip()[0] in "[{")
 
@@ -574,7 +574,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("model", "name"), BODIES, ids=[name for _, name in BODIES])
-def test_a_body_of_the_contract_is_accepted(model: type[CreateProcessorTaskRequest], name: str) -> None:
+def test_the_bodies_of_the_contract_are_valid(model: type[CreateProcessorTaskRequest], name: str) -> None:
     assert model.model_validate_json((EXAMPLES / name).read_bytes()).name in ("PRE-e77c", "V001")
 
 
@@ -585,13 +585,13 @@ def test_a_body_of_the_contract_is_sent_unchanged(name: str) -> None:
 
 
 def create(**changes: Any) -> dict[str, Any]:
-    """Return the body of a creation that is valid but for the changes; None takes a field out."""
+    """Return the valid body of a create with changes; None removes a field."""
     body = {"name": "n", "template": {"id": "sys_data_cleaning"}, "data_source": {"type": "OBS"}, **changes}
     return {name: value for name, value in body.items() if value is not None}
 
 
 def faults_of(body: dict[str, Any], model: Any = CreateProcessorTaskRequest) -> str:
-    found = models.faults(model, body)
+    found = request_parts.describe_faults(model, body)
     assert found, "the body is refused"
     return found
 
@@ -620,7 +620,7 @@ def faults_of(body: dict[str, Any], model: Any = CreateProcessorTaskRequest) -> 
     ],
     ids=str,
 )
-def test_a_body_with_a_fault_is_refused_by_the_fields_name(changes: dict[str, Any], fault: str) -> None:
+def test_a_fault_of_a_body_names_its_field(changes: dict[str, Any], fault: str) -> None:
     assert fault in faults_of(create(**changes))
 
 
@@ -642,7 +642,7 @@ def test_a_body_with_a_fault_is_refused_by_the_fields_name(changes: dict[str, An
     ],
     ids=str,
 )
-def test_a_body_that_the_service_may_take_is_accepted(changes: dict[str, Any]) -> None:
+def test_a_body_that_the_service_may_accept_is_valid(changes: dict[str, Any]) -> None:
     assert CreateProcessorTaskRequest.model_validate(create(**changes)).name == "n"
 
 
@@ -685,20 +685,20 @@ def test_the_faults_of_a_body_are_one_line() -> None:
     ],
     ids=str,
 )
-def test_no_value_of_a_body_is_in_its_faults(changes: dict[str, Any]) -> None:
+def test_the_faults_of_a_body_quote_no_value(changes: dict[str, Any]) -> None:
     assert "S3CRET" not in faults_of(create(**changes))
 
 
-def test_a_version_is_created_without_create_version_being_judged() -> None:
+def test_the_body_of_a_version_ignores_create_version() -> None:
     body = create(create_version=True, template={"id": "sys_data_analyse"})
     assert CreateProcessorTaskVersionRequest.model_validate(body).name == "n"
 
 
 @pytest.mark.parametrize("description", ["!", "a" * 257, None, 17])
-def test_an_update_with_a_bad_description_is_refused(description: Any) -> None:
+def test_an_update_with_an_invalid_description_has_a_fault(description: Any) -> None:
     assert "description" in faults_of({"description": description}, UpdateProcessorTaskRequest)
 
 
-def test_a_refusal_names_the_operation_and_says_that_nothing_was_sent() -> None:
+def test_the_error_of_an_invalid_body_names_the_operation_that_was_not_sent() -> None:
     with pytest.raises(ModelArtsRequestError, match="CreateProcessorTask was not sent"):
         operations.create_processor_task(**create(name=""))

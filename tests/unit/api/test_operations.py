@@ -1,4 +1,4 @@
-"""All twelve operations: what is sent, to the byte, and what is refused before it is sent."""
+"""Tests of the twelve operations: path, query, body, and errors before anything is sent."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def query_of(operation: Operation[Any]) -> dict[str, str]:
 
 
 @every_operation
-def test_an_operation_is_sent_as_the_contract_says(
+def test_an_operation_has_the_method_and_path_of_the_contract(
     operation: Operation[Any], name: str, method: str, path: str
 ) -> None:
     sent = operation.page(0) if isinstance(operation, ListOperation) else operation
@@ -96,19 +96,17 @@ def test_an_operation_is_sent_as_the_contract_says(
 
 
 @every_operation
-def test_only_an_operation_with_something_to_say_has_a_body(
-    operation: Operation[Any], name: str, method: str, path: str
-) -> None:
+def test_only_create_and_update_have_a_body(operation: Operation[Any], name: str, method: str, path: str) -> None:
     assert bool(operation.body) is (name in WITH_BODY)
 
 
 @every_operation
-def test_only_a_creation_is_not_simply_repeated(operation: Operation[Any], name: str, method: str, path: str) -> None:
+def test_only_a_create_is_not_idempotent(operation: Operation[Any], name: str, method: str, path: str) -> None:
     assert operation.idempotency is (Idempotency.IF_NOT_DONE if name.startswith("Create") else Idempotency.ALWAYS)
 
 
 @every_operation
-def test_a_target_names_the_ids_it_is_about(operation: Operation[Any], name: str, method: str, path: str) -> None:
+def test_a_target_names_its_ids(operation: Operation[Any], name: str, method: str, path: str) -> None:
     ids = [segment for segment in urlsplit(path).path.split("/") if segment in ("t", "v")]
     assert all(f"'{one}'" in operation.target for one in ids)
 
@@ -153,26 +151,24 @@ with_an_id = pytest.mark.parametrize(
         ("a\r\nX: y", "a%0D%0AX%3A%20y"),
     ],
 )
-def test_an_id_is_one_path_segment(operation_of: Callable[[str], Operation[Any]], value: str, segment: str) -> None:
+def test_an_id_is_escaped_as_one_path_segment(
+    operation_of: Callable[[str], Operation[Any]], value: str, segment: str
+) -> None:
     assert segment in operation_of(value).path.split("/")
 
 
 @with_an_id
 @pytest.mark.parametrize("value", ["", " ", "\n", ".", "..", None, 17, ["t"], {"task_id": "t"}])
-def test_what_is_not_an_id_is_refused_before_it_is_sent(
-    operation_of: Callable[[Any], Operation[Any]], value: Any
-) -> None:
+def test_a_value_that_is_not_an_id_is_refused(operation_of: Callable[[Any], Operation[Any]], value: Any) -> None:
     with pytest.raises(ModelArtsRequestError, match="is not the id of a processing task or version"):
         operation_of(value)
 
 
 @with_an_id
 @pytest.mark.parametrize("value", ["t/versions/v", "../x", "/", "https://console.example/task/t", "obs://b/k"])
-def test_an_id_with_a_slash_is_refused_in_its_own_words(
-    operation_of: Callable[[Any], Operation[Any]], value: str
-) -> None:
-    """To a gateway that takes an escaped slash for one, it would be another operation."""
-    with pytest.raises(ModelArtsRequestError, match=r"an id holds no slash\. Give the last part alone"):
+def test_an_id_with_a_slash_has_its_own_advice(operation_of: Callable[[Any], Operation[Any]], value: str) -> None:
+    """A gateway that decodes escaped slashes would carry out another operation."""
+    with pytest.raises(ModelArtsRequestError, match=r"an id contains no slash\. Give the last part alone"):
         operation_of(value)
 
 
@@ -180,10 +176,8 @@ def test_an_id_with_a_slash_is_refused_in_its_own_words(
 @pytest.mark.parametrize(
     "value", ["{{ params.task }}", "{{ti.xcom_pull('a')}}", "x-{{ ds }}", "{% if x %}a{% endif %}"]
 )
-def test_a_template_that_nobody_rendered_is_refused_in_its_own_words(
-    operation_of: Callable[[Any], Operation[Any]], value: str
-) -> None:
-    with pytest.raises(ModelArtsRequestError, match="it is a template that nobody has rendered"):
+def test_an_unrendered_template_has_its_own_advice(operation_of: Callable[[Any], Operation[Any]], value: str) -> None:
+    with pytest.raises(ModelArtsRequestError, match="it is a template that was not rendered"):
         operation_of(value)
 
 
@@ -195,7 +189,7 @@ def test_a_template_that_nobody_rendered_is_refused_in_its_own_words(
         lambda half: operations.create_processor_task(name=half, template={"id": "sys_data_analyse"}),
     ],
 )
-def test_text_that_utf8_cannot_hold_is_told_before_anything_is_sent(build: Callable[[str], Any]) -> None:
+def test_a_text_that_utf_8_cannot_encode_is_refused(build: Callable[[str], Any]) -> None:
     with pytest.raises(ModelArtsRequestError, match=r"surrogates not allowed|unable to parse raw data"):
         build("half of a pair: \ud83d")
 
@@ -203,7 +197,7 @@ def test_text_that_utf8_cannot_hold_is_told_before_anything_is_sent(build: Calla
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 @example("\\..\\")
-def test_any_id_arrives_as_it_was_given(task_id: str) -> None:
+def test_any_id_can_be_decoded_from_the_path(task_id: str) -> None:
     try:
         path = operations.describe_processor_task(task_id).path
     except ModelArtsRequestError:
@@ -213,7 +207,7 @@ def test_any_id_arrives_as_it_was_given(task_id: str) -> None:
     assert [unquote(segment) for segment in path.split("/")] == ["", "processor-tasks", task_id]
 
 
-def test_a_tasks_query_holds_what_was_asked_for() -> None:
+def test_the_query_of_tasks_has_every_given_parameter() -> None:
     operation = operations.list_processor_tasks(
         status=ProcessorTaskStatus.RUNNING,
         task_type="sys_data_analyse",
@@ -245,19 +239,19 @@ def test_a_tasks_query_holds_what_was_asked_for() -> None:
     }
 
 
-def test_status_0_is_asked_for_and_not_left_out() -> None:
+def test_status_0_is_in_the_query() -> None:
     assert query_of(operations.list_processor_tasks(status=0))["status"] == "0"
 
 
-def test_query_current_false_is_sent() -> None:
+def test_query_current_false_is_in_the_query() -> None:
     assert query_of(operations.list_processor_tasks(query_current=False))["query_current"] == "false"
 
 
-def test_one_dataset_version_is_sent_as_it_is() -> None:
+def test_a_single_dataset_version_is_in_the_query() -> None:
     assert query_of(operations.list_processor_tasks(version_id="v1"))["version_id"] == "v1"
 
 
-def test_results_are_not_asked_for_unless_they_are_wanted() -> None:
+def test_results_are_not_requested_by_default() -> None:
     assert query_of(operations.list_processor_tasks())["return_result"] == "false"
 
 
@@ -267,12 +261,12 @@ def test_a_query_is_escaped() -> None:
     )
 
 
-def test_a_versions_query_holds_what_was_asked_for() -> None:
+def test_the_query_of_versions_has_every_given_parameter() -> None:
     operation = operations.list_processor_task_versions("t", sort_by="version_name", order="desc", limit=7)
     assert query_of(operation.page(1)) == {"sort_by": "version_name", "order": "desc", "limit": "7", "offset": "1"}
 
 
-def test_a_results_query_holds_what_was_asked_for() -> None:
+def test_the_query_of_results_has_every_given_parameter() -> None:
     operation = operations.list_processor_task_version_results(
         "t", "v", result_property=-1, process_parameter="image/resize,m_lfit,h_200", limit=7
     )
@@ -284,7 +278,7 @@ def test_a_results_query_holds_what_was_asked_for() -> None:
     }
 
 
-def test_result_property_0_is_asked_for_and_not_left_out() -> None:
+def test_result_property_0_is_in_the_query() -> None:
     operation = operations.list_processor_task_version_results("t", "v", result_property=0)
     assert query_of(operation)["result_property"] == "0"
 
@@ -299,17 +293,17 @@ def test_result_property_0_is_asked_for_and_not_left_out() -> None:
     ],
     ids=["tasks", "items", "versions", "results"],
 )
-def test_a_page_is_as_large_as_the_service_allows(list_operation: ListOperation[Any], limit: int) -> None:
+def test_the_default_page_size_is_the_maximum_of_the_service(list_operation: ListOperation[Any], limit: int) -> None:
     assert query_of(list_operation.page(0))["limit"] == str(limit)
 
 
-def test_asking_for_a_page_leaves_the_operation_as_it_was() -> None:
+def test_page_does_not_change_the_operation() -> None:
     operation = operations.list_processor_task_items()
     operation.page(3)
     assert operation.page(4).query == {"limit": "1000", "offset": "4"}
 
 
-def test_a_task_is_created_with_everything_that_was_given_and_nothing_else() -> None:
+def test_the_body_of_a_new_task_has_the_given_fields_only() -> None:
     given: dict[str, Any] = {
         "name": "ü",
         "template": {"id": "t", "operator_params": [{"name": "O", "params": {"a": "[0,1]", "b": None}}]},
@@ -323,7 +317,7 @@ def test_a_task_is_created_with_everything_that_was_given_and_nothing_else() -> 
     assert json.loads(operations.create_processor_task(**given).body) == given
 
 
-def test_a_version_is_created_with_everything_that_was_given_and_nothing_else() -> None:
+def test_the_body_of_a_new_version_has_the_given_fields_only() -> None:
     given: dict[str, Any] = {
         **CREATED,
         "work_path": {"type": "OBS"},
@@ -334,7 +328,7 @@ def test_a_version_is_created_with_everything_that_was_given_and_nothing_else() 
     assert json.loads(operations.create_processor_task_version("t", **given).body) == given
 
 
-def test_inputs_can_come_from_any_iterable() -> None:
+def test_inputs_may_be_any_iterable() -> None:
     operation = operations.create_processor_task(name="n", template=TEMPLATE, inputs=iter([SOURCE]))
     assert json.loads(operation.body)["inputs"] == [SOURCE]
 
@@ -344,20 +338,20 @@ def test_a_body_is_sent_in_utf_8() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_a_number_that_json_does_not_have_is_refused_before_it_is_sent(number: float) -> None:
+def test_nan_in_a_body_is_refused(number: float) -> None:
     template = {"id": "t", "operator_params": [{"params": {"x": number}}]}
     with pytest.raises(ModelArtsRequestError, match="CreateProcessorTask was not sent"):
         operations.create_processor_task(name="n", template=template, data_source=SOURCE)
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes"], ids=["object", "set", "bytes"])
-def test_a_value_that_json_does_not_have_is_refused_before_it_is_sent(value: object) -> None:
+def test_a_value_that_json_cannot_encode_is_refused(value: object) -> None:
     template = {"id": "t", "operator_params": [{"params": {"x": value}}]}
     with pytest.raises(ModelArtsRequestError, match="is not JSON serializable"):
         operations.create_processor_task(name="n", template=template, data_source=SOURCE)
 
 
-def test_a_value_that_holds_itself_is_refused_before_it_is_sent() -> None:
+def test_a_value_that_contains_itself_is_refused() -> None:
     params: dict[str, Any] = {}
     params["x"] = params
     template = {"id": "t", "operator_params": [{"params": params}]}
@@ -365,20 +359,20 @@ def test_a_value_that_holds_itself_is_refused_before_it_is_sent() -> None:
         operations.create_processor_task(name="n", template=template, data_source=SOURCE)
 
 
-def test_a_text_that_utf_8_does_not_have_is_refused_before_it_is_sent() -> None:
+def test_a_surrogate_in_a_body_is_refused() -> None:
     template = {"id": "t", "operator_params": [{"params": {"x": "\ud800"}}]}
     with pytest.raises(ModelArtsRequestError, match="CreateProcessorTask was not sent"):
         operations.create_processor_task(name="n", template=template, data_source=SOURCE)
 
 
-def test_a_refused_creation_names_every_fault_in_one_error() -> None:
+def test_the_error_of_an_invalid_create_names_every_fault() -> None:
     with pytest.raises(ModelArtsRequestError) as caught:
         operations.create_processor_task_version("t", name="", template={}, data_source={"type": "S3"})
     assert all(field in str(caught.value) for field in ("name", "template.id", "data_source.type"))
     assert caught.value.operation == "CreateProcessorTaskVersion"
 
 
-def test_a_refused_update_names_the_description() -> None:
+def test_the_error_of_an_invalid_update_names_the_description() -> None:
     with pytest.raises(ModelArtsRequestError, match=r"UpdateProcessorTask was not sent.*description"):
         operations.update_processor_task("t", description="a & b")
 
@@ -403,19 +397,19 @@ def test_a_refused_update_names_the_description() -> None:
     ],
     ids=lambda value: value.name if isinstance(value, Operation) else None,
 )
-def test_an_answer_is_read_as_what_the_operation_returns(operation: Operation[Any], body: bytes, expected: Any) -> None:
+def test_each_operation_parses_its_answer(operation: Operation[Any], body: bytes, expected: Any) -> None:
     assert operation.read(body) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b" \n", b"{}"])
 @pytest.mark.parametrize("index", [4, 5, 9, 10], ids=["update", "delete", "delete version", "stop"])
-def test_an_operation_with_nothing_to_say_may_answer_nothing(index: int, body: bytes) -> None:
+def test_an_operation_without_a_result_accepts_an_empty_answer(index: int, body: bytes) -> None:
     assert TWELVE[index][0].read(body) == Empty()
 
 
 @every_operation
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"7"])
-def test_an_answer_of_another_shape_is_refused(
+def test_an_answer_of_another_form_raises_value_error(
     operation: Operation[Any], name: str, method: str, path: str, body: bytes
 ) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -423,7 +417,7 @@ def test_an_answer_of_another_shape_is_refused(
 
 
 @pytest.mark.parametrize(("asked_for", "link"), [(False, None), (True, "https://h/k?Signature=x")])
-def test_download_links_come_only_when_they_are_asked_for(asked_for: bool, link: str | None) -> None:
+def test_download_links_are_kept_only_on_request(asked_for: bool, link: str | None) -> None:
     operation = operations.list_processor_task_version_results("t", "v", signed_links=asked_for)
     page = operation.read(b'{"results": [{"sample_id": "s", "signed_new_source": "https://h/k?Signature=x"}]}')
     assert page.items[0].signed_new_source == link
@@ -444,5 +438,5 @@ def test_download_links_come_only_when_they_are_asked_for(asked_for: bool, link:
     ],
     ids=["task", "item", "version", "result", "nameless"],
 )
-def test_an_item_of_a_page_is_known_by(operation: ListOperation[Any], body: bytes, identity: object) -> None:
+def test_each_list_identifies_its_items(operation: ListOperation[Any], body: bytes, identity: object) -> None:
     assert operation.identify(operation.read(body).items[0]) == identity

@@ -1,4 +1,4 @@
-"""How the requests of one connection are paced, by a clock that stands still unless a test moves it."""
+"""Tests of the rate limiter, with a clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep
 from airflow_modelarts.api.rate import RateLimiter, RateLimiters, Turn
 from airflow_modelarts.api.retry import Idempotency, RetryingRequest, RetryPolicy
-from tests.support.playing import Clock, answer, no_jitter, play, refuse
+from tests.support.flows import Clock, answer, no_jitter, refuse, run_flow
 
 REQUEST = Request("GET", "https://modelarts.example/")
 OK = answer({}, 200)
@@ -40,7 +40,7 @@ def unavailable() -> ModelArtsError:
 
 
 def turn_of(flow: Flow[Turn], clock: Clock) -> Turn:
-    """Wait for a turn, moving the clock by the pauses."""
+    """Wait for a turn; sleeps move the clock."""
     try:
         while True:
             step = next(flow)
@@ -52,7 +52,7 @@ def turn_of(flow: Flow[Turn], clock: Clock) -> Turn:
 
 
 def send(limiter: RateLimiter, clock: Clock, error: ModelArtsError | None = None) -> float:
-    """Send a request, and return how long it waited for its turn."""
+    """Send a request, and return the seconds that it waited for its turn."""
     began = clock.now
     turn = turn_of(limiter.wait(60.0), clock)
     if error is None:
@@ -67,7 +67,7 @@ def test_there_is_no_limit_before_the_service_throttles(limiter: RateLimiter, cl
     assert limiter.rate == math.inf
 
 
-def test_the_first_rate_is_a_part_of_what_was_answered_in_a_second(limiter: RateLimiter, clock: Clock) -> None:
+def test_the_first_rate_is_a_part_of_the_measured_rate(limiter: RateLimiter, clock: Clock) -> None:
     for _ in range(10):
         send(limiter, clock)
     send(limiter, clock, throttled())
@@ -86,9 +86,7 @@ def test_answers_increase_the_rate_and_throttling_decreases_it(limiter: RateLimi
     assert limiter.rate <= rates[-1] * rate.DECREASE
 
 
-def test_requests_that_were_under_way_when_the_rate_fell_do_not_lower_it_again(
-    limiter: RateLimiter, clock: Clock
-) -> None:
+def test_requests_sent_before_a_decrease_do_not_decrease_the_rate_again(limiter: RateLimiter, clock: Clock) -> None:
     turns = [turn_of(limiter.wait(60.0), clock) for _ in range(8)]
     limiter.answered(turns[0])
     for turn in turns[1:]:
@@ -96,7 +94,7 @@ def test_requests_that_were_under_way_when_the_rate_fell_do_not_lower_it_again(
     assert limiter.rate == pytest.approx(rate.DECREASE)
 
 
-def test_an_outage_does_not_lower_the_rate(limiter: RateLimiter, clock: Clock) -> None:
+def test_an_outage_does_not_decrease_the_rate(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
     send(limiter, clock, throttled())
     before = limiter.rate
@@ -114,7 +112,7 @@ def test_a_long_time_without_throttling_ends_the_limit(limiter: RateLimiter, clo
     assert limiter.rate == math.inf
 
 
-def test_a_rate_that_nobody_uses_stays(limiter: RateLimiter, clock: Clock) -> None:
+def test_an_unused_rate_does_not_increase(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, throttled())
     before = limiter.rate
     for _ in range(20):
@@ -123,15 +121,15 @@ def test_a_rate_that_nobody_uses_stays(limiter: RateLimiter, clock: Clock) -> No
     assert limiter.rate == before
 
 
-@pytest.mark.parametrize(("error", "slowest"), [(throttled(), rate.SLOWEST_RATE), (unavailable(), 0.5)])
-def test_there_is_a_slowest_rate(limiter: RateLimiter, clock: Clock, error: ModelArtsError, slowest: float) -> None:
+@pytest.mark.parametrize(("error", "slowest"), [(throttled(), rate.MIN_RATE), (unavailable(), 0.5)])
+def test_the_rate_has_a_minimum(limiter: RateLimiter, clock: Clock, error: ModelArtsError, slowest: float) -> None:
     for _ in range(100):
         send(limiter, clock)
         send(limiter, clock, error)
     assert limiter.rate == pytest.approx(slowest, rel=0.05)
 
 
-def test_503_counts_only_where_others_are_answered(limiter: RateLimiter, clock: Clock) -> None:
+def test_503_counts_only_while_others_are_answered(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, unavailable())
     assert limiter.rate == math.inf
     send(limiter, clock)
@@ -140,25 +138,23 @@ def test_503_counts_only_where_others_are_answered(limiter: RateLimiter, clock: 
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_a_refusal_for_another_reason_is_an_answer(limiter: RateLimiter, clock: Clock, status: int) -> None:
+def test_a_refused_request_counts_as_answered(limiter: RateLimiter, clock: Clock, status: int) -> None:
     send(limiter, clock, ModelArtsError("no", http_status=status))
     assert limiter.refused(turn_of(limiter.wait(60.0), clock), throttled())
 
 
 @pytest.mark.parametrize("status", [None, 500, 502])
-def test_another_fault_says_nothing(limiter: RateLimiter, clock: Clock, status: int | None) -> None:
+def test_another_error_changes_nothing(limiter: RateLimiter, clock: Clock, status: int | None) -> None:
     send(limiter, clock, ModelArtsTransientError("no", http_status=status))
     assert not limiter.refused(turn_of(limiter.wait(60.0), clock), throttled())
 
 
-def test_nobody_asks_before_a_retry_after_is_over(limiter: RateLimiter, clock: Clock) -> None:
+def test_no_request_is_sent_during_a_retry_after(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, throttled(retry_after=30))
     assert send(limiter, clock) == pytest.approx(30)
 
 
-def test_a_retry_after_of_another_request_is_honoured_as_long_as_ones_own_would_be(
-    limiter: RateLimiter, clock: Clock
-) -> None:
+def test_the_retry_after_of_another_request_has_the_same_maximum(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, throttled(retry_after=5000))
     began = clock.now
     turn_of(limiter.wait(2.0), clock)
@@ -171,7 +167,7 @@ def test_an_answer_ends_a_retry_after(limiter: RateLimiter, clock: Clock) -> Non
     assert send(limiter, clock) < 2
 
 
-def test_turns_come_in_the_order_of_asking(limiter: RateLimiter, clock: Clock) -> None:
+def test_turns_have_the_order_of_the_requests(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, throttled())
     waiting: list[tuple[int, Generator[Any, Any, Turn]]] = [(number, limiter.wait(60.0)) for number in range(5)]
     wakes = {number: clock.now + next(flow).seconds for number, flow in waiting}
@@ -187,7 +183,7 @@ def test_turns_come_in_the_order_of_asking(limiter: RateLimiter, clock: Clock) -
     assert order == [0, 1, 2, 3, 4]
 
 
-def test_who_gives_up_costs_the_others_no_turn(limiter: RateLimiter, clock: Clock) -> None:
+def test_a_closed_flow_does_not_delay_the_others(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, throttled())
     flows = [limiter.wait(60.0) for _ in range(100)]
     for flow in flows:
@@ -197,7 +193,7 @@ def test_who_gives_up_costs_the_others_no_turn(limiter: RateLimiter, clock: Cloc
     assert send(limiter, clock) <= 1 / rate.DECREASE + 0.001
 
 
-def test_who_never_wakes_holds_nobody_up_for_ever(limiter: RateLimiter, clock: Clock) -> None:
+def test_an_abandoned_flow_delays_the_others_by_one_interval(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, throttled())
     interrupted = limiter.wait(60.0)
     next(interrupted)
@@ -205,8 +201,8 @@ def test_who_never_wakes_holds_nobody_up_for_ever(limiter: RateLimiter, clock: C
     interrupted.close()
 
 
-def test_a_copy_waits_for_no_lock_and_for_nobody(limiter: RateLimiter, clock: Clock) -> None:
-    """As in a signal handler, which has interrupted whoever holds the lock."""
+def test_a_copy_takes_no_lock_and_has_no_waiting_requests(limiter: RateLimiter, clock: Clock) -> None:
+    """As in a signal handler that interrupts the code with the lock."""
     send(limiter, clock, throttled())
     clock.now += 10
     interrupted = [limiter.wait(60.0) for _ in range(100)]
@@ -229,7 +225,7 @@ def test_a_copy_waits_for_no_lock_and_for_nobody(limiter: RateLimiter, clock: Cl
         flow.close()
 
 
-def test_a_flow_that_is_collected_while_the_lock_is_held_leaves_its_place(limiter: RateLimiter, clock: Clock) -> None:
+def test_a_flow_that_is_garbage_collected_while_the_lock_is_held_is_removed(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, throttled())
     abandoned = limiter.wait(60.0)
     next(abandoned)
@@ -257,7 +253,7 @@ def test_threads_share_a_limiter(limiter: RateLimiter, clock: Clock) -> None:
     assert 0 < limiter.rate < math.inf
 
 
-def test_each_connection_has_one_limiter_and_not_all_are_kept() -> None:
+def test_each_connection_has_one_limiter_and_the_oldest_are_dropped() -> None:
     limiters = RateLimiters(lambda: 0.0)
     assert limiters.find("a") is limiters.find("a")
     assert limiters.find("a") is not limiters.find("b")
@@ -266,10 +262,10 @@ def test_each_connection_has_one_limiter_and_not_all_are_kept() -> None:
     assert len(limiters._limiters) == rate.MAX_CONNECTIONS
 
 
-# What an exchange makes of it
+# Retrying requests with a limiter
 
 
-def exchange(limiter: RateLimiter, *, idempotency: Idempotency = Idempotency.ALWAYS, **how: Any) -> Flow[str]:
+def retrying_request(limiter: RateLimiter, *, idempotency: Idempotency = Idempotency.ALWAYS, **how: Any) -> Flow[str]:
     retries = RetryPolicy(**{"attempts": 1, "throttled_attempts": 3, **how})
     return RetryingRequest(
         "DescribeX",
@@ -285,54 +281,58 @@ def exchange(limiter: RateLimiter, *, idempotency: Idempotency = Idempotency.ALW
 
 
 @pytest.mark.parametrize("idempotency", Idempotency)
-def test_a_throttled_request_is_sent_again_where_others_are_answered(
+def test_a_throttled_request_is_repeated_while_others_are_answered(
     limiter: RateLimiter, clock: Clock, idempotency: Idempotency
 ) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter, idempotency=idempotency), [refuse(429), refuse(429), refuse(429), OK], clock=clock)
-    assert played.value == "done"
-    assert sum(played.pauses) > 3 / rate.DECREASE
+    result = run_flow(
+        retrying_request(limiter, idempotency=idempotency), [refuse(429), refuse(429), refuse(429), OK], clock=clock
+    )
+    assert result.value == "done"
+    assert sum(result.sleeps) > 3 / rate.DECREASE
 
 
-def test_it_is_not_sent_again_for_ever(limiter: RateLimiter, clock: Clock) -> None:
+def test_a_throttled_request_is_not_repeated_endlessly(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter), [refuse(429)] * 4, clock=clock)
-    assert isinstance(played.refusal, ModelArtsThrottledError)
+    result = run_flow(retrying_request(limiter), [refuse(429)] * 4, clock=clock)
+    assert isinstance(result.error, ModelArtsThrottledError)
 
 
 @pytest.mark.parametrize("how", [{"throttled_attempts": 0}, {}])
-def test_it_is_not_where_nobody_is_answered(limiter: RateLimiter, clock: Clock, how: dict[str, Any]) -> None:
+def test_a_throttled_request_is_not_repeated_more_often_if_no_other_is_answered(
+    limiter: RateLimiter, clock: Clock, how: dict[str, Any]
+) -> None:
     if how:
         send(limiter, clock)
-    played = play(exchange(limiter, **how), [refuse(429)], clock=clock)
-    assert isinstance(played.refusal, ModelArtsThrottledError)
+    result = run_flow(retrying_request(limiter, **how), [refuse(429)], clock=clock)
+    assert isinstance(result.error, ModelArtsThrottledError)
 
 
-def test_503_can_be_about_one_task_and_is_sent_again_but_twice(limiter: RateLimiter, clock: Clock) -> None:
+def test_503_is_repeated_twice_only(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter, throttled_attempts=10), [refuse(503)] * 3)
-    assert isinstance(played.refusal, ModelArtsTransientError)
+    result = run_flow(retrying_request(limiter, throttled_attempts=10), [refuse(503)] * 3)
+    assert isinstance(result.error, ModelArtsTransientError)
 
 
-def test_503_does_not_repeat_what_could_be_done_twice(limiter: RateLimiter, clock: Clock) -> None:
+def test_503_does_not_repeat_a_create(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter, idempotency=Idempotency.IF_NOT_DONE), [refuse(503)], clock=clock)
-    assert played.refusal.outcome_unknown
+    result = run_flow(retrying_request(limiter, idempotency=Idempotency.IF_NOT_DONE), [refuse(503)], clock=clock)
+    assert result.error.outcome_unknown
 
 
-def test_a_retry_after_beyond_patience_is_not_waited_for(limiter: RateLimiter, clock: Clock) -> None:
+def test_a_retry_after_above_the_maximum_ends_the_extra_attempts(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock)
-    played = play(exchange(limiter), [refuse(429, retry_after="61")], clock=clock)
-    assert played.pauses == []
+    result = run_flow(retrying_request(limiter), [refuse(429, retry_after="61")], clock=clock)
+    assert result.sleeps == []
 
 
-def test_a_request_waits_no_longer_for_its_retry_after_than_it_is_patient(limiter: RateLimiter, clock: Clock) -> None:
-    flow = exchange(limiter, attempts=2, max_retry_after=5.0, throttled_attempts=0)
-    played = play(flow, [refuse(429, retry_after="90"), refuse(429, retry_after="90")], clock=clock)
-    assert played.pauses == [5.0]
+def test_a_request_waits_at_most_the_maximum_retry_after(limiter: RateLimiter, clock: Clock) -> None:
+    flow = retrying_request(limiter, attempts=2, max_retry_after=5.0, throttled_attempts=0)
+    result = run_flow(flow, [refuse(429, retry_after="90"), refuse(429, retry_after="90")], clock=clock)
+    assert result.sleeps == [5.0]
 
 
-def test_a_request_is_signed_after_it_has_waited(limiter: RateLimiter, clock: Clock) -> None:
+def test_a_request_is_built_after_its_turn_came(limiter: RateLimiter, clock: Clock) -> None:
     send(limiter, clock, throttled())
     signed_at: list[float] = []
 
@@ -352,5 +352,5 @@ def test_a_request_is_signed_after_it_has_waited(limiter: RateLimiter, clock: Cl
         no_jitter,
         limiter=limiter,
     ).run(build, lambda response: response.status)
-    assert play(flow, lambda _: Response(200), clock=clock).value == 200
+    assert run_flow(flow, lambda _: Response(200), clock=clock).value == 200
     assert signed_at[0] > before

@@ -1,4 +1,4 @@
-"""Signed links, secrets and unprintable characters in texts of the service, whatever stands around them."""
+"""Tests of removing signed links, secrets and unprintable characters from texts of the service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.api import errors, models
+from airflow_modelarts.api import error_mapping, models
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.places import obs_uri
 from airflow_modelarts.api.redaction import (
@@ -21,7 +21,7 @@ from airflow_modelarts.api.redaction import (
     redact,
     without_signed_links,
 )
-from tests.support.playing import NOON, answer
+from tests.support.flows import NOON, answer
 
 SECRETS = ("S3CRET", "T0KEN", "AK1D")
 QUERY = "AccessKeyId=AK1D&Expires=1767225600&x-obs-security-token=T0KEN&Signature=S3CRET%2Fx%3D"
@@ -75,7 +75,7 @@ def assert_no_secret(text: str) -> None:
 @pytest.mark.parametrize("query", [QUERY, AMAZONS, TOKEN_ONLY], ids=["OBS", "S3", "token only"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("form", FORMS)
-def test_a_signature_is_cut_whatever_stands_before_it(form: str, spelling: str, query: str) -> None:
+def test_a_signature_is_removed_with_any_text_before_it(form: str, spelling: str, query: str) -> None:
     text = FORMS[form].format(SPELLINGS[spelling](query))
     assert_no_secret(without_signed_links(text))
     assert_no_secret(redact(text, []))
@@ -84,7 +84,7 @@ def test_a_signature_is_cut_whatever_stands_before_it(form: str, spelling: str, 
 
 @pytest.mark.parametrize("spelling", ["as it is", "URL", "HTML", "Java's JSON"])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_signature_is_cut_wherever_a_task_or_an_error_holds_it(form: str, spelling: str) -> None:
+def test_a_signature_is_removed_from_tasks_and_errors(form: str, spelling: str) -> None:
     text = FORMS[form].format(SPELLINGS[spelling](QUERY))
     content = {"task_id": "t", "error_msg": text, "result": {"a": [text]}, "name": text, "work_path": {"path": text}}
     task = models.parse(models.ProcessorTask, json.dumps(content).encode())
@@ -92,7 +92,7 @@ def test_a_signature_is_cut_wherever_a_task_or_an_error_holds_it(form: str, spel
     assert_no_secret(json.dumps([task.result, task.to_json()]))
     version = models.parse(models.ProcessorTaskVersion, json.dumps({"error_msg": text}).encode())
     assert_no_secret(version.error_msg or "")
-    error = errors.from_response(
+    error = error_mapping.from_response(
         answer({"error_code": "ModelArts.4312", "error_msg": text}, 400),
         operation="X",
         target="x",
@@ -102,10 +102,10 @@ def test_a_signature_is_cut_wherever_a_task_or_an_error_holds_it(form: str, spel
     assert_no_secret(str(error))
 
 
-def test_what_stands_around_a_query_stays() -> None:
-    said = f"GET /bucket/cat.jpg?{QUERY} returned 403"
-    assert without_signed_links(said) == "GET /bucket/cat.jpg returned 403"
-    assert redact(said, []) == "GET /bucket/cat.jpg?… returned 403"
+def test_the_text_around_a_query_is_kept() -> None:
+    text = f"GET /bucket/cat.jpg?{QUERY} returned 403"
+    assert without_signed_links(text) == "GET /bucket/cat.jpg returned 403"
+    assert redact(text, []) == "GET /bucket/cat.jpg?… returned 403"
     assert without_signed_links(f"/it's.jpg?{QUERY}") == "/it's.jpg"
     inner = json.dumps({"u": f"/k?{QUERY}", "v": 1})
     assert json.loads(without_signed_links(inner)) == {"u": "/k", "v": 1}
@@ -115,7 +115,7 @@ def test_what_stands_around_a_query_stays() -> None:
 @pytest.mark.parametrize(
     "text", ["signature=S3CRET", "the Signature = S3CRET, they said", 'Signature="S3CRET"', "(Signature=S3CRET)"]
 )
-def test_a_signature_in_a_sentence_is_cut_too(text: str) -> None:
+def test_a_signature_in_a_sentence_is_removed(text: str) -> None:
     assert "ignature" in without_signed_links(text)
     assert_no_secret(without_signed_links(text))
 
@@ -132,14 +132,14 @@ def test_a_signature_in_a_sentence_is_cut_too(text: str) -> None:
         "X-Subject-Token=S3CRET",
     ],
 )
-def test_a_header_that_lets_its_reader_in_is_cut(text: str) -> None:
+def test_a_header_with_credentials_is_removed(text: str) -> None:
     assert "S3CRET" not in redact(text, [])
     assert "S3CRET" not in json.dumps(without_signed_links({"a": [text]}))
     task = models.parse(models.ProcessorTask, json.dumps({"task_id": "t", "error_msg": text}).encode())
     assert "S3CRET" not in f"{task.error_msg} {json.dumps(task.to_json())}"
 
 
-def test_what_stands_beside_a_header_stays() -> None:
+def test_the_text_beside_a_header_is_kept() -> None:
     inner = json.dumps({"X-Security-Token": "S3CRET", "v": 1})
     assert json.loads(without_signed_links(inner))["v"] == 1
 
@@ -162,7 +162,7 @@ PROSE = [
 
 
 @pytest.mark.parametrize("text", PROSE)
-def test_a_text_without_a_signature_parameter_stays_as_it_is(text: str) -> None:
+def test_a_text_without_a_signature_parameter_is_unchanged(text: str) -> None:
     assert without_signed_links(text) == text
     assert not has_signature(text)
 
@@ -175,7 +175,7 @@ def test_a_text_without_a_signature_parameter_stays_as_it_is(text: str) -> None:
     ).map("".join)
 )
 @example("?Signature=a=b")
-def test_what_has_no_signature_stays_and_what_had_one_has_none(text: str) -> None:
+def test_any_text_without_a_signature_is_unchanged_and_any_other_loses_it(text: str) -> None:
     cut = without_signed_links(text)
     if not has_signature(text):
         assert cut == text
@@ -201,7 +201,7 @@ def test_what_has_no_signature_stays_and_what_had_one_has_none(text: str) -> Non
     ],
 )
 @pytest.mark.parametrize("before", ["", "/k?Signature=S "])
-def test_a_long_hostile_text_takes_no_time(piece: str, before: str) -> None:
+def test_a_long_hostile_text_takes_linear_time(piece: str, before: str) -> None:
     text = before + piece * (300_000 // len(piece))
     started = time.process_time()
     without_signed_links(text)
@@ -212,12 +212,12 @@ def test_a_long_hostile_text_takes_no_time(piece: str, before: str) -> None:
 @pytest.mark.parametrize(
     "place", [f"obs://b/k%3F{QUERY}", f"/b/k;{QUERY}", f"obs://b/k%26{quote(QUERY)}", f"/b/k%3F{quote(QUERY, safe='')}"]
 )
-def test_a_signed_place_is_no_asset(place: str) -> None:
+def test_a_signed_path_has_no_asset(place: str) -> None:
     uri = obs_uri(place)
     assert uri is None or not [secret for secret in SECRETS if secret in uri]
 
 
-def test_a_folder_named_like_a_signature_is_a_place() -> None:
+def test_a_folder_named_like_a_signature_is_a_path() -> None:
     assert obs_uri("obs://b/signature=abc/part") == "obs://b/signature=abc/part"
 
 
@@ -234,7 +234,7 @@ def test_a_body_with_a_signed_link_is_found_in_any_letter_case(word: bytes, befo
     "character",
     ["\n", "\r", "\t", "\x00", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200f"],
 )
-def test_what_a_line_of_a_log_cannot_hold_becomes_a_space(character: str) -> None:
+def test_unprintable_characters_become_a_space(character: str) -> None:
     assert printable(f"a{character}b") == "a b"
     content = json.dumps({"task_id": "t", "status": 3, "error_msg": f"a{character}[31mb"}).encode()
     assert models.parse(models.ProcessorTask, content).error_msg == "a [31mb"
@@ -246,22 +246,22 @@ def test_what_a_line_of_a_log_cannot_hold_becomes_a_space(character: str) -> Non
 
 
 @pytest.mark.parametrize("text", ["参数错误", "zażółć", "👩‍👩‍👧", "شكرا", "a  b", "naïve"])
-def test_words_of_any_language_stay(text: str) -> None:
+def test_texts_of_any_language_are_kept(text: str) -> None:
     assert printable(text) == text
 
 
-def test_names_stay_as_they_are_since_they_are_compared() -> None:
+def test_names_are_kept_unchanged_since_they_are_compared() -> None:
     assert models.parse(models.ProcessorTask, b'{"task_id": "t", "name": "a\\nb"}').name == "a\nb"
 
 
-def test_an_answer_that_is_refused_is_quoted_on_one_line() -> None:
+def test_an_error_is_quoted_on_one_line() -> None:
     response = Response(400, {"x-request-id": "r\x1b[31m"}, b'{"error_code": "A\\n1", "error_msg": "b\\u2028c"}')
-    error = errors.from_response(response, operation="X", target="x", secrets=(), now=NOON)
+    error = error_mapping.from_response(response, operation="X", target="x", secrets=(), now=NOON)
     assert str(error).isprintable()
 
 
 @pytest.mark.parametrize("half", ["\\ud83d", "\\uDE00", "\\ud83d\\u0041"])
-def test_half_a_character_does_not_make_an_answer_unreadable(half: str) -> None:
+def test_half_of_a_surrogate_pair_does_not_make_an_answer_unreadable(half: str) -> None:
     content = f'{{"task_id": "t", "status": 3, "error_msg": "cut {half}", "a": "\\\\ud83d \\ud83d\\ude00"}}'
     task = models.parse(models.ProcessorTask, content.encode())
     assert (task.status, (task.error_msg or "")[:5]) == (3, "cut \ufffd")

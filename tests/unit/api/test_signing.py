@@ -1,4 +1,4 @@
-"""The signature agrees with the vendor's own signer, whatever is signed."""
+"""Tests of the signature against the vendor's signer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from airflow_modelarts.api import signing
 from airflow_modelarts.api.credentials import AccessKey
 from airflow_modelarts.api.http import Request
 from airflow_modelarts.api.operations import Operation
-from tests.support.playing import NOON
+from tests.support.flows import NOON
 
 HOST = "modelarts.example:8443"
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 awkward = st.text(st.sampled_from(" ~%+/?#&=;:,@!$'()*[]._-aZ09éß漢😀\t\n"), max_size=12)
 words = texts | awkward
-#: Header values as they can be sent: visible, with spaces inside and around.
+#: Header values that can be sent: visible characters and spaces.
 header_values = st.text(st.sampled_from(string.ascii_letters + string.digits + " \t,;=/+-_."), max_size=20)
 header_names = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,12}", fullmatch=True).filter(
     lambda name: name.lower() not in ("host", "x-sdk-date", "authorization", "content-type")
@@ -74,7 +74,7 @@ def vendors_authorization(
 )
 @example("POST", ["..", "a/b", ";"], [("x y", "1+1"), ("x y", "1 1"), ("x", "&=?#")], {"X-A": "  a  b "}, b"{}", "s", 1)
 @example("put", [], [], {}, "ü".encode(), "sécret", 2)
-def test_any_request_is_signed_as_the_vendor_signs_it(
+def test_any_request_has_the_vendors_signature(
     method: str,
     segments: list[str],
     query: list[tuple[str, str]],
@@ -100,7 +100,7 @@ def test_any_request_is_signed_as_the_vendor_signs_it(
     st.none() | st.from_regex(r"[A-Za-z0-9+/=]{1,40}", fullmatch=True),
     st.from_regex(r"[A-Za-z0-9-]{1,32}", fullmatch=True),
 )
-def test_an_operation_is_signed_with_its_project_and_temporary_key_as_the_vendor_signs_it(
+def test_an_operation_with_a_temporary_key_has_the_vendors_signature(
     method: str,
     segments: list[str],
     query: dict[str, str],
@@ -131,22 +131,22 @@ def sign(**changes: object) -> dict[str, str]:
     return signing.sign("AK", "SK", **{**arguments, **changes})  # type: ignore[arg-type]  # checked by the calls
 
 
-def test_a_signed_request_carries_the_date_in_utc() -> None:
+def test_a_signed_request_has_the_date_in_utc() -> None:
     assert sign()["X-Sdk-Date"] == "20260131T120000Z"
 
 
-def test_a_signed_request_carries_the_host_with_its_port() -> None:
+def test_a_signed_request_has_the_host_with_its_port() -> None:
     assert sign()["Host"] == HOST
 
 
-def test_a_signed_request_keeps_the_headers_it_was_given() -> None:
+def test_a_signed_request_keeps_the_given_headers() -> None:
     assert sign(headers={"X-Project-Id": "p", "Accept": "application/json"}).items() >= {
         ("X-Project-Id", "p"),
         ("Accept", "application/json"),
     }
 
 
-def test_the_names_of_all_covered_headers_are_listed_in_order() -> None:
+def test_the_names_of_all_signed_headers_are_listed_in_order() -> None:
     assert (
         "SignedHeaders=accept;host;x-project-id;x-sdk-date,"
         in sign(headers={"X-Project-Id": "p", "Accept": "*/*"})["Authorization"]
@@ -180,11 +180,11 @@ def test_the_order_of_parameters_does_not_change_a_signature() -> None:
     assert sign(url="https://h/?a=1&b=2&a=0") == sign(url="https://h/?b=2&a=0&a=1")
 
 
-def test_a_path_is_canonical_with_a_slash_at_its_end_only_once() -> None:
+def test_a_canonical_path_ends_with_one_slash() -> None:
     assert signing.canonical_path("/a") == signing.canonical_path("/a/") == "/a/"
 
 
-def test_an_empty_path_is_canonical_as_a_slash() -> None:
+def test_the_canonical_form_of_an_empty_path_is_a_slash() -> None:
     assert signing.canonical_path("") == "/"
 
 
@@ -197,7 +197,7 @@ def test_a_canonical_request_ends_with_the_hash_of_the_payload() -> None:
 
 @settings(deadline=None)
 @given(texts | awkward)
-def test_only_unreserved_characters_are_left_as_they_are(text: str) -> None:
+def test_only_unreserved_characters_are_not_encoded(text: str) -> None:
     unreserved = string.ascii_letters + string.digits + "-._~"
     assert set(signing.encode(text)) <= set(unreserved + "%")
     assert all(signing.encode(character) == character for character in text if character in unreserved)

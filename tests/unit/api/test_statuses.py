@@ -1,4 +1,4 @@
-"""Statuses, the documented ones and the others."""
+"""Tests of statuses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_undocumented_status_is_named_by_its_number(status: int) -> None:
     assert status_name(status) == f"unknown ({status})"
 
 
-def test_a_missing_status_is_named_as_well() -> None:
+def test_a_missing_status_has_a_name() -> None:
     assert status_name(None) == "unknown (None)"
 
 
@@ -38,7 +38,7 @@ def test_completed_failed_and_stopped_are_terminal_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("status", ProcessorTaskStatus)
-def test_a_status_says_whether_it_is_terminal(status: ProcessorTaskStatus) -> None:
+def test_a_status_is_terminal_or_not(status: ProcessorTaskStatus) -> None:
     assert status.is_terminal is (status >= 2)
 
 
@@ -52,7 +52,7 @@ def test_a_status_is_read_from_its_number_or_its_name(given: Any) -> None:
 @pytest.mark.parametrize(
     "given", ["", "finished", "fail", "-", "7", "33", 7, -1, 2.5, float("nan"), True, None, [3], "³"]
 )
-def test_what_is_no_status_is_refused_with_the_arguments_name(given: Any) -> None:
+def test_an_invalid_status_is_an_error_that_names_the_argument(given: Any) -> None:
     with pytest.raises(ValueError, match=r"^status is .*: it must be 0 \(initialized\), .* or 4 \(stopped\)$"):
         read_status("status", given)
     with pytest.raises(ValueError, match=r"^statuses has .*: it must contain only 0 \(initialized\)"):
@@ -60,7 +60,7 @@ def test_what_is_no_status_is_refused_with_the_arguments_name(given: Any) -> Non
 
 
 @pytest.mark.parametrize("given", [0, 1, "running", "initialized", 5])
-def test_what_is_no_end_is_refused_where_ends_are_meant(given: Any) -> None:
+def test_a_status_that_is_not_terminal_is_refused_as_an_end(given: Any) -> None:
     with pytest.raises(
         ValueError, match=rf"has {given!r}: it must contain only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)$"
     ):
@@ -70,12 +70,12 @@ def test_what_is_no_end_is_refused_where_ends_are_meant(given: Any) -> None:
 @pytest.mark.parametrize(
     "given", [3, "failed", ProcessorTaskStatus.FAILED, "failed,stopped", b"3", None, {"failed": 1}]
 )
-def test_one_status_where_a_list_is_meant_is_refused(given: Any) -> None:
+def test_a_single_status_instead_of_a_list_is_refused(given: Any) -> None:
     with pytest.raises(ValueError, match=r"failed_statuses is .*: give a list of statuses, for example \['failed'"):
         read_ends("failed_statuses", given)
 
 
-def test_a_list_of_statuses_is_stored_alike_however_it_was_given() -> None:
+def test_equal_lists_of_statuses_are_stored_equally() -> None:
     for given in (["stopped", 3], {4, "failed"}, iter([3, "4", 3]), ("FAILED", "stopped", "failed")):
         read = read_ends("failed_statuses", given)
         assert read == (3, 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_modelarts.api.errors import CODES
+from airflow_modelarts.api.error_codes import CODES
 
 
 class ServiceError(Exception):
@@ -17,7 +17,7 @@ class ServiceError(Exception):
     def __init__(self, code: str, message: str | None = None, *, status: int | None = None) -> None:
         # Exception.__init__ is not called: copies and pickles need args to stay those of the subclass's constructor.
         self.code = code
-        self.message = message or (CODES[code][1] if code in CODES else code)
+        self.message = message or (CODES[code].meaning if code in CODES else code)
         self.status = status
 
     def __str__(self) -> str:

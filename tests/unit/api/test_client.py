@@ -1,4 +1,4 @@
-"""A whole call: authorization and its renewal, the connection read again, attempts, and paging."""
+"""Tests of whole calls: authorization, renewal of credentials, reading the connection again, paging."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from airflow_modelarts.api.errors import (
 from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Response
 from airflow_modelarts.api.models import Empty, ProcessorTask
 from airflow_modelarts.api.operations import Page
-from tests.support.playing import (
+from tests.support.flows import (
     ACCESS_KEY,
     BROKEN,
     ENDPOINT,
@@ -48,11 +48,11 @@ from tests.support.playing import (
     UNKNOWN_NAME,
     Answer,
     Clock,
-    Played,
+    FlowResult,
     answer,
     client,
-    play,
     refuse,
+    run_flow,
 )
 
 DESCRIBE = operations.describe_processor_task("abc")
@@ -65,15 +65,15 @@ OTHER_KEY = AccessKey("AK2", "another-secret-key")
 
 
 def token(name: str = "T1") -> Response:
-    """Answer as IAM does, with a token for a day."""
+    """Return IAM's answer with a token for a day."""
     return answer({"token": {"expires_at": "2026-02-01T12:00:00.000000Z"}}, 201, x_subject_token=name)
 
 
-def describe(*answers: Answer, clients: tuple[ClientConfig, ...]) -> Played[ProcessorTask]:
-    return play(call(DESCRIBE, ONCE), answers, clients=clients)
+def describe(*answers: Answer, clients: tuple[ClientConfig, ...]) -> FlowResult[ProcessorTask]:
+    return run_flow(call(DESCRIBE, ONCE), answers, clients=clients)
 
 
-def test_a_call_first_asks_for_the_connection() -> None:
+def test_a_call_reads_the_connection_first() -> None:
     assert next(call(DESCRIBE, ONCE)) == ReadConnection()
 
 
@@ -85,17 +85,17 @@ def test_a_call_goes_to_the_project_at_the_endpoint() -> None:
     assert describe(TASK, clients=(client(),)).requests[0].url == f"{ENDPOINT}/v2/{PROJECT_ID}/processor-tasks/abc"
 
 
-def test_a_project_id_is_one_path_segment() -> None:
-    played = describe(TASK, clients=(client(project_id="../ü"),))
-    assert played.requests[0].url == f"{ENDPOINT}/v2/..%2F%C3%BC/processor-tasks/abc"
+def test_a_project_id_is_escaped_as_one_path_segment() -> None:
+    result = describe(TASK, clients=(client(project_id="../ü"),))
+    assert result.requests[0].url == f"{ENDPOINT}/v2/..%2F%C3%BC/processor-tasks/abc"
 
 
 def test_a_call_sends_the_operations_method_query_and_body() -> None:
-    played = play(call(CREATE, ONCE), [answer({"task_id": "t"})], clients=[client()])
-    assert (played.requests[0].method, played.requests[0].body) == ("POST", CREATE.body)
+    result = run_flow(call(CREATE, ONCE), [answer({"task_id": "t"})], clients=[client()])
+    assert (result.requests[0].method, result.requests[0].body) == ("POST", CREATE.body)
 
 
-def test_a_call_says_that_it_speaks_json() -> None:
+def test_a_call_sends_json_headers() -> None:
     headers = describe(TASK, clients=(client(),)).requests[0].headers
     assert (headers["Accept"], headers["Content-Type"]) == ("application/json", "application/json")
 
@@ -106,38 +106,38 @@ def test_an_access_key_signs_the_request_for_its_project() -> None:
     assert headers["X-Project-Id"] == PROJECT_ID
 
 
-def test_a_token_is_sent_as_it_is() -> None:
+def test_a_token_is_sent_unchanged() -> None:
     assert describe(TASK, clients=(client(StaticToken("T")),)).requests[0].headers["X-Auth-Token"] == "T"
 
 
-def test_every_attempt_is_signed_anew_with_the_time_it_is_made_at() -> None:
+def test_every_attempt_has_a_signature_with_its_own_time() -> None:
     clock = Clock()
     flow = call(DESCRIBE, FIVE_TIMES)
-    played = play(flow, [TIMEOUT, refuse(503), TASK], clients=[client(clock=clock)], clock=clock)
-    assert [request.headers["X-Sdk-Date"] for request in played.requests] == [
+    result = run_flow(flow, [TIMEOUT, refuse(503), TASK], clients=[client(clock=clock)], clock=clock)
+    assert [request.headers["X-Sdk-Date"] for request in result.requests] == [
         "20260131T120000Z",
         "20260131T120002Z",
         "20260131T120005Z",
     ]
-    assert len({request.headers["Authorization"] for request in played.requests}) == 3
+    assert len({request.headers["Authorization"] for request in result.requests}) == 3
 
 
-def test_a_call_is_as_patient_as_its_retries() -> None:
-    played = play(call(DESCRIBE, FIVE_TIMES), [refuse(503)] * 5, clients=[client()])
-    assert played.pauses == [1, 2, 4, 8]
+def test_a_call_follows_its_retry_policy() -> None:
+    result = run_flow(call(DESCRIBE, FIVE_TIMES), [refuse(503)] * 5, clients=[client()])
+    assert result.sleeps == [1, 2, 4, 8]
 
 
-def test_a_call_draws_its_pauses_from_the_clients_random_source() -> None:
-    played = play(call(DESCRIBE, FIVE_TIMES), [refuse(503), TASK], clients=[client(random=lambda: 0.25)])
-    assert played.pauses == [0.25]
+def test_a_call_draws_its_delays_from_the_clients_random_source() -> None:
+    result = run_flow(call(DESCRIBE, FIVE_TIMES), [refuse(503), TASK], clients=[client(random=lambda: 0.25)])
+    assert result.sleeps == [0.25]
 
 
 @pytest.mark.parametrize("credentials", [ACCESS_KEY, StaticToken("T")], ids=["key", "token"])
-def test_refused_static_credentials_are_not_sent_again_unless_the_connection_changed(credentials: Credentials) -> None:
+def test_refused_static_credentials_are_sent_again_only_if_the_connection_changed(credentials: Credentials) -> None:
     one = client(credentials)
-    played = describe(refuse(401), clients=(one, one))
-    assert isinstance(played.refusal, ModelArtsAuthenticationError)
-    assert len(played.requests) == 1
+    result = describe(refuse(401), clients=(one, one))
+    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert len(result.requests) == 1
 
 
 def test_the_connection_is_read_again_with_the_client_that_was_refused() -> None:
@@ -145,85 +145,85 @@ def test_the_connection_is_read_again_with_the_client_that_was_refused() -> None
     assert describe(refuse(401), clients=(one, one)).readings == [ReadConnection(), ReadConnection(refused=one)]
 
 
-def test_a_connection_read_again_unchanged_is_equal_though_its_clock_and_cache_are_others() -> None:
-    played = describe(refuse(401), clients=(client(), client(cache=TokenCache(), clock=Clock(NOON + 1))))
-    assert len(played.requests) == 1
+def test_clients_with_different_clocks_and_caches_are_equal() -> None:
+    result = describe(refuse(401), clients=(client(), client(cache=TokenCache(), clock=Clock(NOON + 1))))
+    assert len(result.requests) == 1
 
 
-def test_a_rotated_key_succeeds() -> None:
-    played = describe(refuse(401), TASK, clients=(client(), client(OTHER_KEY)))
-    assert played.value == ProcessorTask(task_id="abc", status=1)
-    assert "Access=AK2," in played.requests[1].headers["Authorization"]
+def test_a_rotated_key_is_used() -> None:
+    result = describe(refuse(401), TASK, clients=(client(), client(OTHER_KEY)))
+    assert result.value == ProcessorTask(task_id="abc", status=1)
+    assert "Access=AK2," in result.requests[1].headers["Authorization"]
 
 
 @pytest.mark.parametrize(
     "change", [{"endpoint": "https://new.example"}, {"project_id": "f" * 32}], ids=["endpoint", "project"]
 )
-def test_a_connection_that_changed_otherwise_is_tried_too(change: dict[str, Any]) -> None:
+def test_any_change_of_the_connection_is_tried(change: dict[str, Any]) -> None:
     assert describe(refuse(401), TASK, clients=(client(), replace(client(), **change))).value
 
 
-def test_a_rotated_key_that_is_refused_as_well_is_the_end() -> None:
-    played = describe(refuse(401), refuse(401), clients=(client(), client(OTHER_KEY)))
-    assert isinstance(played.refusal, ModelArtsAuthenticationError)
-    assert len(played.readings) == 2
+def test_a_refused_rotated_key_ends_the_call() -> None:
+    result = describe(refuse(401), refuse(401), clients=(client(), client(OTHER_KEY)))
+    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert len(result.readings) == 2
 
 
 @pytest.mark.parametrize("refusal", [refuse(403), refuse(400, "ModelArts.0204")], ids=["403", "token without project"])
-def test_credentials_without_permission_get_one_reading_of_the_connection(refusal: Response) -> None:
+def test_a_missing_permission_reads_the_connection_again_once(refusal: Response) -> None:
     one = client()
     assert len(describe(refusal, clients=(one, one)).readings) == 2
 
 
 @pytest.mark.parametrize("refusal", [refuse(404), refuse(400), refuse(429), refuse(500), TIMEOUT, REFUSED_CONNECTION])
-def test_the_connection_is_read_once_where_the_credentials_were_not_refused(refusal: Answer) -> None:
+def test_the_connection_is_read_once_if_the_credentials_are_not_refused(refusal: Answer) -> None:
     assert len(describe(refusal, clients=(client(),)).readings) == 1
 
 
 def test_a_token_is_obtained_and_used() -> None:
-    played = describe(token("T1"), TASK, clients=(client(USER),))
-    assert played.requests[0].url == "https://iam.example/v3/auth/tokens"
-    assert played.requests[1].headers["X-Auth-Token"] == "T1"
+    result = describe(token("T1"), TASK, clients=(client(USER),))
+    assert result.requests[0].url == "https://iam.example/v3/auth/tokens"
+    assert result.requests[1].headers["X-Auth-Token"] == "T1"
 
 
-def test_a_token_is_used_again_by_the_next_call() -> None:
+def test_the_next_call_uses_the_same_token() -> None:
     one = client(USER)
     describe(token("T1"), TASK, clients=(one,))
     assert describe(TASK, clients=(one,)).requests[0].headers["X-Auth-Token"] == "T1"
 
 
 def test_a_refused_token_is_renewed_and_the_call_succeeds() -> None:
-    played = describe(token("T1"), refuse(401), token("T2"), TASK, clients=(client(USER),))
-    assert played.value
-    assert [request.headers.get("X-Auth-Token") for request in played.requests] == [None, "T1", None, "T2"]
+    result = describe(token("T1"), refuse(401), token("T2"), TASK, clients=(client(USER),))
+    assert result.value
+    assert [request.headers.get("X-Auth-Token") for request in result.requests] == [None, "T1", None, "T2"]
 
 
-def test_a_renewed_token_is_the_one_that_the_next_call_uses() -> None:
+def test_the_next_call_uses_a_renewed_token() -> None:
     one = client(USER)
     describe(token("T1"), refuse(401), token("T2"), TASK, clients=(one,))
     assert describe(TASK, clients=(one,)).requests[0].headers["X-Auth-Token"] == "T2"
 
 
-def test_a_token_is_renewed_once_then_the_connection_is_read_once_then_it_is_the_end() -> None:
+def test_a_call_ends_after_one_renewal_and_one_reading_of_the_connection() -> None:
     one = client(USER)
-    played = describe(token("T1"), refuse(401), token("T2"), refuse(401), clients=(one, one))
-    assert isinstance(played.refusal, ModelArtsAuthenticationError)
-    assert [type(step) for step in played.steps] == [ReadConnection, *[Request] * 4, ReadConnection]
+    result = describe(token("T1"), refuse(401), token("T2"), refuse(401), clients=(one, one))
+    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert [type(step) for step in result.steps] == [ReadConnection, *[Request] * 4, ReadConnection]
 
 
-def test_a_changed_password_is_found_in_the_connection() -> None:
+def test_a_changed_password_is_read_from_the_connection() -> None:
     changed = client(replace(USER, password="new"))
     refused = [token("T1"), refuse(401), refuse(401)]
-    played = describe(*refused, token("T2"), TASK, clients=(client(USER), changed))
-    assert played.value
-    assert json.loads(played.requests[3].body)["auth"]["identity"]["password"]["user"]["password"] == "new"
+    result = describe(*refused, token("T2"), TASK, clients=(client(USER), changed))
+    assert result.value
+    assert json.loads(result.requests[3].body)["auth"]["identity"]["password"]["user"]["password"] == "new"
 
 
-def test_a_password_that_is_refused_at_once_gets_one_reading_of_the_connection() -> None:
+def test_a_refused_password_reads_the_connection_again_once() -> None:
     one = client(USER)
-    played = describe(refuse(401), clients=(one, one))
-    assert isinstance(played.refusal, ModelArtsAuthenticationError)
-    assert len(played.readings) == 2
+    result = describe(refuse(401), clients=(one, one))
+    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert len(result.readings) == 2
 
 
 def test_a_token_without_permission_is_not_renewed() -> None:
@@ -231,13 +231,13 @@ def test_a_token_without_permission_is_not_renewed() -> None:
     assert len(describe(token("T1"), refuse(403), clients=(one, one)).requests) == 2
 
 
-def test_a_token_that_comes_back_the_same_is_not_sent_again() -> None:
+def test_a_renewed_token_that_is_the_same_is_not_sent_again() -> None:
     one = client(USER)
     assert len(describe(token("T1"), refuse(401), token("T1"), clients=(one, one)).requests) == 3
 
 
-def test_an_iam_that_is_out_of_order_is_a_temporary_error() -> None:
-    assert describe(refuse(503), clients=(client(USER),)).refusal.temporary
+def test_an_outage_of_iam_is_a_temporary_error() -> None:
+    assert describe(refuse(503), clients=(client(USER),)).error.temporary
 
 
 @pytest.mark.parametrize(
@@ -245,39 +245,39 @@ def test_an_iam_that_is_out_of_order_is_a_temporary_error() -> None:
     [refuse(404), refuse(405), refuse(400), refuse(302), UNKNOWN_NAME],
     ids=["404", "405", "400", "302", "name"],
 )
-def test_a_wrong_iam_endpoint_is_a_setting_to_change_and_not_a_missing_task(answered: Answer) -> None:
-    error = describe(answered, clients=(client(USER),)).refusal
+def test_a_wrong_iam_endpoint_is_a_configuration_error_and_not_a_missing_task(answered: Answer) -> None:
+    error = describe(answered, clients=(client(USER),)).error
     assert isinstance(error, ModelArtsConfigurationError)
     assert "iam_endpoint" in str(error)
 
 
-def test_a_creation_that_was_refused_for_its_token_is_sent_again_with_the_new_one() -> None:
-    played = play(
+def test_a_create_with_a_refused_token_is_repeated_with_the_new_token() -> None:
+    result = run_flow(
         call(CREATE, ONCE),
         [token("T1"), refuse(401), token("T2"), answer({"task_id": "t"})],
         clients=[client(USER)],
     )
-    assert played.value == models.CreatedTask(task_id="t")
+    assert result.value == models.CreatedTask(task_id="t")
 
 
 def test_an_error_quotes_neither_the_secret_key_nor_the_token() -> None:
-    said = f"{SECRET_KEY} and T0KEN"
-    by_key = describe(refuse(400, "ModelArts.0101", said), clients=(client(),)).refusal
-    by_token = describe(refuse(400, "ModelArts.0101", said), clients=(client(StaticToken("T0KEN")),)).refusal
+    message = f"{SECRET_KEY} and T0KEN"
+    by_key = describe(refuse(400, "ModelArts.0101", message), clients=(client(),)).error
+    by_token = describe(refuse(400, "ModelArts.0101", message), clients=(client(StaticToken("T0KEN")),)).error
     assert SECRET_KEY not in str(by_key)
     assert "T0KEN" not in str(by_token)
 
 
-def test_an_error_quotes_no_token_that_was_obtained() -> None:
-    played = describe(token("T0KEN"), refuse(400, "ModelArts.0101", "T0KEN"), clients=(client(USER),))
-    assert "T0KEN" not in str(played.refusal)
+def test_an_error_does_not_quote_an_obtained_token() -> None:
+    result = describe(token("T0KEN"), refuse(400, "ModelArts.0101", "T0KEN"), clients=(client(USER),))
+    assert "T0KEN" not in str(result.error)
 
 
-def test_an_error_without_an_answer_names_the_address_of_the_service() -> None:
-    assert ENDPOINT in str(describe(REFUSED_CONNECTION, clients=(client(),)).refusal)
+def test_an_error_without_an_answer_names_the_endpoint() -> None:
+    assert ENDPOINT in str(describe(REFUSED_CONNECTION, clients=(client(),)).error)
 
 
-def test_a_client_shows_no_secret() -> None:
+def test_the_repr_of_a_client_has_no_secret() -> None:
     shown = repr(client()) + repr(client(USER)) + repr(client(StaticToken("T0KEN")))
     assert not any(secret in shown for secret in (SECRET_KEY, "the-password", "T0KEN"))
 
@@ -288,73 +288,73 @@ def test_a_client_shows_no_secret() -> None:
     [[TIMEOUT], [BROKEN], [refuse(502)], [Response(200, {}, b"<html>")], [TIMEOUT, refuse(429)]],
     ids=["timeout", "broken", "502", "unreadable", "timeout then throttled"],
 )
-def test_not_found_after_an_ambiguous_deletion_counts_as_done(ambiguous: list[Answer], not_found: Response) -> None:
-    assert play(call(DELETE, FIVE_TIMES), [*ambiguous, not_found], clients=[client()]).value == Empty()
+def test_not_found_after_a_lost_answer_to_a_delete_is_success(ambiguous: list[Answer], not_found: Response) -> None:
+    assert run_flow(call(DELETE, FIVE_TIMES), [*ambiguous, not_found], clients=[client()]).value == Empty()
 
 
 @pytest.mark.parametrize("before", [[], [refuse(429)], [REFUSED_CONNECTION]], ids=["first", "throttled", "not sent"])
-def test_not_found_is_raised_where_no_attempt_can_have_deleted_it(before: list[Answer]) -> None:
-    played = play(call(DELETE, FIVE_TIMES), [*before, refuse(404)], clients=[client()])
-    assert isinstance(played.refusal, ModelArtsNotFoundError)
+def test_not_found_is_raised_if_no_attempt_can_have_deleted_the_task(before: list[Answer]) -> None:
+    result = run_flow(call(DELETE, FIVE_TIMES), [*before, refuse(404)], clients=[client()])
+    assert isinstance(result.error, ModelArtsNotFoundError)
 
 
-def test_not_found_after_an_ambiguous_reading_is_raised() -> None:
-    played = play(call(DESCRIBE, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()])
-    assert isinstance(played.refusal, ModelArtsNotFoundError)
+def test_not_found_after_a_lost_answer_to_a_read_is_raised() -> None:
+    result = run_flow(call(DESCRIBE, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()])
+    assert isinstance(result.error, ModelArtsNotFoundError)
 
 
-def test_not_found_after_an_ambiguous_stop_is_raised() -> None:
+def test_not_found_after_a_lost_answer_to_a_stop_is_raised() -> None:
     stop = operations.stop_processor_task_version("t", "v")
-    played = play(call(stop, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()])
-    assert isinstance(played.refusal, ModelArtsNotFoundError)
+    result = run_flow(call(stop, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()])
+    assert isinstance(result.error, ModelArtsNotFoundError)
 
 
-def test_a_deleted_version_counts_as_done_as_well() -> None:
+def test_not_found_after_a_lost_answer_to_deleting_a_version_is_success() -> None:
     delete = operations.delete_processor_task_version("t", "v")
-    assert play(call(delete, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()]).value == Empty()
+    assert run_flow(call(delete, FIVE_TIMES), [TIMEOUT, refuse(404)], clients=[client()]).value == Empty()
 
 
-def test_not_found_counts_as_done_though_the_token_was_renewed_after_the_ambiguous_deletion() -> None:
+def test_not_found_is_success_after_a_lost_delete_and_a_renewed_token() -> None:
     answers: list[Answer] = [token("T1"), TIMEOUT, refuse(401), token("T2"), refuse(404)]
-    assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER)]).value == Empty()
+    assert run_flow(call(DELETE, FIVE_TIMES), answers, clients=[client(USER)]).value == Empty()
 
 
-def test_not_found_counts_as_done_though_the_key_was_rotated_after_the_ambiguous_deletion() -> None:
+def test_not_found_is_success_after_a_lost_delete_and_a_rotated_key() -> None:
     answers: list[Answer] = [TIMEOUT, refuse(401), refuse(404)]
-    played = play(call(DELETE, FIVE_TIMES), answers, clients=[client(), client(OTHER_KEY)])
-    assert played.value == Empty()
+    result = run_flow(call(DELETE, FIVE_TIMES), answers, clients=[client(), client(OTHER_KEY)])
+    assert result.value == Empty()
 
 
-def test_not_found_counts_as_done_though_the_password_was_rotated_after_the_ambiguous_deletion() -> None:
+def test_not_found_is_success_after_a_lost_delete_and_a_rotated_password() -> None:
     answers: list[Answer] = [token("T1"), TIMEOUT, refuse(401), refuse(401), token("T2"), refuse(404)]
     changed = client(replace(USER, password="new"))
-    assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER), changed]).value == Empty()
+    assert run_flow(call(DELETE, FIVE_TIMES), answers, clients=[client(USER), changed]).value == Empty()
 
 
-def test_an_ambiguous_deletion_may_have_happened_though_it_ended_for_want_of_a_token() -> None:
+def test_the_outcome_of_a_lost_delete_stays_unknown_if_no_token_can_be_obtained() -> None:
     answers: list[Answer] = [token("T1"), TIMEOUT, refuse(401), *[refuse(503)] * 5]
-    assert play(call(DELETE, FIVE_TIMES), answers, clients=[client(USER)]).refusal.outcome_unknown
+    assert run_flow(call(DELETE, FIVE_TIMES), answers, clients=[client(USER)]).error.outcome_unknown
 
 
 @pytest.mark.parametrize("status", [500, 503, 504])
 @pytest.mark.parametrize("ambiguous", [refuse(504), TIMEOUT], ids=["504", "timeout"])
-def test_a_server_error_that_names_a_missing_task_never_counts_as_deleted(ambiguous: Answer, status: int) -> None:
+def test_a_server_error_with_a_code_of_a_missing_task_is_not_success(ambiguous: Answer, status: int) -> None:
     gateway = refuse(status, "ModelArts.4700", "Unavailable gateway.")
-    played = play(call(DELETE, FIVE_TIMES), [ambiguous, *[gateway] * 4], clients=client())
-    assert isinstance(played.refusal, ModelArtsTransientError)
+    result = run_flow(call(DELETE, FIVE_TIMES), [ambiguous, *[gateway] * 4], clients=client())
+    assert isinstance(result.error, ModelArtsTransientError)
 
 
-def test_a_page_that_is_not_found_never_counts_as_deleted() -> None:
+def test_a_web_page_that_is_not_found_is_not_success_of_a_delete() -> None:
     page = Response(404, {"content-type": "text/html"}, b"<html>404</html>")
-    played = play(call(DELETE, FIVE_TIMES), [refuse(504), page], clients=client())
-    assert isinstance(played.refusal, ModelArtsConfigurationError)
+    result = run_flow(call(DELETE, FIVE_TIMES), [refuse(504), page], clients=client())
+    assert isinstance(result.error, ModelArtsConfigurationError)
 
 
-def test_a_server_error_that_names_a_missing_task_does_not_end_a_reading() -> None:
+def test_a_server_error_with_a_code_of_a_missing_task_is_retried() -> None:
     answers = [refuse(503, "ModelArts.4700"), answer({"task_id": "abc", "status": 2})]
-    played = play(call(DESCRIBE, FIVE_TIMES), answers, clients=client())
-    assert played.value is not None
-    assert played.value.status == 2
+    result = run_flow(call(DESCRIBE, FIVE_TIMES), answers, clients=client())
+    assert result.value is not None
+    assert result.value.status == 2
 
 
 REFUSED_TOKEN = [
@@ -372,80 +372,80 @@ REFUSED_TOKEN = [
 
 
 @pytest.mark.parametrize("refusal", REFUSED_TOKEN, ids=lambda refusal: f"{refusal.status} {refusal.body[:40]!r}")
-def test_a_token_that_is_refused_is_renewed_once_whatever_the_status(refusal: Response) -> None:
-    renewed = play(call(DESCRIBE, ONCE), [token(), refusal, token("T2"), TASK], clients=client(USER))
+def test_a_refused_token_is_renewed_once_with_any_http_status(refusal: Response) -> None:
+    renewed = run_flow(call(DESCRIBE, ONCE), [token(), refusal, token("T2"), TASK], clients=client(USER))
     assert renewed.value is not None
-    in_vain = play(call(DESCRIBE, ONCE), [token(), refusal, token("T2"), refusal], clients=[client(USER)] * 2)
-    assert isinstance(in_vain.refusal, ModelArtsAuthenticationError)
+    in_vain = run_flow(call(DESCRIBE, ONCE), [token(), refusal, token("T2"), refusal], clients=[client(USER)] * 2)
+    assert isinstance(in_vain.error, ModelArtsAuthenticationError)
 
 
 @pytest.mark.parametrize("code", ["ModelArts.0203", "ModelArts.0206"])
-def test_a_static_token_that_is_refused_leads_to_the_connection(code: str) -> None:
+def test_a_refused_static_token_reads_the_connection_again(code: str) -> None:
     clients = [client(StaticToken("old")), client(StaticToken("new"))]
-    played = play(call(DESCRIBE, ONCE), [refuse(403, code), TASK], clients=clients)
-    assert [request.headers["X-Auth-Token"] for request in played.requests] == ["old", "new"]
+    result = run_flow(call(DESCRIBE, ONCE), [refuse(403, code), TASK], clients=clients)
+    assert [request.headers["X-Auth-Token"] for request in result.requests] == ["old", "new"]
 
 
 @pytest.mark.parametrize(
     "code", [None, "ModelArts.0108", "ModelArts.4310", "ModelArts.4336", "APIGW.0302", "ModelArts.0112"]
 )
-def test_a_right_that_is_missing_renews_nothing(code: str | None) -> None:
-    played = play(call(DESCRIBE, ONCE), [token(), refuse(403, code)], clients=[client(USER)] * 2)
-    assert isinstance(played.refusal, ModelArtsAuthenticationError)
-    assert not played.refusal.asks_for_new_credentials
+def test_a_missing_permission_does_not_renew_the_token(code: str | None) -> None:
+    result = run_flow(call(DESCRIBE, ONCE), [token(), refuse(403, code)], clients=[client(USER)] * 2)
+    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert not result.error.asks_for_new_credentials
 
 
 @pytest.mark.parametrize("code", ["ModelArts.4750", "ModelArts.4826"])
-def test_a_fault_of_the_input_that_comes_as_401_renews_nothing(code: str) -> None:
-    played = play(call(DESCRIBE, ONCE), [token(), refuse(401, code)], clients=client(USER))
-    assert isinstance(played.refusal, ModelArtsRequestError)
+def test_a_request_error_with_http_401_does_not_renew_the_token(code: str) -> None:
+    result = run_flow(call(DESCRIBE, ONCE), [token(), refuse(401, code)], clients=client(USER))
+    assert isinstance(result.error, ModelArtsRequestError)
 
 
-def test_an_answer_about_another_task_is_asked_for_again() -> None:
+def test_an_answer_about_another_task_is_retried() -> None:
     other, this = (answer({"task_id": one, "status": 2}) for one in ("other", "abc"))
-    played = play(call(DESCRIBE, FIVE_TIMES), [other, this], clients=client())
-    assert played.value is not None
-    assert played.value.task_id == "abc"
-    lasting = play(call(DESCRIBE, ONCE), [other], clients=client()).refusal
+    result = run_flow(call(DESCRIBE, FIVE_TIMES), [other, this], clients=client())
+    assert result.value is not None
+    assert result.value.task_id == "abc"
+    lasting = run_flow(call(DESCRIBE, ONCE), [other], clients=client()).error
     assert isinstance(lasting, ModelArtsTransientError)
-    assert "is about another one" in str(lasting)
+    assert "returned another object" in str(lasting)
 
 
 @pytest.mark.parametrize(
     "other", [{"task_version_id": "w"}, {"task_id": "u"}, {"task_id": "u", "task_version_id": "v"}]
 )
-def test_an_answer_about_another_version_is_asked_for_again(other: dict[str, str]) -> None:
+def test_an_answer_about_another_version_is_retried(other: dict[str, str]) -> None:
     answers = [answer({**other, "status": 2}), answer({"task_version_id": "v", "task_id": "t", "status": 1})]
-    played = play(call(operations.describe_processor_task_version("t", "v"), FIVE_TIMES), answers, clients=client())
-    assert played.value is not None
-    assert played.value.status == 1
+    result = run_flow(call(operations.describe_processor_task_version("t", "v"), FIVE_TIMES), answers, clients=client())
+    assert result.value is not None
+    assert result.value.status == 1
 
 
-def test_a_version_need_not_name_itself() -> None:
-    played = play(
+def test_an_answer_may_omit_the_ids_of_a_version() -> None:
+    result = run_flow(
         call(operations.describe_processor_task_version("t", "v"), ONCE), [answer({"status": 4})], clients=client()
     )
-    assert played.value is not None
-    assert played.value.status == 4
+    assert result.value is not None
+    assert result.value.status == 4
 
 
-def test_a_creation_whose_answer_was_lost_may_have_happened() -> None:
-    assert play(call(CREATE, FIVE_TIMES), [TIMEOUT], clients=[client()]).refusal.outcome_unknown
+def test_the_outcome_of_a_create_with_a_lost_answer_is_unknown() -> None:
+    assert run_flow(call(CREATE, FIVE_TIMES), [TIMEOUT], clients=[client()]).error.outcome_unknown
 
 
-def test_a_creation_that_did_not_leave_did_not_happen() -> None:
-    played = play(call(CREATE, FIVE_TIMES), [REFUSED_CONNECTION] * 5, clients=[client()])
-    assert not played.refusal.outcome_unknown
+def test_the_outcome_of_a_create_that_was_not_sent_is_known() -> None:
+    result = run_flow(call(CREATE, FIVE_TIMES), [REFUSED_CONNECTION] * 5, clients=[client()])
+    assert not result.error.outcome_unknown
 
 
-def test_a_creation_for_which_no_token_could_be_had_did_not_happen() -> None:
-    played = play(call(CREATE, ONCE), [TIMEOUT], clients=[client(USER)])
-    assert isinstance(played.refusal, ModelArtsTransientError)
-    assert not played.refusal.outcome_unknown
+def test_the_outcome_of_a_create_without_a_token_is_known() -> None:
+    result = run_flow(call(CREATE, ONCE), [TIMEOUT], clients=[client(USER)])
+    assert isinstance(result.error, ModelArtsTransientError)
+    assert not result.error.outcome_unknown
 
 
 class Listed:
-    """A service's list of tasks, by page number, that can change between two answers."""
+    """A service's list of tasks that can change between two answers."""
 
     def __init__(self, ids: list[str], *, shift: Iterator[list[str]] | None = None, **extra: Any) -> None:
         self.ids = ids
@@ -464,12 +464,12 @@ class Listed:
         return answer({name: value for name, value in content.items() if value is not None})
 
 
-def read_all(service: Listed, limit: int = 3) -> Played[None]:
-    return play(pages(operations.list_processor_tasks(limit=limit), ONCE), service, clients=client(), at_most=400)
+def read_all(service: Listed, limit: int = 3) -> FlowResult[None]:
+    return run_flow(pages(operations.list_processor_tasks(limit=limit), ONCE), service, clients=client(), max_steps=400)
 
 
-def ids_of(played: Played[None]) -> list[str]:
-    return [task.task_id for page in played.pages for task in page.items]
+def ids_of(result: FlowResult[None]) -> list[str]:
+    return [task.task_id for page in result.pages for task in page.items]
 
 
 def numbered(count: int) -> list[str]:
@@ -477,18 +477,18 @@ def numbered(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 20])
-def test_a_list_is_read_to_its_end(count: int) -> None:
+def test_a_list_is_read_completely(count: int) -> None:
     assert ids_of(read_all(Listed(numbered(count)))) == numbered(count)
 
 
-def test_the_offset_is_a_page_number_that_steps_by_one_from_0() -> None:
+def test_the_offset_is_the_page_number_from_0() -> None:
     service = Listed(numbered(8))
     read_all(service)
     assert service.asked == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    ("count", "said", "asked"),
+    ("count", "fields", "requests"),
     [
         (0, {}, 1),
         (2, {}, 1),
@@ -513,92 +513,90 @@ def test_the_offset_is_a_page_number_that_steps_by_one_from_0() -> None:
     ],
     ids=str,
 )
-def test_no_more_pages_are_asked_for_than_the_answers_give_reason_to(
-    count: int, said: dict[str, Any], asked: int
-) -> None:
-    service = Listed(numbered(count), **said)
+def test_no_page_is_requested_without_need(count: int, fields: dict[str, Any], requests: int) -> None:
+    service = Listed(numbered(count), **fields)
     read_all(service)
-    assert len(service.asked) == asked
+    assert len(service.asked) == requests
 
 
-def test_a_short_page_ends_a_list_whatever_its_count_says() -> None:
+def test_a_short_page_ends_a_list_with_any_count() -> None:
     service = Listed(numbered(4), count=1000)
     assert ids_of(read_all(service)) == numbered(4)
     assert service.asked == [0, 1]
 
 
-def test_an_item_that_comes_twice_is_returned_once() -> None:
-    # Between the pages a task is created at the top, so that the last one of the first page comes again.
+def test_a_repeated_item_is_returned_once() -> None:
+    # A task is created at the top between the pages, so the last item of the first page is repeated.
     service = Listed(numbered(5), shift=iter([["new", *numbered(5)]]))
     assert ids_of(read_all(service)) == numbered(5)
 
 
 @pytest.mark.parametrize("created", [1, 3, 4, 5, 6, 7, 30])
-def test_many_items_that_are_created_between_two_pages_do_not_end_the_list(created: int) -> None:
+def test_many_items_created_between_two_pages_do_not_end_the_list(created: int) -> None:
     new = [f"new{number}" for number in range(created)]
     service = Listed([*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]))
     assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
 
 
-def test_a_service_that_always_counts_more_is_read_to_an_end() -> None:
+def test_a_list_ends_although_its_count_always_grows() -> None:
     numbers = itertools.count(100, 100)
     turns = itertools.cycle(["abc", "def", "ghi"])
 
     def stuck(request: Request) -> Response:
         return answer({"count": next(numbers), "has_more": True, "tasks": [{"task_id": one} for one in next(turns)]})
 
-    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), at_most=50)
-    assert ids_of(played) == [*"abcdefghi"]
-    assert len(played.requests) == 7
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
+    assert ids_of(result) == [*"abcdefghi"]
+    assert len(result.requests) == 7
 
 
-def test_an_item_that_comes_twice_on_one_page_is_returned_once() -> None:
+def test_an_item_repeated_on_one_page_is_returned_once() -> None:
     assert ids_of(read_all(Listed(["a", "a", "b"]))) == ["a", "b"]
 
 
-def test_a_page_that_repeats_the_one_before_it_ends_the_list() -> None:
+def test_a_repeated_page_ends_the_list() -> None:
     def stuck(request: Request) -> Response:
         return answer({"tasks": [{"task_id": one} for one in "abc"]})
 
-    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client())
-    assert ids_of(played) == ["a", "b", "c"]
-    assert len(played.requests) == 2
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client())
+    assert ids_of(result) == ["a", "b", "c"]
+    assert len(result.requests) == 2
 
 
-def test_a_page_that_repeats_the_one_before_it_but_for_what_changes_while_a_task_runs_ends_the_list() -> None:
+def test_a_repeated_page_with_other_durations_ends_the_list() -> None:
     seconds = itertools.count()
 
     def stuck(request: Request) -> Response:
         return answer({"tasks": [{"task_id": one, "duration_seconds": next(seconds)} for one in "abc"]})
 
-    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), at_most=50)
-    assert ids_of(played) == ["a", "b", "c"]
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
+    assert ids_of(result) == ["a", "b", "c"]
 
 
-def test_pages_that_repeat_each_other_in_turn_end_the_list() -> None:
+def test_alternating_pages_end_the_list() -> None:
     turns = itertools.cycle(["abc", "def"])
 
     def stuck(request: Request) -> Response:
         return answer({"count": 99, "tasks": [{"task_id": one} for one in next(turns)]})
 
-    played = play(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), at_most=50)
-    assert ids_of(played) == ["a", "b", "c", "d", "e", "f"]
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
+    assert ids_of(result) == ["a", "b", "c", "d", "e", "f"]
 
 
-def test_items_that_have_no_id_are_all_returned() -> None:
+def test_items_without_an_id_are_all_returned() -> None:
     body = {"total": 2, "items": [{"label_en": "a"}, {"label_en": "b"}]}
-    played = play(pages(operations.list_processor_task_items(), ONCE), [answer(body)], clients=client())
-    assert [item.label_en for page in played.pages for item in page.items] == ["a", "b"]
+    result = run_flow(pages(operations.list_processor_task_items(), ONCE), [answer(body)], clients=client())
+    assert [item.label_en for page in result.pages for item in page.items] == ["a", "b"]
 
 
-def test_a_page_says_what_the_service_said_about_the_whole() -> None:
+def test_a_page_has_the_count_and_has_more_of_the_answer() -> None:
     body = {"count": 7, "has_more": False, "results": [{"sample_id": "s"}]}
     flow = pages(operations.list_processor_task_version_results("t", "v"), ONCE)
-    page: Page[Any] = play(flow, [answer(body)], clients=client()).pages[0]
+    page: Page[Any] = run_flow(flow, [answer(body)], clients=client()).pages[0]
     assert (page.count, page.has_more, len(page.items)) == (7, False, 1)
 
 
-def test_a_page_is_given_before_the_next_one_is_asked_for() -> None:
+def test_a_page_is_yielded_before_the_next_one_is_requested() -> None:
     flow = pages(operations.list_processor_tasks(limit=1), ONCE)
     assert flow.send(None) == ReadConnection()
     assert isinstance(flow.send(client()), Request)
@@ -606,22 +604,22 @@ def test_a_page_is_given_before_the_next_one_is_asked_for() -> None:
     assert flow.send(None) == ReadConnection()
 
 
-def test_a_page_that_fails_is_tried_again_like_any_call() -> None:
+def test_a_failed_page_is_retried() -> None:
     first, second = (answer({"count": 2, "tasks": [{"task_id": one}]}) for one in "ab")
     flow = pages(operations.list_processor_tasks(limit=1), FIVE_TIMES)
-    assert ids_of(play(flow, [first, TIMEOUT, refuse(503), second], clients=client())) == ["a", "b"]
+    assert ids_of(run_flow(flow, [first, TIMEOUT, refuse(503), second], clients=client())) == ["a", "b"]
 
 
-def test_a_page_that_fails_for_good_ends_the_list_with_its_error() -> None:
+def test_a_page_that_fails_permanently_ends_the_list_with_its_error() -> None:
     first = answer({"count": 2, "tasks": [{"task_id": "a"}]})
-    played = play(pages(operations.list_processor_tasks(limit=1), ONCE), [first, refuse(429)], clients=client())
-    assert isinstance(played.refusal, ModelArtsThrottledError)
-    assert ids_of(played) == ["a"]
+    result = run_flow(pages(operations.list_processor_tasks(limit=1), ONCE), [first, refuse(429)], clients=client())
+    assert isinstance(result.error, ModelArtsThrottledError)
+    assert ids_of(result) == ["a"]
 
 
 @pytest.mark.parametrize("has_more", [True, False, None, "x", 0])
 @pytest.mark.parametrize("counted", [True, False])
-def test_250_samples_arrive_whatever_has_more_says(has_more: Any, counted: bool) -> None:
+def test_250_samples_are_returned_with_any_has_more(has_more: Any, counted: bool) -> None:
     def serve(request: Request) -> Response:
         query = dict(parse_qsl(urlsplit(request.url).query))
         limit, offset = int(query["limit"]), int(query["offset"])
@@ -630,12 +628,12 @@ def test_250_samples_arrive_whatever_has_more_says(has_more: Any, counted: bool)
         return answer(content | ({"count": 250} if counted else {}))
 
     flow = pages(operations.list_processor_task_version_results("t", "v"), ONCE)
-    played: Played[None] = play(flow, serve, clients=client())
-    assert [one.sample_id for page in played.pages for one in page.items] == [str(number) for number in range(250)]
-    assert len(played.requests) == 3
+    result: FlowResult[None] = run_flow(flow, serve, clients=client())
+    assert [one.sample_id for page in result.pages for one in page.items] == [str(number) for number in range(250)]
+    assert len(result.requests) == 3
 
 
-def test_a_count_that_grows_or_shrinks_while_a_list_is_read_is_taken_as_it_is_then() -> None:
+def test_the_count_may_change_while_a_list_is_read() -> None:
     service = Listed(numbered(6), shift=iter([numbered(6), numbered(8)]))
     assert ids_of(read_all(service)) == numbered(6)
     service = Listed(numbered(6), shift=iter([numbered(8)]))
@@ -660,7 +658,7 @@ counts = st.none() | st.integers(-1, 60)
 
 @settings(deadline=None, max_examples=100)
 @given(unique_ids, st.integers(1, 12), st.booleans(), st.booleans())
-def test_a_list_that_stands_still_is_returned_completely_and_in_order(
+def test_a_list_that_does_not_change_is_returned_completely_and_in_order(
     listed: list[str], limit: int, counted: bool, has_more: bool
 ) -> None:
     def serve(request: Request) -> Response:
@@ -671,15 +669,15 @@ def test_a_list_that_stands_still_is_returned_completely_and_in_order(
         content |= {"has_more": bool(rest) is has_more}
         return answer(content)
 
-    played = play(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client())
-    assert ids_of(played) == listed
-    assert len(played.requests) <= len(listed) // limit + 1
+    result = run_flow(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client())
+    assert ids_of(result) == listed
+    assert len(result.requests) <= len(listed) // limit + 1
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(ids, min_size=1, max_size=8), st.integers(1, 12), counts, st.none() | st.booleans())
 @example([["1"], ["2"]], 1, None, True)
-def test_a_list_that_shifts_is_read_to_an_end_and_no_item_twice(
+def test_a_list_that_shifts_ends_and_returns_no_item_twice(
     shifts: list[list[str]], limit: int, count: int | None, has_more: bool | None
 ) -> None:
     service = Listed(shifts[0], shift=iter(shifts[1:]), count=count, has_more=has_more)
@@ -691,7 +689,7 @@ def test_a_list_that_shifts_is_read_to_an_end_and_no_item_twice(
 @settings(deadline=None, max_examples=100)
 @given(st.lists(ids, min_size=1, max_size=6), st.integers(1, 6), counts, st.none() | st.booleans(), st.booleans())
 @example([["1", "2"], ["2", "1"]], 2, 99, None, False)
-def test_a_service_that_ignores_the_offset_is_read_to_an_end(
+def test_a_list_ends_although_the_service_ignores_the_offset(
     answers: list[list[str]], limit: int, count: int | None, has_more: bool | None, changing: bool
 ) -> None:
     turns = itertools.cycle(answers)
@@ -702,8 +700,8 @@ def test_a_service_that_ignores_the_offset_is_read_to_an_end(
         content = {"count": count, "has_more": has_more, "tasks": [{"task_id": one, **extra} for one in next(turns)]}
         return answer(content)
 
-    played = play(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client(), at_most=200)
-    returned = ids_of(played)
+    result = run_flow(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client(), max_steps=200)
+    returned = ids_of(result)
     assert len(returned) == len(set(returned))
 
 
@@ -711,44 +709,44 @@ UNREAD = ConnectionReadError(ModelArtsConfigurationError("connection 'mine' is n
 UNREADABLE = ConnectionReadError(RuntimeError("password=the-secret-key"))
 
 
-def read_again(*readings: ClientConfig | ConnectionReadError, answers: tuple[Answer, ...]) -> Played[ProcessorTask]:
-    return play(call(DESCRIBE, ONCE), answers, clients=(client(), *readings))
+def read_again(*readings: ClientConfig | ConnectionReadError, answers: tuple[Answer, ...]) -> FlowResult[ProcessorTask]:
+    return run_flow(call(DESCRIBE, ONCE), answers, clients=(client(), *readings))
 
 
 @pytest.mark.parametrize("failure", [UNREAD, UNREADABLE], ids=["missing", "unreadable"])
-def test_a_connection_that_cannot_be_read_again_for_a_moment_is_waited_for(failure: ConnectionReadError) -> None:
-    played = read_again(*[failure] * 4, client(OTHER_KEY), answers=(refuse(401), TASK))
-    assert played.value
-    assert played.pauses == [1, 2, 4, 8]
+def test_a_connection_that_cannot_be_read_again_is_read_later(failure: ConnectionReadError) -> None:
+    result = read_again(*[failure] * 4, client(OTHER_KEY), answers=(refuse(401), TASK))
+    assert result.value
+    assert result.sleeps == [1, 2, 4, 8]
 
 
-def test_a_connection_that_comes_back_as_it_was_ends_with_the_refusal() -> None:
-    played = read_again(UNREAD, client(), answers=(refuse(401),))
-    assert isinstance(played.refusal, ModelArtsAuthenticationError)
+def test_an_unchanged_connection_ends_with_the_refusal() -> None:
+    result = read_again(UNREAD, client(), answers=(refuse(401),))
+    assert isinstance(result.error, ModelArtsAuthenticationError)
 
 
-def test_a_connection_that_stays_away_is_the_end_after_a_minute() -> None:
-    played = read_again(*[UNREAD] * 7, answers=(refuse(401),))
-    assert played.refusal is UNREAD.error
-    assert sum(played.pauses) == 60
+def test_reading_the_connection_again_ends_after_a_minute() -> None:
+    result = read_again(*[UNREAD] * 7, answers=(refuse(401),))
+    assert result.error is UNREAD.error
+    assert sum(result.sleeps) == 60
 
 
-def test_a_connection_is_waited_for_half_a_minute_at_least() -> None:
+def test_reading_the_connection_again_takes_half_a_minute_at_least() -> None:
     impatient = client(random=lambda: 0.0)
-    played = play(call(DESCRIBE, ONCE), (refuse(401),), clients=(impatient, *[UNREAD] * 7))
-    assert sum(played.pauses) == 30
+    result = run_flow(call(DESCRIBE, ONCE), (refuse(401),), clients=(impatient, *[UNREAD] * 7))
+    assert sum(result.sleeps) == 30
 
 
-def test_a_backend_that_stays_out_of_order_is_no_verdict_and_its_words_are_not_quoted() -> None:
-    error = read_again(*[UNREADABLE] * 7, answers=(refuse(401),)).refusal
+def test_an_outage_of_the_secrets_backend_is_temporary_and_not_quoted() -> None:
+    error = read_again(*[UNREADABLE] * 7, answers=(refuse(401),)).error
     assert isinstance(error, ModelArtsTransientError)
     assert "could not be read again (RuntimeError)" in str(error)
     assert SECRET_KEY not in str(error)
 
 
-def test_that_the_outcome_of_a_post_is_unknown_outlasts_a_connection_that_cannot_be_read() -> None:
-    played = play(call(DELETE, FIVE_TIMES), [TIMEOUT, refuse(401)], clients=(client(), *[UNREAD] * 7))
-    assert played.refusal.outcome_unknown
+def test_the_outcome_stays_unknown_if_the_connection_cannot_be_read_again() -> None:
+    result = run_flow(call(DELETE, FIVE_TIMES), [TIMEOUT, refuse(401)], clients=(client(), *[UNREAD] * 7))
+    assert result.error.outcome_unknown
 
 
 @pytest.mark.parametrize(
@@ -764,34 +762,32 @@ def test_that_the_outcome_of_a_post_is_unknown_outlasts_a_connection_that_cannot
         (PROJECT_ID.upper(), None),
     ],
 )
-def test_a_refusal_tells_of_a_project_id_that_looks_like_none(
-    refusal: Response, project_id: str, hint: str | None
-) -> None:
+def test_a_refusal_mentions_a_project_id_of_unusual_form(refusal: Response, project_id: str, hint: str | None) -> None:
     one = client(project_id=project_id)
-    error = play(call(DESCRIBE, ONCE), itertools.repeat(refusal, 1), clients=one).refusal
+    error = run_flow(call(DESCRIBE, ONCE), itertools.repeat(refusal, 1), clients=one).error
     assert (hint or "32 hex digits") in str(error) if hint else "32 hex digits" not in str(error)
 
 
-def test_an_endpoint_that_does_not_resolve_is_told_by_what_was_written() -> None:
+def test_an_endpoint_that_does_not_resolve_is_named_as_the_user_wrote_it() -> None:
     written = "region 'cn-nort-4' of connection 'mine' has no ModelArts endpoint that resolves: check its spelling"
-    played = describe(UNKNOWN_NAME, clients=(replace(client(), unresolved=written),))
-    assert isinstance(played.refusal, ModelArtsConfigurationError)
-    assert str(played.refusal).startswith(f"{written}. DescribeProcessorTask of processing task 'abc' failed")
+    result = describe(UNKNOWN_NAME, clients=(replace(client(), unresolved=written),))
+    assert isinstance(result.error, ModelArtsConfigurationError)
+    assert str(result.error).startswith(f"{written}. DescribeProcessorTask of processing task 'abc' failed")
 
 
 def security_key(name: str) -> Response:
-    """Answer as the metadata service does, with a temporary key for a day."""
+    """Return the metadata service's answer with a temporary key for a day."""
     parts = {"access": name, "secret": f"secret-of-{name}", "securitytoken": "T"}
     return answer({"credential": {**parts, "expires_at": "2026-02-01T12:00:00.000000Z"}})
 
 
 @pytest.mark.parametrize("refusal", [refuse(403, "ModelArts.0206"), refuse(401, "APIGW.0301")], ids=["403", "401"])
-def test_a_temporary_key_of_the_agency_that_is_refused_is_replaced_once(refusal: Response) -> None:
+def test_a_refused_temporary_key_of_the_agency_is_renewed_once(refusal: Response) -> None:
     no_token = refuse(404)  # the older metadata service has no session tokens
     answers = [no_token, security_key("AK1"), refusal, no_token, security_key("AK2"), TASK]
-    played = describe(*answers, clients=(client(InstanceAgency()),))
-    assert played.value is not None
-    signed = [request.headers["Authorization"] for request in played.requests if "Authorization" in request.headers]
+    result = describe(*answers, clients=(client(InstanceAgency()),))
+    assert result.value is not None
+    signed = [request.headers["Authorization"] for request in result.requests if "Authorization" in request.headers]
     assert [text.split("Access=")[1][:3] for text in signed] == ["AK1", "AK2"]
 
 
@@ -813,8 +809,8 @@ SUCCESSFUL_ERRORS = [
     ],
     ids=lambda operation: operation.name,
 )
-def test_an_error_that_came_as_a_success_is_no_empty_answer(operation: Any, body: dict[str, Any]) -> None:
-    error = play(call(operation, ONCE), [answer(body)], clients=(client(),)).refusal
+def test_an_error_with_the_status_of_a_success_is_not_an_empty_answer(operation: Any, body: dict[str, Any]) -> None:
+    error = run_flow(call(operation, ONCE), [answer(body)], clients=(client(),)).error
     assert isinstance(error, ModelArtsTransientError)
     assert error.error_code == "ModelArts.0010"
 
@@ -826,7 +822,7 @@ def test_an_error_that_came_as_a_success_is_no_empty_answer(operation: Any, body
         {"task_id": "t", "status": 3, "error_msg": "no images"},
     ],
 )
-def test_a_failed_task_that_has_a_code_of_its_own_is_a_task(body: dict[str, Any]) -> None:
-    task = play(call(operations.describe_processor_task("t"), ONCE), [answer(body)], clients=(client(),)).value
+def test_a_failed_task_with_an_error_code_is_read_as_a_task(body: dict[str, Any]) -> None:
+    task = run_flow(call(operations.describe_processor_task("t"), ONCE), [answer(body)], clients=(client(),)).value
     assert task is not None
     assert task.error_msg == "no images"

@@ -1,33 +1,33 @@
-"""The vocabulary of the core: values that keep their secrets to themselves."""
+"""Tests of requests, responses and transport errors."""
 
 from __future__ import annotations
 
 import pytest
 
 from airflow_modelarts.api.http import Request, Response, TransportError, send
-from tests.support.playing import TIMEOUT, answer, play
+from tests.support.flows import TIMEOUT, answer, run_flow
 
 
-def test_a_request_shows_neither_its_headers_nor_its_body() -> None:
+def test_the_repr_of_a_request_has_neither_headers_nor_body() -> None:
     assert "S3CRET" not in repr(Request("POST", "https://h/", {"X-Auth-Token": "S3CRET"}, b"S3CRET"))
 
 
-def test_an_answer_shows_neither_its_headers_nor_its_body() -> None:
+def test_the_repr_of_a_response_has_neither_headers_nor_body() -> None:
     assert "S3CRET" not in repr(Response(201, {"x-subject-token": "S3CRET"}, b"S3CRET"))
 
 
-def test_sending_returns_the_answer() -> None:
+def test_send_returns_the_response() -> None:
     response = answer({})
-    assert play(send(Request("GET", "https://h/")), [response]).value is response
+    assert run_flow(send(Request("GET", "https://h/")), [response]).value is response
 
 
-def test_a_fault_comes_out_of_sending() -> None:
+def test_send_raises_the_transport_error() -> None:
     flow = send(Request("GET", "https://h/"))
     next(flow)
     with pytest.raises(TransportError, match="read timed out"):
         flow.throw(TIMEOUT)
 
 
-def test_a_fault_says_what_happened_and_whether_the_request_was_sent() -> None:
+def test_a_transport_error_has_its_reason_kind_and_sent() -> None:
     fault = TransportError("reset", kind="broken", sent=True)
     assert (str(fault), fault.reason, fault.kind, fault.sent) == ("reset", "reset", "broken", True)

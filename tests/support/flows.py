@@ -1,4 +1,4 @@
-"""Drives flows by hand: a script answers the steps, and what happened is recorded. No sockets, no sleeps."""
+"""Runs flows without sockets and sleeps: a script answers their steps, and the result records them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from airflow_modelarts.api.http import (
     TransportError,
 )
 from airflow_modelarts.api.retry import RetryPolicy
+from tests.support.values import PROJECT_ID
 
 T = TypeVar("T")
 
@@ -29,18 +30,17 @@ CONTRACT = Path(__file__).parents[1] / "data" / "contract"
 #: 2026-01-31T12:00:00Z
 NOON = 1769860800.0
 ENDPOINT = "https://modelarts.example"
-PROJECT_ID = "0123456789abcdef0123456789abcdef"
 SECRET_KEY = "the-secret-key"
 ACCESS_KEY = AccessKey("AK", SECRET_KEY)
 
-#: What makes up the answer to any request.
-Service: TypeAlias = Callable[[Request], Response | TransportError]
-#: What a script says to one request.
+#: The answer to one request.
 Answer: TypeAlias = Response | TransportError
+#: Answers every request.
+Service: TypeAlias = Callable[[Request], Answer]
 
 
 class Clock:
-    """A clock that moves by pauses, and by one second a request, so that two attempts never share a moment."""
+    """A clock that moves by each sleep, and by one second a request, so that no two attempts are simultaneous."""
 
     def __init__(self, now: float = NOON) -> None:
         self.now = now
@@ -50,38 +50,39 @@ class Clock:
 
 
 def no_jitter() -> float:
-    """Draw the upper bound of every pause."""
+    """Draw the upper bound of every delay."""
     return 1.0
 
 
 @dataclass
-class Played(Generic[T]):
-    """What a flow did, and how it ended."""
+class FlowResult(Generic[T]):
+    """The steps and pages of a flow, and its value or error."""
 
     steps: list[Any] = field(default_factory=list)
     pages: list[Any] = field(default_factory=list)
-    error: ModelArtsError | None = None
-    result: T | None = None
+    raised: ModelArtsError | None = None
+    returned: T | None = None
 
     @property
     def value(self) -> T | None:
-        """The value, of a flow that did not fail."""
-        if self.error is not None:
-            raise self.error
-        return self.result
+        """The value of a flow that returned; the error of one that raised is raised again."""
+        if self.raised is not None:
+            raise self.raised
+        return self.returned
 
     @property
-    def refusal(self) -> ModelArtsError:
-        """The error, of a flow that failed."""
-        assert self.error is not None, f"it returned {self.result!r}"
-        return self.error
+    def error(self) -> ModelArtsError:
+        """The error of a flow that raised."""
+        assert self.raised is not None, f"it returned {self.returned!r}"
+        return self.raised
 
     @property
     def requests(self) -> list[Request]:
         return [step for step in self.steps if isinstance(step, Request)]
 
     @property
-    def pauses(self) -> list[float]:
+    def sleeps(self) -> list[float]:
+        """The seconds of each sleep."""
         return [step.seconds for step in self.steps if isinstance(step, Sleep)]
 
     @property
@@ -89,71 +90,71 @@ class Played(Generic[T]):
         return [step for step in self.steps if isinstance(step, ReadConnection)]
 
 
-def play(
+def run_flow(
     flow: Generator[Any, Any, T],
     answers: Iterable[Answer] | Service = (),
     *,
-    clients: Iterable[ClientConfig | ConnectionReadError] | ClientConfig = (),
+    clients: Iterable[ClientConfig | ConnectionReadError] | ClientConfig | Callable[[ReadConnection], Any] = (),
+    on_page: Callable[[Any], None] | None = None,
     clock: Clock | None = None,
-    at_most: int = 1000,
-) -> Played[T]:
+    max_steps: int = 1000,
+) -> FlowResult[T]:
     """
     Run a flow to its end.
 
-    :param answers: one for each request, in order, and all of them are to be used; or a service for all requests.
-    :param clients: one for each reading of the connection, likewise, or that it cannot be read; or one client for all
-        readings.
-    :param clock: is moved forward as the steps take time.
-    :param at_most: the number of steps after which a flow counts as endless.
+    :param answers: one for each request, in order, and all of them must be used; or a function that answers each.
+    :param clients: the result of each reading of the connection, likewise; or one client for all readings.
+    :param on_page: is called with each page; by default the result collects them.
+    :param clock: the clock that the flow moves.
+    :param max_steps: the number of steps after which a flow counts as endless.
     """
     clock = clock or Clock()
-    played: Played[T] = Played()
+    result: FlowResult[T] = FlowResult()
     scripts: dict[type, Iterator[Any]] = {
         Request: repeat(answers) if callable(answers) else iter(answers),
-        ReadConnection: repeat(clients) if isinstance(clients, ClientConfig) else iter(clients),
+        ReadConnection: repeat(clients) if callable(clients) or isinstance(clients, ClientConfig) else iter(clients),
     }
-    reply: Any = None
+    outcome: Any = None
     while True:
         try:
-            step = flow.throw(reply) if isinstance(reply, BaseException) else flow.send(reply)
+            step = flow.throw(outcome) if isinstance(outcome, BaseException) else flow.send(outcome)
         except StopIteration as end:
-            played.result = end.value
+            result.returned = end.value
             break
         except ModelArtsError as error:
-            played.error = error
+            result.raised = error
             break
-        reply = _reply(step, scripts, clock, played)
-        assert len(played.steps) <= at_most, "the flow does not end"
+        if not isinstance(step, Request | ReadConnection | Sleep):
+            (on_page or result.pages.append)(step)
+            outcome = None
+            continue
+        result.steps.append(step)
+        assert len(result.steps) <= max_steps, "the flow does not end"
+        outcome = _outcome(step, scripts, clock)
     for script in scripts.values():
-        assert isinstance(script, repeat) or next(script, None) is None, "the flow asked for less than the script has"
-    return played
+        assert isinstance(script, repeat) or next(script, None) is None, "the flow did not use the whole script"
+    return result
 
 
-def _reply(step: Any, scripts: dict[type, Iterator[Any]], clock: Clock, played: Played[Any]) -> Any:
-    if not isinstance(step, Request | ReadConnection | Sleep):
-        played.pages.append(step)
-        return None
-    played.steps.append(step)
+def _outcome(step: Any, scripts: dict[type, Iterator[Any]], clock: Clock) -> Any:
     if isinstance(step, Sleep):
         clock.now += step.seconds
         return None
-    reply = next(scripts[type(step)], None)
-    assert reply is not None, f"the script has no answer for {step}"
-    if isinstance(step, ReadConnection):
-        return reply
-    clock.now += 1
-    return reply(step) if callable(reply) else reply
+    outcome = next(scripts[type(step)], None)
+    assert outcome is not None, f"the script has no answer for {step}"
+    clock.now += isinstance(step, Request)
+    return outcome(step) if callable(outcome) else outcome
 
 
 def answer(content: Any = None, status: int = 200, **headers: str) -> Response:
-    """Answer with JSON; header names are given with underscores."""
+    """Return an answer with JSON; header names are given with underscores."""
     body = b"" if content is None else json.dumps(content).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(status, {"content-type": "application/json", **named}, body)
 
 
 def refuse(status: int, code: str | None = None, message: str = "no", **headers: str) -> Response:
-    """Refuse in the API's own shape, or with an empty body where there is no code."""
+    """Return an error in the API's own form, or an answer without body if there is no code."""
     return answer({"error_code": code, "error_msg": message} if code else None, status, **headers)
 
 
@@ -165,7 +166,7 @@ def client(
     random: Callable[[], float] = no_jitter,
     project_id: str = PROJECT_ID,
 ) -> ClientConfig:
-    """Return a client with a cache and a clock of its own, unless they are given."""
+    """Return a client; by default with a cache and a clock of its own."""
     return ClientConfig(ENDPOINT, project_id, credentials, cache or TokenCache(), clock or Clock(), random)
 
 

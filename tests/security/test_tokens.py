@@ -1,4 +1,4 @@
-"""What IAM and the metadata service give us is sent on only if it can stand in a header."""
+"""Tokens and keys of IAM and the metadata service are used only if a header can hold them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import pytest
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import call
-from airflow_modelarts.api.credentials import METADATA_ROUNDS, InstanceAgency, PasswordToken
+from airflow_modelarts.api.credentials import InstanceAgency, PasswordToken
+from airflow_modelarts.api.credentials.instance_agency import METADATA_ROUNDS
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsTransientError
 from airflow_modelarts.api.http import Response
-from tests.support.playing import ONCE, answer, client, play
+from tests.support.flows import ONCE, answer, client, run_flow
 
 DESCRIBE = operations.describe_processor_task("abc")
 AGENCY = InstanceAgency()
@@ -22,8 +23,8 @@ UNSENDABLE = ["a\r\nX-Evil: 1", "a b", "é", "漢", "\x00", "\ud800"]
 def test_a_token_that_cannot_be_sent_is_an_unreadable_answer(token: str) -> None:
     given = answer({"token": {"expires_at": EXPIRES_AT}}, 201, x_subject_token=token)
     user = PasswordToken("https://iam.example", "user", "the-password", "domain")
-    played = play(call(DESCRIBE, ONCE), [given], clients=[client(user)])
-    assert isinstance(played.refusal, ModelArtsTransientError)
+    result = run_flow(call(DESCRIBE, ONCE), [given], clients=[client(user)])
+    assert isinstance(result.error, ModelArtsTransientError)
 
 
 @pytest.mark.parametrize("field", ["access", "secret", "securitytoken"])
@@ -32,16 +33,16 @@ def test_a_temporary_key_that_cannot_be_sent_is_an_unreadable_answer(field: str,
     credential = {"access": "AK", "secret": "SK", "securitytoken": "T", "expires_at": EXPIRES_AT, field: value}
     rounds = [Response(404), answer({"credential": credential})] * METADATA_ROUNDS
     # The connection is read once more where there is no key, and the metadata service asked again only if it changed.
-    played = play(call(DESCRIBE, ONCE), rounds, clients=[client(AGENCY)] * 2)
-    assert isinstance(played.refusal, ModelArtsAuthenticationError)
-    assert {request.url.split("/")[2] for request in played.requests} == {"169.254.169.254"}
-    assert not any(value in str(header) for request in played.requests for header in request.headers.values())
+    result = run_flow(call(DESCRIBE, ONCE), rounds, clients=[client(AGENCY)] * 2)
+    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert {request.url.split("/")[2] for request in result.requests} == {"169.254.169.254"}
+    assert not any(value in str(header) for request in result.requests for header in request.headers.values())
 
 
 @pytest.mark.parametrize("token", [b"a\r\nX-Evil: 1", b"a b", b"\x00", b"<html> </html>"])
-def test_a_metadata_token_that_cannot_be_sent_is_none(token: bytes) -> None:
+def test_a_session_token_that_cannot_be_sent_is_ignored(token: bytes) -> None:
     credential = {"access": "AK", "secret": "SK", "securitytoken": "T", "expires_at": EXPIRES_AT}
     answers = [Response(200, {}, token), answer({"credential": credential}), TASK]
-    played = play(call(DESCRIBE, ONCE), answers, clients=[client(AGENCY)])
-    assert played.value is not None
-    assert "X-Metadata-Token" not in played.requests[1].headers
+    result = run_flow(call(DESCRIBE, ONCE), answers, clients=[client(AGENCY)])
+    assert result.value is not None
+    assert "X-Metadata-Token" not in result.requests[1].headers

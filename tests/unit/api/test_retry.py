@@ -1,4 +1,4 @@
-"""When a request is sent again, after how long, and what comes of it in the end."""
+"""Tests of retries: which failures are retried, the delays, and the error at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, Idempotency, RetryingRequest, RetryPolicy
-from tests.support.playing import (
+from tests.support.flows import (
     BAD_CERTIFICATE,
     BROKEN,
     FIVE_TIMES,
@@ -35,8 +35,8 @@ from tests.support.playing import (
     Clock,
     answer,
     no_jitter,
-    play,
     refuse,
+    run_flow,
 )
 
 REQUEST = Request("GET", "https://modelarts.example/")
@@ -59,13 +59,13 @@ def run(
     build: Callable[[], Request] = lambda: REQUEST,
     secrets: tuple[str, ...] = (),
 ) -> Flow[str]:
-    exchange = RetryingRequest(
+    request = RetryingRequest(
         "DescribeX", "x 'abc'", "https://modelarts.example", idempotency, secrets, retries, clock or Clock(), random
     )
-    return exchange.run(build, parse)
+    return request.run(build, parse)
 
 
-#: What can go wrong: is it sent again when twice is as good as once, is it when twice could be two jobs?
+#: Failures: whether an idempotent request is retried, and whether a create is.
 FAILURES: dict[str, tuple[Response | TransportError, bool, bool]] = {
     "connection refused": (REFUSED_CONNECTION, True, True),
     "unknown name": (UNKNOWN_NAME, True, True),
@@ -121,100 +121,100 @@ table = pytest.mark.parametrize(("idempotency", "failure", "again"), TABLE)
 
 
 @table
-def test_a_failure_is_tried_again_or_not(
+def test_each_failure_is_retried_or_not(
     idempotency: Idempotency, failure: Response | TransportError, again: bool
 ) -> None:
-    played = play(run(idempotency=idempotency), [failure, OK] if again else [failure])
-    assert played.result == ("done" if again else None)
-    assert len(played.requests) == (2 if again else 1)
+    result = run_flow(run(idempotency=idempotency), [failure, OK] if again else [failure])
+    assert result.returned == ("done" if again else None)
+    assert len(result.requests) == (2 if again else 1)
 
 
 @table
-def test_a_failure_that_lasts_is_raised_after_the_last_attempt(
+def test_a_permanent_failure_is_raised_after_the_last_attempt(
     idempotency: Idempotency, failure: Response | TransportError, again: bool
 ) -> None:
     attempts = 5 if again else 1
     if failure is UNKNOWN_NAME:
-        attempts = 2  # a resolver can be wrong for a moment, and not for five attempts
-    played = play(run(idempotency=idempotency), [failure] * attempts)
-    assert isinstance(played.refusal, ModelArtsError)
-    assert len(played.pauses) == attempts - 1
+        attempts = 2  # a failed name lookup is retried once
+    result = run_flow(run(idempotency=idempotency), [failure] * attempts)
+    assert isinstance(result.error, ModelArtsError)
+    assert len(result.sleeps) == attempts - 1
 
 
 @table
-def test_one_attempt_is_one_request_and_no_pause(
+def test_one_attempt_is_one_request_without_sleep(
     idempotency: Idempotency, failure: Response | TransportError, again: bool
 ) -> None:
-    played = play(run(idempotency=idempotency, retries=RetryPolicy(attempts=1)), [failure])
-    assert (len(played.requests), played.pauses) == (1, [])
+    result = run_flow(run(idempotency=idempotency, retries=RetryPolicy(attempts=1)), [failure])
+    assert (len(result.requests), result.sleeps) == (1, [])
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 7])
-def test_a_request_is_sent_as_often_as_the_retries_say(attempts: int) -> None:
-    assert len(play(run(retries=RetryPolicy(attempts=attempts)), [refuse(503)] * attempts).requests) == attempts
+def test_a_request_is_sent_as_often_as_the_retry_policy_allows(attempts: int) -> None:
+    assert len(run_flow(run(retries=RetryPolicy(attempts=attempts)), [refuse(503)] * attempts).requests) == attempts
 
 
-def test_no_attempt_at_all_is_a_mistake_of_the_caller() -> None:
+def test_zero_attempts_raise_value_error() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         next(run(retries=RetryPolicy(attempts=0)))
 
 
-def test_an_answer_at_the_first_attempt_ends_it() -> None:
-    played = play(run(), [OK])
-    assert (played.value, played.steps) == ("done", [REQUEST])
+def test_an_answer_ends_the_attempts() -> None:
+    result = run_flow(run(), [OK])
+    assert (result.value, result.steps) == ("done", [REQUEST])
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_any_status_from_200_to_299_is_a_success(status: int) -> None:
-    assert play(run(), [answer({}, status)]).value == "done"
+    assert run_flow(run(), [answer({}, status)]).value == "done"
 
 
-def test_the_last_failure_is_the_one_that_is_raised() -> None:
-    error = play(run(retries=RetryPolicy(attempts=2)), [refuse(503), refuse(429)]).refusal
+def test_the_last_failure_is_raised() -> None:
+    error = run_flow(run(retries=RetryPolicy(attempts=2)), [refuse(503), refuse(429)]).error
     assert type(error) is ModelArtsThrottledError
 
 
-def test_an_error_names_the_operation_and_what_it_was_about() -> None:
-    assert "DescribeX of x 'abc'" in str(play(run(), [refuse(400)]).refusal)
+def test_an_error_names_the_operation_and_its_target() -> None:
+    assert "DescribeX of x 'abc'" in str(run_flow(run(), [refuse(400)]).error)
 
 
 def test_an_error_quotes_no_secret() -> None:
-    error = play(run(secrets=("S3CRET",)), [refuse(400, "ModelArts.0101", "S3CRET is wrong")]).refusal
+    error = run_flow(run(secrets=("S3CRET",)), [refuse(400, "ModelArts.0101", "S3CRET is wrong")]).error
     assert "S3CRET" not in str(error)
 
 
-def test_an_unreadable_answer_is_not_chained_to_what_it_held() -> None:
-    error = play(run(retries=RetryPolicy(attempts=1)), [answer("S3CRET")]).refusal
+def test_the_error_of_an_unreadable_answer_is_not_chained_to_its_content() -> None:
+    error = run_flow(run(retries=RetryPolicy(attempts=1)), [answer("S3CRET")]).error
     assert error.__cause__ is None
     assert error.__suppress_context__
 
 
 @pytest.mark.parametrize("failure", [refuse(400), TIMEOUT], ids=["refusal", "timeout"])
-def test_an_error_hides_what_led_to_it(failure: Response | TransportError) -> None:
-    error = play(run(retries=RetryPolicy(attempts=1)), [failure]).refusal
+def test_an_error_has_no_cause(failure: Response | TransportError) -> None:
+    error = run_flow(run(retries=RetryPolicy(attempts=1)), [failure]).error
     assert error.__suppress_context__
 
 
-def test_the_request_is_built_anew_for_every_attempt() -> None:
+def test_every_attempt_builds_its_request() -> None:
     numbers = itertools.count()
-    played = play(run(build=lambda: Request("GET", f"https://h/{next(numbers)}")), [refuse(503), TIMEOUT, OK])
-    assert [request.url for request in played.requests] == ["https://h/0", "https://h/1", "https://h/2"]
+    result = run_flow(run(build=lambda: Request("GET", f"https://h/{next(numbers)}")), [refuse(503), TIMEOUT, OK])
+    assert [request.url for request in result.requests] == ["https://h/0", "https://h/1", "https://h/2"]
 
 
-def test_pauses_double_up_to_the_longest() -> None:
+def test_delays_double_up_to_the_maximum() -> None:
     retries = RetryPolicy(attempts=9, initial_delay=1.0, max_delay=30.0)
-    assert play(run(retries=retries), [TIMEOUT] * 9).pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert run_flow(run(retries=retries), [TIMEOUT] * 9).sleeps == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_pauses_are_drawn_between_nothing_and_their_bound() -> None:
+def test_delays_are_drawn_between_zero_and_their_bound() -> None:
     draws = iter([0.0, 0.5, 0.25, 0.999])
-    assert play(run(random=lambda: next(draws)), [TIMEOUT] * 5).pauses == [0, 1, 1, 8 * 0.999]
+    assert run_flow(run(random=lambda: next(draws)), [TIMEOUT] * 5).sleeps == [0, 1, 1, 8 * 0.999]
 
 
 @settings(deadline=None)
 @given(st.integers(1, 100_000), st.floats(0, 1, exclude_max=True), st.floats(0, 1e6), st.floats(0, 1e6))
-def test_a_pause_is_never_longer_than_the_longest(attempt: int, drawn: float, first: float, longest: float) -> None:
-    pause = RetryPolicy(initial_delay=first, max_delay=longest).pause(attempt, None, lambda: drawn)
+def test_a_delay_never_exceeds_the_maximum(attempt: int, drawn: float, first: float, longest: float) -> None:
+    pause = RetryPolicy(initial_delay=first, max_delay=longest).delay(attempt, None, lambda: drawn)
     assert 0 <= pause <= min(longest, first * 2.0 ** min(attempt, 60))
 
 
@@ -223,27 +223,27 @@ def test_a_pause_is_never_longer_than_the_longest(attempt: int, drawn: float, fi
     ("value", "pause"),
     [("0", 0), ("3", 3), ("60", 60), ("61", 60), ("86400", 60)],
 )
-def test_retry_after_is_honoured_up_to_its_cap(status: int, value: str, pause: float) -> None:
-    assert play(run(), [refuse(status, retry_after=value), OK]).pauses == [pause]
+def test_retry_after_is_honoured_up_to_its_maximum(status: int, value: str, pause: float) -> None:
+    assert run_flow(run(), [refuse(status, retry_after=value), OK]).sleeps == [pause]
 
 
 def test_a_retry_after_date_is_honoured() -> None:
     clock = Clock()
-    # The clock has moved by a second when the answer is there.
+    # The request moves the clock by a second.
     date = formatdate(NOON + 21, usegmt=True)
-    assert play(run(clock=clock), [refuse(429, retry_after=date), OK], clock=clock).pauses == [20]
+    assert run_flow(run(clock=clock), [refuse(429, retry_after=date), OK], clock=clock).sleeps == [20]
 
 
-def test_a_retry_after_that_says_nothing_leaves_the_pause_as_it_would_be() -> None:
-    assert play(run(), [refuse(429, retry_after="soon"), OK]).pauses == [1]
+def test_an_invalid_retry_after_leaves_the_usual_delay() -> None:
+    assert run_flow(run(), [refuse(429, retry_after="soon"), OK]).sleeps == [1]
 
 
-def test_retry_after_is_not_drawn() -> None:
-    assert play(run(random=lambda: 0.0), [refuse(429, retry_after="7"), OK]).pauses == [7]
+def test_retry_after_has_no_jitter() -> None:
+    assert run_flow(run(random=lambda: 0.0), [refuse(429, retry_after="7"), OK]).sleeps == [7]
 
 
 def test_retry_after_of_a_busy_service_is_honoured() -> None:
-    assert play(run(), [refuse(400, "ModelArts.4616", retry_after="9"), OK]).pauses == [9]
+    assert run_flow(run(), [refuse(400, "ModelArts.4616", retry_after="9"), OK]).sleeps == [9]
 
 
 @pytest.mark.parametrize(
@@ -265,18 +265,18 @@ def test_retry_after_of_a_busy_service_is_honoured() -> None:
     ],
     ids=lambda case: None if isinstance(case, bool) else "+".join(str(getattr(one, "status", one)) for one in case),
 )
-def test_a_creation_says_whether_it_may_have_happened(failures: list[Response | TransportError], unknown: bool) -> None:
-    assert play(run(idempotency=Idempotency.IF_NOT_DONE), failures).refusal.outcome_unknown is unknown
+def test_the_error_of_a_create_has_outcome_unknown(failures: list[Response | TransportError], unknown: bool) -> None:
+    assert run_flow(run(idempotency=Idempotency.IF_NOT_DONE), failures).error.outcome_unknown is unknown
 
 
 @pytest.mark.parametrize("ambiguous", [TIMEOUT, BROKEN, refuse(502)], ids=["timeout", "broken", "502"])
-def test_a_refusal_after_an_ambiguous_attempt_leaves_the_outcome_unknown(ambiguous: Response | TransportError) -> None:
-    assert play(run(), [ambiguous, refuse(429), refuse(404)]).refusal.outcome_unknown
+def test_a_refusal_after_a_lost_answer_leaves_the_outcome_unknown(ambiguous: Response | TransportError) -> None:
+    assert run_flow(run(), [ambiguous, refuse(429), refuse(404)]).error.outcome_unknown
 
 
-def test_a_creation_is_not_sent_again_once_it_may_have_happened() -> None:
-    played = play(run(idempotency=Idempotency.IF_NOT_DONE), [refuse(429), REFUSED_CONNECTION, TIMEOUT])
-    assert len(played.requests) == 3
+def test_a_create_is_not_repeated_if_its_outcome_is_unknown() -> None:
+    result = run_flow(run(idempotency=Idempotency.IF_NOT_DONE), [refuse(429), REFUSED_CONNECTION, TIMEOUT])
+    assert len(result.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -292,46 +292,46 @@ def test_a_creation_is_not_sent_again_once_it_may_have_happened() -> None:
     ],
     ids=["timeout", "name", "certificate", "too large", "429", "busy", "unreadable"],
 )
-def test_what_is_raised_in_the_end_has_its_kind(failure: Response | TransportError, kind: type[ModelArtsError]) -> None:
-    assert type(play(run(retries=RetryPolicy(attempts=1)), [failure]).refusal) is kind
+def test_the_raised_error_has_its_kind(failure: Response | TransportError, kind: type[ModelArtsError]) -> None:
+    assert type(run_flow(run(retries=RetryPolicy(attempts=1)), [failure]).error) is kind
 
 
 @pytest.mark.parametrize("defect", [KeyError("x"), AttributeError("x"), RecursionError("x")], ids=repr)
-def test_a_mistake_in_reading_is_not_taken_for_a_bad_answer(defect: Exception) -> None:
+def test_an_unexpected_exception_of_the_parser_is_raised(defect: Exception) -> None:
     def broken(response: Response) -> str:
         raise defect
 
-    exchange = RetryingRequest("X", "x", "https://h", Idempotency.ALWAYS, (), FIVE_TIMES, Clock(), no_jitter)
+    request = RetryingRequest("X", "x", "https://h", Idempotency.ALWAYS, (), FIVE_TIMES, Clock(), no_jitter)
     with pytest.raises(type(defect)):
-        play(exchange.run(lambda: REQUEST, broken), [OK])
+        run_flow(request.run(lambda: REQUEST, broken), [OK])
 
 
 PATIENT = RetryPolicy(attempts=2, throttled_attempts=3)
 
 
 @pytest.mark.parametrize("idempotency", Idempotency)
-def test_a_request_that_is_throttled_is_sent_more_often(idempotency: Idempotency) -> None:
-    assert play(run(idempotency=idempotency, retries=PATIENT), [refuse(429)] * 4 + [OK]).value == "done"
-    assert len(play(run(idempotency=idempotency, retries=PATIENT), [refuse(429)] * 5).requests) == 5
+def test_a_throttled_request_has_extra_attempts(idempotency: Idempotency) -> None:
+    assert run_flow(run(idempotency=idempotency, retries=PATIENT), [refuse(429)] * 4 + [OK]).value == "done"
+    assert len(run_flow(run(idempotency=idempotency, retries=PATIENT), [refuse(429)] * 5).requests) == 5
 
 
 def test_throttling_does_not_use_up_the_attempts_for_other_failures() -> None:
     answers = [refuse(429), refuse(429), refuse(400, "ModelArts.4409"), refuse(429), OK]
-    assert play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), answers).value == "done"
+    assert run_flow(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), answers).value == "done"
     twice_busy = [refuse(429), *[refuse(400, "ModelArts.4409")] * 2]
     assert isinstance(
-        play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), twice_busy).refusal, ModelArtsBusyError
+        run_flow(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), twice_busy).error, ModelArtsBusyError
     )
 
 
-def test_a_throttled_creation_is_not_sent_again_once_it_may_have_happened() -> None:
-    played = play(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), [refuse(429), refuse(503)])
-    assert played.refusal.outcome_unknown
+def test_a_throttled_create_is_not_repeated_if_its_outcome_is_unknown() -> None:
+    result = run_flow(run(idempotency=Idempotency.IF_NOT_DONE, retries=PATIENT), [refuse(429), refuse(503)])
+    assert result.error.outcome_unknown
 
 
 @pytest.mark.parametrize(("creators", "per_second", "burst"), [(30, 2.0, 5), (30, 1.0, 5), (100, 2.0, 5)])
-def test_many_creations_at_once_all_get_in(creators: int, per_second: float, burst: int) -> None:
-    """A gateway that lets in so many a second, and everybody by the default patience; with the clock of this test."""
+def test_many_concurrent_creates_all_succeed(creators: int, per_second: float, burst: int) -> None:
+    """A gateway that accepts a number of requests a second, and its callers with the default retry policy."""
     draws = random.Random(7)
     now, tokens, filled_at = 0.0, float(burst), 0.0
     due: list[tuple[float, int]] = [(0.0, number) for number in range(creators)]

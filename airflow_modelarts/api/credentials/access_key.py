@@ -1,0 +1,48 @@
+"""An access key pair, which signs every request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from airflow_modelarts.api import signing
+from airflow_modelarts.api.credentials.base import AuthContext, Authorizer
+from airflow_modelarts.api.http import Flow, Request
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """
+    An access key pair, permanent or temporary. Implements both Credentials and Authorizer.
+
+    :param security_token: the token of a temporary key; the signature covers it.
+    """
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    security_token: str | None = field(default=None, repr=False)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secret key and the security token."""
+        return tuple(filter(None, (self.secret_key, self.security_token)))
+
+    def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
+        """Return the key itself; it cannot be renewed."""
+        yield from ()
+        return self
+
+    def authorize(self, request: Request, *, project_id: str, now: float) -> Request:
+        """Sign the request."""
+        headers = {**request.headers, "X-Project-Id": project_id}
+        if self.security_token:
+            headers["X-Security-Token"] = self.security_token
+        signed = signing.sign(
+            self.access_key,
+            self.secret_key,
+            method=request.method,
+            url=request.url,
+            headers=headers,
+            body=request.body,
+            now=now,
+        )
+        return replace(request, headers=signed)

@@ -1,0 +1,195 @@
+"""The protocols of credentials, the cache of what they obtain, and what several kinds use to read an answer."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.http import Flow, Request, Sleep
+from airflow_modelarts.api.retry import Idempotency, RetryingRequest, RetryPolicy
+
+#: Seconds before its expiry at which a token or temporary key is renewed.
+RENEWAL_MARGIN = 300.0
+#: Seconds between two checks whether another caller's renewal has ended.
+RENEWAL_POLL = 0.05
+
+
+class Authorizer(Protocol):
+    """Adds the headers that authorize a request."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts to mask in messages and logs."""
+
+    def authorize(self, request: Request, *, project_id: str, now: float) -> Request:
+        """Return the request with the headers that authorize it. Nothing may change it afterwards."""
+
+
+class Credentials(Protocol):
+    """Obtains an authorizer. Implementations are values without state: equal credentials obtain equal authorizers."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts to mask in messages and logs."""
+
+    def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
+        """
+        Obtain an authorizer.
+
+        :param refused: an authorizer that the service refused, so that the cached one is not returned if it is equal.
+        :raises ModelArtsError: none could be obtained.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class AuthContext:
+    """
+    What credentials need to obtain an authorizer.
+
+    :param project_id: the project to which a token is scoped.
+    :param cache: the token cache of the process.
+    :param retries: the retry policy of each request.
+    :param now: the clock, in seconds since the epoch.
+    :param random: draws from [0, 1).
+    """
+
+    project_id: str
+    cache: TokenCache
+    retries: RetryPolicy
+    now: Callable[[], float]
+    random: Callable[[], float]
+
+    def retrying_request(self, operation: str, target: str, address: str, secrets: tuple[str, ...]) -> RetryingRequest:
+        """Return a request to IAM or the metadata service, which may be repeated."""
+        return RetryingRequest(
+            operation, target, address, Idempotency.ALWAYS, secrets, self.retries, self.now, self.random
+        )
+
+
+class _Renewal:
+    """A renewal in progress, and the error it ended with."""
+
+    done = False
+    error: ModelArtsError | None = None
+
+
+class TokenCache:
+    """
+    Caches tokens and temporary keys until shortly before expiry.
+
+    Concurrent callers share one renewal by polling, so threads and event loops can mix. The lock is never held during
+    a request or a sleep.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._authorizers: dict[str, tuple[Authorizer, float]] = {}
+        self._renewals: dict[str, _Renewal] = {}
+
+    def copy(self) -> TokenCache:
+        """
+        Return a cache with the same authorizers that does not wait for renewals of this one.
+
+        It takes no lock: a signal handler may call it while the interrupted code holds the lock.
+        """
+        clone = TokenCache()
+        clone._authorizers = dict(self._authorizers)
+        return clone
+
+    def has(self, key: str) -> bool:
+        """Whether an authorizer was cached under this key, expired or not."""
+        return key in self._authorizers
+
+    def obtain(
+        self,
+        key: str,
+        renew: Callable[[], Flow[tuple[Authorizer, float]]],
+        now: Callable[[], float],
+        refused: Authorizer | None,
+    ) -> Flow[Authorizer]:
+        """
+        Return the cached authorizer, or a new one.
+
+        :param key: identifies the credentials, see :func:`cache_key`.
+        :param renew: obtains a new authorizer and the time at which to renew it, in seconds since the epoch.
+        :param refused: an authorizer that must not be returned.
+        """
+        while True:
+            with self._lock:
+                authorizer, renew_at = self._authorizers.get(key, (None, 0.0))
+                if authorizer is not None and authorizer != refused and now() < renew_at:
+                    return authorizer
+                renewal = self._renewals.get(key)
+                is_mine = renewal is None
+                if renewal is None:
+                    renewal = self._renewals[key] = _Renewal()
+            if is_mine:
+                return (yield from self._renew(key, renewal, renew))
+            while not renewal.done:
+                yield Sleep(RENEWAL_POLL)
+            if renewal.error is not None:
+                raise copy.copy(renewal.error)
+
+    def _renew(
+        self, key: str, renewal: _Renewal, renew: Callable[[], Flow[tuple[Authorizer, float]]]
+    ) -> Flow[Authorizer]:
+        try:
+            self._authorizers[key] = yield from renew()
+            return self._authorizers[key][0]
+        except ModelArtsError as error:
+            renewal.error = error
+            raise
+        finally:  # also when the flow is closed before its end: the next caller then starts a renewal of its own
+            with self._lock:
+                renewal.done = True
+                del self._renewals[key]
+
+
+def cache_key(*parts: str) -> str:
+    """Return the key of credentials in the token cache: a hash, so that the cache holds no password."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def is_header_safe(text: str) -> bool:
+    """Whether a text can be a header's value: visible ASCII, not empty."""
+    return re.fullmatch(r"[\x21-\x7e]+", text) is not None
+
+
+def read_object(body: bytes, name: str) -> dict[str, Any]:
+    """
+    Return the object in one field of a JSON object.
+
+    :raises ValueError: there is none.
+    """
+    try:
+        value = json.loads(body)[name]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"no {name}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not an object")
+    return value
+
+
+def parse_expiry(expires_at: object) -> float:
+    """
+    Return the seconds since the epoch of an ``expires_at`` such as ``2026-01-31T12:00:00.000000Z``.
+
+    :raises ValueError: it is not a timestamp.
+    """
+    if not isinstance(expires_at, str):
+        raise ValueError("expires_at is not a text")
+    expiry = datetime.fromisoformat(expires_at)
+    return (expiry if expiry.tzinfo else expiry.replace(tzinfo=UTC)).timestamp()
+
+
+def without_default_advice(error: ModelArtsError) -> str:
+    """Return an error's message without the advice of its class, to be followed by better advice."""
+    return str(error).replace(f" {error.default_advice}.", "")

@@ -1,0 +1,183 @@
+"""The driver of triggerers: aiohttp and asyncio. It imports aiohttp when it sends a request, so workers never do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import certifi
+
+from airflow_modelarts.api.client import call, pages
+from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.transport import answers, faults
+from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, resume
+from airflow_modelarts.transport.proxies import find_proxy
+from airflow_modelarts.transport.settings import Settings
+
+if TYPE_CHECKING:
+    import aiohttp
+
+T = TypeVar("T")
+
+#: Seconds. A server closes idle connections too (uvicorn after 5 seconds), and a request sent meanwhile is lost.
+KEEPALIVE_TIMEOUT = 2.0
+
+
+class AsyncDriver:
+    """
+    Carries out flows on the running event loop, which it never blocks.
+
+    :param read_settings: reads the Airflow connection.
+    """
+
+    def __init__(self, read_settings: Callable[[], Awaitable[Settings]]) -> None:
+        self._read_settings = read_settings
+        self._settings: Settings | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._answered: set[str] = set()
+        self._opening = asyncio.Lock()
+
+    async def call(self, operation: Operation[T], retries: RetryPolicy) -> T:
+        """Carry out one operation, see :func:`airflow_modelarts.api.client.call`."""
+        return await self.run(call(operation, retries))
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow that yields no pages: a call, or a procedure of several."""
+        return cast("Returned[T]", await self._advance(flow)).value
+
+    async def pages(self, operation: ListOperation[T], retries: RetryPolicy) -> AsyncGenerator[Page[T], None]:
+        """Carry out a list operation page by page."""
+        flow = pages(operation, retries)
+        while isinstance(page := await self._advance(flow), Page):
+            yield page
+
+    async def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> AsyncGenerator[T, None]:
+        """Carry out a list operation; each page is requested when the one before it is used up."""
+        async with aclosing(self.pages(operation, retries)) as found:
+            async for page in found:
+                for item in page.items:
+                    yield item
+
+    async def settings(self, refused: object = None) -> Settings:
+        """Return the settings of the connection; it is read again if ``refused`` are its current ones."""
+        if self._settings is None or self._settings.client == refused:
+            self._settings = await self._read_settings()
+        return self._settings
+
+    async def close(self) -> None:
+        """Close the sockets. A later call opens new ones."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def _advance(self, flow: AnyFlow) -> Page[Any] | Returned[Any]:
+        """Carry out a flow up to its next page or its end."""
+        outcome: Any = None
+        try:
+            while True:
+                step = resume(flow, outcome)
+                try:
+                    match step:
+                        case Request():
+                            outcome = await self._exchange(step)
+                        case Sleep(seconds):
+                            await asyncio.sleep(seconds)
+                            outcome = None
+                        case ReadConnection(refused):
+                            outcome = (await self.settings(refused)).client
+                        case _:
+                            return step
+                except Exception as error:
+                    outcome = as_outcome(error, step)
+        except BaseException:
+            flow.close()  # releases what the flow holds at once, such as a token renewal
+            raise
+
+    async def _exchange(self, request: Request) -> Response:
+        import aiohttp
+        from yarl import URL
+
+        settings = await self.settings()
+        timeout = aiohttp.ClientTimeout(
+            total=answers.TOTAL_TIMEOUT,
+            connect=request.timeout or settings.connect_timeout,
+            sock_read=request.timeout or settings.read_timeout,
+        )
+        proxy = find_proxy(request.url)
+        try:
+            session = await self._open_session(settings)
+            async with session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                data=request.body or None,
+                timeout=timeout,
+                proxy=proxy,
+                allow_redirects=False,
+            ) as answer:
+                self._answered.add(faults.host_of(request.url))
+                headers = answers.read_headers(answer.headers.items())
+                body = answers.Body(headers.get("content-encoding", ""))
+                async for chunk in answer.content.iter_any():
+                    body.feed(chunk)
+                return Response(answer.status, headers, body.finish())
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # a timeout is an OSError too
+            raise faults.for_host(_to_transport_error(error), request.url, proxy, self._answered) from error
+
+    async def _open_session(self, settings: Settings) -> aiohttp.ClientSession:
+        import aiohttp
+
+        async with self._opening:
+            if self._session is None:
+                # Reading the certificate authorities takes tens of milliseconds.
+                context = await asyncio.to_thread(_tls_context, settings.verify)
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(
+                        ssl=context,
+                        keepalive_timeout=KEEPALIVE_TIMEOUT,
+                        # Looks names up as a worker does, whichever resolver is installed.
+                        resolver=aiohttp.ThreadedResolver(),
+                    ),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    headers=answers.REQUEST_HEADERS,
+                    auto_decompress=False,
+                    max_line_size=answers.MAX_LINE_BYTES,
+                    max_field_size=answers.MAX_LINE_BYTES,
+                )
+                # aiohttp would repeat a PUT or DELETE by itself, and a lost answer would look like a task that never
+                # existed. There is no public switch; the tests of the drivers fail if this one disappears.
+                self._session._retry_connection = False
+        return self._session
+
+
+def _to_transport_error(error: Exception) -> TransportError:
+    import aiohttp
+    from aiohttp.http_exceptions import LineTooLong
+
+    if isinstance(error, aiohttp.ClientHttpProxyError):  # raised for CONNECT only
+        return faults.refused_by_proxy(error.status)
+    if any(
+        isinstance(inner, LineTooLong) or "Too many headers" in str(inner) for inner in faults.wrapped_errors(error)
+    ):
+        return answers.head_too_large()
+    library = faults.LibraryErrors(
+        invalid_url=(aiohttp.InvalidURL,),
+        not_connected=(aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError),
+        timeout=(TimeoutError,),
+    )
+    return faults.to_transport_error(error, library)
+
+
+def _tls_context(verify: bool | str) -> ssl.SSLContext | bool:
+    if verify is False:
+        return False
+    authorities = certifi.where() if verify is True else verify
+    if os.path.isdir(authorities):
+        return ssl.create_default_context(capath=authorities)
+    return ssl.create_default_context(cafile=authorities)
