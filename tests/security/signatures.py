@@ -1,4 +1,4 @@
-"""Signatures held against the vendor's, and against the emulator's gateway, which lets in what was signed alone."""
+"""Our signatures against the vendor's, and against the emulator's gateway, which must refuse a changed request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ACCOUNTS = Accounts()
 @dataclass(frozen=True)
 class Signed:
     """
-    A request, signed by us.
+    A request with our signature.
 
     :param path: raw.
     :param query: names and values, decoded.
@@ -43,7 +43,7 @@ class Signed:
 
 
 def vendors(request: Signed) -> str:
-    """Sign with the vendor's code what we have signed."""
+    """Return the vendor's signature of a request that we have signed."""
     from huaweicloudsdkcore.auth.credentials import BasicCredentials  # type: ignore[import-untyped]  # it has no stubs
     from huaweicloudsdkcore.sdk_request import SdkRequest  # type: ignore[import-untyped]  # it has no stubs
     from huaweicloudsdkcore.signer.signer import Signer  # type: ignore[import-untyped]  # it has no stubs
@@ -64,15 +64,15 @@ def vendors(request: Signed) -> str:
 
 def make(draws: Draws) -> Signed:
     """Sign an arbitrary request."""
-    # A path may come in any encoding: the canonical one is made anew.
+    # A path can have any encoding: the canonical path is encoded again.
     spell = pick(draws, (lambda text: quote(text, safe=""), lambda text: quote(text, safe="~!$'()*,;:@")))
     path = "".join("/" + spell(_text(draws)) for _ in range(draws.below(5))) + ("/" if one_in(draws, 4) else "")
-    path = path or "/"  # the vendor knows no empty one
+    path = path or "/"  # the vendor does not support an empty path
     query = tuple((_text(draws), _text(draws)) for _ in range(draws.below(5)))
     body = draws.raw(draws.below(64))
     headers = {pick(draws, _HEADERS): pick(draws, _HEADER_VALUES) for _ in range(draws.below(4))}
     if one_in(draws, 2):
-        headers["Content-Type"] = "application/json"  # with another one the vendor leaves the body unsigned
+        headers["Content-Type"] = "application/json"  # for other types the vendor does not sign the body
     unsigned = Signed(pick(draws, _METHODS), path, query, headers, body)
     url = f"https://{HOST}{path}?{unsigned.raw_query}"
     signed = signing.sign(ACCESS_KEY, SECRET_KEY, method=unsigned.method, url=url, headers=headers, body=body, now=NOON)
@@ -80,26 +80,27 @@ def make(draws: Draws) -> Signed:
 
 
 def one_signature(draws: Draws) -> str:
-    """Sign one request, and have it judged; then change it, and have it judged again."""
+    """Sign a request and check that it is accepted; then change it and check that it is refused."""
     request = make(draws)
     if (theirs := vendors(request)) != request.headers["Authorization"]:
         raise BrokenPromiseError(f"the vendor signs {theirs}\n{request}")
-    if (refusal := judge(request)) is not None:
-        raise BrokenPromiseError(f"{refusal}\n{request}")
+    if (error := verify(request)) is not None:
+        raise BrokenPromiseError(f"{error}\n{request}")
     changed = _changed(draws, request)
-    if judge(changed) is None:
-        raise BrokenPromiseError(f"let in, though it was changed\n{request}\n{changed}")
+    if verify(changed) is None:
+        raise BrokenPromiseError(f"accepted after a change\n{request}\n{changed}")
     return "agreed"
 
 
-def judge(request: Signed) -> ServiceError | None:
-    """Have the emulator's gateway check a signature."""
+def verify(request: Signed) -> ServiceError | None:
+    """Return the error of the emulator's gateway, None when it accepts the signature."""
     headers = {name.lower(): [value] for name, value in request.headers.items()}
-    arrival = RawRequest(request.method, request.path, request.raw_query, headers, request.body)
     try:
-        verify_signature(arrival, _ACCOUNTS, NOON)
-    except ServiceError as refusal:
-        return refusal
+        verify_signature(
+            RawRequest(request.method, request.path, request.raw_query, headers, request.body), _ACCOUNTS, NOON
+        )
+    except ServiceError as error:
+        return error
     return None
 
 
