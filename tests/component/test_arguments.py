@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,9 +34,8 @@ FORM = r'give \{"id": "sys_data_validation", "operator_params": \[\]\}'
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=0.05) as running:
-        yield running
+def task_duration() -> float:
+    return 0.05
 
 
 class TaskInstance(SimpleNamespace):

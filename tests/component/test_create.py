@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,9 +90,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[EmulatorServer]:
-    with EmulatorServer(task_duration=0.05) as running:
-        yield running
+def task_duration() -> float:
+    return 0.05
 
 
 def operator(**arguments: Any) -> ModelArtsCreateProcessorTaskOperator:
