@@ -53,7 +53,7 @@ def test_a_request_without_credentials_is_refused(call: Caller) -> None:
         lambda headers: headers.update(Authorization=headers["Authorization"][:-1] + "g"),
         lambda headers: headers.update(Authorization=headers["Authorization"][:-64] + "0" * 64),
         lambda headers: headers.update(Authorization=headers["Authorization"].replace("SDK-HMAC-SHA256", "Basic")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("EMULATOR", "NOBODY")),
+        lambda headers: headers.update(Authorization=headers["Authorization"].replace("EMULATOR", "UNKNOWN")),
         lambda headers: headers.update(Authorization=headers["Authorization"].replace("content-type;", "")),
         lambda headers: headers.update(Authorization=headers["Authorization"].replace("host;", "")),
         lambda headers: headers.update(Authorization=headers["Authorization"].replace("x-project-id;", "")),
@@ -289,7 +289,7 @@ def test_a_setting_changes_the_lifetime_of_tokens(call: Caller, state: EmulatorS
     [
         {"password": "wrong"},
         {"password": "ü\ud800"},
-        {"name": "nobody"},
+        {"name": "unknown"},
         {"domain": "nowhere"},
         {"scope": {"project": {"id": "f" * 32}}},
         {"scope": {"project": {"name": "nowhere"}}},
