@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -13,15 +12,6 @@ from airflow_modelarts.testing.emulator.service.errors import ServiceError
 from airflow_modelarts.testing.emulator.service.projects import TaskQuery
 from tests.support.calling import DATA_VALIDATION, FEATURE_ANALYSIS
 from tests.support.service import describe, error_code
-
-
-def test_the_service_accepts_the_contracts_bodies(state: EmulatorState) -> None:
-    for body in (FEATURE_ANALYSIS, DATA_VALIDATION):
-        task = state.create_task(PROJECT_ID, json.loads(json.dumps(body)))
-        assert task.body == body
-        described = describe(state, task)
-        for name in set(body) - {"create_version"}:
-            assert described[name] == body[name]
 
 
 def test_a_data_source_is_described_as_inputs_too(state: EmulatorState) -> None:
