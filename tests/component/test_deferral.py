@@ -87,17 +87,16 @@ class TaskInstance:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[EmulatorServer]:
-    with EmulatorServer() as server:
-        yield server
+def task_duration() -> float:
+    return 10.0
 
 
 @pytest.fixture
-def world(running: EmulatorServer, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> World:
-    running.state.reset()
-    running.state.clock.freeze()
-    set_connection(host=running.url, login=ACCESS_KEY, password=SECRET_KEY, extra={"project_id": PROJECT_ID})
-    world = World(running.state)
+def world(server: EmulatorServer, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> World:
+    server.state.reset()
+    server.state.clock.freeze()
+    set_connection(host=server.url, login=ACCESS_KEY, password=SECRET_KEY, extra={"project_id": PROJECT_ID})
+    world = World(server.state)
     monkeypatch.setattr("time.sleep", world.sleep)
     base = importlib.import_module(BaseSensorOperator.__module__)
     monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=world.time, sleep=world.sleep, time=world.time))

@@ -24,26 +24,25 @@ from tests.support.virtual import run
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[EmulatorServer]:
-    with EmulatorServer() as server:
-        yield server
+def task_duration() -> float:
+    return 10.0
 
 
 @pytest.fixture
-def connect(running: EmulatorServer, set_connection: Callable[..., None]) -> Callable[..., None]:
+def connect(server: EmulatorServer, set_connection: Callable[..., None]) -> Callable[..., None]:
     """Set the connection to the emulator."""
 
     def connect_with(login: str = ACCESS_KEY, password: str = SECRET_KEY) -> None:
-        set_connection(host=running.url, login=login, password=password, extra={"project_id": PROJECT_ID})
+        set_connection(host=server.url, login=login, password=password, extra={"project_id": PROJECT_ID})
 
     return connect_with
 
 
 @pytest.fixture
-def state(running: EmulatorServer, connect: Callable[..., None]) -> EmulatorState:
-    running.state.reset()
+def state(server: EmulatorServer, connect: Callable[..., None]) -> EmulatorState:
+    server.state.reset()
     connect()
-    return running.state
+    return server.state
 
 
 @pytest.fixture(autouse=True)

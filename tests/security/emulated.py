@@ -1,4 +1,4 @@
-"""The emulator's application met with arbitrary requests, without a socket: what it answers, and what it must not."""
+"""Arbitrary requests to the emulator's application, without a socket, and what every answer must be."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from airflow_modelarts.testing.emulator.control.faults import Hold, Slow
 from airflow_modelarts.testing.emulator.http.middleware import TRANSPORT
 from airflow_modelarts.testing.emulator.http.openapi import EXAMPLES
 from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service.projects import TaskQuery
+from airflow_modelarts.testing.emulator.service.results import ResultQuery
 from tests.security.draws import Draws, one_in, pick
 from tests.security.flows import PropertyViolationError
 from tests.security.mutations import ODD_VALUES, Document, body
 
-#: Requests to one emulator, which is then made new: what one has left there, the next one meets.
+#: Requests to one emulator before it is reset, so that a request also meets what earlier ones have changed.
 REQUESTS_A_CASE = 5
 _FEATURE_ANALYSIS, _VALIDATION = EXAMPLES["CreateProcessorTask"], EXAMPLES["CreateProcessorTaskVersion"]
 _PLACES = {"data_source": {"type": "OBS", "source": "obs://bucket/key"}, "work_path": {"type": "OBS", "path": "/b-1/o"}}
@@ -31,7 +33,7 @@ _CREATE = tuple(
 _UPDATE = (Document.of(EXAMPLES["UpdateProcessorTask"]),)
 _TOKEN = (Document.of(EXAMPLES["KeystoneCreateUserTokenByPassword"]),)
 _NOTHING = (Document(b"", ((0, 0),)),)
-#: Faults that answer, now; the others end or hold a connection, which there is none of here.
+#: A fault of each kind.
 _FAULTS = tuple(
     Document.of({"kind": kind, "times": 1, **fields})
     for kind, fields in {
@@ -92,64 +94,12 @@ _SEGMENTS = (
     *("", ".", "..", "items", "versions", "stop", "results", "%2F", "%2e%2e", "%00", "%ff", "%", "%zz", "a%20b", "é"),
     *("x" * 3000, "'", '"', "<script>", "%ED%A0%80", ";a=b", "{task_id}", "emulator", "docs", "%E6%BC%A2", "*"),
 )
-_NAMES = (
-    *[
-        "limit",
-        "offset",
-        "order",
-        "sort_by",
-        "status",
-        "task_type",
-        "task_name",
-        "source_type",
-        "source",
-        "version_id",
-        "workspace_id",
-    ],
-    *["query_current", "return_result", "result_property", "process_parameter", "operation", "last"],
-)
+_NAMES = (*TaskQuery.model_fields, *ResultQuery.model_fields, "operation", "last")
 _VALUES = (
-    *[
-        "",
-        "0",
-        "1",
-        "-1",
-        "2",
-        "100",
-        "101",
-        "1000",
-        "2147483647",
-        "2147483648",
-        "1.0",
-        "1e2",
-        "NaN",
-        "%31",
-        "true",
-        "false",
-        "asc",
-        "desc",
-        "name",
-        "create_time",
-    ],
-    *[
-        "OBS",
-        "%00",
-        "%ff",
-        "%ED%A0%80",
-        "a,b,,",
-        "+",
-        "%",
-        "é",
-        "*",
-        "image/resize,m_lfit",
-        "%E6%BC%A2",
-        "a&b",
-        "a;b",
-        "=",
-        "#",
-        "[]",
-    ],
-    *("9" * 5000, "x" * 3000),
+    *("0", "1", "-1", "2", "100", "101", "1000", "2147483647", "2147483648", "1.0", "1e2", "NaN", "%31"),
+    *("true", "false", "asc", "desc", "name", "create_time", "OBS", "%00", "%ff", "%ED%A0%80", "a,b,,", "+"),
+    *("%", "é", "*", "image/resize,m_lfit", "%E6%BC%A2", "a&b", "a;b", "=", "#", "[]"),
+    *("", "9" * 5000, "x" * 3000),
 )
 _HEADERS = ("authorization", "x-auth-token", "x-sdk-date", "x-project-id", "x-security-token", "x-sdk-content-sha256")
 _HEADER_VALUES = (
@@ -159,15 +109,15 @@ _HEADER_VALUES = (
     b"SDK-HMAC-SHA256 Access=EMULATORACCESSKEY000, SignedHeaders=;, Signature=" + b"0" * 64,
     b"SDK-HMAC-SHA256 Access=EMULATORTEMPORARY000, SignedHeaders=\xc3\xa9;host, Signature=" + b"0" * 64,
 )
-#: Traces of a program that has stumbled.
+#: Parts of a traceback or of a default error page.
 _TRACES = (b"Traceback", b'File "', b"Internal Server Error")
 #: Seconds after which an answer counts as missing.
-PATIENCE = 20.0
+ANSWER_TIMEOUT = 20.0
 
 
 @dataclass
 class Sent:
-    """A request and its answer; a status of 0 is a connection that was ended on purpose, by a fault."""
+    """A request and its answer; the status is 0 when a fault has closed the connection."""
 
     method: str
     target: str
@@ -180,12 +130,12 @@ class Sent:
 
     @property
     def outcome(self) -> str:
-        """The status; faults apart, since they answer what they were told to."""
+        """The status, or the kind of the fault that answered."""
         return f"fault: {self.fault}" if self.fault else str(self.status)
 
 
 class _Transport:
-    """Stands for the connection that a fault ends."""
+    """A fake of the connection's transport, which a fault closes."""
 
     def get_extra_info(self, name: str) -> Any:
         return self
@@ -198,13 +148,13 @@ class _Transport:
 
 
 class Emulated:
-    """An emulator that is asked in this process, one request after the other."""
+    """An emulator in this process, which gets one request after the other."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self.state = EmulatorState()
         self.app: Callable[..., Coroutine[Any, Any, None]] = create_app(self.state)
-        self._settle()
+        self._add_tasks()
 
     def __enter__(self) -> Emulated:
         return self
@@ -212,19 +162,19 @@ class Emulated:
     def __exit__(self, *_: object) -> None:
         self._loop.close()
 
-    def _settle(self) -> None:
+    def _add_tasks(self) -> None:
         self.task = self.state.add_task(template="sys_data_cleaning", status=2)
         self.state.add_tasks(2, status=2)
         self._token: bytes | None = None
 
     def some_requests(self, draws: Draws) -> list[Sent]:
         """
-        Send a case's requests to an emulator as new, and hold each answer against what every answer must be.
+        Reset the emulator, send it arbitrary requests, and check each answer.
 
-        :raises PropertyViolationError: an answer is not that.
+        :raises PropertyViolationError: an answer is wrong.
         """
         self.state.reset()
-        self._settle()
+        self._add_tasks()
         case: list[Sent] = []
         for _ in range(REQUESTS_A_CASE):
             case.append(self._make(draws))
@@ -236,14 +186,14 @@ class Emulated:
         return case
 
     def send(self, sent: Sent) -> None:
-        """Send a request as a server hands it on."""
-        self._hurry()
-        self._loop.run_until_complete(asyncio.wait_for(self._serve(sent), PATIENCE))
-        seen = self.state.log.entries()
-        sent.fault = seen[-1].fault if seen and not sent.target.startswith(("/emulator", "/docs")) else None
+        """Send a request as a server passes it to the application."""
+        self._shorten_faults()
+        self._loop.run_until_complete(asyncio.wait_for(self._serve(sent), ANSWER_TIMEOUT))
+        logged = self.state.log.entries()
+        sent.fault = logged[-1].fault if logged and not sent.target.startswith(("/emulator", "/docs")) else None
 
-    def _hurry(self) -> None:
-        """Take the waiting out of faults: a case is not to last for ever because it was told to."""
+    def _shorten_faults(self) -> None:
+        """Release holds and remove delays, so that no case waits."""
         for fault in self.state.faults.all():
             if isinstance(fault, Hold):
                 fault.release()
@@ -278,7 +228,7 @@ class Emulated:
         target = self._target(draws, path)
         text = body(draws, pick(draws, documents), ODD_VALUES) if documents is not _NOTHING or one_in(draws, 8) else b""
         if b'"count"' in text and "/emulator/tasks" in target and b"00" in text:
-            text = b""  # a hundred thousand tasks are what was asked for, and take their time
+            text = b""  # it would add up to a hundred thousand tasks, which takes long
         headers = self._headers(draws, method, target, text)
         return Sent(method, target, headers, text)
 
@@ -320,16 +270,16 @@ class Emulated:
 
 def check(sent: Sent) -> None:
     """
-    Hold an answer against what every answer must be.
+    Check what holds for every answer.
 
-    :raises PropertyViolationError: it is not that.
+    :raises PropertyViolationError: the answer is wrong.
     """
     if sent.fault:
-        return  # it answers what it was told to
+        return  # the fault decides the answer
     if not 200 <= sent.status < 500:
         raise PropertyViolationError(f"status {sent.status}\n{sent}")
     if any(trace in sent.answer for trace in _TRACES):
-        raise PropertyViolationError(f"a trace of a program\n{sent}")
+        raise PropertyViolationError(f"a traceback\n{sent}")
     if sent.target == "/" or sent.target.startswith(("/?", "/docs")) or sent.method == "HEAD":
         return
     try:
@@ -341,4 +291,4 @@ def check(sent: Sent) -> None:
     if b"x-request-id" not in sent.answer_headers:
         raise PropertyViolationError(f"no request id\n{sent}")
     if sent.status >= 400 and sent.answer and not answer.keys() & {"error_code", "error", "message"}:
-        raise PropertyViolationError(f"a refusal of no known shape\n{sent}")
+        raise PropertyViolationError(f"an error of an unknown shape\n{sent}")

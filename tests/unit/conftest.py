@@ -8,5 +8,6 @@ from tests.support.fixtures import (  # noqa: F401
     said,
     server,
     set_connection,
+    task_duration,
     usual_connection,
 )

@@ -64,13 +64,13 @@ def test_a_result_that_is_nested_too_deeply_is_refused(call: Caller) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/tasks/nobody"),
-        ("PATCH", "/tasks/nobody"),
-        ("POST", "/tasks/nobody/finish"),
+        ("GET", "/tasks/unknown"),
+        ("PATCH", "/tasks/unknown"),
+        ("POST", "/tasks/unknown/finish"),
         ("POST", "/faults/999999999/release"),
         ("DELETE", "/faults/999999999"),
-        ("DELETE", "/access-keys/nobody"),
-        ("DELETE", "/users/nobody"),
+        ("DELETE", "/access-keys/unknown"),
+        ("DELETE", "/users/unknown"),
     ],
 )
 def test_an_unknown_task_fault_key_or_user_is_not_found(call: Caller, method: str, path: str) -> None:

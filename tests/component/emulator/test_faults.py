@@ -329,8 +329,7 @@ def test_released_holds_are_removed(call: Caller, state: EmulatorState, hold: Ho
     assert hold.wait(TIMEOUT)
     hold.release()
     assert answer.result(TIMEOUT).status_code == 200
-    state.faults.clear()
-    assert (state.faults._waiting, state.faults._holding) == ([], [])
+    assert state.faults.all() == []
 
 
 def test_a_released_hold_no_longer_applies(call: Caller, state: EmulatorState) -> None:

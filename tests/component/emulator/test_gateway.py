@@ -53,7 +53,7 @@ def test_a_request_without_credentials_is_refused(call: Caller) -> None:
         lambda headers: headers.update(Authorization=headers["Authorization"][:-1] + "g"),
         lambda headers: headers.update(Authorization=headers["Authorization"][:-64] + "0" * 64),
         lambda headers: headers.update(Authorization=headers["Authorization"].replace("SDK-HMAC-SHA256", "Basic")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("EMULATOR", "NOBODY")),
+        lambda headers: headers.update(Authorization=headers["Authorization"].replace("EMULATOR", "UNKNOWN")),
         lambda headers: headers.update(Authorization=headers["Authorization"].replace("content-type;", "")),
         lambda headers: headers.update(Authorization=headers["Authorization"].replace("host;", "")),
         lambda headers: headers.update(Authorization=headers["Authorization"].replace("x-project-id;", "")),
@@ -86,10 +86,6 @@ def test_the_signature_covers_method_path_query_and_body(call: Caller, state: Em
     assert error_of(call.send("PUT", call.url("/other"), body, headers)) == REFUSED
     assert error_of(call.send("PUT", url + "?a=1", body, headers)) == REFUSED
     assert call.send("PUT", url, body, headers).status_code == 200
-
-
-def test_a_wrong_secret_key_is_refused(call: Caller) -> None:
-    assert error_of(call("GET", secret_key="wrong")) == REFUSED
 
 
 @pytest.mark.parametrize(
@@ -134,15 +130,6 @@ def test_a_temporary_key_expires(call: Caller, state: EmulatorState) -> None:
     key = KeyPair("EXPIRING", "secret", expires_at=time.time() - 1)
     state.accounts.add_key(key)
     assert error_of(call("GET", access_key="EXPIRING", secret_key="secret")) == REFUSED
-
-
-def test_keys_can_be_rotated_and_removed_at_run_time(call: Caller, state: EmulatorState) -> None:
-    state.accounts.add_key(KeyPair(accounts.ACCESS_KEY, "new secret"))
-    assert error_of(call("GET")) == REFUSED
-    assert call("GET", secret_key="new secret").status_code == 200
-    assert state.accounts.remove_key(accounts.ACCESS_KEY)
-    assert not state.accounts.remove_key(accounts.ACCESS_KEY)
-    assert error_of(call("GET", secret_key="new secret")) == REFUSED
 
 
 @pytest.mark.parametrize("declared", ["UNSIGNED-PAYLOAD", hashlib.sha256(b'{"description": ""}').hexdigest()])
@@ -224,12 +211,6 @@ def test_a_token_of_iam_is_valid_until_it_expires(call: Caller, state: EmulatorS
     assert with_token(call, token) == REFUSED
 
 
-def test_tokens_can_be_revoked(call: Caller, state: EmulatorState) -> None:
-    token = token_of(call)
-    assert state.accounts.expire_tokens() == 1
-    assert with_token(call, token) == REFUSED
-
-
 def test_an_unknown_token_is_refused(call: Caller) -> None:
     assert with_token(call, "MIIfake") == REFUSED
 
@@ -289,7 +270,7 @@ def test_a_setting_changes_the_lifetime_of_tokens(call: Caller, state: EmulatorS
     [
         {"password": "wrong"},
         {"password": "ü\ud800"},
-        {"name": "nobody"},
+        {"name": "unknown"},
         {"domain": "nowhere"},
         {"scope": {"project": {"id": "f" * 32}}},
         {"scope": {"project": {"name": "nowhere"}}},

@@ -1,1 +1,1 @@
-"""What tests control and read: tasks, faults, the request log. No FastAPI; the control API is in ``http.control``."""
+"""What tests control and read: tasks, faults, request log. No FastAPI; the control API is in ``http.control_api``."""

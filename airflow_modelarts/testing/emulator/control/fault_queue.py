@@ -28,64 +28,52 @@ class Faults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: list[Fault] = []
-        self._holding: list[Hold] = []
+        self._faults: list[Fault] = []
 
     def add(self, fault: FaultT) -> FaultT:
         """Add a fault, and return it."""
         with self._lock:
-            self._waiting.append(fault)
+            self._faults = [*(other for other in self._faults if not other.is_over), fault]
         return fault
 
     def remove(self, fault: Fault) -> None:
         """Remove a fault, and drop the calls that it holds."""
         fault.cancel()
         with self._lock:
-            self._waiting = [other for other in self._waiting if other is not fault]
-            self._holding = [other for other in self._holding if other is not fault]
+            self._faults = [other for other in self._faults if other is not fault]
 
     def clear(self) -> None:
         """Remove all faults, and drop the calls that they hold."""
         with self._lock:
-            known, self._waiting, self._holding = [*self._waiting, *self._holding], [], []
+            known, self._faults = self._faults, []
         for fault in known:
             fault.cancel()
 
     def drop_held(self) -> None:
         """Drop all held calls; faults that wait for calls stay."""
-        with self._lock:
-            holding, self._holding = self._holding, []
-        for hold in holding:
-            hold.drop()
+        for fault in self.all():
+            if fault.hits:
+                fault.cancel()
 
     def all(self) -> list[Fault]:
         """Return the faults that wait for calls or hold some."""
         with self._lock:
-            known = [*self._waiting, *(hold for hold in self._holding if hold not in self._waiting)]
-        return [fault for fault in known if not fault.is_over]
+            return [fault for fault in self._faults if not fault.is_over]
 
     def take(self, method: str, path: str, operation: str | None) -> Fault | None:
         """Return the fault that applies to a call, None when there is none."""
         with self._lock:
-            for fault in self._waiting:
-                if fault.is_over or not fault.matches(method, path, operation):
+            for fault in self._faults:
+                if fault.times == 0 or fault.is_over or not fault.matches(method, path, operation):
                     continue
                 if fault.skip > 0:
                     fault.skip -= 1
-                    continue
-                if fault.applies():
-                    self._count(fault)
+                elif fault.applies():
+                    fault.hits += 1
+                    if fault.times is not None:
+                        fault.times -= 1
                     return fault
         return None
-
-    def _count(self, fault: Fault) -> None:
-        fault.hits += 1
-        if fault.times is not None:
-            fault.times -= 1
-            if fault.times <= 0:
-                self._waiting.remove(fault)
-        if isinstance(fault, Hold) and fault not in self._holding:
-            self._holding.append(fault)
 
     # Shorthands; ``match`` has the fields of Fault: times, skip, method, path, operation
 

@@ -64,8 +64,8 @@ class Fault(StrictFields):
 
     @property
     def is_over(self) -> bool:
-        """Whether it will never apply to a call again."""
-        return False
+        """Whether it applies to no more calls and holds none."""
+        return self.times == 0
 
     def applies(self) -> bool:
         """Whether it applies to a matching call that has just arrived."""

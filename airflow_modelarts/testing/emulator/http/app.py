@@ -13,7 +13,7 @@ from airflow_modelarts import __version__
 from airflow_modelarts.api import models
 from airflow_modelarts.testing.emulator.control.call import HttpResponse
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
-from airflow_modelarts.testing.emulator.http.control import control_router
+from airflow_modelarts.testing.emulator.http.control_api import control_router
 from airflow_modelarts.testing.emulator.http.middleware import GatewayMiddleware
 from airflow_modelarts.testing.emulator.http.openapi import ErrorBody, KeystoneErrorBody, describe_api
 from airflow_modelarts.testing.emulator.http.responses import json_response

@@ -17,13 +17,6 @@ from airflow_modelarts.testing.emulator.service.validation import MissingResourc
 DAY = 24 * 3600  # seconds
 
 
-@pytest.fixture
-def state() -> EmulatorState:
-    state = EmulatorState()
-    state.clock.freeze()
-    return state
-
-
 def statuses(state: EmulatorState, tasks: list[Task]) -> list[int]:
     return [state.status(task.task_id) for task in tasks]
 
