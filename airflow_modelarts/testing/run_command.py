@@ -9,16 +9,9 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+from airflow_modelarts.testing import run_report
 from airflow_modelarts.testing.command import CONNECTION_ID, FAILURE, SUCCESS, UsageError
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.run_report import (
-    log_end,
-    task_table,
-    tries_to_show,
-    unfinished,
-    without_airflow_frames,
-    xcom_listing,
-)
 from airflow_modelarts.testing.sandbox import (
     DagImportError,
     DagNotFoundError,
@@ -74,7 +67,7 @@ def _run_in(sandbox: Sandbox, seeds: ActiveSeeds, arguments: argparse.Namespace)
         try:
             state = sandbox.wait(dag_id, run_id, arguments.timeout - progress.elapsed(), watch)
         except TimeoutError:
-            not_done = unfinished(sandbox.task_instances(dag_id, run_id))
+            not_done = run_report.unfinished(sandbox.task_instances(dag_id, run_id))
             safe_print(f"\nThe run has not ended within {arguments.timeout:g} s. {not_done}")
             state = "timed out"
         safe_print(f"\nRun of {one_line(dag_id)}: {state} after {progress.elapsed():.1f} s.")
@@ -87,8 +80,9 @@ def choose_dag(sandbox: Sandbox, dag_file: Path, dag_id: str | None) -> str:
     try:
         known = sandbox.wait_for_dags()
     except DagImportError as error:
-        traces = {f: "\n".join(without_airflow_frames(t.rstrip().split("\n"))) for f, t in error.errors.items()}
-        raise UsageError(str(DagImportError(traces))) from None
+        for file, trace in error.errors.items():
+            error.errors[file] = "\n".join(run_report.without_airflow_frames(trace.split("\n")))
+        raise UsageError(str(error)) from None
     except DagNotFoundError as error:
         raise UsageError(str(error)) from None
     if dag_id is None and len(known) == 1:
@@ -130,13 +124,14 @@ class Progress:
 
 def _print_results(sandbox: Sandbox, dag_id: str, run_id: str, *, all_logs: bool) -> None:
     instances = sandbox.task_instances(dag_id, run_id)
-    safe_print(f"\n{task_table(instances)}")
-    if listing := xcom_listing(sandbox.xcoms(dag_id, run_id)):
+    safe_print(f"\n{run_report.task_table(instances)}")
+    if listing := run_report.xcom_listing(sandbox.xcoms(dag_id, run_id)):
         safe_print(f"\nXComs\n{listing}")
     for instance in instances:
-        for number in tries_to_show(instance, all_tries=all_logs):
+        for number in run_report.tries_to_show(instance, all_tries=all_logs):
             log = sandbox.task_log(dag_id, run_id, instance.task_id, instance.map_index, number)
-            safe_print(f"\nThe end of the log of {one_line(instance.label)}, try {number}\n{log_end(log)}")
+            title = f"The end of the log of {one_line(instance.label)}, try {number}"
+            safe_print(f"\n{title}\n{run_report.log_end(log)}")
 
 
 def _print_home(sandbox: Sandbox) -> None:
@@ -144,5 +139,5 @@ def _print_home(sandbox: Sandbox) -> None:
         f"\nThe scratch Airflow is kept in {sandbox.home}\n"
         "  logs:         logs/ (tasks), components/ (Airflow's processes)\n"
         f"  in a browser: . {sandbox.environment_file} && airflow {sandbox.profile.server}\n"
-        f"                then {sandbox.url}; the local ModelArts is gone"
+        f"                then {sandbox.url}; the local ModelArts no longer runs"
     )

@@ -64,11 +64,10 @@ class ActiveSeeds:
         if self._active:
             due.append((self._active[0], ProcessorTaskStatus.RUNNING))
         self._next_at = self._clock() + self._task_duration
-        return [(task, status.name.lower()) for task, status in due if self._set_status(task, status)]
-
-    def _set_status(self, task: Task, status: ProcessorTaskStatus) -> bool:
-        with contextlib.suppress(KeyError):  # the DAG may have deleted the task, or stopped it
-            if self._state.status(task.task_id) in ACTIVE:
-                self._state.set_status(task.task_id, int(status))
-                return True
-        return False
+        changed = []
+        for task, status in due:
+            with contextlib.suppress(KeyError):  # the DAG may have deleted the task, or stopped it
+                if self._state.status(task.task_id) in ACTIVE:
+                    self._state.set_status(task.task_id, int(status))
+                    changed.append((task, status.name.lower()))
+        return changed
