@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,14 +27,17 @@ from airflow_modelarts.operators import (
 from airflow_modelarts.operators.create import RequestBodyMixin
 from airflow_modelarts.operators.tasks import TaskResultMixin
 from airflow_modelarts.testing.emulator import EmulatorServer
-from tests.support.fixtures import TASKS
 
+TASKS_URL = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 TEMPLATE = {"id": "sys_data_validation", "operator_params": [{"id": "MetaValidation", "params": {"size": 7}}]}
 INPUTS = [{"type": "OBS", "source": "obs://bucket/in/"}]
 FORM = r'give \{"id": "sys_data_validation", "operator_params": \[\]\}'
 
 
-TASK_DURATION = 0.05  # seconds, of the emulator's tasks
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=0.05) as running:
+        yield running
 
 
 class TaskInstance(SimpleNamespace):
@@ -153,10 +157,10 @@ def test_ids_and_filters_of_every_operator_stay_text(make: Any, fields: set[str]
 
 
 def test_an_id_can_be_a_number(requests_mock: Mocker) -> None:
-    requests_mock.get(f"{TASKS}/7", json={"task_id": "7", "status": 2})
-    requests_mock.get(f"{TASKS}/7/versions/8", json={"task_version_id": "8", "status": 1})
-    requests_mock.post(f"{TASKS}/7/versions/8/stop", json={})
-    requests_mock.delete(f"{TASKS}/7/versions/8", json={})
+    requests_mock.get(f"{TASKS_URL}/7", json={"task_id": "7", "status": 2})
+    requests_mock.get(f"{TASKS_URL}/7/versions/8", json={"task_version_id": "8", "status": 1})
+    requests_mock.post(f"{TASKS_URL}/7/versions/8/stop", json={})
+    requests_mock.delete(f"{TASKS_URL}/7/versions/8", json={})
     ids: dict[str, Any] = {"task_id": "t", "processor_task_id": 7}
     context: Any = {"ti": TaskInstance()}
     ModelArtsDescribeProcessorTaskOperator(**ids).execute(context)
@@ -168,7 +172,7 @@ def test_an_id_can_be_a_number(requests_mock: Mocker) -> None:
 
 @pytest.mark.parametrize("versions", [[20231023, 20231024], ["20231023", 20231024], "['20231023', '20231024']"])
 def test_filters_can_be_numbers_and_lists_of_them(requests_mock: Mocker, versions: Any) -> None:
-    requests_mock.get(TASKS, json={"count": 0, "tasks": []})
+    requests_mock.get(TASKS_URL, json={"count": 0, "tasks": []})
     given: dict[str, Any] = {"source": 12345678, "task_name": True, "created_after": 20261125, "version_id": versions}
     ModelArtsListProcessorTasksOperator(task_id="t", **given).execute({})
     query = requests_mock.last_request.qs
@@ -189,7 +193,7 @@ def test_a_list_of_versions_can_come_from_one_expression() -> None:
 @pytest.mark.parametrize("native", [False, True])
 def test_a_list_of_statuses_can_come_from_one_expression(requests_mock: Mocker, native: bool) -> None:
     tasks = [{"task_id": str(status), "status": status} for status in range(5)]
-    requests_mock.get(TASKS, json={"count": 5, "tasks": tasks})
+    requests_mock.get(TASKS_URL, json={"count": 5, "tasks": tasks})
     listing = ModelArtsListProcessorTasksOperator(task_id="t", status="{{ x }}")
     rendered(listing, native=native, x=["failed", 2])
     assert [task["task_id"] for task in listing.execute({})] == ["2", "3"]
@@ -345,7 +349,7 @@ def test_an_output_that_is_none_reaches_whoever_asks_when_outputs_are_pushed(mak
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_fields_of_a_task_become_xcoms_only_when_that_is_asked_for(requests_mock: Mocker, asked: bool) -> None:
-    requests_mock.get(f"{TASKS}/abc", json={"task_id": "abc", "status": 2})
+    requests_mock.get(f"{TASKS_URL}/abc", json={"task_id": "abc", "status": 2})
     task = ModelArtsDescribeProcessorTaskOperator(task_id="t", processor_task_id="abc", multiple_outputs=asked)
     task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
     assert task.multiple_outputs is asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,8 +89,10 @@ class Killed(BaseException):
     """The end of a worker, as sudden as it can be in one process."""
 
 
-#: Seconds, of the emulator's tasks.
-TASK_DURATION = 0.05
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=0.05) as running:
+        yield running
 
 
 def operator(**arguments: Any) -> ModelArtsCreateProcessorTaskOperator:

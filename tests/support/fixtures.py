@@ -60,15 +60,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest) -> Iterator[EmulatorServer]:
-    """An emulator for the module. Its tasks take TASK_DURATION seconds, a constant of the module, by default 0."""
-    with EmulatorServer(task_duration=getattr(request.module, "TASK_DURATION", 0)) as running:
+def server() -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=0) as running:
         yield running
 
 
 @pytest.fixture
 def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
-    """The emulator without tasks, with ``modelarts_default`` as its connection."""
+    """A local ModelArts without tasks, which the usual connection leads to; tasks that are created end at once."""
     server.state.reset()
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", server.airflow_connection())
     return server
