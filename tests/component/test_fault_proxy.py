@@ -50,7 +50,7 @@ class Service:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def faults() -> Iterator[FaultProxy]:
         yield running
 
 
-def post(route: ProxyRoute, *, timeout: float = 5.0, tls: ssl.SSLContext | None = None) -> tuple[int, bytes]:
+def post(route: ProxyRoute, *, timeout: float = 60.0, tls: ssl.SSLContext | None = None) -> tuple[int, bytes]:
     """Send one request on a connection of its own; return status and body."""
     if tls is None:
         connection = http.client.HTTPConnection("127.0.0.1", route.port, timeout=timeout)
@@ -87,7 +87,7 @@ def test_without_a_fault_everything_is_forwarded(service: Service, faults: Fault
 
 def test_one_connection_can_carry_several_requests(service: Service, faults: FaultProxy) -> None:
     route = faults.open(service.url)
-    connection = http.client.HTTPConnection("127.0.0.1", route.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", route.port, timeout=60)
     for _ in range(3):
         connection.request("POST", "/tasks", body=b"create")
         assert connection.getresponse().read() == BODY
@@ -143,7 +143,7 @@ def test_a_cut_answer_ends_within_its_body(service: Service, faults: FaultProxy)
 
 def test_a_trickle_sends_single_bytes_until_the_route_is_restored(service: Service, faults: FaultProxy) -> None:
     route = faults.open(service.url, proxy.trickle)
-    with socket.create_connection(("127.0.0.1", route.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", route.port), timeout=60) as connection:
         connection.sendall(b"POST /tasks HTTP/1.1\r\nContent-Length: 6\r\n\r\ncreate")
         answer = b""
         while len(answer) < 2:
@@ -196,7 +196,7 @@ def test_a_route_can_have_an_invalid_certificate(
 def test_closing_the_proxy_ends_its_open_connections(service: Service) -> None:
     with FaultProxy() as running:
         route = running.open(service.url, proxy.black_hole)
-        connection = socket.create_connection(("127.0.0.1", route.port), timeout=5)
+        connection = socket.create_connection(("127.0.0.1", route.port), timeout=60)
         connection.sendall(b"POST")
         wait_until(lambda: route.hits, "the connection")
     with connection:

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox import Sandbox
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="needs the asset state store of Airflow 3.3")
 
@@ -84,7 +84,7 @@ def test_every_end_starts_one_run_even_if_the_triggerer_is_killed(watching: tupl
 def test_all_watchers_of_a_connection_share_one_poll(watching: tuple[Sandbox, EmulatorServer]) -> None:
     _, emulator = watching
     held = emulator.faults.hold(operation="ListProcessorTasks")
-    assert held.wait(60), "there is no poll"
+    assert held.wait(TIMEOUT), "there is no poll"
     count = emulator.state.log.count("ListProcessorTasks")
     time.sleep(5)  # another poll loop would poll several times
     polled = emulator.state.log.count("ListProcessorTasks") - count

@@ -15,6 +15,7 @@ import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox import Sandbox
+from tests.support.waiting import TIMEOUT
 
 SAMPLES = 3000
 
@@ -40,7 +41,7 @@ def test_an_export_that_is_killed_halfway_is_complete_after_its_retry(
     hold = emulator.faults.hold(operation="ListProcessorTaskVersionResults", skip=SAMPLES // 200)
     file = tmp_path / "out.jsonl"
     run_id = sandbox.trigger("export", conf={"id": task.task_id, "path": str(file)})
-    assert hold.wait(120), sandbox.task_log("export", run_id, "export")
+    assert hold.wait(TIMEOUT), sandbox.task_log("export", run_id, "export")
     process_writing_to(tmp_path).kill()
     hold.drop()
     (half,) = os.listdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import requests
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
 from tests.support.waiting import TIMEOUT, wait_until
@@ -25,6 +27,17 @@ def states(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[str, str]:
 def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, str], Any]:
     """Return the XComs of a run by task and key; mapped tasks are named ``task[0]``."""
     return {(xcom.label, xcom.key): xcom.value for xcom in sandbox.xcoms(dag_id, run_id)}
+
+
+def files_with_secrets(sandbox: Sandbox, *emulators: EmulatorServer) -> list[str]:
+    """Return those of Airflow's files that contain a key, password, token, signature or signed link."""
+    tokens = [token for emulator in emulators for token in emulator.state.accounts._tokens]
+    secrets = [re.escape(text.encode()) for text in (accounts.SECRET_KEY, accounts.PASSWORD, *tokens)]
+    signed = [rb"[?&](?:Signature|x-obs-security-token)=", b"SDK-HMAC-SHA256 Access"]
+    secret = re.compile(b"|".join([*secrets, *signed]))
+    contents = {str(file): file.read_bytes() for file in sandbox.home.rglob("*") if file.is_file()}
+    assert sum(map(len, contents.values())) > 100_000, "the logs and the database are there"
+    return [name for name, content in contents.items() if secret.search(content)]
 
 
 class AirflowUser:

@@ -11,8 +11,8 @@ from typing import Any
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
-from airflow_modelarts.testing.sandbox import Sandbox
 from tests.integration.faults.cases import CLOCK_SKEW, SECONDS, Fault, InjectedFault, Servers
+from tests.support.airflow_runs import files_with_secrets
 from tests.support.case_table import DAG_ID, Case, airflow_with, format_table, run_cases
 from tests.support.fault_proxy import FaultProxy
 
@@ -79,8 +79,6 @@ class FaultMatrix:
 
     def __init__(self, faults: Sequence[Fault], modes: Sequence[str], folder: Path) -> None:
         self.faults, self.modes = faults, modes
-        self.secrets_found: list[str] = []
-        self.bytes_searched = 0
         emulator, skewed = EmulatorServer(task_duration=DURATION), EmulatorServer()
         with emulator, skewed, FaultProxy() as proxy:
             skewed.state.settings.clock_offset = CLOCK_SKEW.total_seconds()
@@ -123,19 +121,7 @@ class FaultMatrix:
             for case in cases:
                 case.requests = counts[case.project_id]
                 case.losses = [line for line in losses if f" {DAG_ID}.{case.task_id} " in line]
-            self._search_secrets(sandbox, servers)
-
-    def _search_secrets(self, sandbox: Sandbox, servers: Servers) -> None:
-        """Search all that Airflow has written: logs, database, the output of its processes."""
-        emulators = (servers.emulator, servers.skewed)
-        tokens = [token for emulator in emulators for token in emulator.state.accounts._tokens]
-        secrets = [text.encode() for text in (accounts.SECRET_KEY, accounts.PASSWORD, *tokens)]
-        secrets += [b"SDK-HMAC-SHA256 Access"]
-        for file in sandbox.home.rglob("*"):
-            if file.is_file():
-                content = file.read_bytes()
-                self.bytes_searched += len(content)
-                self.secrets_found += [file.name for secret in secrets if secret in content]
+            self.secrets_found = files_with_secrets(sandbox, *emulators)
 
     def table(self) -> str:
         """Return the results as text: a row for each fault, a column for each mode."""
