@@ -55,7 +55,7 @@ def _form_field(field: Field) -> dict[str, Any]:
     if field.is_secret:
         schema["format"] = "password"
     if field.choices:
-        schema |= {"enum": list(field.choices), "default": field.choices[0]}
+        schema |= {"enum": list(field.choices), "default": field.default}
     return {"label": field.label, "description": _plain_help(field), "schema": schema}
 
 

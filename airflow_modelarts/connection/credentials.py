@@ -69,15 +69,11 @@ def _token(values: Values, modelarts: str) -> StaticToken:
     return StaticToken(check_header(values.label("password"), values.required("password", "the token").strip()))
 
 
-def _agency(values: Values, modelarts: str) -> InstanceAgency:
-    return InstanceAgency()
-
-
 #: A builder for each of AUTH_KINDS; it takes the connection's values and the base URL of ModelArts.
 BUILDERS: Mapping[str, Callable[[Values, str], Credentials]] = {
     "access_key": _access_key,
     "password": _password,
     "token": _token,
-    "agency": _agency,
+    "agency": lambda values, modelarts: InstanceAgency(),
     "environment": _environment,
 }

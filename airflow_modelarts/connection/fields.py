@@ -17,8 +17,8 @@ class Field:
 
     :param label: its name in the form.
     :param description: Markdown; forms show it as plain text.
-    :param choices: the allowed values; the first one is the default. None allows any text.
-    :param seconds: the default, for a field that is a number of seconds.
+    :param choices: the allowed values; None allows any text.
+    :param default: the value of an empty field, if that is simple.
     :param is_secret: forms hide the value, and no message shows it.
     :param may_hold_braces: braces in the value do not mean that a template was not rendered.
     :param placeholder: an example that the form shows while the field is empty.
@@ -27,7 +27,7 @@ class Field:
     label: str
     description: str
     choices: tuple[str, ...] | None = None
-    seconds: float | None = None
+    default: str | float | None = None
     is_secret: bool = False
     may_hold_braces: bool = False
     placeholder: str | None = None
@@ -35,7 +35,7 @@ class Field:
     @property
     def help(self) -> str:
         """The description and the default, as Markdown."""
-        return self.description if self.seconds is None else f"{self.description} Default {self.seconds:g}."
+        return self.description if self.default is None else f"{self.description} Default `{self.default}`."
 
 
 #: The values of the extra ``auth``, and what each is. ``credentials.BUILDERS`` has the same keys.
@@ -46,6 +46,7 @@ AUTH_KINDS = {
     "agency": "the agency of the Elastic Cloud Server",
     "environment": "`HUAWEICLOUD_SDK_AK` and `HUAWEICLOUD_SDK_SK` in the environment of workers and triggerers",
 }
+DEFAULT_AUTH = "access_key"
 
 #: The fields of Airflow's own that are used.
 STANDARD_FIELDS = {
@@ -70,6 +71,7 @@ EXTRAS = {
         label="Authentication",
         description=". ".join(f"`{kind}`: {meaning}" for kind, meaning in AUTH_KINDS.items()) + ".",
         choices=tuple(AUTH_KINDS),
+        default=DEFAULT_AUTH,
     ),
     "project_id": Field(
         label="Project ID",
@@ -105,11 +107,11 @@ EXTRAS = {
         description="`true` (default), `false`, or the path of a file of certificate authorities on every machine. "
         "`true` uses the file in `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` if one is set; it must exist.",
     ),
-    "connect_timeout": Field(label="Connect timeout", description="Seconds to connect.", seconds=10),
+    "connect_timeout": Field(label="Connect timeout", description="Seconds to connect.", default=10),
     "read_timeout": Field(
         label="Read timeout",
         description="Seconds without a byte of an answer; more than 300 has no effect.",
-        seconds=60,
+        default=60,
     ),
     "console_url": Field(
         label="Console URL",

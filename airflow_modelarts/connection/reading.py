@@ -123,21 +123,14 @@ def _verify(values: Values) -> bool | str:
     text = str(values.extra.get("verify", "")).strip()
     if text.lower() == "false":
         return False
+    label, way_out = values.label("verify"), "it must be true, false, or a file of certificates that exists"
     if text.lower() in ("", "true", "none"):
-        return _default_authorities(values) or True
+        # requests and curl use the same variables, for example for the authority of a company's proxy.
+        name = next(filter(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")), None)
+        if name is None:
+            return True
+        label, text = f"{name} in the environment", os.environ[name]
+        way_out = f"it does not exist; change it, or set verify in the extras of {values.name}"
     if not os.path.exists(text):
-        raise wrong(values.label("verify"), text, "it must be true, false, or a file of certificates that exists")
+        raise wrong(label, text, way_out)
     return text
-
-
-def _default_authorities(values: Values) -> str | None:
-    """Return the file that requests and curl use, for example for the authority of a company's proxy."""
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if file := os.environ.get(name):
-            if os.path.exists(file):
-                return file
-            raise ModelArtsConfigurationError(
-                f"{name} in the environment is {file!r}, which does not exist: change it, or set verify in the "
-                f"extras of {values.name}"
-            )
-    return None

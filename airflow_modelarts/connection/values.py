@@ -12,6 +12,8 @@ from airflow_modelarts.api.credentials import is_header_safe
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.jinja import NOT_RENDERED, is_template
 from airflow_modelarts.connection.fields import EXTRAS
+from airflow_modelarts.api.errors import NOT_RENDERED, ModelArtsConfigurationError, is_template
+from airflow_modelarts.connection.fields import DEFAULT_AUTH, EXTRAS
 
 #: The prefix of the environment variables of the vendor's SDK.
 VARIABLES = "HUAWEICLOUD_SDK_"
@@ -50,8 +52,7 @@ class Values:
         self.name = f"connection '{connection.conn_id}'"
         self.extra = extra
         self.overrides = overrides
-        (default, *_) = EXTRAS["auth"].choices or ()
-        self.auth = self.text("auth") or default
+        self.auth = self.text("auth") or DEFAULT_AUTH
         # For other kinds of credentials, a stray variable must not change the connection.
         self.environment: Mapping[str, str] = os.environ if self.auth == "environment" else {}
 
@@ -61,33 +62,28 @@ class Values:
 
     def text(self, name: str) -> str | None:
         """Return an extra as text; None if it is empty. In a connection's URI, Airflow reads extras as any JSON."""
-        value = self.extra.get(name)
-        if value is None:
-            return None
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)  # lossless, since JSON allows no leading zero
-        if not isinstance(value, str):
-            raise self._not_text(name, value)
-        value = value.strip()
-        if not EXTRAS[name].may_hold_braces:
-            check_rendered(self.label(name), value)
-        return value or None
-
-    def _not_text(self, name: str, value: object) -> ModelArtsConfigurationError:
-        kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, float) else "JSON"
-        is_shown = isinstance(value, bool | float) and not EXTRAS[name].is_secret
-        found = f"{value!r}, which is {kind}" if is_shown else kind
-        return ModelArtsConfigurationError(
-            f"{self.label(name)} is {found} and not text: write it in quotes. In a connection's URI, where Airflow "
-            "takes 0e12 and 1e5 for numbers, give all extras as __extra__={...}, a JSON object"
+        field = EXTRAS[name]
+        advice = (
+            ". In a connection's URI, where Airflow takes 0e12 and 1e5 for numbers, give all extras as "
+            "__extra__={...}, a JSON object"
         )
+        text = _as_text(self.label(name), self.extra.get(name), advice, is_secret=field.is_secret)
+        if not field.may_hold_braces:
+            check_rendered(self.label(name), text)
+        return text or None
+
+    def argument(self, name: str) -> str:
+        """Return an argument of the hook; "" if it was not given."""
+        text = _as_text(f"{name}=", getattr(self.overrides, name))
+        check_rendered(f"{name}=", text)
+        return text
 
     def seconds(self, name: str) -> float:
         """Return an extra as a number of seconds."""
         given = self.extra.get(name)
         text = str("" if given is None else given).strip()
         if not text:
-            return float(EXTRAS[name].seconds or 0)
+            return float(EXTRAS[name].default or 0)
         try:
             value = float(text)
         except ValueError:
@@ -109,17 +105,16 @@ class Values:
         check_rendered(self.label("host"), host)
         return host
 
-    def argument(self, name: str) -> str:
-        """Return an argument of the hook; "" if it was not given."""
-        value: object = getattr(self.overrides, name)
-        if value is None:
-            return ""
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)  # a template that was rendered to a native object
-        if not isinstance(value, str):
-            raise ModelArtsConfigurationError(f"{name}= is {value!r}, which is not text: write it in quotes")
-        check_rendered(f"{name}=", value)
+
+def _as_text(label: str, value: object, advice: str = "", *, is_secret: bool = False) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # a template that was rendered to a native object, or JSON, which allows no leading zero
+    if isinstance(value, str):
         return value.strip()
+    shown = repr(value) if isinstance(value, bool | float) and not is_secret else "JSON"
+    raise ModelArtsConfigurationError(f"{label} is {shown}, which is not text: write it in quotes{advice}")
 
 
 def check_rendered(label: str, value: str) -> None:
