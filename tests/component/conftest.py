@@ -10,3 +10,4 @@ from tests.support.fixtures import (  # noqa: F401
     set_connection,
     usual_connection,
 )
+from tests.support.loopback import carry_out, certificate, serve  # noqa: F401

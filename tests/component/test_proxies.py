@@ -14,16 +14,14 @@ import pytest
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsTransientError
 from airflow_modelarts.api.retry import RetryPolicy
-from tests.component.test_drivers import (
+from tests.support.certificates import write_certificate
+from tests.support.loopback import (
     DESCRIBE,
     ONCE,
     Carry,
     Server,
-    call_asynchronously,
-    call_synchronously,
     read_request,
 )
-from tests.support.certificates import write_certificate
 
 THREE_TIMES = RetryPolicy(attempts=3, initial_delay=0.01)
 CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
@@ -63,12 +61,6 @@ def proxy() -> Iterator[Callable[..., Proxy]]:
     yield start
     for each in proxies:
         each.close()
-
-
-@pytest.fixture(params=[call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
-def carry_out(request: pytest.FixtureRequest) -> Carry:
-    carry: Carry = request.param
-    return carry
 
 
 @pytest.fixture(autouse=True)
