@@ -167,7 +167,7 @@ def test_a_host_that_has_answered_before_and_does_not_resolve_is_a_temporary_err
         (socket.EAI_AGAIN, ModelArtsTransientError),
         (socket.EAI_FAIL, ModelArtsTransientError),
     ],
-    ids=["no such host", "no address of that host", "resolver out of order", "resolver fails"],
+    ids=["no such host", "no address of that host", "resolver outage", "resolver fails"],
 )
 def test_an_unknown_host_name_and_a_failing_resolver_are_different_errors(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry, code: int, kind: type[ModelArtsError]

@@ -37,12 +37,12 @@ class Listed:
         self.ids = ids
         self.shift = shift
         self.extra = extra
-        self.asked: list[int] = []
+        self.offsets: list[int] = []
 
     def __call__(self, request: Request) -> Response:
         query = dict(parse_qsl(urlsplit(request.url).query))
         limit, offset = int(query["limit"]), int(query["offset"])
-        self.asked.append(offset)
+        self.offsets.append(offset)
         part = self.ids[offset * limit : (offset + 1) * limit]
         content = {"count": len(self.ids), "tasks": [{"task_id": one} for one in part], **self.extra}
         if self.shift is not None:
@@ -70,7 +70,7 @@ def test_a_list_is_read_completely(count: int) -> None:
 def test_the_offset_is_the_page_number_from_0() -> None:
     service = Listed(numbered(8))
     read_all(service)
-    assert service.asked == [0, 1, 2]
+    assert service.offsets == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_the_offset_is_the_page_number_from_0() -> None:
 def test_no_page_is_requested_without_need(count: int, fields: dict[str, Any], requests: int) -> None:
     service = Listed(numbered(count), **fields)
     read_all(service)
-    assert len(service.asked) == requests
+    assert len(service.offsets) == requests
 
 
 def test_a_short_page_ends_a_list_with_any_count() -> None:
     service = Listed(numbered(4), count=1000)
     assert ids_of(read_all(service)) == numbered(4)
-    assert service.asked == [0, 1]
+    assert service.offsets == [0, 1]
 
 
 def test_a_repeated_item_is_returned_once() -> None:

@@ -251,8 +251,8 @@ def test_reading_the_connection_again_ends_after_a_minute() -> None:
 
 
 def test_reading_the_connection_again_takes_half_a_minute_at_least() -> None:
-    impatient = client(random=lambda: 0.0)
-    result = run_flow(call(DESCRIBE, ONCE), (refuse(401),), clients=(impatient, *[UNREAD] * 7))
+    without_jitter = client(random=lambda: 0.0)
+    result = run_flow(call(DESCRIBE, ONCE), (refuse(401),), clients=(without_jitter, *[UNREAD] * 7))
     assert sum(result.sleeps) == 30
 
 
