@@ -220,7 +220,7 @@ def test_a_project_name_and_a_project_id_of_different_projects_are_an_error(proc
     other = "f" * 32
     error = process.obtain(NAMED, project_token({"id": other, "name": "eu-de_other"})).error
     assert isinstance(error, ModelArtsConfigurationError)
-    assert str(error).startswith(f"project_name 'eu-de_other' is project {other}")
+    assert str(error).startswith(f"project_name 'eu-de_other' is the project {other}")
     assert f"project_id is '{PROJECT_ID}'" in str(error)
     assert "Change the request" not in str(error)
 
