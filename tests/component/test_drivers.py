@@ -181,12 +181,9 @@ def test_an_unknown_host_name_and_a_failing_resolver_are_different_errors(
     assert not caught.value.outcome_unknown
 
 
-def test_the_time_for_a_slow_body_is_limited(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_for_a_slow_body_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
-    server = serve(trickle)
-    set_connection(host=f"http://127.0.0.1:{server.port}")
+    serve(trickle)
     with pytest.raises(ModelArtsTransientError, match=r"timed out|no end after"):
         carry_out(DESCRIBE, ONCE)
 
@@ -196,12 +193,9 @@ def trickle_head(connection: socket.socket, _: bytes) -> None:
     send_slowly(connection, b"x")
 
 
-def test_the_time_for_a_slow_head_is_limited(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_for_a_slow_head_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
-    server = serve(trickle_head)
-    set_connection(host=f"http://127.0.0.1:{server.port}")
+    serve(trickle_head)
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         carry_out(DESCRIBE, ONCE)
 
@@ -220,7 +214,7 @@ def test_the_time_for_a_slow_head_over_tls_is_limited(
 
 
 def test_the_signed_request_is_sent_unchanged(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A ~/.netrc could replace the Authorization header, and both libraries could rewrite URLs."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
@@ -228,7 +222,6 @@ def test_the_signed_request_is_sent_unchanged(
     monkeypatch.setenv("HOME", str(tmp_path))
     task_id = "a b?ü~%41'\"<"
     server = serve(http("200 OK", json.dumps({"task_id": task_id}).encode()))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
     carry_out(operations.describe_processor_task(task_id), ONCE)
     head = server.requests[0].decode()
     assert "/processor-tasks/a%20b%3F%C3%BC~%2541%27%22%3C HTTP/1.1" in head
@@ -236,9 +229,10 @@ def test_the_signed_request_is_sent_unchanged(
     assert f"Host: 127.0.0.1:{server.port}\r\n" in head
 
 
-def test_cookies_are_not_kept(serve: Serve, set_connection: Callable[..., None]) -> None:
+def test_cookies_are_not_kept(
+    serve: Serve,
+) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode(), Set_Cookie="session=1; Path=/"))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
     with ModelArtsHook() as hook:
         hook.describe_processor_task("abc")
         hook.describe_processor_task("abc")
@@ -271,21 +265,21 @@ def test_verification_can_be_turned_off(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
-def test_a_driver_sleeps_between_attempts(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_a_driver_sleeps_between_attempts(serve: Serve, carry_out: Carry) -> None:
     behaviours = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
-    server = serve(lambda connection, request: next(behaviours)(connection, request))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
+    serve(lambda connection, request: next(behaviours)(connection, request))
     assert carry_out(DESCRIBE, RetryPolicy(attempts=2)).status == 2
 
 
-def test_a_list_requests_a_page_when_it_is_needed(serve: Serve, set_connection: Callable[..., None]) -> None:
+def test_a_list_requests_a_page_when_it_is_needed(
+    serve: Serve,
+) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         page = int(request.split(b"offset=")[1].split(b" ")[0])
         tasks = [{"task_id": f"task-{page}-{number}"} for number in range(2)]
         http("200 OK", json.dumps({"count": 4, "tasks": tasks}).encode())(connection, request)
 
     server = serve(answer)
-    set_connection(host=f"http://127.0.0.1:{server.port}")
     with ModelArtsHook() as hook:
         tasks = hook.list_processor_tasks(limit=2)
         assert [next(tasks).task_id, next(tasks).task_id] == ["task-0-0", "task-0-1"]

@@ -106,11 +106,13 @@ def send_slowly(connection: socket.socket, byte: bytes) -> None:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
+def serve(set_connection: Callable[..., None]) -> Iterator[Callable[..., Server]]:
+    """Start servers; the connection leads to the last one that was started."""
     servers: list[Server] = []
 
     def start(behave: Callable[[socket.socket, bytes], None], **options: Any) -> Server:
         servers.append(Server(behave, **options))
+        set_connection(host=f"http://127.0.0.1:{servers[-1].port}")
         return servers[-1]
 
     yield start
