@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from airflow_modelarts.api.errors import (
-    ModelArtsAlreadyExistsError,
-    ModelArtsAuthenticationError,
-    ModelArtsBusyError,
-    ModelArtsConfigurationError,
-    ModelArtsError,
-    ModelArtsNotFoundError,
-    ModelArtsRequestError,
-    ModelArtsThrottledError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api import errors
 
-_AUTH, _CONFIGURATION, _REQUEST = ModelArtsAuthenticationError, ModelArtsConfigurationError, ModelArtsRequestError
-_NOT_FOUND, _EXISTS, _BUSY = ModelArtsNotFoundError, ModelArtsAlreadyExistsError, ModelArtsBusyError
-_THROTTLED, _TRANSIENT = ModelArtsThrottledError, ModelArtsTransientError
+_AUTH, _CONFIGURATION = errors.ModelArtsAuthenticationError, errors.ModelArtsConfigurationError
+_REQUEST, _NOT_FOUND = errors.ModelArtsRequestError, errors.ModelArtsNotFoundError
+_EXISTS, _BUSY = errors.ModelArtsAlreadyExistsError, errors.ModelArtsBusyError
+_THROTTLED, _TRANSIENT = errors.ModelArtsThrottledError, errors.ModelArtsTransientError
 
 
 class Code(NamedTuple):
@@ -30,7 +21,7 @@ class Code(NamedTuple):
     :param advice: what to change; None for the ``default_advice`` of the exception.
     """
 
-    kind: type[ModelArtsError]
+    kind: type[errors.ModelArtsError]
     meaning: str
     advice: str | None = None
 

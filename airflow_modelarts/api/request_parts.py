@@ -106,5 +106,5 @@ def _encode_segment(value: object) -> str:
     elif isinstance(value, str) and value.strip() and value not in (".", ".."):  # a dot segment would change the path
         return encode(_encodable("an id", value))
     else:
-        advice = "if another task returned it, check what that task pushed"
+        advice = "if another task returned it, check what that pushed"
     raise ModelArtsRequestError(f"{value!r} is not the id of a processing task or version: {advice}")

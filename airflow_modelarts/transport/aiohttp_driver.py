@@ -166,12 +166,12 @@ def _to_transport_error(error: Exception) -> TransportError:
         isinstance(inner, LineTooLong) or "Too many headers" in str(inner) for inner in faults.wrapped_errors(error)
     ):
         return answers.head_too_large()
-    library = faults.LibraryErrors(
+    return faults.to_transport_error(
+        error,
         invalid_url=(aiohttp.InvalidURL,),
         not_connected=(aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError),
         timeout=(TimeoutError,),
     )
-    return faults.to_transport_error(error, library)
 
 
 def _tls_context(verify: bool | str) -> ssl.SSLContext | bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http.client import BadStatusLine
 from typing import Any, TypeAlias
 
@@ -21,34 +20,27 @@ PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQU
 TLS_ALERTS = ("\x15\x03", r"b'\x15\x03")
 
 
-@dataclass(frozen=True, slots=True)
-class LibraryErrors:
+def to_transport_error(
+    error: Exception, *, invalid_url: ErrorTypes, not_connected: ErrorTypes, timeout: ErrorTypes
+) -> TransportError:
     """
-    The exceptions of an HTTP library, by what they mean.
+    Return the TransportError of an exception: its kind, and whether the request can have reached the service.
 
-    :param invalid_url: the URL of the service or of the proxy is not valid.
-    :param not_connected: no connection was made, so the request was not sent.
-    :param timeout: the answer did not come in time.
+    :param invalid_url: the library's exceptions for a URL of the service or the proxy that is not valid.
+    :param not_connected: those for a connection that was not made, so that the request was not sent.
+    :param timeout: those for an answer that did not come in time.
     """
-
-    invalid_url: ErrorTypes
-    not_connected: ErrorTypes
-    timeout: ErrorTypes
-
-
-def to_transport_error(error: Exception, library: LibraryErrors) -> TransportError:
-    """Return the TransportError of an exception: its kind, and whether the request can have reached the service."""
     reason = describe(error)
     # Looking up a name with an empty label raises UnicodeError, also for a proxy.
-    if isinstance(error, (*library.invalid_url, UnicodeError)):
+    if isinstance(error, (*invalid_url, UnicodeError)):
         return TransportError("the host name is not valid", kind="name", sent=False)
     if _is_certificate_error(error):
         return TransportError(reason, kind="certificate", sent=False)
     if _is_scheme_error(error):
         return TransportError(reason, kind="tls", sent=False)
-    if find_error(error, *library.not_connected):
+    if find_error(error, *not_connected):
         return TransportError(reason, kind="name" if _is_unknown_name(error) else "connect", sent=False)
-    if find_error(error, *library.timeout):
+    if find_error(error, *timeout):
         return TransportError(reason, kind="timeout", sent=True)
     return TransportError(reason, kind="broken", sent=True)
 

@@ -26,12 +26,6 @@ T = TypeVar("T")
 
 #: Bytes of a body to read at once.
 CHUNK_BYTES = 64 * 1024
-_ERRORS = faults.LibraryErrors(
-    invalid_url=(requests.exceptions.InvalidURL, urllib3_errors.LocationParseError),
-    # Not ProxyError: urllib3 wraps every fault behind a proxy in it, also a lost answer.
-    not_connected=(urllib3_errors.NewConnectionError, urllib3_errors.ConnectTimeoutError),
-    timeout=(requests.Timeout, urllib3_errors.TimeoutError, TimeoutError),
-)
 
 
 class Driver:
@@ -123,8 +117,7 @@ class Driver:
                 )
                 return Response(answer.status_code, headers, _read_body(answer, headers.get("content-encoding", "")))
         except (requests.RequestException, urllib3_errors.HTTPError, OSError, UnicodeError) as error:
-            fault = _refused_tunnel(error) or faults.to_transport_error(error, _ERRORS)
-            raise faults.for_host(fault, request.url, proxy, self._answered) from error
+            raise faults.for_host(_to_transport_error(error), request.url, proxy, self._answered) from error
 
     def _open_session(self) -> requests.Session:
         if self._session is None:
@@ -160,9 +153,14 @@ def _read_body(answer: requests.Response, content_encoding: str) -> bytes:
     return body.finish()
 
 
-def _refused_tunnel(error: Exception) -> TransportError | None:
-    """Return the error of a proxy that refused to connect; http.client has its status in a text only."""
-    for inner in faults.wrapped_errors(error):
+def _to_transport_error(error: Exception) -> TransportError:
+    for inner in faults.wrapped_errors(error):  # http.client has the status of a proxy that refused in a text only
         if isinstance(inner, OSError) and (found := re.match(r"Tunnel connection failed: (\d+)", str(inner))):
             return faults.refused_by_proxy(int(found[1]))
-    return None
+    return faults.to_transport_error(
+        error,
+        invalid_url=(requests.exceptions.InvalidURL, urllib3_errors.LocationParseError),
+        # Not ProxyError: urllib3 wraps every fault behind a proxy in it, also a lost answer.
+        not_connected=(urllib3_errors.NewConnectionError, urllib3_errors.ConnectTimeoutError),
+        timeout=(requests.Timeout, urllib3_errors.TimeoutError, TimeoutError),
+    )

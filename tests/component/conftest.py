@@ -11,3 +11,4 @@ from tests.support.fixtures import (  # noqa: F401
     task_duration,
     usual_connection,
 )
+from tests.support.loopback import carry_out, certificate, serve  # noqa: F401

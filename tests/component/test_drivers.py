@@ -1,17 +1,12 @@
-"""Tests of both drivers against servers on loopback: each answer and each fault has the same result in both."""
+"""Tests of both drivers against servers on loopback: faults, TLS, names, limits of time, sessions."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
-import re
 import socket
 import ssl
-import threading
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,94 +16,26 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import (
     ModelArtsConfigurationError,
     ModelArtsError,
-    ModelArtsRequestError,
     ModelArtsTransientError,
 )
-from airflow_modelarts.api.http import MAX_HEADER_BYTES
-from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.transport import answers
-from tests.support.certificates import write_certificate
-from tests.support.fixtures import PROJECT_ID
-
-ONCE = RetryPolicy(attempts=1)
-TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
-
-
-class Server:
-    """A server on loopback that calls a behaviour with each connection and its request."""
-
-    def __init__(
-        self,
-        behave: Callable[[socket.socket, bytes], None],
-        *,
-        tls: ssl.SSLContext | None = None,
-        until: bytes = b"",
-    ) -> None:
-        """Call ``behave`` after a complete request, or after bytes that begin with ``until``, which are not HTTP."""
-        self.requests: list[bytes] = []
-        self._until = until
-        self._behave = behave
-        self._tls = tls
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(5)
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept
-        self._thread.join(5)
-        self._socket.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            try:
-                with connection:
-                    connection.settimeout(5)
-                    if self._tls:
-                        connection = self._tls.wrap_socket(connection, server_side=True)
-                    with connection:
-                        request = read_request(connection, self._until)
-                        self.requests.append(request)
-                        self._behave(connection, request)
-            except OSError:  # the client has disconnected, as some tests intend
-                continue
-
-
-def read_request(connection: socket.socket, until: bytes = b"") -> bytes:
-    """Read a complete request from any number of segments: unread bytes would cause a reset."""
-    request = b""
-    while part := connection.recv(65536):
-        request += part
-        if until and request.startswith(until):
-            break
-        head, end_of_head, body = request.partition(b"\r\n\r\n")
-        length = re.search(rb"^content-length: *(\d+)", head, re.IGNORECASE | re.MULTILINE)
-        if end_of_head and len(body) >= int(length[1] if length else 0):
-            break
-    return request
-
-
-def http(status: str, body: bytes = b"", **headers: str) -> Callable[[socket.socket, bytes], None]:
-    named = {"Content-Length": str(len(body)), "Connection": "close"}
-    named |= {name.replace("_", "-"): value for name, value in headers.items()}
-    head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-    answer = f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
-    return lambda connection, _: connection.sendall(answer)
+from tests.support.loopback import (
+    DESCRIBE,
+    ONCE,
+    TASK,
+    Carry,
+    Serve,
+    call_synchronously,
+    hang,
+    http,
+    send_slowly,
+)
 
 
 def reset(connection: socket.socket, _: bytes) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-
-
-def hang(connection: socket.socket, _: bytes) -> None:
-    connection.recv(1)  # returns when the client gives up
 
 
 def trickle(connection: socket.socket, _: bytes) -> None:
@@ -116,69 +43,8 @@ def trickle(connection: socket.socket, _: bytes) -> None:
     send_slowly(connection, b" ")
 
 
-def send_slowly(connection: socket.socket, byte: bytes) -> None:
-    """Send a byte every 50 ms until the client disconnects, for a minute at most."""
-    with suppress(OSError):
-        for _number in range(1200):
-            connection.sendall(byte)
-            threading.Event().wait(0.05)
-
-
 def cut_chunked(connection: socket.socket, _: bytes) -> None:
     connection.sendall(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"task_id": "abc"')
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(behave: Callable[[socket.socket, bytes], None], **options: Any) -> Server:
-        servers.append(Server(behave, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
-def call_synchronously(operation: operations.Operation[Any], retries: RetryPolicy) -> Any:
-    with ModelArtsHook(retries=retries) as hook:
-        return hook.call(operation)
-
-
-def call_asynchronously(operation: operations.Operation[Any], retries: RetryPolicy) -> Any:
-    async def run() -> Any:
-        async with ModelArtsAsyncHook(retries=retries) as hook:
-            return await hook.call(operation)
-
-    return asyncio.run(run())
-
-
-@pytest.fixture(params=[call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
-def carry_out(request: pytest.FixtureRequest) -> Callable[[operations.Operation[Any], RetryPolicy], Any]:
-    carry: Callable[[operations.Operation[Any], RetryPolicy], Any] = request.param
-    return carry
-
-
-Carry = Callable[[operations.Operation[Any], RetryPolicy], Any]
-Serve = Callable[..., Server]
-DESCRIBE = operations.describe_processor_task("abc")
-
-
-def test_an_answer_is_read_completely(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
-    server = serve(http("200 OK", json.dumps(TASK).encode()))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    task = carry_out(DESCRIBE, ONCE)
-    assert isinstance(task, ProcessorTask)
-    assert task.result == {"ü": 1}
-
-
-def test_a_compressed_answer_is_decompressed(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
-) -> None:
-    server = serve(http("200 OK", gzip.compress(json.dumps(TASK).encode()), Content_Encoding="gzip"))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    assert carry_out(DESCRIBE, ONCE).status == 2
 
 
 def tls_alert(connection: socket.socket, _: bytes) -> None:
@@ -188,108 +54,6 @@ def tls_alert(connection: socket.socket, _: bytes) -> None:
 NGINX = b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"
 GO = b"Client sent an HTTP request to an HTTPS server.\n"
 APACHE = b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"
-
-
-def zipped(body: bytes, *codings: str) -> bytes:
-    """Apply codings in order."""
-    for coding in codings:
-        bits = {"gzip": 31, "deflate": 15, "raw deflate": -15}[coding]
-        packer = zlib.compressobj(wbits=bits)
-        body = packer.compress(body) + packer.flush()
-    return body
-
-
-JSON = json.dumps(TASK).encode()
-ENCODED: dict[str, tuple[str, bytes]] = {
-    "gzip, gzip": ("gzip, gzip", zipped(JSON, "gzip", "gzip")),
-    "x-gzip": ("x-gzip", zipped(JSON, "gzip")),
-    "upper case": ("GZip", zipped(JSON, "gzip")),
-    "deflate": ("deflate", zipped(JSON, "deflate")),
-    "deflate without a header": ("deflate", zipped(JSON, "raw deflate")),
-    "deflate, gzip": ("deflate,gzip", zipped(JSON, "deflate", "gzip")),
-    "identity": ("identity", JSON),
-    "identity, gzip": ("identity, gzip", zipped(JSON, "gzip")),
-    "gzip in two parts": ("gzip", zipped(JSON[:9], "gzip") + zipped(JSON[9:], "gzip")),
-    "gzip with padding": ("gzip", zipped(JSON, "gzip") + b"\0" * 100),
-    "empty": ("", JSON),
-}
-
-
-@pytest.mark.parametrize("case", ENCODED)
-def test_both_drivers_decode_every_encoding(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, case: str
-) -> None:
-    coding, body = ENCODED[case]
-    server = serve(http("200 OK", body, Content_Encoding=coding))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    assert carry_out(DESCRIBE, ONCE).result == {"ü": 1}
-    assert b"accept-encoding: gzip, deflate\r\n" in server.requests[0].lower()
-
-
-UNDECODABLE: dict[str, tuple[str, bytes, str]] = {
-    "br": ("br", b"\x0b\x02\x80{}\x03", "not this operation's JSON"),
-    "zstd": ("zstd", b"(\xb5/\xfd\x04", "not this operation's JSON"),
-    "unknown": ("rot13", b"{}", "not this operation's JSON"),
-    "gzip that is cut": ("gzip", zipped(JSON, "gzip")[:-9], "compression"),
-    "too many": (", ".join(["gzip"] * 6), zipped(JSON, *["gzip"] * 6), "compression"),
-    "twice for once": ("gzip, gzip", zipped(JSON, "gzip"), "compression"),
-}
-
-
-@pytest.mark.parametrize("case", UNDECODABLE)
-def test_an_answer_that_cannot_be_decoded_is_a_temporary_error_in_both_drivers(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, case: str
-) -> None:
-    coding, body, text = UNDECODABLE[case]
-    server = serve(http("200 OK", body, Content_Encoding=coding))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    with pytest.raises(ModelArtsTransientError, match=text):
-        carry_out(DESCRIBE, ONCE)
-
-
-def test_a_body_that_is_compressed_twice_is_limited(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
-    bomb = zipped(b" " * 50_000_000, "gzip", "gzip")
-    server = serve(http("200 OK", bomb, Content_Encoding="gzip, gzip"))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    with pytest.raises(ModelArtsRequestError, match="more than this client takes"):
-        carry_out(DESCRIBE, ONCE)
-
-
-def raw(answer: bytes) -> Callable[[socket.socket, bytes], None]:
-    return lambda connection, _: connection.sendall(answer)
-
-
-def test_early_hints_before_an_answer_are_skipped(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
-) -> None:
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
-    body = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(JSON), JSON)
-    server = serve(raw(hints + body))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    assert carry_out(DESCRIBE, ONCE).status == 2
-
-
-def test_both_drivers_read_the_same_headers(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
-) -> None:
-    head = "X-Request-Id: first \r\nX-Request-Id: sécond\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    server = serve(raw(f"HTTP/1.1 400\r\n{head}".encode()))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    with pytest.raises(ModelArtsRequestError) as caught:
-        carry_out(DESCRIBE, ONCE)
-    assert caught.value.request_id == "first, sécond"
-
-
-@pytest.mark.parametrize("body", [b"\xef\xbb\xbf" + JSON, JSON.decode().encode("ascii")], ids=["mark", "plain"])
-def test_json_may_begin_with_a_byte_order_mark(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, body: bytes
-) -> None:
-    server = serve(http("200 OK", body))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    assert carry_out(DESCRIBE, ONCE).status == 2
 
 
 FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsError], str]] = {
@@ -403,7 +167,7 @@ def test_a_host_that_has_answered_before_and_does_not_resolve_is_a_temporary_err
         (socket.EAI_AGAIN, ModelArtsTransientError),
         (socket.EAI_FAIL, ModelArtsTransientError),
     ],
-    ids=["no such host", "no address of that host", "resolver out of order", "resolver fails"],
+    ids=["no such host", "no address of that host", "resolver outage", "resolver fails"],
 )
 def test_an_unknown_host_name_and_a_failing_resolver_are_different_errors(
     monkeypatch: pytest.MonkeyPatch, carry_out: Carry, code: int, kind: type[ModelArtsError]
@@ -417,23 +181,9 @@ def test_an_unknown_host_name_and_a_failing_resolver_are_different_errors(
     assert not caught.value.outcome_unknown
 
 
-def test_the_size_of_an_answer_is_limited(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
-    bomb = gzip.compress(b" " * 20_000_000)
-    server = serve(http("200 OK", bomb, Content_Encoding="gzip"))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    with pytest.raises(ModelArtsRequestError, match="more than this client takes"):
-        carry_out(DESCRIBE, ONCE)
-
-
-def test_the_time_for_a_slow_body_is_limited(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_for_a_slow_body_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
-    server = serve(trickle)
-    set_connection(host=f"http://127.0.0.1:{server.port}")
+    serve(trickle)
     with pytest.raises(ModelArtsTransientError, match=r"timed out|no end after"):
         carry_out(DESCRIBE, ONCE)
 
@@ -444,12 +194,9 @@ def trickle_head(connection: socket.socket, _: bytes) -> None:
     send_slowly(connection, b"x")
 
 
-def test_the_time_for_a_slow_head_is_limited(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_for_a_slow_head_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
-    server = serve(trickle_head)
-    set_connection(host=f"http://127.0.0.1:{server.port}")
+    serve(trickle_head)
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         carry_out(DESCRIBE, ONCE)
 
@@ -468,7 +215,7 @@ def test_the_time_for_a_slow_head_over_tls_is_limited(
 
 
 def test_the_signed_request_is_sent_unchanged(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A ~/.netrc could replace the Authorization header, and both libraries could rewrite URLs."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
@@ -476,7 +223,6 @@ def test_the_signed_request_is_sent_unchanged(
     monkeypatch.setenv("HOME", str(tmp_path))
     task_id = "a b?ü~%41'\"<"
     server = serve(http("200 OK", json.dumps({"task_id": task_id}).encode()))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
     carry_out(operations.describe_processor_task(task_id), ONCE)
     head = server.requests[0].decode()
     assert "/processor-tasks/a%20b%3F%C3%BC~%2541%27%22%3C HTTP/1.1" in head
@@ -484,111 +230,14 @@ def test_the_signed_request_is_sent_unchanged(
     assert f"Host: 127.0.0.1:{server.port}\r\n" in head
 
 
-def test_cookies_are_not_kept(serve: Serve, set_connection: Callable[..., None]) -> None:
+def test_cookies_are_not_kept(
+    serve: Serve,
+) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode(), Set_Cookie="session=1; Path=/"))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
     with ModelArtsHook() as hook:
         hook.describe_processor_task("abc")
         hook.describe_processor_task("abc")
     assert b"session" not in server.requests[1]
-
-
-def token_answer(token: str, **headers: str) -> Callable[[socket.socket, bytes], None]:
-    document = {"token": {"expires_at": "2099-01-01T00:00:00.000000Z", "project": {"id": PROJECT_ID}}}
-    return http("201 Created", json.dumps(document).encode(), X_Subject_Token=token, **headers)
-
-
-LINE = 65536  # bytes; http.client's limit
-SIZES = [8_190, 8_191, LINE - 19, LINE - 18, LINE - 17, LINE, LINE + 1, 102_400, MAX_HEADER_BYTES]
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_a_token_of_any_size_up_to_128_kib_works(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, size: int
-) -> None:
-    """The default limits are 8,190 bytes a header (aiohttp) and 65,536 bytes a line (http.client)."""
-    token = "M" * size
-    iam = serve(token_answer(token))
-    server = serve(http("200 OK", json.dumps(TASK).encode()))
-    extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{iam.port}"}
-    set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)
-    assert carry_out(DESCRIBE, ONCE).status == 2
-    assert f"X-Auth-Token: {token}\r\n".encode() in server.requests[0]
-
-
-TOO_LARGE_HEADS: dict[str, dict[str, str]] = {
-    "one byte more": {"X_Subject_Token": "M" * (MAX_HEADER_BYTES + 1)},
-    "twice as long": {"X_Subject_Token": "M" * 2 * MAX_HEADER_BYTES},
-    "ten times as long": {"X_Subject_Token": "M" * 10 * MAX_HEADER_BYTES},
-    "another header": {"X_Other": "x" * (MAX_HEADER_BYTES + 1)},
-    "too much in all": {f"X_{number}": "x" * 100_000 for number in range(3)},
-    "98 more headers": {f"X_{number}": "x" for number in range(98)},
-    "129 headers": {f"X_{number}": "x" for number in range(129)},
-    "1000 headers": {f"X_{number}": "x" for number in range(1000)},
-}
-
-
-@pytest.mark.parametrize("headers", TOO_LARGE_HEADS.values(), ids=TOO_LARGE_HEADS)
-def test_a_too_large_head_is_an_error_without_retries(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, headers: dict[str, str]
-) -> None:
-    iam = serve(token_answer(**{"token": "T", **headers} if "X_Subject_Token" not in headers else subject(headers)))
-    extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{iam.port}"}
-    set_connection(host="http://127.0.0.1:1", extra=extra)
-    with pytest.raises(ModelArtsConfigurationError, match=r"131072 bytes each.*fewer roles"):
-        carry_out(DESCRIBE, RetryPolicy(attempts=3, initial_delay=0.0))
-    assert len(iam.requests) == 1
-
-
-def subject(headers: dict[str, str]) -> dict[str, str]:
-    return {"token": headers["X_Subject_Token"]}
-
-
-def test_a_head_of_the_maximum_size_is_read(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry
-) -> None:
-    # With Content-Length and Connection: 100 headers.
-    headers = {f"X_{number}": "x" * 1000 for number in range(98)}
-    server = serve(http("200 OK", json.dumps(TASK).encode(), **headers))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    assert carry_out(DESCRIBE, ONCE).status == 2
-
-
-def test_interim_answers_are_skipped(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
-    def behave(connection: socket.socket, request: bytes) -> None:
-        connection.sendall(b"HTTP/1.1 100 Continue\r\nX-A: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
-        http("200 OK", json.dumps(TASK).encode())(connection, request)
-
-    server = serve(behave)
-    set_connection(host=f"http://127.0.0.1:{server.port}")
-    assert carry_out(DESCRIBE, ONCE).status == 2
-
-
-@pytest.mark.parametrize("scheme", ["", "https://"])
-def test_https_to_a_port_for_plain_http_is_an_error_without_retries(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, scheme: str
-) -> None:
-    connections: list[bytes] = []
-
-    def behave(connection: socket.socket, request: bytes) -> None:
-        connections.append(request)
-        http("400 Bad Request")(connection, request)
-
-    server = serve(behave, until=b"\x16\x03")
-    set_connection(host=f"{scheme}127.0.0.1:{server.port}")
-    with pytest.raises(ModelArtsConfigurationError, match=r"does not speak TLS .*http://") as caught:
-        carry_out(DESCRIBE, RetryPolicy(attempts=3, initial_delay=0.0))
-    assert len(connections) == 1
-    assert not caught.value.outcome_unknown
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS context with a self-signed certificate for 127.0.0.1, and the file of the certificate."""
-    file, key_file = write_certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file, key_file)
-    return context, file
 
 
 def test_an_unknown_certificate_is_an_error_that_names_the_verify_extra(
@@ -617,21 +266,21 @@ def test_verification_can_be_turned_off(
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
-def test_a_driver_sleeps_between_attempts(serve: Serve, set_connection: Callable[..., None], carry_out: Carry) -> None:
+def test_a_driver_sleeps_between_attempts(serve: Serve, carry_out: Carry) -> None:
     behaviours = iter([http("503 Busy", Retry_After="0"), http("200 OK", json.dumps(TASK).encode())])
-    server = serve(lambda connection, request: next(behaviours)(connection, request))
-    set_connection(host=f"http://127.0.0.1:{server.port}")
+    serve(lambda connection, request: next(behaviours)(connection, request))
     assert carry_out(DESCRIBE, RetryPolicy(attempts=2)).status == 2
 
 
-def test_a_list_requests_a_page_when_it_is_needed(serve: Serve, set_connection: Callable[..., None]) -> None:
+def test_a_list_requests_a_page_when_it_is_needed(
+    serve: Serve,
+) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         page = int(request.split(b"offset=")[1].split(b" ")[0])
         tasks = [{"task_id": f"task-{page}-{number}"} for number in range(2)]
         http("200 OK", json.dumps({"count": 4, "tasks": tasks}).encode())(connection, request)
 
     server = serve(answer)
-    set_connection(host=f"http://127.0.0.1:{server.port}")
     with ModelArtsHook() as hook:
         tasks = hook.list_processor_tasks(limit=2)
         assert [next(tasks).task_id, next(tasks).task_id] == ["task-0-0", "task-0-1"]

@@ -14,15 +14,14 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsTransientError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsHook
-from tests.component.test_drivers import ONCE, Carry, Server, call_asynchronously, call_synchronously
 from tests.support.fixtures import TASKS
+from tests.support.loopback import ONCE, Carry, Server
 
 IAM = "https://iam.example.com"
 STOP = f"{TASKS}/abc/versions/v1/stop"
 CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
 
 
-@pytest.mark.parametrize("carry_out", [call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
 def test_a_post_is_not_repeated_because_of_the_callers_handled_exception(
     set_connection: Callable[..., None], carry_out: Carry
 ) -> None:

@@ -14,16 +14,14 @@ import pytest
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsTransientError
 from airflow_modelarts.api.retry import RetryPolicy
-from tests.component.test_drivers import (
+from tests.support.certificates import write_certificate
+from tests.support.loopback import (
     DESCRIBE,
     ONCE,
     Carry,
     Server,
-    call_asynchronously,
-    call_synchronously,
     read_request,
 )
-from tests.support.certificates import write_certificate
 
 THREE_TIMES = RetryPolicy(attempts=3, initial_delay=0.01)
 CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
@@ -63,12 +61,6 @@ def proxy() -> Iterator[Callable[..., Proxy]]:
     yield start
     for each in proxies:
         each.close()
-
-
-@pytest.fixture(params=[call_synchronously, call_asynchronously], ids=["requests", "aiohttp"])
-def carry_out(request: pytest.FixtureRequest) -> Carry:
-    carry: Carry = request.param
-    return carry
 
 
 @pytest.fixture(autouse=True)
@@ -160,14 +152,14 @@ def test_plain_http_uses_no_proxy(
     carry_out: Carry,
 ) -> None:
     """A proxy would connect to its own machine instead."""
-    asked = proxy()
-    monkeypatch.setenv("HTTP_PROXY", f"http://{asked.address}")
-    monkeypatch.setenv("http_proxy", f"http://{asked.address}")
-    monkeypatch.setenv("ALL_PROXY", f"http://{asked.address}")
+    unused = proxy()
+    monkeypatch.setenv("HTTP_PROXY", f"http://{unused.address}")
+    monkeypatch.setenv("http_proxy", f"http://{unused.address}")
+    monkeypatch.setenv("ALL_PROXY", f"http://{unused.address}")
     set_connection(host=f"http://{SERVICE}")
     with pytest.raises(ModelArtsTransientError, match="Connect"):
         carry_out(DESCRIBE, ONCE)
-    assert not asked.requests
+    assert not unused.requests
 
 
 @pytest.mark.parametrize("named", ["socks5://127.0.0.1:1", "SOCKS5h://user:fake-secret@127.0.0.1:1", "ftp://proxy"])
@@ -201,9 +193,9 @@ def test_an_invalid_host_name_of_a_proxy_is_a_configuration_error(
 def test_a_host_in_no_proxy_is_called_directly(
     proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, carry_out: Carry
 ) -> None:
-    asked = proxy()
-    monkeypatch.setenv("HTTPS_PROXY", asked.address)
+    unused = proxy()
+    monkeypatch.setenv("HTTPS_PROXY", unused.address)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(ModelArtsTransientError, match="Connect"):
         carry_out(DESCRIBE, ONCE)
-    assert not asked.requests
+    assert not unused.requests

@@ -32,7 +32,7 @@ def test_a_token_that_cannot_be_sent_is_an_unreadable_answer(token: str) -> None
 def test_a_temporary_key_that_cannot_be_sent_is_an_unreadable_answer(field: str, value: str) -> None:
     credential = {"access": "AK", "secret": "SK", "securitytoken": "T", "expires_at": EXPIRES_AT, field: value}
     rounds = [Response(404), answer({"credential": credential})] * METADATA_ROUNDS
-    # The connection is read once more where there is no key, and the metadata service asked again only if it changed.
+    # Without a key the connection is read again; the metadata service gets another request only if it changed.
     result = run_flow(call(DESCRIBE, ONCE), rounds, clients=[client(AGENCY)] * 2)
     assert isinstance(result.error, ModelArtsAuthenticationError)
     assert {request.url.split("/")[2] for request in result.requests} == {"169.254.169.254"}

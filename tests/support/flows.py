@@ -9,7 +9,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from airflow_modelarts.api.client import ClientConfig
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.client import ClientConfig, call
 from airflow_modelarts.api.credentials import AccessKey, Credentials, TokenCache
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import (
@@ -20,6 +21,7 @@ from airflow_modelarts.api.http import (
     Sleep,
     TransportError,
 )
+from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.retry import RetryPolicy
 from tests.support.values import PROJECT_ID
 
@@ -173,6 +175,12 @@ def client(
 ONCE = RetryPolicy(attempts=1)
 FIVE_TIMES = RetryPolicy(attempts=5, initial_delay=1.0, max_delay=30.0, max_retry_after=60.0)
 
+DESCRIBE = operations.describe_processor_task("abc")
+DELETE = operations.delete_processor_task("abc")
+CREATE = operations.create_processor_task(name="n", template={"id": "t"}, data_source={"type": "OBS"})
+TASK = answer({"task_id": "abc", "status": 1})
+OTHER_KEY = AccessKey("AK2", "another-secret-key")
+
 REFUSED_CONNECTION = TransportError("connection refused", kind="connect", sent=False)
 UNKNOWN_NAME = TransportError("no such host", kind="name", sent=False)
 PLAIN_HTTP = TransportError("wrong version number", kind="tls", sent=False)
@@ -180,3 +188,8 @@ BAD_CERTIFICATE = TransportError("self-signed", kind="certificate", sent=False)
 BROKEN = TransportError("reset by peer", kind="broken", sent=True)
 TIMEOUT = TransportError("read timed out", kind="timeout", sent=True)
 TOO_LARGE = TransportError("more than 64 MiB", kind="too_large", sent=True)
+
+
+def describe(*answers: Answer, clients: tuple[ClientConfig, ...]) -> FlowResult[ProcessorTask]:
+    """Run a call that describes a processing task, without retries."""
+    return run_flow(call(DESCRIBE, ONCE), answers, clients=clients)

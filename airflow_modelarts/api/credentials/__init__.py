@@ -7,7 +7,7 @@ One module a kind of credentials; :mod:`.base` has the protocols and the cache. 
    an :class:`Authorizer`: reuse :class:`AccessKey` or :class:`StaticToken`, or write one that adds other headers.
    What expires is obtained through ``context.cache`` (see :class:`InstanceAgency`);
 2. export the dataclass here;
-3. add its name to the ``auth`` extra in ``airflow_modelarts/connection.py``, which builds it from the connection.
+3. name it in :mod:`airflow_modelarts.connection`, which builds the credentials that the extra ``auth`` selects.
 """
 
 from airflow_modelarts.api.credentials.access_key import AccessKey

@@ -98,8 +98,9 @@ class PasswordToken:
             raise self._with_advice(error, context.project_id) from None
         if self.project_name and project_id and project_id.lower() != context.project_id.lower():
             raise ModelArtsConfigurationError(
-                f"project_name '{self.project_name}' is project {project_id} according to IAM at {self.iam_endpoint}, "
-                f"but project_id is '{context.project_id}': let both name one project, or remove project_name.",
+                f"project_name '{self.project_name}' is the project {project_id}, according to IAM at "
+                f"{self.iam_endpoint}, but project_id is '{context.project_id}': let both name one project, or remove "
+                "project_name.",
                 operation=retrying_request.operation,
             )
         return token, renew_at

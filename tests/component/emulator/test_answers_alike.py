@@ -157,7 +157,7 @@ def test_an_answer_about_another_task_does_not_end_a_wait(state: EmulatorState, 
     state.faults.answer(200, other, operation="DescribeProcessorTask", times=2)
     assert events_of(task.task_id)[-1] == watcher.Ended(2)
     state.faults.answer(200, other)
-    with pytest.raises(ModelArtsTransientError, match="about another one"):
+    with pytest.raises(ModelArtsTransientError, match="another object than the requested one"):
         run_all(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
 
 

@@ -1,0 +1,295 @@
+"""Tests of reading a list page by page."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.client import pages
+from airflow_modelarts.api.errors import (
+    ModelArtsThrottledError,
+)
+from airflow_modelarts.api.http import ReadConnection, Request, Response
+from airflow_modelarts.api.operations import Page
+from tests.support.flows import (
+    FIVE_TIMES,
+    ONCE,
+    TIMEOUT,
+    FlowResult,
+    answer,
+    client,
+    refuse,
+    run_flow,
+)
+
+
+class Listed:
+    """A service's list of tasks that can change between two answers."""
+
+    def __init__(self, ids: list[str], *, shift: Iterator[list[str]] | None = None, **extra: Any) -> None:
+        self.ids = ids
+        self.shift = shift
+        self.extra = extra
+        self.offsets: list[int] = []
+
+    def __call__(self, request: Request) -> Response:
+        query = dict(parse_qsl(urlsplit(request.url).query))
+        limit, offset = int(query["limit"]), int(query["offset"])
+        self.offsets.append(offset)
+        part = self.ids[offset * limit : (offset + 1) * limit]
+        content = {"count": len(self.ids), "tasks": [{"task_id": one} for one in part], **self.extra}
+        if self.shift is not None:
+            self.ids = next(self.shift, self.ids)
+        return answer({name: value for name, value in content.items() if value is not None})
+
+
+def read_all(service: Listed, limit: int = 3) -> FlowResult[None]:
+    return run_flow(pages(operations.list_processor_tasks(limit=limit), ONCE), service, clients=client(), max_steps=400)
+
+
+def ids_of(result: FlowResult[None]) -> list[str]:
+    return [task.task_id for page in result.pages for task in page.items]
+
+
+def numbered(count: int) -> list[str]:
+    return [f"t{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 20])
+def test_a_list_is_read_completely(count: int) -> None:
+    assert ids_of(read_all(Listed(numbered(count)))) == numbered(count)
+
+
+def test_the_offset_is_the_page_number_from_0() -> None:
+    service = Listed(numbered(8))
+    read_all(service)
+    assert service.offsets == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("count", "fields", "requests"),
+    [
+        (0, {}, 1),
+        (2, {}, 1),
+        (3, {}, 1),
+        (3, {"count": None}, 2),
+        (4, {"count": None}, 2),
+        (6, {"count": 6}, 2),
+        (6, {"count": 7}, 3),
+        (3, {"has_more": False, "count": 99}, 2),
+        (3, {"has_more": True, "count": 3}, 1),
+        (6, {"has_more": False}, 2),
+        (6, {"has_more": False, "count": None}, 3),
+        (7, {"has_more": False, "count": None}, 3),
+        (7, {"has_more": True, "count": None}, 3),
+        (7, {"has_more": "perhaps", "count": "many"}, 3),
+        (6, {"count": 0}, 3),
+        (6, {"count": -1}, 3),
+        (6, {"count": {}}, 3),
+        (6, {"count": "6"}, 2),
+        (6, {"count": 6.0}, 2),
+        (6, {"count": True}, 3),
+    ],
+    ids=str,
+)
+def test_no_page_is_requested_without_need(count: int, fields: dict[str, Any], requests: int) -> None:
+    service = Listed(numbered(count), **fields)
+    read_all(service)
+    assert len(service.offsets) == requests
+
+
+def test_a_short_page_ends_a_list_with_any_count() -> None:
+    service = Listed(numbered(4), count=1000)
+    assert ids_of(read_all(service)) == numbered(4)
+    assert service.offsets == [0, 1]
+
+
+def test_a_repeated_item_is_returned_once() -> None:
+    # A task is created at the top between the pages, so the last item of the first page is repeated.
+    service = Listed(numbered(5), shift=iter([["new", *numbered(5)]]))
+    assert ids_of(read_all(service)) == numbered(5)
+
+
+@pytest.mark.parametrize("created", [1, 3, 4, 5, 6, 7, 30])
+def test_many_items_created_between_two_pages_do_not_end_the_list(created: int) -> None:
+    new = [f"new{number}" for number in range(created)]
+    service = Listed([*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]))
+    assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
+
+
+def test_a_list_ends_although_its_count_always_grows() -> None:
+    numbers = itertools.count(100, 100)
+    turns = itertools.cycle(["abc", "def", "ghi"])
+
+    def stuck(request: Request) -> Response:
+        return answer({"count": next(numbers), "has_more": True, "tasks": [{"task_id": one} for one in next(turns)]})
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
+    assert ids_of(result) == [*"abcdefghi"]
+    assert len(result.requests) == 7
+
+
+def test_an_item_repeated_on_one_page_is_returned_once() -> None:
+    assert ids_of(read_all(Listed(["a", "a", "b"]))) == ["a", "b"]
+
+
+def test_a_repeated_page_ends_the_list() -> None:
+    def stuck(request: Request) -> Response:
+        return answer({"tasks": [{"task_id": one} for one in "abc"]})
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client())
+    assert ids_of(result) == ["a", "b", "c"]
+    assert len(result.requests) == 2
+
+
+def test_a_repeated_page_with_other_durations_ends_the_list() -> None:
+    seconds = itertools.count()
+
+    def stuck(request: Request) -> Response:
+        return answer({"tasks": [{"task_id": one, "duration_seconds": next(seconds)} for one in "abc"]})
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
+    assert ids_of(result) == ["a", "b", "c"]
+
+
+def test_alternating_pages_end_the_list() -> None:
+    turns = itertools.cycle(["abc", "def"])
+
+    def stuck(request: Request) -> Response:
+        return answer({"count": 99, "tasks": [{"task_id": one} for one in next(turns)]})
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
+    assert ids_of(result) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_items_without_an_id_are_all_returned() -> None:
+    body = {"total": 2, "items": [{"label_en": "a"}, {"label_en": "b"}]}
+    result = run_flow(pages(operations.list_processor_task_items(), ONCE), [answer(body)], clients=client())
+    assert [item.label_en for page in result.pages for item in page.items] == ["a", "b"]
+
+
+def test_a_page_has_the_count_and_has_more_of_the_answer() -> None:
+    body = {"count": 7, "has_more": False, "results": [{"sample_id": "s"}]}
+    flow = pages(operations.list_processor_task_version_results("t", "v"), ONCE)
+    page: Page[Any] = run_flow(flow, [answer(body)], clients=client()).pages[0]
+    assert (page.count, page.has_more, len(page.items)) == (7, False, 1)
+
+
+def test_a_page_is_yielded_before_the_next_one_is_requested() -> None:
+    flow = pages(operations.list_processor_tasks(limit=1), ONCE)
+    assert flow.send(None) == ReadConnection()
+    assert isinstance(flow.send(client()), Request)
+    assert isinstance(flow.send(answer({"count": 2, "tasks": [{"task_id": "a"}]})), Page)
+    assert flow.send(None) == ReadConnection()
+
+
+def test_a_failed_page_is_retried() -> None:
+    first, second = (answer({"count": 2, "tasks": [{"task_id": one}]}) for one in "ab")
+    flow = pages(operations.list_processor_tasks(limit=1), FIVE_TIMES)
+    assert ids_of(run_flow(flow, [first, TIMEOUT, refuse(503), second], clients=client())) == ["a", "b"]
+
+
+def test_a_page_that_fails_permanently_ends_the_list_with_its_error() -> None:
+    first = answer({"count": 2, "tasks": [{"task_id": "a"}]})
+    result = run_flow(pages(operations.list_processor_tasks(limit=1), ONCE), [first, refuse(429)], clients=client())
+    assert isinstance(result.error, ModelArtsThrottledError)
+    assert ids_of(result) == ["a"]
+
+
+@pytest.mark.parametrize("has_more", [True, False, None, "x", 0])
+@pytest.mark.parametrize("counted", [True, False])
+def test_250_samples_are_returned_with_any_has_more(has_more: Any, counted: bool) -> None:
+    def serve(request: Request) -> Response:
+        query = dict(parse_qsl(urlsplit(request.url).query))
+        limit, offset = int(query["limit"]), int(query["offset"])
+        numbers = range(250)[offset * limit : (offset + 1) * limit]
+        content = {"results": [{"sample_id": str(number)} for number in numbers], "has_more": has_more}
+        return answer(content | ({"count": 250} if counted else {}))
+
+    flow = pages(operations.list_processor_task_version_results("t", "v"), ONCE)
+    result: FlowResult[None] = run_flow(flow, serve, clients=client())
+    assert [one.sample_id for page in result.pages for one in page.items] == [str(number) for number in range(250)]
+    assert len(result.requests) == 3
+
+
+def test_the_count_may_change_while_a_list_is_read() -> None:
+    service = Listed(numbered(6), shift=iter([numbered(6), numbered(8)]))
+    assert ids_of(read_all(service)) == numbered(6)
+    service = Listed(numbered(6), shift=iter([numbered(8)]))
+    assert ids_of(read_all(service)) == numbered(8)
+    service = Listed(numbered(9), shift=iter([numbered(6)]))
+    assert ids_of(read_all(service)) == numbered(6)
+
+
+@pytest.mark.parametrize("created", [4, 6])
+def test_a_full_page_of_known_items_does_not_end_a_list_without_a_count(created: int) -> None:
+    new = [f"new{number}" for number in range(created)]
+    service = Listed(
+        [*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]), count=None
+    )
+    assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
+
+
+ids = st.lists(st.integers(0, 30).map(str), max_size=25)
+
+
+unique_ids = st.lists(st.integers(0, 99).map(str), max_size=40, unique=True)
+
+
+counts = st.none() | st.integers(-1, 60)
+
+
+@settings(deadline=None, max_examples=100)
+@given(unique_ids, st.integers(1, 12), st.booleans(), st.booleans())
+def test_a_list_that_does_not_change_is_returned_completely_and_in_order(
+    listed: list[str], limit: int, counted: bool, has_more: bool
+) -> None:
+    def serve(request: Request) -> Response:
+        offset = int(dict(parse_qsl(urlsplit(request.url).query))["offset"])
+        part, rest = listed[offset * limit : (offset + 1) * limit], listed[(offset + 1) * limit :]
+        content: dict[str, Any] = {"tasks": [{"task_id": one} for one in part]}
+        content |= {"count": len(listed)} if counted else {}
+        content |= {"has_more": bool(rest) is has_more}
+        return answer(content)
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client())
+    assert ids_of(result) == listed
+    assert len(result.requests) <= len(listed) // limit + 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(ids, min_size=1, max_size=8), st.integers(1, 12), counts, st.none() | st.booleans())
+@example([["1"], ["2"]], 1, None, True)
+def test_a_list_that_shifts_ends_and_returns_no_item_twice(
+    shifts: list[list[str]], limit: int, count: int | None, has_more: bool | None
+) -> None:
+    service = Listed(shifts[0], shift=iter(shifts[1:]), count=count, has_more=has_more)
+    returned = ids_of(read_all(service, limit))
+    assert len(returned) == len(set(returned))
+    assert set(returned) <= {one for shift in shifts for one in shift}
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(ids, min_size=1, max_size=6), st.integers(1, 6), counts, st.none() | st.booleans(), st.booleans())
+@example([["1", "2"], ["2", "1"]], 2, 99, None, False)
+def test_a_list_ends_although_the_service_ignores_the_offset(
+    answers: list[list[str]], limit: int, count: int | None, has_more: bool | None, changing: bool
+) -> None:
+    turns = itertools.cycle(answers)
+    numbers = itertools.count()
+
+    def serve(request: Request) -> Response:
+        extra = {"duration_seconds": next(numbers)} if changing else {}
+        content = {"count": count, "has_more": has_more, "tasks": [{"task_id": one, **extra} for one in next(turns)]}
+        return answer(content)
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client(), max_steps=200)
+    returned = ids_of(result)
+    assert len(returned) == len(set(returned))
