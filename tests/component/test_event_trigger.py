@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts import triggers
 from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.polling import checkpoints
 from airflow_modelarts.polling.snapshots import Snapshot
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
@@ -138,8 +138,8 @@ def test_two_triggers_of_one_asset_keep_their_books_apart() -> None:
 
 def test_an_end_that_may_not_have_left_the_triggerer_before_it_was_killed_is_told_again() -> None:
     store = Store()
-    assert ids(fired(keeping(store), [ANALYSIS], within=triggers.SENT_AFTER - 1)) == ["a"]
-    assert ids(fired(keeping(store), [ANALYSIS], within=triggers.SENT_AFTER + 1)) == ["a"]
+    assert ids(fired(keeping(store), [ANALYSIS], within=checkpoints.SENT_AFTER - 1)) == ["a"]
+    assert ids(fired(keeping(store), [ANALYSIS], within=checkpoints.SENT_AFTER + 1)) == ["a"]
     assert ids(fired(keeping(store), [ANALYSIS])) == []
 
 
@@ -166,7 +166,7 @@ def test_an_end_is_told_at_once_whatever_is_yet_to_be_stored() -> None:
     run(listen())
     assert moments == pytest.approx(range(19), abs=0.1)
     (known,) = store.values.values()
-    assert len(json.loads(known)["ended"]) >= 19 - 2 * triggers.SENT_AFTER
+    assert len(json.loads(known)["ended"]) >= 19 - 2 * checkpoints.SENT_AFTER
 
 
 def test_a_store_that_is_away_stops_nothing_and_is_tried_again() -> None:

@@ -25,9 +25,9 @@ from airflow_modelarts.api.http import Request, Response, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.rate import RateLimiter
 from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.polling.watcher import POLL_RETRIES
 from airflow_modelarts.transport import AsyncDriver
 from airflow_modelarts.transport.settings import Settings
-from airflow_modelarts.triggers import POLL_RETRIES
 
 T = TypeVar("T")
 PAGE = 100

@@ -14,7 +14,8 @@ from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArts
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.operations import Operation, Page
 from airflow_modelarts.polling import snapshots as completions
-from airflow_modelarts.polling.snapshots import Checkpoint, Snapshot, poll_snapshots
+from airflow_modelarts.polling.checkpoints import Checkpoint
+from airflow_modelarts.polling.snapshots import Snapshot, poll_snapshots
 
 
 def task(task_id: str, status: int, created: int = 1000) -> ProcessorTask:
@@ -75,8 +76,8 @@ def test_an_old_task_that_is_in_no_list_any_more_is_to_be_asked_for() -> None:
 
 def test_what_is_stored_is_json_and_restores_to_the_same() -> None:
     checkpoint = Checkpoint(5, {"b", "a"}, {"c"})
-    assert checkpoint.store() == {"watermark": 5, "active": ["a", "b"], "ended": ["c"]}
-    assert Checkpoint.restore(checkpoint.store()) == checkpoint
+    assert checkpoint.to_json() == {"watermark": 5, "active": ["a", "b"], "ended": ["c"]}
+    assert Checkpoint.restore(checkpoint.to_json()) == checkpoint
 
 
 @pytest.mark.parametrize("stored", [None, {}, {"watermark": "x", "active": [], "ended": []}, [1], "text"])
@@ -172,7 +173,7 @@ def test_every_end_is_told_once_whatever_the_history_and_the_restarts(
             counts[one.task_id] = counts.get(one.task_id, 0) + 1
         previous, first = now, restarts
         if restarts:
-            restored = Checkpoint.restore(checkpoint.store())
+            restored = Checkpoint.restore(checkpoint.to_json())
             assert restored is not None
             checkpoint = restored
     shown = {task_id: count for task_id, count in expected.items() if int(task_id[1:]) not in shy}
@@ -227,7 +228,7 @@ async def test_pictures_go_on_through_outages_and_mistakes(
     assert slept[1] < slept[2]
     assert second.since < first.since + 86_400_000
     assert [record.message for record in caplog.records] == [
-        "out of order Watching for processing tasks that end goes on.",
+        "out of order Polling for processing tasks that end goes on.",
         "ModelArts answers again.",
     ]
 

@@ -23,10 +23,12 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.operations import Operation, describe_processor_task
-from airflow_modelarts.polling import watcher
+from airflow_modelarts.api.targets import Target
+from airflow_modelarts.polling import plan, target_status, watcher
+from airflow_modelarts.polling.outage import MAX_OUTAGE_DELAY
 from airflow_modelarts.polling.snapshots import poll_snapshots
-from airflow_modelarts.polling.status_poller import MAX_OUTAGE_DELAY
-from airflow_modelarts.polling.watcher import Changed, Ended, OutageBegan, OutageEnded, WaitEvent, watch
+from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded, Wait, WaitEvent
+from airflow_modelarts.polling.watcher import watch
 from tests.support.virtual import (
     PAGE,
     Gateway,
@@ -55,9 +57,15 @@ def now() -> float:
 
 
 def waiting(
-    service: Service | Gateway, task_id: str, interval: float = 5.0, *, key: Any = "conn", **how: Any
+    service: Service | Gateway,
+    task_id: str,
+    interval: float = 5.0,
+    *,
+    key: Any = "conn",
+    workspace_id: Any = None,
+    **how: Any,
 ) -> AsyncGenerator[WaitEvent, None]:
-    return watch(key, service.open, processor_task_id=task_id, interval=interval, **how)
+    return watch(key, service.open, Target(task_id, None, workspace_id), interval=interval, **how)
 
 
 async def collect(events: AsyncGenerator[WaitEvent, None], *, after: float = 0.0) -> list[tuple[float, WaitEvent]]:
@@ -109,7 +117,7 @@ def test_a_task_that_ended_before_is_noticed_after_one_interval() -> None:
 def test_who_was_not_looked_at_by_a_worker_is_looked_at_at_once() -> None:
     service = Service()
     service.add(["a"], (0, 2))
-    assert run(collect(waiting(service, "a", 60, look_at_once=True))) == [(watcher.BATCH_DELAY, Ended(2))]
+    assert run(collect(waiting(service, "a", 60, poll_at_once=True))) == [(watcher.BATCH_DELAY, Ended(2))]
 
 
 def test_a_status_that_is_not_documented_is_no_end() -> None:
@@ -179,7 +187,7 @@ def test_each_wait_ends_once_with_the_true_status_neither_early_nor_late(
             *(collect(waiting(service, task_id, interval), after=joins) for task_id, interval, joins in waits)
         )
 
-    requests_a_round = len(waits) / watcher.CONCURRENCY + 4 * (foreign + len(waits)) / PAGE + 16
+    requests_a_round = len(waits) / plan.CONCURRENCY + 4 * (foreign + len(waits)) / PAGE + 16
     for (task_id, interval, joins), heard in zip(waits, run(all_of_them()), strict=True):
         true_end, status = service.tasks[task_id].end(joins)
         ends = [(time, latest) for time, latest in heard if isinstance(latest, Ended)]
@@ -287,7 +295,7 @@ def test_a_wait_without_an_interval_does_not_flood_the_service() -> None:
     service = Service()
     service.add(["a"], *FOREVER)
     run(for_a_while(60, waiting(service, "a", 0)))
-    assert service.count() <= 60 / watcher.SHORTEST_INTERVAL
+    assert service.count() <= 60 / watcher.MIN_INTERVAL
 
 
 def test_thousands_join_in_no_time() -> None:
@@ -298,7 +306,7 @@ def test_thousands_join_in_no_time() -> None:
     looks = 0
 
     class Counting(watcher.Watcher):
-        def _open_waits(self) -> Iterator[watcher.Wait]:
+        def _open_waits(self) -> Iterator[Wait]:
             nonlocal looks
             looks += 1
             return super()._open_waits()
@@ -306,7 +314,7 @@ def test_thousands_join_in_no_time() -> None:
     async def join_one_by_one() -> None:
         listeners = []
         for name in names:
-            listeners.append(asyncio.create_task(collect(waiting(service, name, 60, look_at_once=True))))
+            listeners.append(asyncio.create_task(collect(waiting(service, name, 60, poll_at_once=True))))
             await asyncio.sleep(0)  # as the triggerer does
         joined = looks
         for listener in listeners:
@@ -360,11 +368,11 @@ def test_the_pauses_of_an_outage_grow_with_jitter_up_to_a_limit(waits: int) -> N
     times = service.times()
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     if waits > 2:
-        assert pauses.pop(0) <= watcher.SECOND_TRY_AFTER, "before anybody knows that it is an outage"
+        assert pauses.pop(0) <= plan.SECOND_TRY_DELAY, "before anybody knows that it is an outage"
     for pause, expected in zip(pauses, [5, 10, 20, 40, 80, 160] + [300] * 60, strict=False):
         assert 0.8 * expected <= pause <= 1.2 * expected
     assert len(set(pauses)) == len(pauses), "no jitter"
-    assert service.count() <= len(times) * (2 + 2 * watcher.CONCURRENCY), "not one call a wait"
+    assert service.count() <= len(times) * (2 + 2 * plan.CONCURRENCY), "not one call a wait"
 
 
 @pytest.mark.parametrize(("asked_for", "pause"), [(90, 90), (5000, MAX_OUTAGE_DELAY)])
@@ -414,7 +422,7 @@ def test_throttling_among_the_questions_stops_them() -> None:
     names = [f"task {number}" for number in range(200)]
     service.add(names, (0, 2))
     run(for_a_while(8, *(waiting(service, name) for name in names)))
-    assert service.count("DescribeProcessorTask") <= 10 + 2 * watcher.CONCURRENCY
+    assert service.count("DescribeProcessorTask") <= 10 + 2 * plan.CONCURRENCY
 
 
 def test_who_joins_during_an_outage_is_told_of_it_and_of_its_end() -> None:
@@ -508,7 +516,7 @@ def test_a_list_that_cannot_be_read_for_once_delays_an_end_by_no_more_than_the_s
     service.add(names, (0, 1), (58, 2))
     for heard in run(for_a_while(70, *(waiting(service, name) for name in names))):
         assert kinds(heard) == [Changed, Ended]
-        assert 60 < heard[-1][0] <= 60 + watcher.SECOND_TRY_AFTER
+        assert 60 < heard[-1][0] <= 60 + plan.SECOND_TRY_DELAY
 
 
 def test_lists_that_are_out_of_order_do_not_hide_an_end() -> None:
@@ -554,7 +562,7 @@ def test_an_outage_that_begins_amid_the_lists_costs_few_questions() -> None:
     service.add(names, *FOREVER)
     for heard in run(for_a_while(64, *(waiting(service, name) for name in names))):
         assert kinds(heard) == [Changed, OutageBegan]
-    assert service.count(since=60) <= 5 + watcher.CONCURRENCY
+    assert service.count(since=60) <= 5 + plan.CONCURRENCY
 
 
 def test_a_second_try_that_is_throttled_is_the_last_one() -> None:
@@ -633,7 +641,7 @@ def test_no_wait_starves_whatever_the_gateway_lets_pass(
     service.add(names[ended:], *FOREVER)
     gateway = Gateway(service, rate, burst, REFUSALS[kind], latency=latency)
     # Besides the questions by id, the lists: twice, since the round before may still be under way.
-    least = (ended + 6) / rate + latency * ended / watcher.CONCURRENCY
+    least = (ended + 6) / rate + latency * ended / plan.CONCURRENCY
     heard = run(for_a_while(21 + 2 * interval + 3 * least + 60, *(waiting(gateway, name, interval) for name in names)))
     assert len(ends_of(heard)) == ended
     blocked = float(gateway.refused) if "Retry-After" in kind else 0.0
@@ -700,7 +708,7 @@ def test_projects_of_one_connection_share_its_rate(kind: str) -> None:
     def wait_in_its_project(number: int) -> AsyncGenerator[WaitEvent, None]:
         project_id = f"project {number % 3}"
         key = ("conn", project_id)
-        return watch(key, lambda: gateway.open(project_id), processor_task_id=names[number], interval=5.0)
+        return watch(key, lambda: gateway.open(project_id), Target(names[number]), interval=5.0)
 
     heard = run(for_a_while(90, *map(wait_in_its_project, range(60))))
     assert len(ends_of(heard)) == 60
@@ -750,7 +758,7 @@ def test_a_key_that_is_refused_while_requests_are_paced_ends_the_waits() -> None
     refused = [end for end in run(all_of_them()) if isinstance(end, BaseException)]
     assert refused
     assert {type(error) for error in refused} == {ModelArtsAuthenticationError}
-    assert sum(time >= 30 for time, _ in gateway.sent) <= 4 * watcher.CONCURRENCY
+    assert sum(time >= 30 for time, _ in gateway.sent) <= 4 * plan.CONCURRENCY
 
 
 def test_a_poll_of_the_event_trigger_and_the_waits_share_the_rate() -> None:
@@ -839,7 +847,7 @@ def test_a_refused_connection_ends_all_its_waits_after_few_calls(
     ends = run(all_of_them())
     assert [type(end) for end in ends] == [kind] * waits
     assert len({id(end) for end in ends}) == waits, "each its own, since raising changes an exception"
-    assert service.count(since=20) <= 2 + watcher.CONCURRENCY
+    assert service.count(since=20) <= 2 + plan.CONCURRENCY
     assert (service.opened, service.closed) == (1, 1)
 
 
@@ -956,7 +964,7 @@ def test_a_defect_ends_the_waits_rather_than_let_them_hang(defect: Exception, wh
     ends = run(all_of_them())
     assert {type(end) for end in ends} == {type(defect)}
     assert all(end.__traceback__ for end in ends)
-    assert service.count(where, since=20) <= 1 + watcher.CONCURRENCY
+    assert service.count(where, since=20) <= 1 + plan.CONCURRENCY
 
 
 # Coming and going
@@ -1103,13 +1111,13 @@ UNREADABLE = [
 
 @pytest.mark.parametrize("body", READABLE)
 def test_an_answer_means_the_same_to_a_wait_as_to_a_worker(body: bytes) -> None:
-    whole, standing = describe_processor_task("a").read(body), watcher._describe_status("a").read(body)
+    whole, standing = describe_processor_task("a").read(body), target_status.describe_status(Target("a")).read(body)
     assert standing.model_dump() == {name: getattr(whole, name) for name in ("task_id", "status", "workspace_id")}
 
 
 @pytest.mark.parametrize("body", UNREADABLE)
 def test_what_is_no_answer_to_a_worker_is_none_to_a_wait(body: bytes) -> None:
-    for operation in (describe_processor_task("a"), watcher._describe_status("a")):
+    for operation in (describe_processor_task("a"), target_status.describe_status(Target("a"))):
         with pytest.raises(ValueError, match=r"."):
             operation.read(body)
 
@@ -1119,7 +1127,7 @@ def test_a_result_is_not_made_into_python_in_a_triggerer() -> None:
     body = b'{"task_id": "a", "status": 2, "result": [' + b"1.5," * (size // 4) + b"1]}"
     tracemalloc.start()
     try:
-        watcher._describe_status("a").read(body)
+        target_status.describe_status(Target("a")).read(body)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
