@@ -266,7 +266,8 @@ class Watcher:
                 wait.observe(status, self._round_began)
 
 
-_WATCHERS: dict[Hashable, Watcher] = {}
+#: The running watchers by event loop and key.
+_WATCHERS: dict[tuple[asyncio.AbstractEventLoop, Hashable], Watcher] = {}
 
 
 async def watch(
