@@ -10,3 +10,4 @@ from tests.support.fixtures import (  # noqa: F401
     set_connection,
     usual_connection,
 )
+from tests.support.sensor_modes import simulation  # noqa: F401

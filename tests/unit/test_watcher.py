@@ -21,9 +21,7 @@ from airflow_modelarts.api.errors import (
 from airflow_modelarts.polling.plan import CONCURRENCY
 from airflow_modelarts.polling.wait import Changed, Ended
 from airflow_modelarts.polling.watcher import BATCH_DELAY
-from tests.support.service import PAGE, History, Service, error_response, unavailable
-from tests.support.virtual import now, run
-from tests.support.watching import (
+from tests.support.event_collection import (
     FOREVER,
     Timed,
     collect,
@@ -33,6 +31,8 @@ from tests.support.watching import (
     run_for,
     watch,
 )
+from tests.support.service import PAGE, History, Service, error_response, unavailable
+from tests.support.virtual import now, run
 
 # The end of a wait
 

@@ -12,9 +12,7 @@ import pytest
 from airflow_modelarts.polling import plan
 from airflow_modelarts.polling.outage import MAX_OUTAGE_DELAY
 from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded
-from tests.support.service import DESCRIBE, LIST, Call, Service, error_response, throttled, unavailable, unreachable
-from tests.support.virtual import now, run
-from tests.support.watching import (
+from tests.support.event_collection import (
     FOREVER,
     HOUR,
     Timed,
@@ -27,6 +25,8 @@ from tests.support.watching import (
     run_for,
     watch,
 )
+from tests.support.service import DESCRIBE, LIST, Call, Service, error_response, throttled, unavailable, unreachable
+from tests.support.virtual import now, run
 
 
 def without_changes(events: Timed) -> list[Any]:

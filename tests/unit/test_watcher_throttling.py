@@ -20,9 +20,7 @@ from airflow_modelarts.polling.outage import MAX_OUTAGE_DELAY
 from airflow_modelarts.polling.plan import CONCURRENCY
 from airflow_modelarts.polling.snapshots import poll_snapshots
 from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded, WaitEvent
-from tests.support.service import Gateway, Service, throttled
-from tests.support.virtual import now, run
-from tests.support.watching import (
+from tests.support.event_collection import (
     FOREVER,
     HOUR,
     Timed,
@@ -35,6 +33,8 @@ from tests.support.watching import (
     run_for,
     watch,
 )
+from tests.support.service import Gateway, Service, throttled
+from tests.support.virtual import now, run
 
 BODY = b'{"error_code": "APIGW.0308", "error_msg": "slow down"}'
 REFUSALS: dict[str, Callable[[], Response]] = {
