@@ -35,7 +35,7 @@ from airflow_modelarts.polling.wait import Wait
 ACTIVE = (ProcessorTaskStatus.RUNNING, ProcessorTaskStatus.INITIALIZED)
 #: Requests under way at once.
 CONCURRENCY = 8
-#: Seconds until forbidden lists are read again: somebody may have granted the permission.
+#: Seconds until forbidden lists are read again: the permission may have been granted.
 FORBIDDEN_LIST_DELAY = 3600.0
 #: Seconds, at most, before the second try of lists that failed once; a fifth of a shorter interval.
 SECOND_TRY_DELAY = 1.0
@@ -74,7 +74,7 @@ def plan_round(waits: Iterable[Wait], now: float) -> Round:
             plan.failing.add(wait.target)
         if wait.due <= now + wait.interval / 2:
             plan.due[wait.target] = min(wait.due, plan.due.get(wait.target, math.inf))
-            if wait.target.task_version_id is None:  # the lists of tasks do not tell the status of a version
+            if wait.target.task_version_id is None:  # the lists of tasks do not show versions
                 plan.missing[wait.workspace_id].add(wait.target)
     return plan
 
@@ -95,7 +95,7 @@ class ListHistory:
 
     def is_worth_reading(self, status: ProcessorTaskStatus, missing: int, read: int = 0) -> bool:
         """
-        Tell whether the remaining pages of this list and of those after it are fewer than the missing targets.
+        Return whether the remaining pages of this list and of those after it are fewer than the missing targets.
 
         :param missing: how many targets would have to be read by id.
         :param read: how many pages of this list have been read in this round.
@@ -216,9 +216,9 @@ class DescribeQueue:
 
     def control(self, waits: Iterable[Wait]) -> Target | None:
         """
-        Return a target outside this queue that tells an outage of the service from errors of the queue's targets.
+        Return a target outside this queue. Its answer distinguishes an outage from errors of the queue's targets.
 
-        None if there is no need for one, or no other target without failures.
+        None if that is clear already, or if there is no other target without failures.
         """
         if not self.errors or self.is_answered or self._throttled_in_a_row or self.fatal:
             return None

@@ -88,7 +88,7 @@ async def take_snapshot(api: Api, since: int, workspace_id: str) -> Snapshot:
     listing = operations.list_processor_tasks(workspace_id=workspace_id, sort_by="create_time", order="desc")
     async with aclosing(api.pages(listing)) as pages:
         async for page in pages:
-            # A task without a creation time is kept: the list is ordered, so its neighbours tell that it is recent.
+            # A task without a creation time is taken as recent: the list is ordered, and its neighbours are recent.
             new = [task for task in page.items if task.create_time is None or task.create_time >= since]
             recent |= {task.task_id: task for task in new}
             if len(new) < len(page.items):

@@ -208,7 +208,7 @@ class Watcher:
             # Only the first time: a gateway can throttle each API separately.
             if not failed_before and (is_throttled or (error.temporary and error.retry_after)):
                 raise
-            return False  # reading by id tells whether these lists alone cannot or may not be read
+            return False  # maybe only these lists fail or are forbidden: read by id instead
         return len(missing) < wanted
 
     async def _read_lists(self, workspace_id: str, history: ListHistory, missing: set[Target]) -> None:
