@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling import watcher
 from airflow_modelarts.polling.wait import Ended, OutageBegan, WaitEvent
-from tests.support.service import Gateway, Service
 from tests.support.virtual import now, run
+from tests.support.virtual_service import Gateway, Service
 
 HOUR = 3600.0
 #: The changes of a task that runs without end.

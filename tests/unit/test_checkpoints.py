@@ -14,8 +14,8 @@ from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.polling import checkpoints
 from airflow_modelarts.polling.checkpoints import Checkpoint
 from airflow_modelarts.polling.snapshots import Snapshot
-from tests.support.service import History, Service, unavailable
 from tests.support.virtual import EPOCH, now, run, use_virtual_time
+from tests.support.virtual_service import History, Service, unavailable
 
 #: In milliseconds.
 NOW, HOUR = int(EPOCH * 1000), 3_600_000

@@ -11,8 +11,8 @@ import pytest
 from airflow_modelarts.api.http import Response, TransportError
 from airflow_modelarts.polling import snapshots
 from airflow_modelarts.polling.snapshots import FIRST_PERIOD, OVERLAP, Snapshot, poll_snapshots
-from tests.support.service import Call, Service, error_response, unavailable
 from tests.support.virtual import EPOCH, now, run, use_virtual_time
+from tests.support.virtual_service import Call, Service, error_response, unavailable
 
 
 @pytest.fixture(autouse=True)

@@ -31,8 +31,8 @@ from tests.support.event_collection import (
     run_for,
     watch,
 )
-from tests.support.service import PAGE, History, Service, error_response, unavailable
 from tests.support.virtual import now, run
+from tests.support.virtual_service import PAGE, History, Service, error_response, unavailable
 
 # The end of a wait
 

@@ -25,8 +25,17 @@ from tests.support.event_collection import (
     run_for,
     watch,
 )
-from tests.support.service import DESCRIBE, LIST, Call, Service, error_response, throttled, unavailable, unreachable
 from tests.support.virtual import now, run
+from tests.support.virtual_service import (
+    DESCRIBE,
+    LIST,
+    Call,
+    Service,
+    error_response,
+    throttled,
+    unavailable,
+    unreachable,
+)
 
 
 def without_changes(events: Timed) -> list[Any]:

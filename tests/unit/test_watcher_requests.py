@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from airflow_modelarts.polling import watcher
 from airflow_modelarts.polling.wait import Changed, Ended, Wait
 from tests.support.event_collection import FOREVER, HOUR, Timed, collect, collect_for, kinds, names, run_for, watch
-from tests.support.service import DESCRIBE, LIST, PAGE, Service, error_response
 from tests.support.virtual import run
+from tests.support.virtual_service import DESCRIBE, LIST, PAGE, Service, error_response
 
 
 def test_one_or_two_waits_are_read_by_id_only() -> None:

@@ -33,8 +33,8 @@ from tests.support.event_collection import (
     run_for,
     watch,
 )
-from tests.support.service import Gateway, Service, throttled
 from tests.support.virtual import now, run
+from tests.support.virtual_service import Gateway, Service, throttled
 
 BODY = b'{"error_code": "APIGW.0308", "error_msg": "slow down"}'
 REFUSALS: dict[str, Callable[[], Response]] = {
