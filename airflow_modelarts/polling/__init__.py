@@ -1,1 +1,18 @@
-"""Waiting: backoff, the worker's poll loop, the triggerer's watcher, and the snapshots that asset events come from."""
+"""
+Waiting for processing tasks, on a worker and in the triggerer. Nothing in here knows Airflow.
+
+- ``status_poller``: the blocking poll loop of a worker.
+- ``watcher``: the poll loop of the triggerer, one for all waits on a connection and project. ``plan`` decides which
+  requests a round needs, ``target_status`` reads a target by id, and ``wait`` holds one wait and its events.
+- ``snapshots`` and ``checkpoints``: which tasks of a project have ended, for asset events.
+- ``outage``: the delays and log lines of an outage, for all of them.
+
+To wait for another kind of resource, for example training jobs:
+
+1. Add its describe operation to ``api.operations``, and what names the resource to ``api.targets.Target``.
+2. Read its status in ``target_status.describe_status``. It then works, one request a target and round, as versions do:
+   ``plan.plan_round`` keeps them out of the lists.
+3. If a list shows which ones are active, let ``plan_round`` add them to ``missing``, and read that list in
+   ``Watcher._read_lists``.
+4. Give the trigger and the sensor an argument for the new id. Waits, events, outages and sharing stay as they are.
+"""

@@ -1,8 +1,4 @@
-"""
-How a worker waits: one look after another, through whatever is no verdict on the processing task.
-
-How the pauses of an outage grow is here for triggerers too.
-"""
+"""The poll loop of a worker: it blocks, and temporary API errors do not end the wait."""
 
 from __future__ import annotations
 
@@ -10,24 +6,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from airflow_modelarts.api.backoff import exponential_delay
 from airflow_modelarts.api.statuses import status_name
+from airflow_modelarts.polling.outage import backoff, log_outage_began, log_outage_ended, retry_after
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.errors import ModelArtsError
-
-#: Seconds; where the pauses of an outage stop growing, unless the interval is longer.
-MAX_OUTAGE_DELAY = 300.0
-
-
-def max_delay(interval: float) -> float:
-    """Return the seconds after which a pause stops growing."""
-    return max(interval, MAX_OUTAGE_DELAY)
-
-
-def backoff(interval: float, failures: int) -> float:
-    """Return the seconds to wait after some failures in a row: twice as long each time."""
-    return exponential_delay(interval, failures, max_delay(interval))
 
 
 class HasStatus(Protocol):
@@ -42,68 +25,67 @@ class HasStatus(Protocol):
         """Whether it has ended."""
 
 
-Seen = TypeVar("Seen", bound=HasStatus)
+S = TypeVar("S", bound=HasStatus)
 
 
-class StatusPoller(Generic[Seen]):
+class StatusPoller(Generic[S]):
     """
-    Looks at a processing task or a version, and logs what changes.
+    Polls a processing task or a version, and logs each change of its status.
 
-    :param what: what it looks at, for the log; for example ``processing task 'abc'``.
+    :param what: its name in the log, for example ``Processing task 'abc'``.
     :param read: reads it once.
     :param log: the operator's logger.
     """
 
-    def __init__(self, what: str, read: Callable[[], Seen], log: Any) -> None:
+    def __init__(self, what: str, read: Callable[[], S], log: Any) -> None:
         self._what = what
         self._read = read
         self._log = log
-        self._last_status: int | None = -1  # unlike anything that was seen
+        self._last_status: int | None = -1  # nothing logged yet
         self._outage: ModelArtsError | None = None
         self._failures = 0
 
-    def poll(self) -> Seen | None:
+    def poll(self) -> S | None:
         """
-        Read it once; None while nobody can tell how it is.
+        Read it once; None if a temporary error prevents that.
 
         :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
         """
         from airflow_modelarts.api.errors import ModelArtsError
 
         try:
-            seen = self._read()
+            latest = self._read()
         except ModelArtsError as error:
             if not error.temporary:
                 raise
             if self._outage is None:
-                self._log.warning("%s The wait goes on.", error)
+                log_outage_began(self._log, error)
             self._outage = error
             self._failures += 1
             return None
         if self._outage is not None:
-            self._log.info("ModelArts answers again.")
+            log_outage_ended(self._log)
             self._outage, self._failures = None, 0
-        if seen.status != self._last_status:
-            self._last_status = seen.status
-            self._log.info("%s is %s.", self._what, status_name(seen.status))
-        return seen
+        if latest.status != self._last_status:
+            self._last_status = latest.status
+            self._log.info("%s is %s.", self._what, status_name(latest.status))
+        return latest
 
     def pause(self, interval: float) -> float:
-        """Return the seconds to the next look: longer during an outage, and as long as the service asks for."""
+        """Return the seconds until the next poll: during an outage more than the interval."""
         if self._outage is None:
             return interval
-        asked_for = min(self._outage.retry_after or 0.0, max_delay(interval))
-        return max(backoff(interval, self._failures), asked_for)
+        return max(backoff(interval, self._failures), retry_after(interval, self._outage))
 
-    def until(self, is_enough: Callable[[Seen], bool], interval: float) -> Seen:
+    def until(self, is_enough: Callable[[S], bool], interval: float) -> S:
         """
-        Look until what is seen is enough, and return it; outages are waited out.
+        Poll until ``is_enough`` returns true, and return the latest answer; outages are waited out.
 
-        :param interval: seconds between two looks.
+        :param interval: seconds between two polls.
         :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
         """
         while True:
-            seen = self.poll()
-            if seen is not None and is_enough(seen):
-                return seen
+            latest = self.poll()
+            if latest is not None and is_enough(latest):
+                return latest
             time.sleep(self.pause(interval))

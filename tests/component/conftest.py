@@ -12,3 +12,4 @@ from tests.support.fixtures import (  # noqa: F401
     usual_connection,
 )
 from tests.support.loopback import carry_out, certificate, serve  # noqa: F401
+from tests.support.sensor_modes import simulation  # noqa: F401

@@ -1,4 +1,4 @@
-"""The trigger for asset watchers: what it picks out, what it keeps, and how it is stored."""
+"""The trigger of asset watchers: which ends it emits, its checkpoint, and what Airflow stores of it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts import triggers
 from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.polling import checkpoints
 from airflow_modelarts.polling.snapshots import Snapshot
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
@@ -39,60 +39,58 @@ CLEANING = {
 }
 
 
-#: Seconds between two pictures.
+#: Seconds between two snapshots.
 INTERVAL = 60.0
 #: In milliseconds.
 HOUR = 3_600_000
-#: In milliseconds.
-HOUR = 3_600_000
 
 
-class Store:
-    """As much of Airflow's asset state store as the trigger uses."""
+class FakeStateStore:
+    """Airflow's asset state store, as far as the trigger uses it."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
-        self.refusals = 0
+        self.failures = 0
 
     async def aget(self, key: str) -> Any:
         return json.loads(self.values[key]) if key in self.values else None
 
     async def aset(self, key: str, value: Any) -> None:
-        if self.refusals:
-            self.refusals -= 1
-            raise OSError("the database is away")
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the database is down")
         self.values[key] = json.dumps(value)
 
 
-def keeping(store: Any, **how: Any) -> ProcessorTaskEventTrigger:
+def with_store(store: Any, **how: Any) -> ProcessorTaskEventTrigger:
     trigger = ProcessorTaskEventTrigger(**how)
     trigger.asset_state_store = store
     return trigger
 
 
-async def stream(*rounds: list[dict[str, Any]]) -> AsyncGenerator[Snapshot, None]:
+async def snapshots_of(*rounds: list[dict[str, Any]]) -> AsyncGenerator[Snapshot, None]:
     for tasks in rounds:
         parsed = {one["task_id"]: ProcessorTask.model_validate(one) for one in tasks}
         yield Snapshot({i: one for i, one in parsed.items() if not one.is_terminal}, parsed, 0)
         await asyncio.sleep(INTERVAL)
 
 
-def fired(
+def emitted(
     trigger: ProcessorTaskEventTrigger, *rounds: list[dict[str, Any]], within: float = 1e5
 ) -> list[dict[str, Any]]:
-    """Return what a trigger tells, until its triggerer is killed or nothing more comes."""
-    told: list[dict[str, Any]] = []
+    """Return the events of a trigger until there are no more snapshots, or until its triggerer is killed."""
+    payloads: list[dict[str, Any]] = []
 
-    async def listen() -> None:
-        async for event in trigger.filter_shared_stream(stream(*rounds)):
-            told.append(event.payload)
+    async def read() -> None:
+        async for event in trigger.filter_shared_stream(snapshots_of(*rounds)):
+            payloads.append(event.payload)
 
-    async def listen_until_killed() -> None:
+    async def read_until_killed() -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(listen(), within)
+            await asyncio.wait_for(read(), within)
 
-    run(listen_until_killed())
-    return told
+    run(read_until_killed())
+    return payloads
 
 
 def ids(payloads: list[dict[str, Any]]) -> list[str]:
@@ -113,97 +111,97 @@ def ids(payloads: list[dict[str, Any]]) -> list[str]:
         ({"statuses": [2], "name_prefix": "clean"}, set()),
     ],
 )
-def test_it_fires_for_the_ends_that_it_is_for(filters: dict[str, Any], names: set[str]) -> None:
-    payloads = fired(ProcessorTaskEventTrigger(**filters), [ANALYSIS, CLEANING])
+def test_the_filters_select_the_ends_to_emit(filters: dict[str, Any], names: set[str]) -> None:
+    payloads = emitted(ProcessorTaskEventTrigger(**filters), [ANALYSIS, CLEANING])
     assert {payload["task_id"] for payload in payloads} == names
 
 
 def test_an_event_is_the_task_without_its_result() -> None:
-    (payload,) = fired(ProcessorTaskEventTrigger(), [ANALYSIS])
+    (payload,) = emitted(ProcessorTaskEventTrigger(), [ANALYSIS])
     assert payload == {**{k: v for k, v in ANALYSIS.items() if k != "result"}, "status_name": "completed"}
 
 
-def test_no_end_is_told_twice_even_by_another_triggerer() -> None:
-    store = Store()
-    assert len(fired(keeping(store), [ANALYSIS], [ANALYSIS])) == 1
-    assert ids(fired(keeping(store), [ANALYSIS, CLEANING])) == ["c"]
+def test_no_end_is_emitted_twice_even_by_another_triggerer() -> None:
+    store = FakeStateStore()
+    assert len(emitted(with_store(store), [ANALYSIS], [ANALYSIS])) == 1
+    assert ids(emitted(with_store(store), [ANALYSIS, CLEANING])) == ["c"]
 
 
-def test_two_triggers_of_one_asset_keep_their_books_apart() -> None:
-    store = Store()
+def test_two_triggers_of_one_asset_have_separate_checkpoints() -> None:
+    store = FakeStateStore()
     for statuses in ([2], [3]):
-        assert len(fired(keeping(store, statuses=statuses), [ANALYSIS, CLEANING])) == 1
+        assert len(emitted(with_store(store, statuses=statuses), [ANALYSIS, CLEANING])) == 1
     assert len(store.values) == 2
 
 
-def test_an_end_that_may_not_have_left_the_triggerer_before_it_was_killed_is_told_again() -> None:
-    store = Store()
-    assert ids(fired(keeping(store), [ANALYSIS], within=triggers.SENT_AFTER - 1)) == ["a"]
-    assert ids(fired(keeping(store), [ANALYSIS], within=triggers.SENT_AFTER + 1)) == ["a"]
-    assert ids(fired(keeping(store), [ANALYSIS])) == []
+def test_an_end_that_a_killed_triggerer_may_not_have_sent_is_emitted_again() -> None:
+    store = FakeStateStore()
+    assert ids(emitted(with_store(store), [ANALYSIS], within=checkpoints.SENT_AFTER - 1)) == ["a"]
+    assert ids(emitted(with_store(store), [ANALYSIS], within=checkpoints.SENT_AFTER + 1)) == ["a"]
+    assert ids(emitted(with_store(store), [ANALYSIS])) == []
 
 
-def test_what_it_knows_is_stored_at_once_when_there_is_nothing_to_tell() -> None:
-    store = Store()
-    fired(keeping(store), [{**ANALYSIS, "status": 1}], within=0.1)
-    assert ids(fired(keeping(store), [ANALYSIS])) == ["a"]
+def test_a_checkpoint_without_events_is_saved_at_once() -> None:
+    store = FakeStateStore()
+    emitted(with_store(store), [{**ANALYSIS, "status": 1}], within=0.1)
+    assert ids(emitted(with_store(store), [ANALYSIS])) == ["a"]
 
 
-def test_an_end_is_told_at_once_whatever_is_yet_to_be_stored() -> None:
-    moments: list[float] = []
+def test_an_unsaved_checkpoint_does_not_delay_the_next_event() -> None:
+    times: list[float] = []
 
-    async def one_after_the_other() -> AsyncGenerator[Snapshot, None]:
+    async def one_more_each_second() -> AsyncGenerator[Snapshot, None]:
         for count in range(1, 20):
             parsed = {f"t{n}": ProcessorTask.model_validate({**ANALYSIS, "task_id": f"t{n}"}) for n in range(count)}
             yield Snapshot({}, parsed, 0)
             await asyncio.sleep(1.0)
 
-    async def listen() -> None:
-        async for _ in keeping(store).filter_shared_stream(one_after_the_other()):
-            moments.append(asyncio.get_running_loop().time())
+    async def read() -> None:
+        async for _ in with_store(store).filter_shared_stream(one_more_each_second()):
+            times.append(asyncio.get_running_loop().time())
 
-    store = Store()
-    run(listen())
-    assert moments == pytest.approx(range(19), abs=0.1)
-    (known,) = store.values.values()
-    assert len(json.loads(known)["ended"]) >= 19 - 2 * triggers.SENT_AFTER
-
-
-def test_a_store_that_is_away_stops_nothing_and_is_tried_again() -> None:
-    store = Store()
-    store.refusals = 1
-    assert ids(fired(keeping(store), [ANALYSIS], [ANALYSIS, CLEANING])) == ["a", "c"]
-    assert ids(fired(keeping(store), [ANALYSIS, CLEANING])) == []
+    store = FakeStateStore()
+    run(read())
+    assert times == pytest.approx(range(19), abs=0.1)
+    (checkpoint,) = store.values.values()
+    assert len(json.loads(checkpoint)["ended"]) >= 19 - 2 * checkpoints.SENT_AFTER
 
 
-def test_another_pace_or_order_forgets_nothing() -> None:
-    store = Store()
-    fired(keeping(store, statuses=[2, 3], poll_interval=60), [ANALYSIS])
-    assert fired(keeping(store, statuses=[3, 2], poll_interval=5), [ANALYSIS]) == []
+def test_a_store_that_fails_delays_no_event_and_is_retried() -> None:
+    store = FakeStateStore()
+    store.failures = 1
+    assert ids(emitted(with_store(store), [ANALYSIS], [ANALYSIS, CLEANING])) == ["a", "c"]
+    assert ids(emitted(with_store(store), [ANALYSIS, CLEANING])) == []
 
 
-def test_an_argument_that_a_later_version_adds_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, serialize = Store(), ProcessorTaskEventTrigger.serialize
-    fired(keeping(store, statuses=[2]), [ANALYSIS])
+def test_another_interval_or_order_keeps_the_checkpoint() -> None:
+    store = FakeStateStore()
+    emitted(with_store(store, statuses=[2, 3], poll_interval=60), [ANALYSIS])
+    assert emitted(with_store(store, statuses=[3, 2], poll_interval=5), [ANALYSIS]) == []
 
-    def with_one_more(trigger: ProcessorTaskEventTrigger) -> tuple[str, dict[str, Any]]:
+
+def test_an_argument_that_a_later_version_adds_keeps_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, serialize = FakeStateStore(), ProcessorTaskEventTrigger.serialize
+    emitted(with_store(store, statuses=[2]), [ANALYSIS])
+
+    def with_another_argument(trigger: ProcessorTaskEventTrigger) -> tuple[str, dict[str, Any]]:
         path, arguments = serialize(trigger)
-        return path, {**arguments, "what_a_later_version_adds": None}
+        return path, {**arguments, "added_later": None}
 
-    monkeypatch.setattr(ProcessorTaskEventTrigger, "serialize", with_one_more)
-    assert fired(keeping(store, statuses=[2]), [ANALYSIS]) == []
+    monkeypatch.setattr(ProcessorTaskEventTrigger, "serialize", with_another_argument)
+    assert emitted(with_store(store, statuses=[2]), [ANALYSIS]) == []
 
 
-def test_without_a_store_it_tells_what_ends_from_now_on() -> None:
+def test_without_a_store_only_ends_from_now_on_are_emitted() -> None:
     long_ago = {**ANALYSIS, "create_time": 1000}
-    assert ids(fired(ProcessorTaskEventTrigger(), [long_ago], [long_ago, CLEANING])) == ["c"]
+    assert ids(emitted(ProcessorTaskEventTrigger(), [long_ago], [long_ago, CLEANING])) == ["c"]
 
 
 # Airflow's own store
 
 
 class Supervisor:
-    """Answers what Airflow's state store asks the supervisor, by the names of assets."""
+    """Answers the requests of Airflow's state store to the supervisor, which name the asset."""
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], Any] = {}
@@ -228,7 +226,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
 
 
 def store_of(*names: str) -> Any:
-    """Return the store as the triggerer makes it for a trigger that is for these assets."""
+    """Return the store that the triggerer gives a trigger of these assets."""
     from airflow.sdk import Asset
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
 
@@ -237,33 +235,33 @@ def store_of(*names: str) -> Any:
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the store came with Airflow 3.3")
 @pytest.mark.parametrize("names", [("one",), ("one", "two")])
-def test_assets_whose_watchers_are_equal_share_a_trigger_and_what_it_knows(
+def test_assets_with_equal_watchers_share_a_trigger_and_its_checkpoint(
     supervisor: Supervisor, names: tuple[str, ...]
 ) -> None:
-    assert ids(fired(keeping(store_of(*names)), [ANALYSIS])) == ["a"]
+    assert ids(emitted(with_store(store_of(*names)), [ANALYSIS])) == ["a"]
     assert {name for name, _ in supervisor.values} == set(names)
-    assert ids(fired(keeping(store_of(*names)), [ANALYSIS, CLEANING])) == ["c"]
+    assert ids(emitted(with_store(store_of(*names)), [ANALYSIS, CLEANING])) == ["c"]
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the store came with Airflow 3.3")
-def test_an_asset_that_joins_or_was_away_makes_the_others_forget_nothing(supervisor: Supervisor) -> None:
-    assert ids(fired(keeping(store_of("one")), [ANALYSIS])) == ["a"]
+def test_the_latest_checkpoint_counts_if_an_asset_joins_or_returns(supervisor: Supervisor) -> None:
+    assert ids(emitted(with_store(store_of("one")), [ANALYSIS])) == ["a"]
     ((_, key),) = supervisor.values
-    supervisor.values["away", key] = {"watermark": 0, "active": [], "ended": []}
-    assert ids(fired(keeping(store_of("away", "joins", "one")), [ANALYSIS])) == []
+    supervisor.values["returns", key] = {"watermark": 0, "active": [], "ended": []}
+    assert ids(emitted(with_store(store_of("returns", "joins", "one")), [ANALYSIS])) == []
 
 
-# A poll that others have begun
+# A poll that other triggers started
 
 
 @pytest.mark.parametrize("failures", [0, 1])
-def test_a_trigger_that_joins_the_poll_of_others_tells_what_ended_while_it_was_away(
+def test_a_trigger_that_joins_a_poll_emits_the_ends_since_its_checkpoint(
     emulator: EmulatorServer, failures: int
 ) -> None:
-    """A DAG was paused, say, and another has kept the poll alive."""
+    """For example, its DAG was paused while another DAG kept the poll running."""
     now = int(time.time() * 1000)
     meanwhile = emulator.state.add_task(status=2)
-    trigger = keeping(store := Store())
+    trigger = with_store(store := FakeStateStore())
     store.values[trigger._checkpoint_key()] = json.dumps({"watermark": now - HOUR, "active": [], "ended": []})
     if failures:
         emulator.state.faults.answer(503, times=failures)
@@ -272,22 +270,22 @@ def test_a_trigger_that_joins_the_poll_of_others_tells_what_ended_while_it_was_a
         for number in range(3):
             yield Snapshot({}, {}, now + (number + 1) * HOUR)
 
-    async def listen() -> list[str]:
+    async def read() -> list[str]:
         return [event.payload["task_id"] async for event in trigger.filter_shared_stream(from_now_on())]
 
-    assert run(listen()) == [meanwhile.task_id]
+    assert run(read()) == [meanwhile.task_id]
     assert emulator.state.log.count("ListProcessorTasks") == failures + 3
 
 
-def test_what_it_serializes_makes_it_again() -> None:
+def test_the_stored_arguments_make_the_same_trigger() -> None:
     trigger = ProcessorTaskEventTrigger("mine", "p", "w", ["t"], ["s"], "n", [2], 5)
     path, arguments = trigger.serialize()
     assert path == "airflow_modelarts.triggers.ProcessorTaskEventTrigger"
-    again = ProcessorTaskEventTrigger(**json.loads(json.dumps(arguments)), what_a_later_version_adds=1)
+    again = ProcessorTaskEventTrigger(**json.loads(json.dumps(arguments)), added_later=1)
     assert again.serialize() == trigger.serialize()
 
 
-def test_only_triggers_that_can_share_a_poll_have_the_same_key() -> None:
+def test_triggers_share_a_poll_whatever_they_select() -> None:
     assert (
         ProcessorTaskEventTrigger(statuses=[2]).shared_stream_key()
         == ProcessorTaskEventTrigger(name_prefix="x").shared_stream_key()
@@ -295,15 +293,13 @@ def test_only_triggers_that_can_share_a_poll_have_the_same_key() -> None:
     assert ProcessorTaskEventTrigger().shared_stream_key() != ProcessorTaskEventTrigger("other").shared_stream_key()
 
 
-def test_statuses_can_be_names_and_are_stored_alike() -> None:
-    from airflow_modelarts.triggers import ProcessorTaskEventTrigger
-
+def test_statuses_can_be_names_and_are_stored_as_numbers() -> None:
     stored = [ProcessorTaskEventTrigger(statuses=given).serialize() for given in (["stopped", "FAILED"], {3, "4"})]
     assert stored[0] == stored[1]
     assert stored[0][1]["statuses"] == [3, 4]
 
 
-def test_a_status_that_is_no_end_is_refused() -> None:
+def test_a_status_that_is_not_terminal_is_refused() -> None:
     with pytest.raises(ValueError, match=r"only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)"):
         ProcessorTaskEventTrigger(statuses=[1])
 
@@ -311,27 +307,27 @@ def test_a_status_that_is_no_end_is_refused() -> None:
 # The poll
 
 
-def test_where_airflow_cannot_share_a_poll_it_has_one_of_its_own(emulator: EmulatorServer) -> None:
-    """So it is on Airflow 3.0 to 3.2."""
+def test_the_trigger_polls_by_itself_where_airflow_shares_no_polls(emulator: EmulatorServer) -> None:
+    """Airflow 3.0 to 3.2 share none."""
     task = emulator.state.add_task(status=1)
 
-    async def listen() -> Any:
+    async def read() -> Any:
         async with aclosing(ProcessorTaskEventTrigger(poll_interval=5).run()) as events:  # type: ignore[type-var]
             first = asyncio.ensure_future(anext(events))
             await asyncio.sleep(12)
             emulator.state.finish(task.task_id)
             return (await first).payload["task_id"]
 
-    assert run(listen()) == task.task_id
+    assert run(read()) == task.task_id
     assert emulator.state.log.count("ListProcessorTasks") == 4 * 3, "at 0, 5, 10 and 15 seconds"
 
 
-def test_a_shared_poll_shows_what_there_is_again_and_again(emulator: EmulatorServer) -> None:
+def test_a_shared_poll_yields_a_snapshot_each_interval(emulator: EmulatorServer) -> None:
     task = emulator.state.add_task(status=1)
 
-    async def look() -> list[Snapshot]:
+    async def take_three() -> list[Snapshot]:
         arguments = ProcessorTaskEventTrigger(poll_interval=5).serialize()[1]
-        async with aclosing(ProcessorTaskEventTrigger.open_shared_stream(arguments)) as pictures:  # type: ignore[type-var]
-            return [await anext(pictures) for _ in range(3)]
+        async with aclosing(ProcessorTaskEventTrigger.open_shared_stream(arguments)) as stream:  # type: ignore[type-var]
+            return [await anext(stream) for _ in range(3)]
 
-    assert [set(seen.active) for seen in run(look())] == [{task.task_id}] * 3
+    assert [set(snapshot.active) for snapshot in run(take_three())] == [{task.task_id}] * 3

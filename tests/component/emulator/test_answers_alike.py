@@ -19,8 +19,11 @@ from airflow_modelarts.api.errors import (
     ModelArtsTransientError,
 )
 from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.api.targets import Target
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.polling import watcher
+from airflow_modelarts.polling.target_status import describe_status
+from airflow_modelarts.polling.wait import Ended, OutageBegan
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from airflow_modelarts.testing.emulator.service import accounts
 
@@ -135,10 +138,8 @@ def events_of(task_id: str, *, version_id: str | None = None) -> list[Any]:
         def opened() -> ModelArtsAsyncHook:
             return ModelArtsAsyncHook(retries=ONCE)
 
-        told = watcher.watch(
-            "this", opened, processor_task_id=task_id, version_id=version_id, interval=0.1, look_at_once=True
-        )
-        return [latest async for latest in told]
+        events = watcher.watch("this", opened, Target(task_id, version_id), interval=0.1, poll_at_once=True)
+        return [event async for event in events]
 
     return asyncio.run(asyncio.wait_for(read(), 60))
 
@@ -147,15 +148,15 @@ def test_a_503_with_the_code_of_a_missing_task_does_not_end_a_wait(state: Emulat
     task = state.add_task(status=2)
     state.faults.refuse("ModelArts.4700", "Unavailable gateway.", status=503, times=3)
     *before, last = events_of(task.task_id)
-    assert last == watcher.Ended(2)
-    assert any(isinstance(one, watcher.OutageBegan) for one in before)
+    assert last == Ended(2)
+    assert any(isinstance(one, OutageBegan) for one in before)
 
 
 def test_an_answer_about_another_task_does_not_end_a_wait(state: EmulatorState, run_all: RunAll) -> None:
     task = state.add_task(status=2)
     other = json.dumps({"task_id": "another", "status": 3})
     state.faults.answer(200, other, operation="DescribeProcessorTask", times=2)
-    assert events_of(task.task_id)[-1] == watcher.Ended(2)
+    assert events_of(task.task_id)[-1] == Ended(2)
     state.faults.answer(200, other)
     with pytest.raises(ModelArtsTransientError, match="another object than the requested one"):
         run_all(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
@@ -166,7 +167,7 @@ def test_an_answer_about_another_version_does_not_end_a_wait(state: EmulatorStat
     version_id = task.versions[0].version_id
     other = json.dumps({"task_id": task.task_id, "task_version_id": "another", "status": 3})
     state.faults.answer(200, other, times=2)
-    assert events_of(task.task_id, version_id=version_id)[-1] == watcher.Ended(2)
+    assert events_of(task.task_id, version_id=version_id)[-1] == Ended(2)
 
 
 @pytest.mark.parametrize("levels", [90, 150, 190, 300, 5_000, 100_000])
@@ -177,7 +178,7 @@ def test_a_result_of_any_depth_is_read(state: EmulatorState, run_all: RunAll, le
     result = opening * levels + '"x"' + brackets[1] * levels
     body = f'{{"task_id": "{task.task_id}", "status": 2, "result": {result}, "name": "n"}}'
     state.faults.answer(200, body, times=None)
-    assert events_of(task.task_id)[-1] == watcher.Ended(2)
+    assert events_of(task.task_id)[-1] == Ended(2)
     (read,) = run_all(lambda _: [operations.describe_processor_task(task.task_id)], ONCE)
     assert (read.status, read.name) == (2, "n")
     assert read.result == (result if levels > 200 else json.loads(result))
@@ -212,7 +213,7 @@ def test_worker_and_triggerer_read_a_status_alike(status: str) -> None:
     body = f'{{"task_id": "t", "status": {status}}}'.encode()
     readings = []
     # The watcher reads no more than it needs, and has no public reader of its own.
-    for operation in (operations.describe_processor_task("t"), watcher._describe_status("t")):
+    for operation in (operations.describe_processor_task("t"), describe_status(Target("t"))):
         try:
             readings.append(operation.read(body).status)
         except ValueError:

@@ -1,0 +1,177 @@
+"""The trigger of asset watchers (Airflow 3): it turns snapshots of a project's tasks into one event for each end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_modelarts.api.places import obs_uri, typed_uri
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_ends
+from airflow_modelarts.api.targets import Target
+from airflow_modelarts.hooks import ModelArtsAsyncHook
+from airflow_modelarts.polling.checkpoints import Checkpoint, CheckpointStore
+from airflow_modelarts.polling.snapshots import Snapshot, poll_snapshots
+from airflow_modelarts.polling.wait import DEFAULT_WORKSPACE
+from airflow_modelarts.polling.watcher import POLL_RETRIES
+
+if TYPE_CHECKING or AIRFLOW_V_3_0_PLUS:
+    from airflow.triggers.base import BaseEventTrigger
+else:  # Airflow 2 has no asset watchers
+    BaseEventTrigger = BaseTrigger
+
+if TYPE_CHECKING:
+    from airflow_modelarts.api.models import ProcessorTask
+
+
+class ProcessorTaskEventTrigger(BaseEventTrigger):
+    """
+    Fires whenever a processing task of a project ends, for an ``AssetWatcher`` (Airflow 3).
+
+    All watchers on the same connection, project, workspace and interval share one poll (Airflow 3.3). Delivery is at
+    least once: a checkpoint of the emitted events is stored in the asset state store (Airflow 3.3). After a restart the
+    trigger emits the ends that it missed: of tasks that were active before, and of tasks created in the last day.
+    Without a store, tasks that end while no triggerer runs produce no event.
+
+    The event is the task under the API's field names, plus ``status_name``, without its result.
+
+    :param modelarts_conn_id: the Airflow connection, default ``modelarts_default``.
+    :param project_id: instead of the connection's.
+    :param workspace_id: the workspace whose tasks are watched, default "0".
+    :param template_ids: only tasks of these templates, for example ``["sys_data_analyse"]``; default all.
+    :param sources: only tasks with one of these inputs, for example dataset ids or OBS URIs of any spelling; default
+        all.
+    :param name_prefix: only tasks whose name begins with this.
+    :param statuses: only these terminal statuses, as numbers or names; default completed (2), failed (3), stopped (4).
+    :param poll_interval: seconds between two polls, default 60.
+    :param _ignored: arguments that another version of this package stored.
+    :raises ValueError: ``statuses`` has a status that is not terminal.
+    """
+
+    def __init__(
+        self,
+        modelarts_conn_id: str = "modelarts_default",
+        project_id: str | None = None,
+        workspace_id: str = DEFAULT_WORKSPACE,
+        template_ids: Iterable[str] = (),
+        sources: Iterable[str] = (),
+        name_prefix: str = "",
+        statuses: Iterable[int | str] = tuple(sorted(TERMINAL_STATUSES)),
+        poll_interval: float = 60.0,
+        **_ignored: Any,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no annotations
+        self.modelarts_conn_id = modelarts_conn_id
+        self.project_id = project_id
+        self.workspace_id = workspace_id
+        self.template_ids = list(template_ids)
+        self.sources = list(sources)
+        self.name_prefix = name_prefix
+        self.statuses = list(read_ends("statuses", statuses))
+        self.poll_interval = float(poll_interval)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
+        return (
+            "airflow_modelarts.triggers.ProcessorTaskEventTrigger",
+            {
+                "modelarts_conn_id": self.modelarts_conn_id,
+                "project_id": self.project_id,
+                "workspace_id": self.workspace_id,
+                "template_ids": self.template_ids,
+                "sources": self.sources,
+                "name_prefix": self.name_prefix,
+                "statuses": self.statuses,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    def shared_stream_key(self) -> Hashable:
+        """Return the key under which Airflow shares one poll among triggers."""
+        return ("modelarts", self.modelarts_conn_id, self.project_id, self.workspace_id, self.poll_interval)
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
+        """Poll for all triggers that share a stream."""
+        async with aclosing(cls(**kwargs)._snapshots()) as stream:
+            async for snapshot in stream:
+                yield snapshot
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[TriggerEvent]:
+        """Emit the ends that this trigger selects."""
+        async with aclosing(self._events(shared_stream)) as events:
+            async for event in events:
+                yield event
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll for this trigger alone, where Airflow shares no polls."""
+        async with aclosing(self._snapshots()) as stream, aclosing(self._events(stream)) as events:
+            async for event in events:
+                yield event
+
+    def _hook(self) -> ModelArtsAsyncHook:
+        return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)
+
+    async def _snapshots(self) -> AsyncGenerator[Snapshot, None]:
+        async with (
+            self._hook() as hook,
+            aclosing(poll_snapshots(hook, self.poll_interval, self.workspace_id)) as stream,
+        ):
+            async for snapshot in stream:
+                yield snapshot
+
+    async def _events(self, stream: AsyncIterator[Snapshot]) -> AsyncGenerator[TriggerEvent, None]:
+        store = CheckpointStore(self._stores(), self._checkpoint_key(), self.log)
+        checkpoint = await store.load() or Checkpoint(watermark=int(time.time() * 1000))
+        is_first = True
+        async with self._hook() as hook, store.saving() as save:
+            async for latest in stream:
+                snapshot = await checkpoint.backfill(hook, latest, self.workspace_id) if is_first else latest
+                if snapshot is None:
+                    continue  # the next snapshot is another chance
+                is_first = False
+                ended, missing = checkpoint.diff(snapshot)
+                ended += await checkpoint.describe_missing(hook, missing)
+                selected = [task for task in ended if self._is_selected(task)]
+                for task in selected:
+                    self.log.info("%s is %s.", Target(task.task_id), task.status_name)
+                    yield TriggerEvent(task.to_json())
+                save(checkpoint, bool(selected))
+
+    def _is_selected(self, task: ProcessorTask) -> bool:
+        inputs = [*(task.inputs or []), *([task.data_source] if task.data_source else [])]
+        # An OBS URI has several spellings.
+        wanted = {obs_uri(source) or source for source in self.sources}
+        return (
+            task.status in self.statuses
+            and (not self.template_ids or (task.template is not None and task.template.id in self.template_ids))
+            and (not wanted or any((typed_uri(given.type, given.source) or given.source) in wanted for given in inputs))
+            and (task.name or "").startswith(self.name_prefix)
+        )
+
+    def _selection(self) -> dict[str, Any]:
+        """Return the arguments that select ends; neither the order of a list nor the interval changes the selection."""
+        arguments = {name: value for name, value in self.serialize()[1].items() if name != "poll_interval"}
+        return {name: sorted(value) if isinstance(value, list) else value for name, value in arguments.items()}
+
+    def _checkpoint_key(self) -> str:
+        """Return the checkpoint's key in the asset state store: an asset can have several triggers."""
+        # Without the defaults: an argument that a later version adds must not change the key.
+        usual = ProcessorTaskEventTrigger()._selection()
+        chosen = {name: value for name, value in self._selection().items() if value != usual[name]}
+        settings = json.dumps(chosen, sort_keys=True)
+        return f"modelarts_processor_tasks_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
+    def _stores(self) -> list[Any]:
+        """Return the state store of each watched asset: equal watchers of several assets share one trigger."""
+        store = getattr(self, "asset_state_store", None)
+        if store is None:
+            return []
+        # A trigger gets the assets' names in no other way, and the accessor as a whole serves one asset only.
+        return list(getattr(store, "_by_name", {}).values()) or [store]

@@ -1,0 +1,55 @@
+"""Reading a target's status by id. Of an answer only what a wait needs is parsed: a result can be tens of megabytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.json_reading import repaired, without_byte_order_mark
+from airflow_modelarts.api.models import Status
+from airflow_modelarts.api.operations import Operation
+from airflow_modelarts.api.targets import Target
+
+
+class TargetStatus(BaseModel):
+    """
+    As much of a task or version as a wait needs.
+
+    :param task_id: required, so that an answer without it is not taken for a task's.
+    :param workspace_id: the workspace that lists the task; None for a version.
+    """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    task_id: str
+    status: Status = None
+    workspace_id: str | None = None
+
+
+def describe_status(target: Target) -> Operation[TargetStatus]:
+    """
+    Read a target's status (DescribeProcessorTask or DescribeProcessorTaskVersion).
+
+    :raises ModelArtsRequestError: the target's ids are not valid; nothing was sent.
+    """
+    if target.task_version_id is not None:
+        version: Operation[Any] = operations.describe_processor_task_version(target.task_id, target.task_version_id)
+        return replace(
+            version, read=lambda body: TargetStatus(task_id=target.task_id, status=version.read(body).status)
+        )
+    task: Operation[Any] = operations.describe_processor_task(target.task_id)
+    return replace(task, read=lambda body: operations.check_ids(_read_task(body), task_id=target.task_id))
+
+
+def _read_task(body: bytes) -> TargetStatus:
+    body = without_byte_order_mark(body)
+    try:
+        return TargetStatus.model_validate_json(body)
+    except ValueError:
+        readable = repaired(body, 2)
+        if readable == body:
+            raise
+    return TargetStatus.model_validate_json(readable)

@@ -1,0 +1,151 @@
+"""One wait in the triggerer: its target, when it is due, and the events for its trigger. It sends no requests."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES
+from airflow_modelarts.api.targets import Target
+from airflow_modelarts.polling.outage import backoff_with_jitter, retry_after
+
+#: The workspace of a task whose workspace is not known yet.
+DEFAULT_WORKSPACE = "0"
+#: Seconds, at most, until a throttled request is repeated, if other requests of its round were answered.
+THROTTLED_DELAY = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The status is another than before."""
+
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The target has reached a terminal status. The last event of a wait."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutageBegan:
+    """The status cannot be read for now; the wait goes on."""
+
+    error: ModelArtsError
+
+
+@dataclass(frozen=True, slots=True)
+class OutageEnded:
+    """The status can be read again."""
+
+
+WaitEvent: TypeAlias = Changed | Ended | OutageBegan | OutageEnded
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """
+    One wait for one target.
+
+    :param interval: seconds between two polls of the target, at most.
+    :param due: when to poll next, by the event loop's clock.
+    :param workspace_id: the workspace whose lists may contain the target; corrected by the first answer by id.
+    :param status: the latest one; None before the first answer.
+    :param failures: how many polls of this target alone have failed in a row.
+    """
+
+    target: Target
+    interval: float
+    due: float
+    workspace_id: str = field(init=False)
+    status: int | None = None
+    failures: int = 0
+    _in_outage: bool = False
+    _events: list[WaitEvent] = field(default_factory=list)
+    _error: BaseException | None = None
+    _waker: asyncio.Future[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.workspace_id = self.target.workspace_id or DEFAULT_WORKSPACE
+
+    async def events(self) -> AsyncGenerator[WaitEvent, None]:
+        """
+        Yield the events up to and including ``Ended``.
+
+        :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
+        """
+        while True:
+            while self._events:
+                event = self._events.pop(0)
+                yield event
+                if isinstance(event, Ended):
+                    return
+            if self._error is not None:
+                raise self._error
+            self._waker = asyncio.get_running_loop().create_future()
+            await self._waker
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the wait has ended or failed, so that no further poll is needed."""
+        return self._error is not None or self.status in TERMINAL_STATUSES
+
+    def observe(self, status: int | None, now: float) -> None:
+        """Record a status that the service answered."""
+        self.due = now + self.interval
+        self.failures = 0
+        self.end_outage()
+        if status in TERMINAL_STATUSES:
+            self._emit(Ended(int(status)))
+        elif status != self.status:
+            self._emit(Changed(status))
+        self.status = status
+
+    def postpone(self, error: ModelArtsError, now: float) -> None:
+        """Record a temporary error of this target alone, and poll it later each time."""
+        self.failures += 1
+        self.begin_outage(error)
+        self.due = now + backoff_with_jitter(self.interval, self.failures, error)
+
+    def postpone_throttled(self, error: ModelArtsError, now: float) -> None:
+        """Poll again soon, without an outage: the service throttled this request, and may have answered others."""
+        self.due = now + max(min(self.interval, THROTTLED_DELAY), retry_after(self.interval, error))
+
+    def fail(self, error: BaseException) -> None:
+        """End the wait with an error, after the events that were emitted before."""
+        self._error = self._error or _copy(error)
+        self._wake()
+
+    def begin_outage(self, error: ModelArtsError) -> None:
+        """Emit the beginning of an outage, unless one has begun."""
+        if not self._in_outage:
+            self._in_outage = True
+            self._emit(OutageBegan(error))
+
+    def end_outage(self) -> None:
+        """Emit the end of an outage, if one has begun and this target itself can be read."""
+        if self._in_outage and not self.failures:
+            self._in_outage = False
+            self._emit(OutageEnded())
+
+    def _emit(self, event: WaitEvent) -> None:
+        self._events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+
+def _copy(error: BaseException) -> BaseException:
+    """Return a copy of an exception for one wait: each raise adds to the traceback of the exception it raises."""
+    try:
+        return copy.copy(error).with_traceback(error.__traceback__)
+    except Exception:  # its class cannot be made from its ``args``
+        return error
