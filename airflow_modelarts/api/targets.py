@@ -1,0 +1,25 @@
+"""What can be waited for or stopped: a processing task, or one version of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    A processing task, or one version of it. Its text is how messages and log lines name it.
+
+    :param task_id: the processing task's id.
+    :param task_version_id: the version's id; default None: the task itself.
+    :param workspace_id: the workspace that lists the task, if known; equal targets may differ in it.
+    """
+
+    task_id: str
+    task_version_id: str | None = None
+    workspace_id: str | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        if self.task_version_id is None:
+            return f"Processing task '{self.task_id}'"
+        return f"Version '{self.task_version_id}' of processing task '{self.task_id}'"
