@@ -33,6 +33,7 @@ from airflow_modelarts.transport import AsyncDriver, Driver
 from airflow_modelarts.transport.settings import Settings
 
 if TYPE_CHECKING:
+    from airflow_modelarts.api.http import Flow
     from airflow_modelarts.api.operations import ListOperation, Operation, Page
 
 P = ParamSpec("P")
@@ -244,6 +245,14 @@ class ModelArtsHook(_BaseHook):
         """
         return self._driver.iterate(operation, self.retries)
 
+    def run(self, procedure: Flow[T]) -> T:
+        """
+        Run a procedure of several calls, see :mod:`airflow_modelarts.api.procedures`; it says its own retry policies.
+
+        :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+        """
+        return self._driver.run(procedure)
+
     def clone(self, retries: RetryPolicy) -> ModelArtsHook:
         """
         Return a hook with sockets of its own that does not read the Airflow connection, if this one has read it.
@@ -332,6 +341,14 @@ class ModelArtsAsyncHook(_BaseHook):
         :raises ModelArtsError: the service refused, or no attempt got a usable answer.
         """
         return self._driver.pages(operation, self.retries)
+
+    async def run(self, procedure: Flow[T]) -> T:
+        """
+        Run a procedure of several calls, see :mod:`airflow_modelarts.api.procedures`; it says its own retry policies.
+
+        :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+        """
+        return await self._driver.run(procedure)
 
     async def close(self) -> None:
         """Close the hook's sockets. A later call opens new ones."""

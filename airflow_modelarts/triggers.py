@@ -14,9 +14,11 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.airflow_calls import call_airflow
+from airflow_modelarts.api import procedures
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, read_ends, status_name
+from airflow_modelarts.api.targets import Target
 from airflow_modelarts.assets import obs_uri, typed_uri
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling.snapshots import Checkpoint, Snapshot, poll_snapshots
@@ -274,25 +276,30 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         await asyncio.shield(stopping)
 
     async def _stop_versions(self) -> None:
-        if await self._is_still_deferred():
-            self.log.info("%s goes on: another triggerer waits for it.", self._what())
+        if await self._is_left_to_another_triggerer():
+            self.log.info("%s is not stopped: another triggerer waits for it.", self._what())
             return
         # A version that is still initializing cannot be stopped yet.
         retries = RetryPolicy(attempts=STOP_ATTEMPTS, max_delay=2.0, max_retry_after=2.0)
+        target = Target(self.processor_task_id, self.task_version_id)
         try:
-            async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
-                versions = [version async for version in hook.list_processor_task_versions(self.processor_task_id)]
-                if not versions:
-                    text = "%s goes on: it has no versions, and the service stops nothing else."
-                    self.log.warning(text, self._what())
-                for version in versions:
-                    if not version.is_terminal and self.task_version_id in (None, version.task_version_id):
-                        await self._stop_version(hook, version.task_version_id)
+            async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id) as hook:
+                report = await hook.run(procedures.stop(target, retries))
         except ModelArtsError as error:
             self.log.warning("%s", error)
+        else:
+            report.log(self.log)
+
+    async def _is_left_to_another_triggerer(self) -> bool:
+        """Whether to stop nothing; if Airflow cannot be asked, the versions are stopped, since nobody else would."""
+        try:
+            return await self._is_still_deferred()
+        except Exception as error:  # whatever Airflow raises there: the user has killed the task
+            self.log.warning("Could not ask Airflow whether this try still waits (%s): stopping its versions.", error)
+            return False
 
     async def _is_still_deferred(self) -> bool:
-        """Whether nobody has killed the try: a triggerer taken for dead kills what others have taken over."""
+        """Whether this try still waits: a triggerer taken for dead kills what another one has taken over."""
         instance: Any = self.task_instance
         if instance is None:
             return False
@@ -310,29 +317,6 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         # A task that was cleared may have come as far again in its next try.
         deferred_try = await self._xcom(instance.task_id, DEFERRED_TRY_KEY, instance.map_index)
         return bool(deferred_try == instance.try_number)
-
-    async def _stop_version(self, hook: ModelArtsAsyncHook, version_id: str | None) -> None:
-        try:
-            await hook.stop_processor_task_version(self.processor_task_id, version_id or "")
-        except ModelArtsError as error:  # the others are to be stopped all the same
-            # It may have ended meanwhile, or been stopped by an attempt whose answer was lost.
-            end = await self._end_of(hook, version_id)
-            if end is None:
-                self.log.warning("%s", error)
-                return
-            if end != ProcessorTaskStatus.STOPPED:
-                text = "Version '%s' of processing task '%s' had ended already: it is %s."
-                self.log.info(text, version_id, self.processor_task_id, status_name(end))
-                return
-        self.log.info("Stopped version '%s' of processing task '%s'.", version_id, self.processor_task_id)
-
-    async def _end_of(self, hook: ModelArtsAsyncHook, version_id: str | None) -> int | None:
-        """Return the status of a version that has ended; None when it has not, or nobody knows."""
-        try:
-            status = (await hook.describe_processor_task_version(self.processor_task_id, version_id or "")).status
-        except ModelArtsError:  # the refusal of the stop says more
-            return None
-        return status if status in TERMINAL_STATUSES else None
 
 
 class ProcessorTaskEventTrigger(BaseEventTrigger):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import OBJECTS
@@ -159,7 +160,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
             found = self._find(pending)
             if found is None:
                 self.log.info("An earlier try meant to create '%s', and it is not there.", pending)
-                return self._create(pending, may_be_there=True)
+                return self._create(pending, may_exist=True)
             if self._adopts(found.task_id, found.status):
                 self.log.info("An earlier try has created '%s' already; adopting it.", pending)
                 return found.task_id
@@ -168,7 +169,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
             self._refuse_a_taken(name)  # before it is noted: what is found under a noted name is adopted
         if self._submission_store:
             self._submission_store.begin(name)
-        return self._create(name, may_be_there=False)
+        return self._create(name, may_exist=False)
 
     def _new_name(self, context: Context) -> str:
         if self.random_name_suffix:
@@ -186,21 +187,18 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
                 operation="CreateProcessorTask",
             )
 
-    def _create(self, name: str, *, may_be_there: bool) -> str:
-        def find() -> str | None:
-            found = self._find(name)
-            return found.task_id if found else None
+    def _create(self, name: str, *, may_exist: bool) -> str:
+        from airflow_modelarts.api import procedures
 
-        # The service refuses a name twice, so it can be sent again as often as need be.
-        operation = self._operation(name)
-        task_id = self._post(lambda: self._open().call(operation).task_id, find, may_be_there=may_be_there)
+        create = partial(procedures.create_task, self._operation(name), name, self.workspace_id)
+        task_id = self._run_submission(create, may_exist=may_exist)
         self.log.info("Processing task '%s' is named '%s'.", task_id, name)
         return task_id
 
     def _find(self, name: str) -> ProcessorTask | None:
-        """Look a task up by its name; the service's own search is fuzzy."""
-        tasks = self._long_retry_hook().list_processor_tasks(task_name=name, workspace_id=self.workspace_id)
-        return next((task for task in tasks if task.name == name), None)
+        from airflow_modelarts.api import procedures
+
+        return self._open().run(procedures.find_task(name, self.workspace_id))
 
     def _read(self, external_id: str) -> ProcessorTask:
         return self._open().describe_processor_task(external_id)
@@ -258,19 +256,21 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         """Nothing to check before the task is read, which lends what is not given."""
 
     def _submit(self, context: Context, pending: Any) -> str:
+        from airflow_modelarts.api import procedures
+
         noted = self._noted(pending)
         if noted is not None:
-            found = self._newest_since(noted)
+            found = self._open().run(procedures.newest_version(self.processor_task_id, ignored=noted))
             if found is None:
-                return self._create(self._operation(), noted, may_be_there=True)
+                return self._create(self._operation(), noted, may_exist=True)
             if self._adopts(found.task_version_id or "", found.status):
                 self.log.info("An earlier try has created version '%s' already; adopting it.", found.task_version_id)
                 return found.task_version_id or ""
         operation = self._operation()  # before it is noted, since it may turn out not to be valid
-        before = {version.task_version_id or "" for version in self._versions()}
+        before = self._open().run(procedures.version_ids(self.processor_task_id))
         if self._submission_store:
             self._submission_store.begin({"processor_task_id": self.processor_task_id, "versions": sorted(before)})
-        return self._create(operation, before, may_be_there=False)
+        return self._create(operation, before, may_exist=False)
 
     def _noted(self, pending: Any) -> set[str] | None:
         """Return the versions that there were when an earlier try was about to post; None if it was of another task."""
@@ -278,14 +278,11 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
             return None
         return set(pending["versions"])
 
-    def _create(self, operation: Operation[Any], before: set[str], *, may_be_there: bool) -> str:
-        def find() -> str | None:
-            found = self._newest_since(before)
-            return found.task_version_id if found else None
+    def _create(self, operation: Operation[Any], known: set[str], *, may_exist: bool) -> str:
+        from airflow_modelarts.api import procedures
 
-        created = self._post(
-            lambda: self._open().call(operation).version_id, find, may_be_there=may_be_there, refused_twice=False
-        )
+        create = partial(procedures.create_version, operation, self.processor_task_id, known)
+        created = self._run_submission(create, may_exist=may_exist)
         self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, created)
         return created
 
@@ -308,13 +305,6 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         if isinstance(lent.get("work_path"), dict):
             lent["work_path"].pop("version_name", None)  # that of the version before
         return lent
-
-    def _versions(self) -> Iterable[ProcessorTaskVersion]:
-        return self._long_retry_hook().list_processor_task_versions(self.processor_task_id)
-
-    def _newest_since(self, before: set[str]) -> ProcessorTaskVersion | None:
-        new = (version for version in self._versions() if version.task_version_id not in before)
-        return max(new, key=lambda version: version.create_time or 0, default=None)
 
     def _read(self, external_id: str) -> ProcessorTaskVersion:
         return self._open().describe_processor_task_version(self.processor_task_id, external_id)

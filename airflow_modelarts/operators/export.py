@@ -116,13 +116,13 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         return path
 
     def _find_version(self, hook: ModelArtsHook) -> ProcessorTaskVersion:
+        from airflow_modelarts.api import procedures
         from airflow_modelarts.api.errors import ModelArtsRequestError
 
         if self.task_version_id is not None:
             version = hook.describe_processor_task_version(self.processor_task_id, self.task_version_id)
         else:
-            versions = hook.list_processor_task_versions(self.processor_task_id, order="desc")
-            newest = max(versions, key=lambda version: version.create_time or 0, default=None)
+            newest = hook.run(procedures.newest_version(self.processor_task_id, hook.retries))
             if newest is None:
                 raise ModelArtsRequestError(
                     f"Processing task '{self.processor_task_id}' has no versions, as every feature analysis, and so no "

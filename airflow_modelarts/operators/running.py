@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowTaskTimeout,
     TaskDeferred,
     conf,
@@ -28,17 +27,16 @@ from airflow_modelarts.templating import own_template_fields
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_modelarts.api.http import Flow
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+    from airflow_modelarts.api.procedures import Submission
+    from airflow_modelarts.api.retry import RetryPolicy
     from airflow_modelarts.hooks import ModelArtsHook
 
 #: What stands for the status of something that is not there any more.
 DELETED = "deleted"
 #: Seconds, at least, for which the triggerer has the time to stop what a user has cleared while it waited for it.
 TRIGGER_GRACE = 10
-#: How often a submission whose outcome is unknown is sent.
-SUBMISSIONS = 6
-#: Seconds, at most, before it is looked up a second time.
-MAX_DELAY = 16.0
 
 
 class RunTaskOperator(ResumableJobMixin, TaskResultMixin):
@@ -179,8 +177,9 @@ class RunTaskOperator(ResumableJobMixin, TaskResultMixin):
         from airflow_modelarts.api.retry import RetryPolicy
 
         # Airflow grants five seconds. It may have interrupted the hook in the middle of anything.
-        with self._hook.clone(RetryPolicy(attempts=3, max_delay=1.0, max_retry_after=1.0)) as hook:
-            self._stop(hook, self._external_id)
+        retries = RetryPolicy(attempts=3, max_delay=1.0, max_retry_after=1.0)
+        with self._hook.clone(retries) as hook:
+            self._stop(hook, self._external_id, retries)
 
     # What the mixin asks
 
@@ -277,24 +276,24 @@ class RunTaskOperator(ResumableJobMixin, TaskResultMixin):
             status = self._poll(external_id).status
         if not self.is_job_active(status_name(status)):
             return status
+        from airflow_modelarts.api.procedures import LONG_RETRIES
+
         self.log.info("%s was submitted before this Airflow task was cleared; stopping it.", self._what(external_id))
-        return ProcessorTaskStatus.STOPPED if self._stop(self._long_retry_hook(), external_id) else status
+        return ProcessorTaskStatus.STOPPED if self._stop(self._open(), external_id, LONG_RETRIES) else status
 
-    def _stop(self, hook: ModelArtsHook, external_id: str) -> bool:
+    def _stop(self, hook: ModelArtsHook, external_id: str, retries: RetryPolicy) -> bool:
         """Stop the running versions; return False, with the reason in the log, where that is not possible."""
+        from airflow_modelarts.api import procedures
         from airflow_modelarts.api.errors import ModelArtsError
-        from airflow_modelarts.operators.stopping import stop_active_versions, stop_version
+        from airflow_modelarts.api.targets import Target
 
-        task_id, version_id = self._ids(external_id)
         try:
-            if version_id is None:
-                stop_active_versions(hook, task_id)
-            else:
-                stop_version(hook, task_id, version_id)
+            report = hook.run(procedures.stop(Target(*self._ids(external_id)), retries))
         except ModelArtsError as error:
             self.log.warning("%s", error)
             return False
-        return True
+        report.log(self.log)
+        return not report.errors
 
     def _failure(self, external_id: str) -> ModelArtsProcessorTaskFailed:
         reason = getattr(self._seen, "error_msg", None) or "the service gave no error_msg"
@@ -312,81 +311,50 @@ class RunTaskOperator(ResumableJobMixin, TaskResultMixin):
         task_id, version_id = self._ids(external_id)
         if version_id is None:
             return self._publish(context, self._seen, self._newest_version(self._seen))
-        return self._publish(context, self._long_retry_hook().describe_processor_task(task_id), self._seen)
+        from airflow_modelarts.api import client, operations, procedures
+
+        described = client.call(operations.describe_processor_task(task_id), procedures.LONG_RETRIES)
+        return self._publish(context, self._open().run(described), self._seen)
 
     def _newest_version(self, task: ProcessorTask) -> ProcessorTaskVersion | None:
+        from airflow_modelarts.api import procedures
         from airflow_modelarts.api.errors import ModelArtsNotFoundError, ModelArtsRequestError
         from airflow_modelarts.api.models import FEATURE_ANALYSIS
 
         if task.template is not None and task.template.id == FEATURE_ANALYSIS:
             return None
-        versions = self._long_retry_hook().list_processor_task_versions(task.task_id)
         try:
-            return max(versions, key=lambda version: version.create_time or 0, default=None)
+            return self._open().run(procedures.newest_version(task.task_id))
         except (ModelArtsNotFoundError, ModelArtsRequestError) as error:
             # Nobody knows what the service says of a task that was created without a version. The task has succeeded.
             self.log.warning("%s", error)
             return None
 
-    def _post(
-        self,
-        send: Callable[[], str],
-        find: Callable[[], str | None],
-        *,
-        may_be_there: bool,
-        refused_twice: bool = True,
-    ) -> str:
+    def _run_submission(self, submit: Callable[[Submission], Flow[str]], *, may_exist: bool) -> str:
         """
-        Submit it, and find out what became of it where the answer does not tell. What was refused is forgotten.
+        Run a procedure that submits; if certainly nothing was submitted, forget the intent.
 
-        :param send: sends the request and returns the id.
-        :param find: looks it up and returns its id; None when it is not there.
-        :param may_be_there: whether an earlier try may have submitted it.
-        :param refused_twice: whether the service refuses it the second time, so that sending it again is safe.
+        :param may_exist: whether an earlier try may have submitted the same.
         """
-        from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsError
+        from airflow_modelarts.api.errors import ModelArtsError
+        from airflow_modelarts.api.procedures import Submission
 
-        for attempt in range(SUBMISSIONS):
-            if self._killed:  # Airflow 3 lets it go on after on_kill
-                if not may_be_there:
-                    self._forget()
-                raise AirflowException("This try was killed, so it submits nothing any more")
-            try:
-                return send()
-            except ModelArtsError as error:
-                may_be_there = may_be_there or error.outcome_unknown
-                if not may_be_there:
-                    self._forget()
-                    raise
-                self.log.warning("%s Looking it up, since it may be there.", error)
-                is_there = isinstance(error, ModelArtsAlreadyExistsError)
-                is_final = not (is_there or error.temporary or error.outcome_unknown)
-                # What was accepted can itself be the reason, with the quota that it has used up: then look longest.
-                if found := self._find_soon(find, SUBMISSIONS if is_final else attempt):
-                    return found
-                if is_final:
-                    self._forget()
-                if is_final or attempt == SUBMISSIONS - 1 or not refused_twice:
-                    raise
-        raise AssertionError("unreachable")
+        submission = Submission(
+            may_exist=may_exist,
+            is_killed=lambda: self._killed,  # Airflow 3 lets a try go on after on_kill
+            on_lookup=lambda error: self.log.warning("%s Checking whether it was created anyway.", error),
+        )
+        try:
+            return self._open().run(submit(submission))
+        except ModelArtsError as error:
+            if not error.outcome_unknown:
+                self._forget()
+            raise
 
     def _forget(self) -> None:
         """Forget the submission: a later try that took it for pending would adopt what somebody else has made."""
         if self._submission_store:
             self._submission_store.forget()
-
-    def _find_soon(self, find: Callable[[], str | None], attempt: int) -> str | None:
-        """Look it up, and once more after a pause: what was sent may still be on its way."""
-        if found := find():
-            return found
-        time.sleep(min(2.0**attempt, MAX_DELAY))
-        return find()
-
-    def _long_retry_hook(self) -> ModelArtsHook:
-        """Return a hook that sees an outage through for some minutes: what runs or has ended must not be lost to it."""
-        from airflow_modelarts.api.retry import RetryPolicy
-
-        return self._open().clone(RetryPolicy(attempts=20))
 
     def _open(self) -> ModelArtsHook:
         assert self._hook is not None  # noqa: S101  # nosec B101 - every way in opens it

@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import read_text
-from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_status, read_statuses
+from airflow_modelarts.api.statuses import read_status, read_statuses
 from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
 from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.api.models import ProcessorTask
+    from airflow_modelarts.api.procedures import StopReport
     from airflow_modelarts.hooks import ModelArtsHook
 
 
@@ -77,24 +78,23 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the version or the versions, and return what was stopped."""
-        from airflow_modelarts.operators.stopping import stop_active_versions
-
         self._read_arguments()
         with self._open_hook() as hook:
-            if self.task_version_id is None:
-                stopped = stop_active_versions(hook, self.processor_task_id)
-            else:
-                stopped = self._stop_one(hook, self.task_version_id)
-        return {"task_id": self.processor_task_id, "stopped_version_ids": stopped}
+            report = self._stop(hook)
+        report.log(self.log)
+        if report.errors:
+            raise report.errors[0]
+        return {"task_id": self.processor_task_id, "stopped_version_ids": report.stopped}
 
-    def _stop_one(self, hook: ModelArtsHook, version_id: str) -> list[str]:
-        from airflow_modelarts.operators.stopping import say_ended, stop_version
+    def _stop(self, hook: ModelArtsHook) -> StopReport:
+        from airflow_modelarts.api import procedures
+        from airflow_modelarts.api.targets import Target
 
-        status = hook.describe_processor_task_version(self.processor_task_id, version_id).status
-        if status in TERMINAL_STATUSES:
-            say_ended(hook, self.processor_task_id, version_id, status)
-            return []
-        return [version_id] if stop_version(hook, self.processor_task_id, version_id) else []
+        if self.task_version_id is not None:
+            ended = procedures.terminal_status(self.processor_task_id, self.task_version_id, hook.retries)
+            if (status := hook.run(ended)) is not None:
+                return procedures.StopReport(self.processor_task_id, ended={self.task_version_id: status})
+        return hook.run(procedures.stop(Target(self.processor_task_id, self.task_version_id), hook.retries))
 
 
 class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):

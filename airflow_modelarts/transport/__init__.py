@@ -42,6 +42,7 @@ from airflow_modelarts.api.http import (
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     ConnectionReadError,
+    Flow,
     ReadConnection,
     Request,
     Response,
@@ -95,8 +96,11 @@ class Driver:
 
     def call(self, operation: Operation[T], retries: RetryPolicy) -> T:
         """Carry out one operation, see :func:`airflow_modelarts.api.client.call`."""
-        end = cast("Returned[T]", self._advance(call(operation, retries)))  # a call makes no pages
-        return end.value
+        return self.run(call(operation, retries))
+
+    def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow that yields no pages: a call, or a procedure of several."""
+        return cast("Returned[T]", self._advance(flow)).value
 
     def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[T]:
         """Carry out a list operation; a page is asked for when the one before it is used up."""
@@ -332,8 +336,11 @@ class AsyncDriver:
 
     async def call(self, operation: Operation[T], retries: RetryPolicy) -> T:
         """Carry out one operation, see :func:`airflow_modelarts.api.client.call`."""
-        end = cast("Returned[T]", await self._advance(call(operation, retries)))  # a call makes no pages
-        return end.value
+        return await self.run(call(operation, retries))
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow that yields no pages: a call, or a procedure of several."""
+        return cast("Returned[T]", await self._advance(flow)).value
 
     async def pages(self, operation: ListOperation[T], retries: RetryPolicy) -> AsyncGenerator[Page[T], None]:
         """Carry out a list operation page by page."""

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import redact
 from requests_mock import Mocker
 
 from airflow_modelarts import connection, hooks
-from airflow_modelarts.api import operations
+from airflow_modelarts.api import operations, procedures
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError
 from airflow_modelarts.api.http import Request, Response
 from airflow_modelarts.api.retry import RetryPolicy
@@ -183,6 +183,19 @@ def test_the_lists_are_read_to_their_end(requests_mock: Mocker) -> None:
     assert [version.task_version_id for version in hook.list_processor_task_versions("abc")] == ["v1"]
     found = list(hook.list_processor_task_version_results("abc", "v1", limit=1))
     assert [(result.sample_id, result.signed_new_source) for result in found] == [("sTrue", None), ("sFalse", None)]
+
+
+def test_both_hooks_run_a_procedure(emulator: EmulatorServer) -> None:
+    task = emulator.state.add_task("mine")
+
+    async def run_asynchronously() -> Any:
+        async with ModelArtsAsyncHook() as hook:
+            return await hook.run(procedures.find_task("mine", None))
+
+    with ModelArtsHook() as hook:
+        found = hook.run(procedures.find_task("mine", None))
+    assert found is not None
+    assert found.task_id == asyncio.run(run_asynchronously()).task_id == task.task_id
 
 
 def test_a_working_connection_says_where_it_leads(requests_mock: Mocker) -> None:

@@ -174,7 +174,7 @@ def test_what_has_ended_needs_no_stop(emulator: EmulatorServer, said: Callable[[
 
 def test_a_task_without_versions_cannot_be_stopped(emulator: EmulatorServer) -> None:
     task = emulator.state.add_task(status=1)
-    with pytest.raises(ModelArtsRequestError, match="it has no versions, as every feature analysis"):
+    with pytest.raises(ModelArtsRequestError, match="it has no versions, and only versions can be stopped"):
         stop(task.task_id)
 
 
@@ -198,6 +198,12 @@ def test_a_version_that_is_initializing_all_the_while_is_busy(emulator: Emulator
 def test_a_stop_whose_answer_is_lost_is_a_stop(emulator: EmulatorServer, pauses: list[float]) -> None:
     task, versions = task_with_versions(emulator, 1)
     emulator.faults.reset("after", operation="StopProcessorTaskVersion")
+    assert stop(task.task_id)["stopped_version_ids"] == versions
+
+
+def test_a_stop_whose_answers_are_all_lost_is_a_stop(emulator: EmulatorServer, pauses: list[float]) -> None:
+    task, versions = task_with_versions(emulator, 1)
+    emulator.faults.reset("after", times=None, operation="StopProcessorTaskVersion")
     assert stop(task.task_id)["stopped_version_ids"] == versions
 
 

@@ -474,6 +474,24 @@ def test_on_kill_stops_nothing_that_another_triggerer_waits_for(
     assert asked == [{"dag_id": "d", "task_ids": ["t"], "run_ids": ["r"], "map_index": 3}]
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="triggers are killed since Airflow 3.3")
+def test_on_kill_stops_the_version_if_airflow_cannot_be_asked(
+    state: EmulatorState, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    def get_task_states(**_: Any) -> None:
+        raise RuntimeError("the supervisor does not answer")
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", get_task_states)
+    task = state.add_task(template="sys_data_cleaning", status=1)
+    killed = trigger(task.task_id, stop_on_kill=True)
+    killed.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1)
+    run(killed.on_kill())
+    assert state.status(task.task_id) == 4
+    assert "the supervisor does not answer" in lines[0]
+
+
 def test_on_kill_leaves_versions_alone_that_have_ended(state: EmulatorState) -> None:
     task = state.add_task(template="sys_data_cleaning", status=3)
     run(trigger(task.task_id, stop_on_kill=True).on_kill())
@@ -564,7 +582,7 @@ def test_on_kill_says_that_what_has_no_versions_goes_on(state: EmulatorState, li
     task = state.add_task(status=1)
     run(trigger(task.task_id, stop_on_kill=True).on_kill())
     assert state.status(task.task_id) == 1
-    assert "has no versions, and the service stops nothing else" in lines[0]
+    assert "has no versions, and only versions can be stopped" in lines[0]
 
 
 def test_a_version_is_waited_for_whatever_the_task_does(state: EmulatorState, lines: list[str]) -> None:

@@ -228,7 +228,7 @@ def test_a_feature_analysis_goes_on_and_the_log_says_so(sandbox: Sandbox, emulat
     task = run.is_running()
     run.is_deferred()
     user.marks_task(run.dag_id, run.run_id)
-    run.becomes(lambda: f"Processing task '{task.task_id}' goes on: it has no versions" in run.log, "the warning")
+    run.becomes(lambda: f"Cannot stop processing task '{task.task_id}': it has no versions" in run.log, "the warning")
     assert run.status(task) == RUNNING
 
 
