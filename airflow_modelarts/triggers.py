@@ -31,7 +31,7 @@ from airflow_modelarts.polling.watcher import (
     WaitEvent,
     watch,
 )
-from airflow_modelarts.templating import RefusesEmptyFields, as_text
+from airflow_modelarts.templating import ID, TemplatedFields
 
 if TYPE_CHECKING or AIRFLOW_V_3_0_PLUS:
     from airflow.triggers.base import BaseEventTrigger
@@ -53,7 +53,7 @@ POLL_RETRIES = RetryPolicy(attempts=1, throttled_attempts=10)
 _STOPPING: set[asyncio.Task[None]] = set()
 
 
-class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
+class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
     """
     Waits until a processing task has ended, together with all other waits on the same connection and project.
 
@@ -79,7 +79,8 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
     """
 
     #: The fields that templates may have made, where the wait starts in the triggerer.
-    _texts: tuple[str, ...] = (
+    usual_shape = ID
+    _own_fields = (
         "processor_task_id",
         "task_version_id",
         "modelarts_conn_id",
@@ -180,9 +181,7 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
             raise ModelArtsRequestError(f"a template cannot be rendered: {self._undefined}")
         if self.upstream is not None:
             self.processor_task_id = await self._read_upstream(self.upstream)
-        self._refuse_empty_fields(self._texts)
-        for name in self._texts:
-            setattr(self, name, as_text(getattr(self, name)))
+        self._prepare_fields()
 
     def _ids(self) -> dict[str, str]:
         ids = {"task_id": self.processor_task_id}

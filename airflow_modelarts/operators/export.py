@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
-from airflow_modelarts.templating import own_template_fields
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -87,8 +86,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file and return what is in it."""
-        self._refuse_empty_fields(own_template_fields(type(self)))
-        self._read_arguments()
+        self._prepare_fields()
         path = self._open_path()
         with self._open_hook() as hook:
             version = self._find_version(hook)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.statuses import read_status, read_statuses
-from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
 from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
+from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -43,7 +43,7 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the task and push what it says."""
-        self._read_arguments()
+        self._prepare_fields()
         with self._open_hook() as hook:
             task = hook.describe_processor_task(self.processor_task_id)
             self._link(context, hook, task.task_id)
@@ -78,7 +78,7 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the version or the versions, and return what was stopped."""
-        self._read_arguments()
+        self._prepare_fields()
         with self._open_hook() as hook:
             report = self._stop(hook)
         report.log(self.log)
@@ -134,7 +134,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the task or the version."""
-        self._read_arguments()
+        self._prepare_fields()
         what = f"Processing task '{self.processor_task_id}'"
         if self.task_version_id is not None:
             what = f"Version '{self.task_version_id}' of processing task '{self.processor_task_id}'"
@@ -243,7 +243,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Read the pages and return the tasks."""
-        self._read_arguments()
+        self._prepare_fields()
         one_more = None if self.max_tasks is None else self.max_tasks + 1
         with self._open_hook() as hook:
             found = list(islice(self._select(hook), one_more))

@@ -28,7 +28,7 @@ from airflow_modelarts.operators import (
     ModelArtsCreateProcessorTaskOperator,
     ModelArtsCreateProcessorTaskVersionOperator,
 )
-from airflow_modelarts.operators.submission_store import INTENT_KEY
+from airflow_modelarts.operators.submission_store import RECORD_KEY
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
 
@@ -433,7 +433,7 @@ def test_an_airflow_that_remembers_no_submission_says_so_once(
     emulator: EmulatorServer, said: Callable[[], str]
 ) -> None:
     run({}, Try())
-    assert said().count("Only Airflow 3.3 and later remember a submission") == (0 if AIRFLOW_V_3_3_PLUS else 1)
+    assert said().count("Crash recovery needs Airflow 3.3") == (0 if AIRFLOW_V_3_3_PLUS else 1)
 
 
 class Crashes:
@@ -935,7 +935,7 @@ def test_the_intent_is_written_before_anything_is_posted(emulator: EmulatorServe
     attempt = Try()
     with pytest.raises(ModelArtsTransientError):
         run({}, attempt)
-    assert attempt.store[INTENT_KEY]["intent"].startswith("check-")
+    assert attempt.store[RECORD_KEY]["intent"].startswith("check-")
 
 
 @with_memory
@@ -977,7 +977,7 @@ def test_what_arrives_late_is_found_although_it_is_refused_now(
     emulator: EmulatorServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt = unanswered(emulator)
-    name = attempt.store[INTENT_KEY]["intent"]
+    name = attempt.store[RECORD_KEY]["intent"]
     emulator.faults.refuse("ModelArts.0118", operation="CreateProcessorTask")
     monkeypatch.setattr("time.sleep", lambda _: emulator.state.add_task(name, template="sys_data_validation", status=2))
     assert run({}, attempt.next())["name"] == name
@@ -986,11 +986,11 @@ def test_what_arrives_late_is_found_although_it_is_refused_now(
 @with_memory
 def test_a_service_that_is_busy_now_may_have_accepted_it_earlier(emulator: EmulatorServer, pauses: list[float]) -> None:
     attempt = unanswered(emulator)
-    name = attempt.store[INTENT_KEY]["intent"]
+    name = attempt.store[RECORD_KEY]["intent"]
     emulator.faults.refuse("ModelArts.4409", times=None, operation="CreateProcessorTask")
     with pytest.raises(ModelArtsBusyError):
         run({}, attempt.next())
-    assert attempt.store[INTENT_KEY]["intent"] == name
+    assert attempt.store[RECORD_KEY]["intent"] == name
 
 
 @with_memory
@@ -1041,7 +1041,7 @@ def test_a_version_that_was_refused_does_not_take_anothers_for_its_own(
 
 def pending(intent: Any) -> Try:
     store = Store()
-    store.set(INTENT_KEY, {"intent": intent, "max_tries": 2})
+    store.set(RECORD_KEY, {"intent": intent, "max_tries": 2})
     return Try(store, number=2)
 
 

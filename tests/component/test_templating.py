@@ -16,7 +16,7 @@ from requests_mock import Mocker
 from airflow_modelarts import operators
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
-from airflow_modelarts.templating import as_text, is_nothing
+from airflow_modelarts.templating import ID, is_empty, read_argument
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.fixtures import ENDPOINT
@@ -115,7 +115,7 @@ def test_an_empty_text_that_was_written_inside_of_a_field_is_left_to_the_service
     template = {"id": "sys_data_analyse", "operator_params": [{"id": "p", "params": {"prefix": ""}}]}
     operator = operators.ModelArtsCreateProcessorTaskOperator(task_id="t", **{**BODY, "template": template})
     operator.render_template_fields({}, Environment())
-    operator._refuse_empty_fields(operator.template_fields)
+    operator._prepare_fields()
 
 
 def test_a_list_that_rendered_to_nothing_is_no_filter() -> None:
@@ -179,7 +179,7 @@ def test_what_is_not_given_may_be_none(requests_mock: Mocker) -> None:
     assert waiting.poke(context()) is False
 
 
-@pytest.mark.parametrize("field", ProcessorTaskTrigger._texts)
+@pytest.mark.parametrize("field", ProcessorTaskTrigger._own_fields)
 @pytest.mark.parametrize("value", ["", " ", "None", Undefined(name="x"), StrictUndefined(name="x")])
 def test_the_trigger_ends_with_an_error_and_calls_nobody(server: EmulatorServer, field: str, value: Any) -> None:
     server.state.reset()
@@ -224,11 +224,11 @@ def test_a_template_that_a_triggerer_renders_to_nothing_ends_the_wait_with_an_er
 
 @pytest.mark.parametrize("value", [0, False, "0", "none", "null", [None], {"a": ""}, b""])
 def test_what_is_something(value: Any) -> None:
-    assert not is_nothing(value)
+    assert not is_empty(value)
 
 
 def test_numbers_that_native_rendering_made_of_an_id_are_text_again() -> None:
-    assert (as_text(7), as_text("7"), as_text(None), as_text(True)) == ("7", "7", None, True)
+    assert [read_argument(value, ID) for value in (7, "7", None, True, 7.5)] == ["7", "7", None, True, 7.5]
 
 
 def test_templated_fields_of_a_users_subclass_are_its_own(requests_mock: Mocker) -> None:
@@ -247,6 +247,7 @@ def test_templated_fields_of_a_users_subclass_are_its_own(requests_mock: Mocker)
             self.limit, self.note, self.body = 3, "", body
 
         def execute(self, context: Any) -> Any:
+            self._prepare_fields()
             with self._open_hook():
                 return self.note, self.limit, self.body
 
@@ -263,9 +264,9 @@ def test_templated_fields_of_a_users_subclass_are_its_own(requests_mock: Mocker)
     assert reading.execute(context()) == ("", 3, 7)
 
 
-def test_a_blank_text_that_renders_natively_to_none_is_named() -> None:
+def test_a_blank_text_is_named_with_native_rendering() -> None:
     with DAG("dag", schedule=None, render_template_as_native_obj=True):
         waiting = ModelArtsProcessorTaskSensor(task_id="wait", processor_task_id="\n")
     waiting.render_template_fields({})
-    with pytest.raises(ModelArtsRequestError, match=r"^processor_task_id is None, which is no value"):
+    with pytest.raises(ModelArtsRequestError, match=r"^processor_task_id is '', which is no value"):
         waiting.poke(context())
