@@ -21,7 +21,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
-from airflow_modelarts.api.targets import Target
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.polling.status_poller import StatusPoller
 from airflow_modelarts.templating import ID, read_argument
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+    from airflow_modelarts.api.targets import Target
 
 TRIGGER = "airflow_modelarts.triggers.ProcessorTaskTrigger"
 #: The variables of a template that can be rendered in a triggerer. Others may need a worker; ``ti`` does.
@@ -297,6 +297,8 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         }
 
     def _target(self, workspace_id: str | None = None) -> Target:
+        from airflow_modelarts.api.targets import Target
+
         return Target(self.processor_task_id, self.task_version_id, workspace_id)
 
     def _defer(self, deadline: float, task: ProcessorTask | ProcessorTaskVersion | None) -> TaskDeferred:

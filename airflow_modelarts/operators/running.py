@@ -17,7 +17,6 @@ from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatu
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.base import TaskResultMixin
-from airflow_modelarts.operators.submission_store import SubmissionStore
 from airflow_modelarts.polling.status_poller import StatusPoller
 from airflow_modelarts.waits import (
     WaitingOperator,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.retry import RetryPolicy
     from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
+    from airflow_modelarts.operators.submission_store import SubmissionStore
 
 #: Stands for the status of a task or version that has been deleted.
 DELETED = "deleted"
@@ -43,7 +43,7 @@ DELETED = "deleted"
 TRIGGER_GRACE = 10
 
 
-@dataclass(slots=True)
+@dataclass
 class _Try:
     """
     The state of one try.
@@ -160,6 +160,8 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         return self._current
 
     def _open_store(self, context: Context) -> SubmissionStore | None:
+        from airflow_modelarts.operators.submission_store import SubmissionStore
+
         return SubmissionStore.open(context, self.external_id_key) if self.durable else None
 
     def _recall_id(self, context: Context) -> str | None:
