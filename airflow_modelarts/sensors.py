@@ -303,12 +303,11 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
 
     def _defer(self, deadline: float, task: ProcessorTask | ProcessorTaskVersion | None) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as the timeout that comes first leaves."""
-        expires = deadline
+        seconds = deadline - time.time()
         if self.execution_timeout:  # counted from the same start
-            expires = min(deadline, deadline - self.timeout + self.execution_timeout.total_seconds())
-        return self._deferral(
-            self._target(getattr(task, "workspace_id", None)), deadline, expires
-        )  # a version has none
+            seconds = min(seconds, seconds - self.timeout + self.execution_timeout.total_seconds())
+        target = self._target(getattr(task, "workspace_id", None))  # a version has none
+        return self._deferral(target, deadline, seconds)
 
     def _conclude(self, task: ProcessorTask | ProcessorTaskVersion) -> dict[str, Any]:
         """Return the XCom of a task or version that has ended, or raise its failure."""

@@ -32,6 +32,8 @@ class TemplatedFields:
     #: The shapes of templated fields that differ from the usual shape.
     argument_shapes: ClassVar[Mapping[str, Shape]] = {}
     usual_shape: ClassVar[Shape] = TEXT
+    #: Airflow's: how the names of files end whose content is a template.
+    template_ext: Sequence[str]
     #: The templated fields before Airflow rendered them; it replaces their values.
     _written: Mapping[str, Any] = {}
 
@@ -49,23 +51,24 @@ class TemplatedFields:
         from jinja2.nativetypes import NativeEnvironment
 
         is_native = isinstance(jinja_env, NativeEnvironment)
-        own: list[str] = []
+        marked: list[str] = []
         if parent is self:  # and not an object in a field that has template fields of its own
-            own = [field for field in self._own_fields if field in template_fields]
             # A field that has been rendered before is no longer as it was written.
             self._written = {**{field: getattr(self, field, None) for field in template_fields}, **self._written}
+            if is_native or self.template_ext:  # otherwise every text stays text, and none is a file name
+                marked = [field for field in self._own_fields if field in template_fields]
         try:
-            for field in own:
+            for field in marked:
                 if id(getattr(self, field)) not in seen_oids:  # Airflow does not render what another task has pushed
                     self._replace(field, lambda value, shape: self._protect(value, shape, jinja_env))
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)  # type: ignore[misc]  # Airflow's
         finally:
-            for field in own:
+            for field in marked:
                 self._replace(field, lambda value, _: _unprotect(value, is_native))
 
     def _protect(self, value: Any, shape: Shape, jinja_env: Any) -> Any:
         """Mark the texts in a value that are to stay text, and those that are no file names."""
-        expression, files = jinja_env.variable_start_string, tuple(getattr(self, "template_ext", ()))
+        expression, files = jinja_env.variable_start_string, tuple(self.template_ext)
         marks = (expression, jinja_env.block_start_string, jinja_env.comment_start_string)
 
         def protect(leaf: Any, leaf_shape: Shape) -> Any:

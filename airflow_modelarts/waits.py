@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Iterable
 from datetime import timedelta
@@ -45,12 +44,12 @@ class WaitingOperator(ModelArtsOperator):
     def _trigger_arguments(self) -> dict[str, Any]:
         """Return the trigger's arguments beside the target and the connection."""
 
-    def _deferral(self, target: Target, deadline: float | None, expires: float | None) -> TaskDeferred:
+    def _deferral(self, target: Target, deadline: float | None, timeout: float | None) -> TaskDeferred:
         """
         Return the exception that hands the wait over to the triggerer.
 
         :param deadline: what ``execute_complete`` gets, in seconds since the epoch; None for no limit.
-        :param expires: when the deferred wait times out, likewise.
+        :param timeout: seconds after which Airflow ends the deferred wait; None for no limit.
         """
         from airflow_modelarts.triggers import ProcessorTaskTrigger
 
@@ -66,7 +65,7 @@ class WaitingOperator(ModelArtsOperator):
             trigger=trigger,
             method_name="execute_complete",
             kwargs={"deadline": deadline},
-            timeout=None if expires is None else timedelta(seconds=max(expires - time.time(), 0.0)),
+            timeout=None if timeout is None else timedelta(seconds=max(timeout, 0.0)),
         )
 
 

@@ -348,7 +348,8 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         started = context["ti"].start_date
         if deadline is None and self.execution_timeout and started:
             deadline = started.timestamp() + self.execution_timeout.total_seconds()
-        return self._deferral(self._target(external_id), deadline, expires=deadline)
+        seconds = None if deadline is None else deadline - time.time()
+        return self._deferral(self._target(external_id), deadline, seconds)
 
     def _raise_for_failure(self, external_id: str) -> None:
         target, latest = self._target(external_id), self._try.latest

@@ -101,8 +101,7 @@ def world(running: EmulatorServer, set_connection: Callable[..., None], monkeypa
     monkeypatch.setattr("time.sleep", world.sleep)
     base = importlib.import_module(BaseSensorOperator.__module__)
     monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=world.time, sleep=world.sleep, time=world.time))
-    for module in ("sensors", "waits"):
-        monkeypatch.setattr(f"airflow_modelarts.{module}.time", SimpleNamespace(time=world.time))
+    monkeypatch.setattr("airflow_modelarts.sensors.time", SimpleNamespace(time=world.time))
     if AIRFLOW_2:
         monkeypatch.setattr(base, "_orig_start_date", lambda **_: world.instance.get_first_reschedule_date({}))
     return world
@@ -604,12 +603,8 @@ def test_what_a_triggerer_cannot_look_up_takes_a_worker_which_says_why(
         "modelarts_conn_id": "modelarts_default",
         "project_id": PROJECT_ID,
     }
-    rendered = {str(getattr(waiting, name)): output for name, output in outputs.items()}
-
-    def render_template(_: Any, value: Any, *__: Any) -> Any:
-        return rendered[str(value).rstrip("\0")]  # texts are marked, so that they stay texts
-
-    monkeypatch.setattr(ModelArtsProcessorTaskSensor, "render_template", render_template)
+    rendered = {id(getattr(waiting, name)): output for name, output in outputs.items()}
+    monkeypatch.setattr(ModelArtsProcessorTaskSensor, "render_template", lambda _, value, *__: rendered[id(value)])
     waiting.render_template_fields({}, Environment())
     waiting.execute({"ti": None})
     (said,) = reasons(lines)
