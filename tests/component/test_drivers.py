@@ -647,14 +647,14 @@ def test_a_listing_asks_for_a_page_when_it_is_needed(serve: Serve, set_connectio
 
 
 def test_a_connection_that_airflow_does_not_have_is_a_setting_to_change() -> None:
-    with pytest.raises(ModelArtsConfigurationError, match=r"^connection 'not_there' is not there: add it"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"^Airflow connection 'not_there' does not exist: create it"):
         ModelArtsHook("not_there").describe_processor_task("abc")
 
     async def run() -> None:
         async with ModelArtsAsyncHook("not_there") as hook:
             await hook.describe_processor_task("abc")
 
-    with pytest.raises(ModelArtsConfigurationError, match=r"^connection 'not_there' is not there: add it"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"^Airflow connection 'not_there' does not exist: create it"):
         asyncio.run(run())
 
 

@@ -152,7 +152,7 @@ def test_a_list_that_is_shorter_than_the_services_count_is_told(
     page = {"count": 3, "has_more": False, "results": [{"sample_id": "s"}, {"sample_id": "s"}]}
     requests_mock.get(f"{VERSION_URL}/results", json=page)
     assert export("abc", str(tmp_path / "out"), task_version_id="v1")["count"] == 1
-    assert "The service counts 3 samples and has listed 1" in said()
+    assert "The service reports a count of 3 samples and listed 1" in said()
 
 
 def test_no_samples_make_an_empty_file(emulator: EmulatorServer, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_working_connection_says_where_it_leads(requests_mock: Mocker) -> None
     works, sentence = ModelArtsHook().test_connection()
     assert works
     assert sentence == (
-        "ModelArts at https://modelarts.example.com lets these credentials into project "
+        "Connected to https://modelarts.example.com: the credentials are valid for project "
         "0123456789abcdef0123456789abcdef."
     )
     assert len(requests_mock.request_history) == 1
@@ -435,7 +435,7 @@ def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refuse
 
 
 def test_a_connection_that_never_was_is_not_waited_for(pauses: list[float]) -> None:
-    with pytest.raises(ModelArtsConfigurationError, match="is not there"):
+    with pytest.raises(ModelArtsConfigurationError, match="does not exist"):
         ModelArtsHook("not_there").describe_processor_task("abc")
     assert pauses == []
 
@@ -446,7 +446,7 @@ def test_a_connection_that_was_deleted_is_told_after_a_minute(
     store = Store(monkeypatch, None, whole_after=1e9)
     monkeypatch.setattr("time.sleep", store.sleep)
     requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=store.answer)
-    with pytest.raises(ModelArtsConfigurationError, match="is not there"):
+    with pytest.raises(ModelArtsConfigurationError, match="does not exist"):
         ModelArtsHook().describe_processor_task("abc")
     assert 30 <= store.slept <= 60
 

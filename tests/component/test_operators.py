@@ -334,7 +334,7 @@ def test_a_window_has_its_beginning_and_not_its_end(
 def test_a_window_that_holds_no_moment_is_told(a_task_an_hour: EmulatorServer, said: Callable[[], str]) -> None:
     noon = "2026-05-01T12:00:00Z"  # what Airflow 3 makes of the data interval of a cron schedule
     assert names(created_after=noon, created_before=noon) == []
-    assert f"No task can be in there: created_after is {noon}, and created_before is {noon}." in said()
+    assert f"The time window is empty: created_after is {noon}, and created_before is {noon}." in said()
 
 
 def test_a_moment_that_is_none_is_told_with_its_name() -> None:
@@ -357,7 +357,7 @@ def test_a_list_that_is_cut_off_says_so(emulator: EmulatorServer, said: Callable
     assert len(names(max_tasks=None)) == 4
     assert "cut off" not in said()
     assert len(names(max_tasks=3)) == 3
-    assert "There are more than these 3 tasks: the list is cut off" in said()
+    assert "There are more than 3 tasks: the list is cut off" in said()
 
 
 @pytest.mark.parametrize(

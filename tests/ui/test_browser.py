@@ -94,7 +94,7 @@ def test_a_connection_that_works_says_into_which_project_it_lets(
 ) -> None:
     said = press_test(page, "modelarts_by_hand")
     assert "Test Connection Successful" in said
-    assert f"ModelArts at {emulator.url} lets these credentials into project {accounts.PROJECT_ID}." in said
+    assert f"Connected to {emulator.url}: the credentials are valid for project {accounts.PROJECT_ID}." in said
 
 
 def test_a_connection_with_a_wrong_key_says_what_to_fix(page: Page, emulator: EmulatorServer) -> None:
