@@ -238,14 +238,14 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
             return "Airflow starts mapped tasks on a worker"
         if conf.getboolean("triggerer", "queues_enabled", fallback=False):
             return (
-                "triggerers have queues here ([triggerer] queues_enabled), and to a wait that starts in one Airflow "
-                "gives no queue, so that those with --queues would never take it"
+                "triggerers have queues here ([triggerer] queues_enabled), and Airflow assigns none to a wait that "
+                "starts in a triggerer, so those with --queues would never run it"
             )
         for name in self.template_fields:
             value = self._as_written(name)
             if isinstance(value, XComArg):
                 if name != "processor_task_id":
-                    return f"{name} is the output of a task, and a triggerer looks up that of processor_task_id alone"
+                    return f"{name} is the output of a task, and a triggerer can look up only that of processor_task_id"
                 if not _is_one_output(value):
                     return f"{name} is more than one output of one task"
             elif isinstance(value, str):

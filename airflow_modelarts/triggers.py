@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
 #: The XCom in which an operator that defers says in which try it does: a killed trigger knows by it whether it was.
 DEFERRED_TRY_KEY = "modelarts_deferred_try"
-#: How often a version is asked to stop: with a second between two on average, for the half minute that Airflow grants.
+#: Attempts to stop a version: at a second between two on average, they last the half minute that Airflow grants.
 STOP_ATTEMPTS = 29
 #: Seconds after which an event has left the triggerer for sure: it sends them about once a second.
 SENT_AFTER = 5.0
 #: Of a wait or a poll, which is its own retry, except where the service answers others and throttles for a moment.
 POLL_RETRIES = RetryPolicy(attempts=1, throttled_attempts=10)
-#: What is being stopped for triggers that have been killed; asyncio itself would let it be collected.
+#: Stops in progress. asyncio holds no strong reference to a task, so it could be garbage collected.
 _STOPPING: set[asyncio.Task[None]] = set()
 
 
@@ -265,10 +265,10 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         return f"P{task}" if self.task_version_id is None else f"Version '{self.task_version_id}' of p{task}"
 
     async def on_kill(self) -> None:
-        """Stop the running versions of the task, if it is the operator's own (StopProcessorTaskVersion)."""
+        """Stop the running versions of a task that the operator created (StopProcessorTaskVersion)."""
         if not self.stop_on_kill:
             return
-        # Airflow cancels a trigger again each second until it has ended, and with it whatever it does in the end.
+        # Airflow cancels a trigger every second until it has ended, and with it whatever on_kill awaits.
         stopping = asyncio.create_task(self._stop_versions())
         _STOPPING.add(stopping)
         stopping.add_done_callback(_STOPPING.discard)
@@ -278,7 +278,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         if await self._is_left_to_another_triggerer():
             self.log.info("%s is not stopped: another triggerer waits for it.", self._what())
             return
-        # A version that is still initializing cannot be stopped yet.
+        # A version in initialization cannot be stopped yet.
         retries = RetryPolicy(attempts=STOP_ATTEMPTS, max_delay=2.0, max_retry_after=2.0)
         target = Target(self.processor_task_id, self.task_version_id)
         try:
@@ -290,7 +290,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             report.log(self.log)
 
     async def _is_left_to_another_triggerer(self) -> bool:
-        """Whether to stop nothing; if Airflow cannot be asked, the versions are stopped, since nobody else would."""
+        """Whether to stop nothing. If Airflow cannot be asked, the versions are stopped, since nothing else would."""
         try:
             return await self._is_still_deferred()
         except Exception as error:  # whatever Airflow raises there: the user has killed the task
@@ -298,7 +298,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             return False
 
     async def _is_still_deferred(self) -> bool:
-        """Whether this try still waits: a triggerer taken for dead kills what another one has taken over."""
+        """Whether this try is still deferred: a triggerer that was taken for dead kills triggers that have moved on."""
         instance: Any = self.task_instance
         if instance is None:
             return False
@@ -313,7 +313,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         )
         if "deferred" not in states.get(instance.run_id, {}).values():
             return False
-        # A task that was cleared may have come as far again in its next try.
+        # The next try of a task that was cleared may be deferred already.
         deferred_try = await self._xcom(instance.task_id, DEFERRED_TRY_KEY, instance.map_index)
         return bool(deferred_try == instance.try_number)
 

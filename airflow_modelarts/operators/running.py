@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: Stands for the status of a task or version that has been deleted.
 DELETED = "deleted"
-#: Seconds, at least, that the triggerer gets to stop what a user has cleared while it waited for it.
+#: Seconds, at least, that a triggerer has to stop what it waited for when a user clears the Airflow task.
 TRIGGER_GRACE = 10
 
 
@@ -51,7 +51,7 @@ class _Try:
     :param store: what is kept between tries; None where Airflow keeps nothing, or ``durable`` is off.
     :param external_id: the id of what was submitted, once its XComs are pushed.
     :param latest: what was last read of it.
-    :param result: what the try has handed on.
+    :param result: what the try has published.
     """
 
     hook: ModelArtsHook
@@ -165,7 +165,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         return SubmissionStore.open(context, self.external_id_key) if self.durable else None
 
     def _recall_id(self, context: Context) -> str | None:
-        """Return the id that this try submitted, for a worker that resumes after a timeout."""
+        """Return the id that this try submitted; a worker that resumes after a timeout gets no event."""
         if store := self._open_store(context):
             return store.external_id
         recalled: str | None = context["ti"].xcom_pull(
@@ -215,7 +215,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     # What ResumableJobMixin calls, in this order
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
-        """Read the status of what an earlier try submitted; an outage is waited out."""
+        """Read the status of what an earlier try submitted; an outage does not end it."""
         from airflow_modelarts.api.errors import ModelArtsNotFoundError
 
         try:
@@ -230,10 +230,9 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         return status != DELETED and status not in map(status_name, TERMINAL_STATUSES)
 
     def is_job_succeeded(self, status: str) -> bool:
-        """Whether it has ended without a failure; a stop counts only if it was handed on, since Airflow stops too."""
-        if status == status_name(ProcessorTaskStatus.STOPPED) and not (
-            self._try.store and self._try.store.is_concluded
-        ):
+        """Whether it has ended without a failure; a stop counts only if it was published, since Airflow stops too."""
+        is_published = self._try.store is not None and self._try.store.is_concluded
+        if status == status_name(ProcessorTaskStatus.STOPPED) and not is_published:
             return False
         return status in map(status_name, TERMINAL_STATUSES - set(self.failed_statuses))
 
@@ -249,23 +248,21 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
             self.on_kill()  # the signal came before the id was known
         if not self.wait_for_completion:
             return self.get_job_result(external_id, context)
-        if self.deferrable and not self._killed:  # a triggerer would not know that the stop is Airflow's own
+        if self.deferrable and not self._killed:  # after the wait, a new worker would not know of the kill
             raise self._defer(context, external_id)
         self._try.latest = self._poller(external_id).until(lambda seen: seen.is_terminal, self.poll_interval)
         return self.get_job_result(external_id, context)
 
     def get_job_result(self, external_id: Any, context: Context) -> Any:
-        """Fail if the end is a failure; else push what there is. The mixin can call it twice; the second is a no-op."""
+        """Raise the failure, or push the result. The mixin can call it twice; the second call does nothing."""
         current = self._try
         if current.result is None:
-            if current.external_id is None:
-                self._announce(
-                    context, external_id
-                )  # it ended before this try, for which Airflow has cleared the XComs
+            if current.external_id is None:  # it ended before this try, for which Airflow has cleared the XComs
+                self._announce(context, external_id)
             if current.latest is None:
                 current.latest = self._poll(external_id)
             self._raise_for_failure(external_id)
-            current.result = self._hand_on(context, external_id)
+            current.result = self._publish_end(context, external_id)
             if current.store:
                 current.store.conclude()
         return current.result
@@ -317,7 +314,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         return ProcessorTaskStatus.STOPPED if self._stop(self._try.hook, external_id, LONG_RETRIES) else status
 
     def _announce(self, context: Context, external_id: str) -> None:
-        """Push the ids and leave the link, as soon as they are known."""
+        """Push the ids and the link to the console, as soon as they are known."""
         self._try.external_id = external_id
         target = self._target(external_id)
         if self.do_xcom_push:
@@ -326,10 +323,10 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
                 context["ti"].xcom_push(key="task_version_id", value=target.task_version_id)
         self._link(context, self._try.hook, target.task_id)
 
-    # Waiting and handing on
+    # Waiting and publishing
 
     def _poll(self, external_id: str) -> Any:
-        """Read what was submitted; an outage is waited out."""
+        """Read what was submitted; an outage does not end it."""
         return self._poller(external_id).until(lambda _: True, self.poll_interval)
 
     def _poller(self, external_id: str) -> StatusPoller[Any]:
@@ -363,7 +360,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
                 describe_failure(target, latest.status, getattr(latest, "error_msg", None))
             )
 
-    def _hand_on(self, context: Context, external_id: str) -> Any:
+    def _publish_end(self, context: Context, external_id: str) -> Any:
         """Read the task and its version, and push what they say."""
         from airflow_modelarts.api import client, operations, procedures
 

@@ -26,7 +26,7 @@ class State(StrEnum):
     INTENDED = "intended"
     #: A user has cleared the Airflow task before the end: what runs is to be stopped.
     CLEARED = "cleared"
-    #: The end has been handed on. Clearing the Airflow task after that runs it anew.
+    #: The result has been published. Clearing the Airflow task after that submits again.
     CONCLUDED = "concluded"
 
 
@@ -107,7 +107,7 @@ class SubmissionStore:
 
     @property
     def is_concluded(self) -> bool:
-        """Whether the end of the submission has been handed on."""
+        """Whether the result of the submission has been published."""
         return self._record is not None and self._record.state is State.CONCLUDED
 
     def begin(self, intent: Any) -> None:
@@ -117,7 +117,7 @@ class SubmissionStore:
         self._store.delete(self._id_key)
 
     def conclude(self) -> None:
-        """Store that the end has been handed on."""
+        """Store that the result has been published."""
         if self._record:
             self._save(replace(self._record, state=State.CONCLUDED))
 
