@@ -9,7 +9,6 @@ from itertools import count
 from typing import TypeVar
 
 from airflow_modelarts.api import errors
-from airflow_modelarts.api.backoff import exponential_delay, with_jitter
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError, send
 from airflow_modelarts.api.rate import RateLimiter, Turn
@@ -49,7 +48,8 @@ class RetryPolicy:
         """Return the seconds to wait after the given attempt, counted from 1."""
         if retry_after is not None:
             return min(retry_after, self.max_retry_after)
-        return with_jitter(exponential_delay(self.initial_delay, attempt, self.max_delay), random)
+        # The exponent is bounded because 2.0 ** 1024 overflows.
+        return random() * min(self.max_delay, self.initial_delay * 2.0 ** min(attempt - 1, 60))
 
 
 #: How patient a call is by default. Of 100 tasks that submit at once to a gateway that lets in two a second, each one

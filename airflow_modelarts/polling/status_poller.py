@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from airflow_modelarts.api.backoff import exponential_delay
 from airflow_modelarts.api.statuses import status_name
 
 if TYPE_CHECKING:
@@ -27,7 +26,8 @@ def max_delay(interval: float) -> float:
 
 def backoff(interval: float, failures: int) -> float:
     """Return the seconds to wait after some failures in a row: twice as long each time."""
-    return exponential_delay(interval, failures, max_delay(interval))
+    # The exponent is bounded because 2.0 ** 1024 overflows.
+    return min(interval * 2.0 ** min(failures - 1, 60), max_delay(interval))
 
 
 class HasStatus(Protocol):

@@ -22,7 +22,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.backoff import with_jitter
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,
@@ -198,8 +197,8 @@ def _copy(error: BaseException) -> BaseException:
 
 def backoff_with_jitter(interval: float, failures: int, error: ModelArtsError) -> float:
     """Return the pause after some failures in a row: growing, with jitter, and as long as the service asks for."""
-    delay = with_jitter(backoff(interval, failures), random.random, low=0.8, high=1.2)
-    return max(delay, min(error.retry_after or 0.0, max_delay(interval)))
+    jitter = random.uniform(0.8, 1.2)  # noqa: S311  # nosec B311 - jitter
+    return max(backoff(interval, failures) * jitter, min(error.retry_after or 0.0, max_delay(interval)))
 
 
 class Watcher:
