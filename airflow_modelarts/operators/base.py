@@ -74,7 +74,7 @@ def parse_datetime(name: str, given: datetime | str | None) -> datetime | None:
     try:
         return datetime.fromisoformat(given) if isinstance(given, str) else given
     except ValueError:
-        raise ValueError(f"{name} is {given!r}: give a moment such as 2026-11-23T00:00:00+00:00") from None
+        raise ValueError(f"{name} is {given!r}: give a datetime such as 2026-11-23T00:00:00+00:00") from None
 
 
 def in_utc(moment: datetime) -> datetime:

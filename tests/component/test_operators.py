@@ -319,7 +319,7 @@ def test_an_empty_window_is_logged(a_task_an_hour: EmulatorServer, said: Callabl
 
 
 def test_an_invalid_datetime_is_refused_with_its_argument() -> None:
-    with pytest.raises(ValueError, match="created_before is 'yesterday': give a moment such as"):
+    with pytest.raises(ValueError, match="created_before is 'yesterday': give a datetime such as"):
         names(created_before="yesterday")
 
 

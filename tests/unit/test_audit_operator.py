@@ -167,7 +167,7 @@ def test_what_a_template_makes_of_nothing_is_no_moment(requests_mock: Mocker, no
 
 
 def test_a_moment_that_is_none_is_refused_by_its_name(requests_mock: Mocker) -> None:
-    with pytest.raises(ValueError, match="window_start is 'yesterday': give a moment such as"):
+    with pytest.raises(ValueError, match="window_start is 'yesterday': give a datetime such as"):
         run(window_start="yesterday")
     assert not requests_mock.called
 
