@@ -1,4 +1,4 @@
-"""Calls to blocking functions of Airflow from where one must not block: an event loop, a signal handler."""
+"""Calls to blocking functions of Airflow from an event loop or a signal handler, neither of which may block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asgiref.sync import sync_to_async
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Calls that are under way; asyncio itself would let them be collected.
+#: Calls in progress. asyncio holds no strong reference to a task, so it could be garbage collected.
 _RUNNING: set[asyncio.Task[Any]] = set()
 
 
@@ -20,12 +20,12 @@ async def call_airflow(function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     """
     Call a blocking function of Airflow without blocking the event loop.
 
-    Such a function may ask the supervisor. In Airflow 3.0 and 3.1 its channel belongs to the triggerer's event loop:
-    from a bare thread the request runs on a second loop, and from then on all triggers get each other's answers.
-    ``sync_to_async`` brings it back to the right one. Cancelled there between a request and its answer, Airflow leaves
-    the answer to whoever asks next. So the call goes on when the caller is cancelled.
+    Such a function may send a request to the supervisor. In Airflow 3.0 and 3.1 that channel belongs to the triggerer's
+    event loop. From a plain thread the request would run on a second loop, and from then on triggers would receive each
+    other's responses. ``sync_to_async`` runs it on the right loop. If it were cancelled between request and response,
+    the next request would receive that response. So the call continues when the caller is cancelled.
 
-    :param function: what to call, with the arguments that follow.
+    :param function: called with the arguments that follow.
     """
     call = asyncio.ensure_future(sync_to_async(function)(*args, **kwargs))
     _RUNNING.add(call)
@@ -37,11 +37,11 @@ def call_airflow_in_time(function: Callable[[], T], seconds: float, default: T) 
     """
     Call a blocking function of Airflow from a worker's signal handler; return the default if that takes too long.
 
-    The signal may have interrupted the main thread while that held the lock of its channel to the supervisor, which is
-    not given back before the handler returns. So another thread asks, and waits for that lock (since Airflow 3.2).
+    The signal may have interrupted the main thread while it held the lock of its channel to the supervisor, which it
+    does not release before the handler returns. So another thread calls, and waits for that lock (since Airflow 3.2).
 
-    :param function: what to call.
-    :param seconds: for which its answer is waited for.
+    :param function: called without arguments.
+    :param seconds: how long to wait for the result.
     """
     answers: list[T] = []
     asking = threading.Thread(target=lambda: answers.append(function()), daemon=True)

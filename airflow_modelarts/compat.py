@@ -1,4 +1,4 @@
-"""What the provider package common-compat has not had since the oldest release that this package accepts."""
+"""What the oldest accepted release of the provider package common-compat lacks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING or AIRFLOW_V_3_3_PLUS:
 else:
 
     class ResumableJobMixin:
-        """What Airflow 3.3 has, for versions that store nothing between two tries: each try submits anew."""
+        """Airflow 3.3's mixin, for versions that store nothing between two tries: each try submits again."""
 
         external_id_key = "remote_job_id"
 
         def __init__(self, *, durable: bool = True, **kwargs: Any) -> None:
             super().__init__(**kwargs)
-            self.durable = False  # it cannot be
+            self.durable = False  # there is no task state store
 
         def execute_resumable(self, context: Any) -> Any:
             """Submit, wait and return the result."""
@@ -27,7 +27,7 @@ else:
 
 
 def mask_secret(secret: str) -> None:
-    """Have Airflow hide a secret in logs and rendered fields."""
+    """Make Airflow mask a secret in logs and rendered fields."""
     if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
         from airflow.sdk.log import mask_secret as mask
     elif AIRFLOW_V_3_0_PLUS:

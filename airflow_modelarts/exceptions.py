@@ -1,4 +1,4 @@
-"""What the operators and sensors raise; what calls raise is in :mod:`airflow_modelarts.api.errors`."""
+"""Exceptions of operators and sensors; those of API calls are in :mod:`airflow_modelarts.api.errors`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 class ModelArtsProcessorTaskFailed(AirflowException):  # as Airflow names its own, e.g. DagRunFailed
     """
-    A processing task ended with a status that counts as a failure.
+    A processing task ended with a status in ``failed_statuses``.
 
     :param message: the task's id, its status and the service's ``error_msg``.
     """
@@ -15,7 +15,7 @@ class ModelArtsProcessorTaskFailed(AirflowException):  # as Airflow names its ow
 
 class ModelArtsAuditFailed(AirflowFailException):
     """
-    An audit found rules broken. Airflow does not retry it: what the tasks did stays done.
+    An audit found broken rules. Airflow does not retry it, since a retry would audit the same tasks.
 
     :param message: the broken rules, and the processing tasks that broke them.
     """

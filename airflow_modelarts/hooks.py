@@ -1,4 +1,4 @@
-"""The hook for workers and its asynchronous half for triggerers: each API operation as a typed method."""
+"""The hook for workers and the asynchronous hook for triggerers: each API operation is a typed method."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from airflow_modelarts.transport import AsyncDriver, Driver
 from airflow_modelarts.transport.settings import Settings
 
 if TYPE_CHECKING:
+    from airflow_modelarts.api.http import Flow
     from airflow_modelarts.api.operations import ListOperation, Operation, Page
 
 P = ParamSpec("P")
@@ -80,7 +81,7 @@ class _Method(Generic[P, T]):
 
 
 class _ListMethod(Generic[P, T]):
-    """The same of a list operation: a method that iterates over the items of all pages."""
+    """A list operation as a method of both hooks: it iterates over the items of all pages."""
 
     def __init__(self, build: Callable[P, ListOperation[T]]) -> None:
         self.build = build
@@ -124,7 +125,7 @@ class _ListMethod(Generic[P, T]):
 def _described(
     method: Callable[..., Any], build: Callable[..., Any], returned: Callable[[Any], Any]
 ) -> Callable[..., Any]:
-    """Give a method the name, the docstring and the signature of an operation's builder, with ``self``."""
+    """Return the method with the name, the docstring and the signature of an operation's builder, plus ``self``."""
     hints = get_type_hints(build)
     hints["return"] = returned(get_args(hints["return"])[0])  # of Operation[…]
     signature = inspect.signature(build)
@@ -136,7 +137,7 @@ def _described(
 
 
 def _with_operations(hook: type[H]) -> type[H]:
-    """Give a hook a method for each operation, as if it were written out in the class."""
+    """Add a method for each operation to a hook class."""
     for name, operation in vars(_Operations).items():
         if isinstance(operation, _Method | _ListMethod):
             is_async = inspect.iscoroutinefunction(hook.call)
@@ -147,7 +148,7 @@ def _with_operations(hook: type[H]) -> type[H]:
 
 
 class _Operations:
-    """The twelve operations, written once for both hooks; their arguments and errors are those of the builders."""
+    """The twelve operations, once for both hooks; arguments and errors are those of ``api.operations``."""
 
     create_processor_task = _Method(operations.create_processor_task)
     list_processor_tasks = _ListMethod(operations.list_processor_tasks)
@@ -185,7 +186,7 @@ class _BaseHook(_Operations, BaseHook):
         self._driver: Any = self._new_driver()
 
     def _new_driver(self) -> Driver | AsyncDriver:
-        """Return what carries out the calls."""
+        """Return the driver that sends the requests."""
         raise NotImplementedError
 
     def _read_connection(self) -> Settings:
@@ -194,16 +195,14 @@ class _BaseHook(_Operations, BaseHook):
         try:
             found = self.get_connection(self.modelarts_conn_id)
         except AirflowNotFoundException as error:
-            raise self._missing() from error
+            raise ModelArtsConfigurationError(
+                f"Airflow connection '{self.modelarts_conn_id}' does not exist: create it, or pass another "
+                "modelarts_conn_id="
+            ) from error
         settings = reading.read(found, found.extra_dejson, self.overrides)
         for secret in settings.client.credentials.secrets:
-            mask_secret(secret)  # what Airflow did not read itself, such as a key of the environment
+            mask_secret(secret)  # Airflow masks only what it reads itself, not a key from the environment
         return settings
-
-    def _missing(self) -> ModelArtsConfigurationError:
-        return ModelArtsConfigurationError(
-            f"connection '{self.modelarts_conn_id}' is not there: add it to Airflow, or check modelarts_conn_id="
-        )
 
 
 @_with_operations
@@ -214,14 +213,14 @@ class ModelArtsHook(_BaseHook):
     Each operation of the API is a method, for example ``hook.describe_processor_task("…")``; the list operations are
     iterators over all pages. Failed calls raise a :class:`~airflow_modelarts.api.errors.ModelArtsError`.
 
-    As a context manager it closes its sockets in the end.
+    As a context manager it closes its sockets on exit.
 
     :param modelarts_conn_id: the Airflow connection, default ``modelarts_default``.
     :param project_id: instead of the connection's.
     :param region: instead of the connection's host and region.
     :param endpoint: host or URL of ModelArts, instead of the connection's.
-    :param retries: how patient each call is, by default five attempts with pauses of 15 seconds in all at most, unless
-        the service asks for longer ones; a creation that the service throttles gets 15 attempts.
+    :param retries: the retry policy of each call. By default five attempts with delays of at most 15 seconds in all,
+        unless the service asks for longer ones; a create that the service throttles gets 15 attempts.
     """
 
     _driver: Driver
@@ -231,27 +230,35 @@ class ModelArtsHook(_BaseHook):
 
     def call(self, operation: Operation[T]) -> T:
         """
-        Carry out one operation.
+        Call one operation.
 
-        :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
         """
         return self._driver.call(operation, self.retries)
 
     def iterate(self, operation: ListOperation[T]) -> Iterator[T]:
         """
-        Carry out a list operation; each page is asked for when the one before it is used up.
+        Call a list operation; each page is requested when the items of the one before it are consumed.
 
-        :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
         """
         return self._driver.iterate(operation, self.retries)
 
+    def run(self, procedure: Flow[T]) -> T:
+        """
+        Run a procedure of several calls, see :mod:`airflow_modelarts.api.procedures`; it has its own retry policies.
+
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
+        """
+        return self._driver.run(procedure)
+
     def clone(self, retries: RetryPolicy) -> ModelArtsHook:
         """
-        Return a hook with sockets of its own that does not read the Airflow connection, if this one has read it.
+        Return a hook with its own sockets and tokens, which does not read the Airflow connection if this one has.
 
-        So it is fit for a signal handler, which interrupts whatever this one is doing, the renewal of a token included.
+        A signal handler can use it: it interrupts this hook at any point, such as the renewal of a token.
 
-        :param retries: how patient each of its calls is.
+        :param retries: the retry policy of each of its calls.
         """
         clone = copy.copy(self)
         clone.retries = retries
@@ -267,14 +274,14 @@ class ModelArtsHook(_BaseHook):
         return self._driver.settings()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Make one authenticated, cheap call (ListProcessorTasks), and say what works or what to fix."""
+        """Make one authenticated, cheap call (ListProcessorTasks); return whether it worked and what to fix."""
         try:
             client = self.get_conn().client
             self.call(operations.list_processor_tasks(limit=1).page(0))
         except ModelArtsError as error:
-            # Airflow's form tests a copy of the connection, under a random name that tells nobody anything.
+            # Airflow's form tests a copy of the connection under a random name.
             return False, str(error).replace(f"connection '{self.modelarts_conn_id}'", "this connection")
-        return True, f"ModelArts at {client.endpoint} lets these credentials into project {client.project_id}."
+        return True, f"Connected to {client.endpoint}: the credentials are valid for project {client.project_id}."
 
     def close(self) -> None:
         """Close the hook's sockets. A later call opens new ones."""
@@ -302,7 +309,7 @@ class ModelArtsAsyncHook(_BaseHook):
     """
     Calls ModelArts from a triggerer: the same methods as :class:`ModelArtsHook`, to be awaited or iterated over.
 
-    It takes the same arguments. As an asynchronous context manager it closes its sockets in the end.
+    It takes the same arguments. As an asynchronous context manager it closes its sockets on exit.
     """
 
     _driver: AsyncDriver
@@ -312,27 +319,35 @@ class ModelArtsAsyncHook(_BaseHook):
 
     async def call(self, operation: Operation[T]) -> T:
         """
-        Carry out one operation.
+        Call one operation.
 
-        :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
         """
         return await self._driver.call(operation, self.retries)
 
     def iterate(self, operation: ListOperation[T]) -> AsyncGenerator[T, None]:
         """
-        Carry out a list operation; each page is asked for when the one before it is used up.
+        Call a list operation; each page is requested when the items of the one before it are consumed.
 
-        :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
         """
         return self._driver.iterate(operation, self.retries)
 
     def pages(self, operation: ListOperation[T]) -> AsyncGenerator[Page[T], None]:
         """
-        Carry out a list operation page by page, each with the service's count of all items.
+        Call a list operation page by page, each with the service's count of all items.
 
-        :raises ModelArtsError: the service refused, or no attempt got a usable answer.
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
         """
         return self._driver.pages(operation, self.retries)
+
+    async def run(self, procedure: Flow[T]) -> T:
+        """
+        Run a procedure of several calls, see :mod:`airflow_modelarts.api.procedures`; it has its own retry policies.
+
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
+        """
+        return await self._driver.run(procedure)
 
     async def close(self) -> None:
         """Close the hook's sockets. A later call opens new ones."""

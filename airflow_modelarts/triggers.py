@@ -18,32 +18,33 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.airflow_calls import call_airflow
+from airflow_modelarts.api import procedures
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
 from airflow_modelarts.api.retry import RetryPolicy
-from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, outcome, read_ends, status_name
+from airflow_modelarts.api.statuses import ProcessorTaskStatus, outcome, read_ends, status_name
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.event_trigger import ProcessorTaskEventTrigger
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling.outage import log_outage_began, log_outage_ended
 from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded, WaitEvent
 from airflow_modelarts.polling.watcher import POLL_RETRIES, watch
-from airflow_modelarts.templating import RefusesEmptyFields, as_text
+from airflow_modelarts.templating import ID, TemplatedFields
 
 #: Airflow stores the path ``airflow_modelarts.triggers.ProcessorTaskEventTrigger``, so the class stays importable here.
 __all__ = ["ProcessorTaskEventTrigger", "ProcessorTaskTrigger"]
 
 #: The XCom key under which a deferring operator stores its try number. A killed trigger compares it with its own.
 DEFERRED_TRY_KEY = "modelarts_deferred_try"
-#: How often a version is asked to stop: with a second between two on average, for the half minute that Airflow grants.
+#: Attempts to stop a version: at a second between two on average, they last the half minute that Airflow grants.
 STOP_ATTEMPTS = 29
 #: How often Airflow is asked whether a try is still deferred, and the seconds between two attempts.
 ASK_AIRFLOW_ATTEMPTS = 3
 ASK_AIRFLOW_DELAY = 2.0
-#: What is being stopped for triggers that have been killed; asyncio itself would let it be collected.
+#: Stops in progress. asyncio holds no strong reference to a task, so it could be garbage collected.
 _STOPPING: set[asyncio.Task[None]] = set()
 
 
-class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
+class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
     """
     Waits until a processing task has ended. All waits on the same connection and project share one poll.
 
@@ -69,7 +70,8 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
     """
 
     #: The fields that may come from templates, if the wait starts in the triggerer.
-    _texts: tuple[str, ...] = (
+    usual_shape = ID
+    _own_fields = (
         "processor_task_id",
         "task_version_id",
         "modelarts_conn_id",
@@ -177,9 +179,7 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
             raise ModelArtsRequestError(f"a template cannot be rendered: {self._undefined}")
         if self.upstream is not None:
             self.processor_task_id = await self._read_upstream(self.upstream)
-        self._refuse_empty_fields(self._texts)
-        for name in self._texts:
-            setattr(self, name, as_text(getattr(self, name)))
+        self._prepare_fields()
 
     def _ids(self) -> dict[str, str]:
         ids = {"task_id": self.processor_task_id}
@@ -254,10 +254,10 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         return str(self._target())
 
     async def on_kill(self) -> None:
-        """Stop the running versions of the task, if it is the operator's own (StopProcessorTaskVersion)."""
+        """Stop the running versions of a task that the operator created (StopProcessorTaskVersion)."""
         if not self.stop_on_kill:
             return
-        # Airflow cancels a trigger again each second until it has ended, and with it whatever it does in the end.
+        # Airflow cancels a trigger every second until it has ended, and with it whatever on_kill awaits.
         stopping = asyncio.create_task(self._stop_versions())
         _STOPPING.add(stopping)
         stopping.add_done_callback(_STOPPING.discard)
@@ -267,19 +267,16 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         if await self._is_still_deferred():
             self.log.info("%s is not stopped: another triggerer waits for it.", self._what())
             return
-        # A version that is still initializing cannot be stopped yet.
+        # A version in initialization cannot be stopped yet.
         retries = RetryPolicy(attempts=STOP_ATTEMPTS, max_delay=2.0, max_retry_after=2.0)
+        target = Target(self.processor_task_id, self.task_version_id)
         try:
-            async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries) as hook:
-                versions = [version async for version in hook.list_processor_task_versions(self.processor_task_id)]
-                if not versions:
-                    text = "%s goes on: it has no versions, and the service stops nothing else."
-                    self.log.warning(text, self._what())
-                for version in versions:
-                    if not version.is_terminal and self.task_version_id in (None, version.task_version_id):
-                        await self._stop_version(hook, version.task_version_id)
+            async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id) as hook:
+                report = await hook.run(procedures.stop(target, retries))
         except ModelArtsError as error:
             self.log.warning("%s", error)
+        else:
+            report.log(self.log)
 
     async def _is_still_deferred(self) -> bool:
         """
@@ -312,32 +309,9 @@ class ProcessorTaskTrigger(RefusesEmptyFields, BaseTrigger):
         )
         if "deferred" not in states.get(instance.run_id, {}).values():
             return False
-        # A task that was cleared may have come as far again in its next try.
+        # The next try of a task that was cleared may be deferred already.
         deferred_try = await self._xcom(instance.task_id, DEFERRED_TRY_KEY, instance.map_index)
         return bool(deferred_try == instance.try_number)
-
-    async def _stop_version(self, hook: ModelArtsAsyncHook, version_id: str | None) -> None:
-        try:
-            await hook.stop_processor_task_version(self.processor_task_id, version_id or "")
-        except ModelArtsError as error:  # the others are to be stopped all the same
-            # It may have ended meanwhile, or been stopped by an attempt whose answer was lost.
-            end = await self._end_of(hook, version_id)
-            if end is None:
-                self.log.warning("%s", error)
-                return
-            if end != ProcessorTaskStatus.STOPPED:
-                text = "Version '%s' of processing task '%s' had ended already: it is %s."
-                self.log.info(text, version_id, self.processor_task_id, status_name(end))
-                return
-        self.log.info("Stopped version '%s' of processing task '%s'.", version_id, self.processor_task_id)
-
-    async def _end_of(self, hook: ModelArtsAsyncHook, version_id: str | None) -> int | None:
-        """Return the status of a version that has ended; None when it has not, or nobody knows."""
-        try:
-            status = (await hook.describe_processor_task_version(self.processor_task_id, version_id or "")).status
-        except ModelArtsError:  # the refusal of the stop says more
-            return None
-        return status if status in TERMINAL_STATUSES else None
 
 
 def _is_refused_by_airflow(error: Exception) -> bool:

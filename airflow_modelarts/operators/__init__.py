@@ -1,4 +1,4 @@
-"""The operators; import them from here. A DAG file pays only for those that it names, as each loads when it is used."""
+"""The operators; import them from here. Each is imported when it is first used, so a DAG file pays only for those."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Name what is not loaded yet as well, for editors and ``help()``."""
+    """Include names that are not imported yet, for editors and ``help()``."""
     return sorted({*globals(), *__all__})

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
-from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
 from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, parse_datetime
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
-from airflow_modelarts.templating import own_template_fields
+from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -117,8 +116,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
-        self._refuse_empty_fields(own_template_fields(type(self)))
-        self._read_arguments()
+        self._prepare_fields()
         now = datetime.now(UTC)
         window, path = self._window(context, now), self._open_path()
         with self._open_hook() as hook:

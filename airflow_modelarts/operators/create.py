@@ -1,9 +1,10 @@
-"""Operators that make the service run a processing task: a new one, or one that is there, again."""
+"""The operators that create a processing task, or a new version of one that exists, and wait for its end."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import OBJECTS
@@ -15,20 +16,21 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_modelarts.api.bodies import Shape
-    from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion, TemplateParam
+    from airflow_modelarts.api.models import CreatedTask, CreatedVersion, ProcessorTask, TemplateParam
     from airflow_modelarts.api.operations import Operation
+    from airflow_modelarts.api.targets import Target
 
-#: What a body is made of, beside its name.
+#: The fields of a request body, beside its name.
 BODY_FIELDS = ("template", "data_source", "inputs", "work_path", "version_id", "description", "workspace_id")
 
 
 class RequestBodyMixin(RunTaskOperator):
-    """What both operations send, see the operators below for its meaning."""
+    """The request body that both operators send; they document its fields."""
 
     template_fields: Sequence[str] = ("name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
     may_be_empty = frozenset({"description"})
     template_fields_renderers = dict.fromkeys(OBJECTS, "json")
-    #: Of the files that may hold one of the objects; anything else that ends so is no file's name.
+    #: Of files that hold one of the objects. A text that ends so in any other field is not a file name.
     template_ext = (".json",)
     argument_shapes: ClassVar[Mapping[str, Shape]] = OBJECTS
 
@@ -51,16 +53,16 @@ class RequestBodyMixin(RunTaskOperator):
             for field, value in objects.items():
                 check_object(field, value)
         self.name = name
-        self.template = plain(template)
-        self.data_source = plain(data_source)
-        self.inputs = plain(inputs)
-        self.work_path = plain(work_path)
+        self.template = dump_models(template)
+        self.data_source = dump_models(data_source)
+        self.inputs = dump_models(inputs)
+        self.work_path = dump_models(work_path)
         self.version_id = version_id
         self.description = description
         self.workspace_id = workspace_id
 
     def resolve_template_files(self) -> None:
-        """Read the files that the objects of the body are in; Airflow's own looks at every field."""
+        """Read the files that hold objects of the body; Airflow's own method reads files for every field."""
         fields = self.template_fields
         try:
             self.template_fields = tuple(OBJECTS)
@@ -74,29 +76,31 @@ class RequestBodyMixin(RunTaskOperator):
 
 class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     """
-    Creates a processing task (CreateProcessorTask), exactly once, waits for its end, and hands it on.
+    Creates a processing task (CreateProcessorTask) exactly once, waits for its end, and pushes it.
 
-    Before it posts, it writes the name that the task will have to Airflow's task state store (Airflow 3.3). A retry
-    after a crash finds that name: a task that has it is adopted, active or completed; if there is none, it is posted
-    again under the same name, which the service refuses twice. After a task that failed, a retry starts a new one, and
-    so does clearing the Airflow task after a success. On an older Airflow each try creates a task.
+    Before the request is sent, the name of the task is written to Airflow's task state store (Airflow 3.3). A retry
+    after a crash looks that name up and adopts the task, active or completed. If there is none, it submits again under
+    the same name. The service refuses a name twice, so at most one task exists. A retry after a task that failed
+    creates a new one, and so does clearing the Airflow task after a success. On an older Airflow each try creates a
+    task.
 
-    It pushes what :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator` does: ``return_value``,
-    ``result`` and ``work_path``; beside that ``processor_task_id`` as soon as it is known, and ``version``: its id
-    (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task without versions. An
-    output that is None arrives as such: ``create.output["result"]`` can always be given to another task.
+    It pushes the XComs of :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator`:
+    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` as soon as that is known, and
+    ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task
+    without versions. An output that is None reaches downstream tasks as None: ``create.output["result"]`` always works.
 
-    Cleared or marked while the task runs, it stops the running version, which is then no success whatever
-    ``failed_statuses`` says. Before Airflow 3.3 a task that is deferred cannot notice this. Killed for another reason,
-    such as the shutdown of the worker, it stops it only if no retry follows that adopts it. A feature analysis cannot
-    be stopped: cleared while it runs, it is adopted, with the inputs that it was started with.
+    If the Airflow task is cleared or marked while the processing task runs, its running version is stopped, and the
+    try is no success whatever ``failed_statuses`` says. Before Airflow 3.3 this does not work for a deferred task. If
+    the try is killed for another reason, such as the shutdown of its worker, the version is stopped only if no retry
+    follows that adopts it. A feature analysis cannot be stopped: cleared while it runs, it is adopted with the inputs
+    that it was started with.
 
-    Every field of the request is templated, however deep in it the template stands. ``template``, ``data_source``,
-    ``inputs`` and ``work_path`` may be text too: JSON or a Python literal, as a template renders it, or the name of a
-    file that ends in ``.json`` and is a template itself. Numbers are taken for text wherever the API wants text, and
-    texts are not turned into numbers by ``render_template_as_native_obj``.
+    Every field of the request is templated at any depth. ``template``, ``data_source``, ``inputs`` and ``work_path``
+    may also be text: JSON or a Python literal, as a template renders it, or the name of a file that ends in ``.json``
+    and is itself a template. Numbers become text wherever the API expects text, and ``render_template_as_native_obj``
+    does not turn texts into numbers.
 
-    :param name: of the processing task (templated).
+    :param name: name of the processing task (templated).
     :param template: ``{"id": "sys_data_validation", "operator_params": [...]}``, or a
         :class:`~airflow_modelarts.api.models.TemplateParam` (templated).
     :param data_source: the one input; exactly one of this and ``inputs`` is given (templated).
@@ -106,22 +110,22 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param description: at most 256 characters, none of ``^ ! < > = & " '`` (templated).
     :param create_version: default is what the template needs: true for any but ``sys_data_analyse``.
     :param workspace_id: default "0" (templated).
-    :param random_name_suffix: whether a few random characters follow the name, since the service refuses a name twice;
-        default true. Without them the name must be new in the project at each run, and only a later try gets ``-2``.
+    :param random_name_suffix: whether random characters are appended to the name, since the service refuses a name
+        twice; default true. Without them the name must be new in the project at each run; later tries append ``-2``.
     :param wait_for_completion: whether to wait for the end; default true.
-    :param poll_interval: seconds between two looks, at most; default 60.
-    :param failed_statuses: ends that fail the operator, with the service's ``error_msg``, as numbers or names, for
+    :param poll_interval: seconds between two polls, at most; default 60.
+    :param failed_statuses: statuses that fail the operator, with the service's ``error_msg``, as numbers or names, for
         example ``["failed"]``; default 3 (failed) and 4 (stopped).
     :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
-    :param durable: whether to remember across tries (Airflow 3.3); default true.
+    :param durable: whether a retry recovers the submission of an earlier try (Airflow 3.3); default true.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
-    :raises ValueError: ``failed_statuses`` has one that is no end, or an object of the request is a literal that is
-        none, such as ``template="sys_data_validation"``.
+    :raises ValueError: ``failed_statuses`` contains another status than 2, 3 or 4, or an object of the request is a
+        literal that cannot become one, such as ``template="sys_data_validation"``.
     :raises ModelArtsRequestError: the request is not valid; nothing was sent, and every fault is named.
     :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``.
-    :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped since the
-        Airflow task was killed.
+    :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped because
+        the Airflow task was killed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -138,37 +142,33 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         self.create_version = create_version
         self.random_name_suffix = random_name_suffix
 
-    def _operation(self, name: str) -> Operation[Any]:
+    def _operation(self, name: str) -> Operation[CreatedTask]:
         from airflow_modelarts.api import operations
         from airflow_modelarts.api.models import FEATURE_ANALYSIS
 
         create_version = self.create_version
-        if (
-            create_version is None
-            and isinstance(self.template, Mapping)
-            and self.template.get("id") != FEATURE_ANALYSIS
-        ):
-            create_version = True
+        if create_version is None and isinstance(self.template, Mapping):
+            create_version = True if self.template.get("id") != FEATURE_ANALYSIS else None
         return operations.create_processor_task(name=name, create_version=create_version, **self._body())
 
-    def _check(self) -> None:
+    def _validate_request(self) -> None:
         self._operation(self.name or "")
 
-    def _submit(self, context: Context, pending: Any) -> str:
-        if pending is not None:
-            found = self._find(pending)
+    def _submit(self, context: Context, unconfirmed: Any) -> str:
+        if unconfirmed is not None:
+            found = self._find(unconfirmed)
             if found is None:
-                self.log.info("An earlier try meant to create '%s', and it is not there.", pending)
-                return self._create(pending, may_be_there=True)
+                self.log.info("An earlier try was about to create '%s', which does not exist.", unconfirmed)
+                return self._create(unconfirmed, may_exist=True)
             if self._adopts(found.task_id, found.status):
-                self.log.info("An earlier try has created '%s' already; adopting it.", pending)
+                self.log.info("An earlier try has created '%s' already; adopting it.", unconfirmed)
                 return found.task_id
         name = self._new_name(context)
         if not self.random_name_suffix:
-            self._refuse_a_taken(name)  # before it is noted: what is found under a noted name is adopted
-        if self._submission_store:
-            self._submission_store.begin(name)
-        return self._create(name, may_be_there=False)
+            self._refuse_existing(name)  # before it is stored: a task with a stored name is adopted
+        if self._try.store:
+            self._try.store.begin(name)
+        return self._create(name, may_exist=False)
 
     def _new_name(self, context: Context) -> str:
         if self.random_name_suffix:
@@ -176,7 +176,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         try_number = context["ti"].try_number
         return f"{self.name}-{try_number}" if try_number > 1 else f"{self.name}"
 
-    def _refuse_a_taken(self, name: str) -> None:
+    def _refuse_existing(self, name: str) -> None:
         from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
 
         if found := self._find(name):
@@ -186,55 +186,48 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
                 operation="CreateProcessorTask",
             )
 
-    def _create(self, name: str, *, may_be_there: bool) -> str:
-        def find() -> str | None:
-            found = self._find(name)
-            return found.task_id if found else None
+    def _create(self, name: str, *, may_exist: bool) -> str:
+        from airflow_modelarts.api import procedures
 
-        # The service refuses a name twice, so it can be sent again as often as need be.
-        operation = self._operation(name)
-        task_id = self._post(lambda: self._open().call(operation).task_id, find, may_be_there=may_be_there)
+        create = partial(procedures.create_task, self._operation(name), name, self.workspace_id)
+        task_id = self._run_submission(create, may_exist=may_exist)
         self.log.info("Processing task '%s' is named '%s'.", task_id, name)
         return task_id
 
     def _find(self, name: str) -> ProcessorTask | None:
-        """Look a task up by its name; the service's own search is fuzzy."""
-        tasks = self._long_retry_hook().list_processor_tasks(task_name=name, workspace_id=self.workspace_id)
-        return next((task for task in tasks if task.name == name), None)
+        from airflow_modelarts.api import procedures
 
-    def _read(self, external_id: str) -> ProcessorTask:
-        return self._open().describe_processor_task(external_id)
+        return self._try.hook.run(procedures.find_task(name, self.workspace_id))
 
-    def _note_for_lineage(self, seen: ProcessorTask) -> None:
-        self._processor_task = seen
+    def _target(self, external_id: str) -> Target:
+        from airflow_modelarts.api.targets import Target
+
+        return Target(external_id, workspace_id=self.workspace_id)
 
     def _lineage_body(self) -> dict[str, Any]:
-        self._read_arguments()  # before it is executed
+        self._read_arguments()  # lineage can be asked for before the operator executes
         return self._body()
-
-    def _ids(self, external_id: str) -> tuple[str, str | None]:
-        return external_id, None
 
 
 class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     """
     Runs a processing task again, as a new version of it (CreateProcessorTaskVersion), and waits for that version's end.
 
-    What is not given is taken from the task as it is; with new inputs, the old ``version_id`` is not. It pushes what
-    :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator` does, and ``task_version_id`` beside
-    ``processor_task_id``, as soon as they are known. Killed, it stops the version, as that one does.
+    Fields that are not given are those of the existing task; with new inputs, its ``version_id`` is left out. It pushes
+    the XComs of :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, and ``task_version_id``
+    beside ``processor_task_id`` as soon as they are known. Killed, it stops the version, as that one does.
 
-    Before it posts, it notes the task's versions in Airflow's task state store (Airflow 3.3). A retry after a crash
-    adopts a version that has come since. It cannot tell its own version from one that somebody else made of the same
-    task before the retry, as there is nothing in a version by which to know it.
+    Before the request is sent, the ids of the existing versions are written to Airflow's task state store (Airflow
+    3.3). A retry after a crash adopts a version that is newer. It cannot tell its own version from one that somebody
+    else creates of the same task before the retry, since a version carries nothing of the request to compare.
 
     :param processor_task_id: the processing task's id (templated). A feature analysis has no versions.
-    :param name: that the request carries, without a suffix (templated); default is the task's own.
-    :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all
-        others; there is no ``create_version`` and no ``random_name_suffix`` here, and none has to be given.
-    :raises ValueError: ``failed_statuses`` has one that is no end.
-    :raises ModelArtsRequestError: the request is not valid; no version was made.
-    :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped since
+    :param name: the name in the request, without a suffix (templated); default is the task's own.
+    :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all other
+        parameters; none of them is required, and there is no ``create_version`` and no ``random_name_suffix``.
+    :raises ValueError: ``failed_statuses`` contains another status than 2, 3 or 4.
+    :raises ModelArtsRequestError: the request is not valid; no version was created.
+    :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped because
         the Airflow task was killed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
@@ -254,83 +247,72 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         super().__init__(name=name, template=template, **kwargs)
         self.processor_task_id = processor_task_id
 
-    def _check(self) -> None:
-        """Nothing to check before the task is read, which lends what is not given."""
+    def _validate_request(self) -> None:
+        """No-op: defaults come from the existing task, so there is nothing to validate yet."""
 
-    def _submit(self, context: Context, pending: Any) -> str:
-        noted = self._noted(pending)
-        if noted is not None:
-            found = self._newest_since(noted)
+    def _submit(self, context: Context, unconfirmed: Any) -> str:
+        from airflow_modelarts.api import procedures
+
+        hook, store = self._try.hook, self._try.store
+        if unconfirmed is not None and unconfirmed["processor_task_id"] == self.processor_task_id:
+            known = set(unconfirmed["versions"])
+            found = hook.run(procedures.newest_version(self.processor_task_id, ignored=known))
             if found is None:
-                return self._create(self._operation(), noted, may_be_there=True)
-            if self._adopts(found.task_version_id or "", found.status):
-                self.log.info("An earlier try has created version '%s' already; adopting it.", found.task_version_id)
-                return found.task_version_id or ""
-        operation = self._operation()  # before it is noted, since it may turn out not to be valid
-        before = {version.task_version_id or "" for version in self._versions()}
-        if self._submission_store:
-            self._submission_store.begin({"processor_task_id": self.processor_task_id, "versions": sorted(before)})
-        return self._create(operation, before, may_be_there=False)
+                return self._create(self._operation(), known, may_exist=True)
+            version_id = found.task_version_id or ""
+            if self._adopts(version_id, found.status):
+                self.log.info("An earlier try has created version '%s' already; adopting it.", version_id)
+                return version_id
+        operation = self._operation()  # before the intent is stored, since it may turn out not to be valid
+        known = hook.run(procedures.version_ids(self.processor_task_id))
+        if store:
+            store.begin({"processor_task_id": self.processor_task_id, "versions": sorted(known)})
+        return self._create(operation, known, may_exist=False)
 
-    def _noted(self, pending: Any) -> set[str] | None:
-        """Return the versions that there were when an earlier try was about to post; None if it was of another task."""
-        if pending is None or pending["processor_task_id"] != self.processor_task_id:
-            return None
-        return set(pending["versions"])
+    def _create(self, operation: Operation[CreatedVersion], known: set[str], *, may_exist: bool) -> str:
+        from airflow_modelarts.api import procedures
 
-    def _create(self, operation: Operation[Any], before: set[str], *, may_be_there: bool) -> str:
-        def find() -> str | None:
-            found = self._newest_since(before)
-            return found.task_version_id if found else None
+        create = partial(procedures.create_version, operation, self.processor_task_id, known)
+        version_id = self._run_submission(create, may_exist=may_exist)
+        self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, version_id)
+        return version_id
 
-        created = self._post(
-            lambda: self._open().call(operation).version_id, find, may_be_there=may_be_there, refused_twice=False
-        )
-        self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, created)
-        return created
-
-    def _operation(self) -> Operation[Any]:
+    def _operation(self) -> Operation[CreatedVersion]:
         from airflow_modelarts.api import operations
 
-        given = {"name": self.name, **self._body()}
-        body = self._inherited_fields(given) | {field: value for field, value in given.items() if value is not None}
-        return operations.create_processor_task_version(self.processor_task_id, **body)
+        given = {field: value for field, value in {"name": self.name, **self._body()}.items() if value is not None}
+        return operations.create_processor_task_version(
+            self.processor_task_id, **self._inherited_fields(given), **given
+        )
 
     def _inherited_fields(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the task as it is lends to the new version."""
-        task = self._open().describe_processor_task(self.processor_task_id).to_json()
-        lent = {field: task[field] for field in ("name", *BODY_FIELDS) if task.get(field) is not None}
-        if given["inputs"] is not None or given["data_source"] is not None:
-            for field in ("data_source", "inputs", "version_id"):  # the last is of the dataset that they name
-                lent.pop(field, None)
-        elif "inputs" in lent:
-            lent.pop("data_source", None)  # the service tells both, and takes one
-        if isinstance(lent.get("work_path"), dict):
-            lent["work_path"].pop("version_name", None)  # that of the version before
-        return lent
+        """Return the existing task's fields that are the defaults of the new version."""
+        task = self._try.hook.describe_processor_task(self.processor_task_id).to_json()
+        inherited = {field: task[field] for field in ("name", *BODY_FIELDS) if task.get(field) is not None}
+        if "inputs" in given or "data_source" in given:
+            for field in ("data_source", "inputs", "version_id"):  # version_id is of the dataset that they name
+                inherited.pop(field, None)
+        elif "inputs" in inherited:
+            inherited.pop("data_source", None)  # the service answers with both, and accepts one
+        if isinstance(inherited.get("work_path"), dict):
+            inherited["work_path"].pop("version_name", None)  # that of the version before
+        return {field: value for field, value in inherited.items() if field not in given}
 
-    def _versions(self) -> Iterable[ProcessorTaskVersion]:
-        return self._long_retry_hook().list_processor_task_versions(self.processor_task_id)
+    def _target(self, external_id: str) -> Target:
+        from airflow_modelarts.api.targets import Target
 
-    def _newest_since(self, before: set[str]) -> ProcessorTaskVersion | None:
-        new = (version for version in self._versions() if version.task_version_id not in before)
-        return max(new, key=lambda version: version.create_time or 0, default=None)
-
-    def _read(self, external_id: str) -> ProcessorTaskVersion:
-        return self._open().describe_processor_task_version(self.processor_task_id, external_id)
-
-    def _note_for_lineage(self, seen: ProcessorTaskVersion) -> None:
-        self._task_version = seen
-
-    def _ids(self, external_id: str) -> tuple[str, str | None]:
-        return self.processor_task_id, external_id
+        return Target(self.processor_task_id, external_id, self.workspace_id)
 
 
-def plain(value: Any) -> Any:
-    """Return models as the JSON they stand for, and the rest as it is: Airflow renders templates in plain JSON only."""
+def dump_models(value: Any) -> Any:
+    """Return a value with models dumped as JSON, at any depth: Airflow renders templates in plain JSON only."""
     if hasattr(value, "model_dump"):
         return value.model_dump(exclude_unset=True)
     if not isinstance(value, tuple | list | dict):
         return value
-    made = {key: plain(value[key]) for key in value} if isinstance(value, dict) else [plain(item) for item in value]
-    return value if made == value else made  # Airflow knows by their identity the values that it must not render again
+    made = (
+        {key: dump_models(item) for key, item in value.items()}
+        if isinstance(value, dict)
+        else [*map(dump_models, value)]
+    )
+    return value if made == value else made  # Airflow recognizes values that it must not render again by identity

@@ -1,4 +1,4 @@
-"""The operator that writes what a version did to each sample to a file, wherever Airflow can write one."""
+"""The operator that writes the per-sample results of a version to a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
-from airflow_modelarts.templating import own_template_fields
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -23,22 +22,22 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.operations import ListOperation
     from airflow_modelarts.hooks import ModelArtsHook
 
-#: What the numbers of ``result_property`` mean.
+#: The names of ``result_property`` 0 to 3.
 PROPERTIES = ("reserved", "modified", "deleted", "added")
 
 
 class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     """
-    Writes what a version of a processing task did to each sample to a file (ListProcessorTaskVersionResults).
+    Writes the per-sample results of a version of a processing task to a file (ListProcessorTaskVersionResults).
 
-    The file is JSON Lines in UTF-8, one line a sample under the API's field names, compressed when its name ends in
-    ``.gz``. It holds no download links unless they are asked for. Memory does not grow with what is written, but for
-    some hundred bytes a sample, by which repeated ones are recognized.
+    The file is JSON Lines in UTF-8, one line a sample under the API's field names, compressed if its name ends in
+    ``.gz``. It holds no download links unless ``signed_links`` is set. Memory grows by about a hundred bytes a sample,
+    by which repeated samples are recognized.
 
-    The file appears under its name when it is complete, and replaces the one before it at once. Until then it is a
-    hidden file beside it, ``.name.part-…``: renamed where there are files, copied and deleted in object stores, for
-    which the connection needs the rights. What a killed try leaves of that is removed by the next one; an upload in
-    parts that it has not finished is for a lifecycle rule of the bucket.
+    The file appears under its name when it is complete, and replaces an earlier one atomically. Until then it is a
+    hidden file beside it, ``.name.part-…``. On a file system that is renamed; in an object store it is copied and
+    deleted, which the connection must permit. The next try removes what a killed try left. An unfinished multipart
+    upload stays; clean it up with a lifecycle rule of the bucket.
 
     Its XCom is ``{"task_id": …, "task_version_id": …, "path": …, "count": 3, "by_property": {"reserved": 2, …}}``;
     ``ObjectStoragePath`` opens the path, connection included.
@@ -49,13 +48,13 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     :param task_version_id: the version's id (templated); default the newest one.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
     :param result_property: only samples that were reserved (0), modified (1), deleted (2) or added (3); default all.
-    :param signed_links: write the download links too. They are credentials: for as long as they are valid, whoever
-        reads the file has the samples.
-    :param process_parameter: an OBS image operation, for example a resize, that the download links shall carry.
+    :param signed_links: write the download links too. They are credentials: until they expire, anyone who reads the
+        file can download the samples.
+    :param process_parameter: an OBS image operation for the download links, for example a resize.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
     :raises ValueError: the path names no file.
-    :raises ModelArtsRequestError: the task has no versions, like every feature analysis, or the version has not ended.
+    :raises ModelArtsRequestError: the task has no versions, as a feature analysis, or the version has not ended.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -86,9 +85,8 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         self.process_parameter = process_parameter
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Write the file and return what is in it."""
-        self._refuse_empty_fields(own_template_fields(type(self)))
-        self._read_arguments()
+        """Write the file and return a summary of it."""
+        self._prepare_fields()
         path = self._open_path()
         with self._open_hook() as hook:
             version = self._find_version(hook)
@@ -99,7 +97,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
             expected = hook.call(replace(results, limit=1).page(0)).count
         count = counted.total()
         if expected not in (None, count):
-            self.log.warning("The service counts %s samples and has listed %s.", expected, count)
+            self.log.warning("The service reports a count of %s samples and listed %s.", expected, count)
         self.log.info("Wrote %s samples of version '%s' to %s.", count, version.task_version_id, path)
         return {
             "task_id": self.processor_task_id,
@@ -116,23 +114,24 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         return path
 
     def _find_version(self, hook: ModelArtsHook) -> ProcessorTaskVersion:
+        from airflow_modelarts.api import procedures
         from airflow_modelarts.api.errors import ModelArtsRequestError
+        from airflow_modelarts.api.targets import Target
 
         if self.task_version_id is not None:
             version = hook.describe_processor_task_version(self.processor_task_id, self.task_version_id)
         else:
-            versions = hook.list_processor_task_versions(self.processor_task_id, order="desc")
-            newest = max(versions, key=lambda version: version.create_time or 0, default=None)
+            newest = hook.run(procedures.newest_version(self.processor_task_id, hook.retries))
             if newest is None:
                 raise ModelArtsRequestError(
                     f"Processing task '{self.processor_task_id}' has no versions, as every feature analysis, and so no "
-                    "results of samples: read its result with ModelArtsDescribeProcessorTaskOperator"
+                    "per-sample results: read its result with ModelArtsDescribeProcessorTaskOperator"
                 )
             version = newest
         if version.status not in TERMINAL_STATUSES:
             raise ModelArtsRequestError(
-                f"Version '{version.task_version_id}' of processing task '{self.processor_task_id}' has not ended, and "
-                f"its results are not complete: it is {status_name(version.status)}. Wait for it first"
+                f"{Target(self.processor_task_id, version.task_version_id)} has not ended, and its results are not "
+                f"complete: it is {status_name(version.status)}. Wait for it first"
             )
         return version
 
@@ -151,7 +150,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     def _write(self, file: IO[bytes], results: Iterator[SampleResult]) -> Counter[str]:
         counted: Counter[str] = Counter()
         for result in results:
-            sample = result.model_dump(exclude_unset=True)  # the hook has left out the links unless they are wanted
+            sample = result.model_dump(exclude_unset=True)  # without the links, unless signed_links is set
             file.write(json.dumps(sample, ensure_ascii=False).encode() + b"\n")
             counted[_property_name(result.result_property)] += 1
         return counted
@@ -160,12 +159,12 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 def _compressed(file: IO[bytes], path: ObjectStoragePath) -> AbstractContextManager[IO[bytes]]:
     if not path.name.endswith(".gz"):
         return nullcontext(file)
-    # Without a name and a time in it, equal results make equal files.
+    # Without a name and a time in the header, equal results make equal files.
     return gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0)  # type: ignore[return-value]  # binary as well
 
 
 def _digest(identity: Hashable) -> bytes:
-    """Shorten an identity: those of all samples are in memory until the end, and a sample's names two places."""
+    """Shorten an identity, which names two places: those of all samples are in memory until the end."""
     return blake2b(repr(identity).encode(), digest_size=16).digest()
 
 

@@ -1,4 +1,4 @@
-"""Files in any store that Airflow can write to, which are never there in part."""
+"""Atomic writes of files to any store that Airflow can write to."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-#: How much of the file waits in memory on its way to an object store: S3 takes at most 10,000 parts of at least 5 MiB.
+#: Size of the parts in which a file is uploaded to an object store: S3 accepts at most 10,000, each of at least 5 MiB.
 BLOCK_BYTES = 8 * 1024 * 1024
 
 
 def resolve_path(place: str | ObjectStoragePath, conn_id: str | None) -> ObjectStoragePath:
     """
-    Return a place as a path.
+    Return a URI or a path as an ObjectStoragePath.
 
-    :param conn_id: the Airflow connection of the store; default the path's.
+    :param conn_id: the Airflow connection of the store; default that of the path.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    # None would take the place of a connection that the path names (Airflow 2).
+    # None would replace the connection that the path names (Airflow 2).
     given = {"conn_id": conn_id} if conn_id else {}
     return ObjectStoragePath(str(place), **given)
 
 
 def clean_up_partials(path: ObjectStoragePath, task_instance: Any) -> str:
     """
-    Remove the unfinished files of this task instance's earlier tries, and return the name for this try's.
+    Remove the partial files of this task instance's earlier tries, and return the name of the one of this try.
 
-    Each try has its own: one that Airflow has given up, and that still runs, must not write into the file of the next.
+    Each try has its own name: a try that Airflow has given up may still run, and must not write to the next one's file.
     """
     ti = task_instance
     folder, slash, name = path.path.rpartition("/")
@@ -47,19 +47,19 @@ def clean_up_partials(path: ObjectStoragePath, task_instance: Any) -> str:
 @contextmanager
 def atomic_write(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
     """
-    Open a file for writing that gets its name when it is complete, and is gone if it never is.
+    Open a file for writing; it gets its name when it is complete, and is removed after an error.
 
-    :param part: where it is until then, in the same file system.
+    :param part: the name of the partial file, in the same file system.
     """
     fs = path.fs
-    if path.protocol in ("", "file", "local"):  # in an object store it would be the bucket that is created
+    if path.protocol in ("", "file", "local"):  # in an object store this would create the bucket
         fs.makedirs(path.path.rpartition("/")[0], exist_ok=True)
     try:
-        # An exception does not keep fsspec from completing a file when it is closed: hence the other name.
+        # fsspec completes a file when it is closed, even after an exception: hence the other name.
         with fs.open(part, "wb", block_size=BLOCK_BYTES) as file:
             yield file
         fs.mv(part, path.path)
     except BaseException:
-        with suppress(Exception):  # the next try does it too
+        with suppress(Exception):  # the next try removes it too
             fs.rm(part)
         raise

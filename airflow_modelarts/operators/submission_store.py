@@ -1,14 +1,16 @@
-"""What an operator keeps between its tries, in Airflow's task state store: which submission is under way."""
+"""What an operator keeps between its tries, in Airflow's task state store: the submission and how far it has come."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: The key of the intent. Renaming it breaks retries that are in flight.
-INTENT_KEY = "modelarts_submission"
+#: The key of the record. Renaming it breaks retries that are in flight.
+RECORD_KEY = "modelarts_submission"
 #: States after which Airflow starts no further try by itself.
 FINISHED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 #: The state of a task instance that a user has cleared while a worker had it; Airflow sets it for nothing else.
@@ -17,12 +19,47 @@ CLEARED_STATE = "restarting"
 ASK_TIMEOUT = 2.0
 
 
+class State(StrEnum):
+    """How far a submission has come."""
+
+    #: Written before the request is sent. Until there is an id too, the service may have accepted it or not.
+    INTENDED = "intended"
+    #: A user has cleared the Airflow task before the end: what runs is to be stopped.
+    CLEARED = "cleared"
+    #: The result has been published. Clearing the Airflow task after that submits again.
+    CONCLUDED = "concluded"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """
+    A submission as it is stored.
+
+    :param intent: what was about to be submitted, in the form of the operator.
+    :param max_tries: that of the task instance at that time.
+    """
+
+    intent: Any
+    max_tries: int | None
+    state: State = State.INTENDED
+
+    @classmethod
+    def load(cls, stored: dict[str, Any]) -> Record:
+        """Read a record; version 1.0.0 stored flags instead of a state."""
+        by_flags = "concluded" if stored.get("done") else "cleared" if stored.get("cleared") else "intended"
+        return cls(stored.get("intent"), stored.get("max_tries"), State(stored.get("state", by_flags)))
+
+    def dump(self) -> dict[str, Any]:
+        """Return the record as JSON."""
+        return {"intent": self.intent, "max_tries": self.max_tries, "state": self.state.value}
+
+
 class SubmissionStore:
     """
-    The intent of a submission, written before it is posted, and whether it has been seen to its end.
+    The submission of a task instance, stored before the request is sent.
 
-    The id that the service gave is kept beside it, by Airflow's ``ResumableJobMixin``. An intent without an id is one
-    that may or may not have reached the service.
+    Airflow's ``ResumableJobMixin`` stores the id that the service returned, under a key of its own, right after the
+    request. A record without an id is an unconfirmed intent.
 
     Airflow raises ``max_tries`` when a user clears a task, and leaves it alone for a retry: that tells the two apart.
     It does not where ``retries`` was lowered by as many as there were tries: such a clear looks like a retry. A task
@@ -30,7 +67,7 @@ class SubmissionStore:
     ended well. So the worker stops what runs, which then counts as a failed try, and is submitted anew.
 
     :param store: Airflow's task state store.
-    :param id_key: under which the mixin keeps the id.
+    :param id_key: the key under which the mixin stores the id.
     :param task_instance: the Airflow task instance, in this try.
     """
 
@@ -38,68 +75,71 @@ class SubmissionStore:
         self._store = store
         self._id_key = id_key
         self._task_instance = task_instance
-        self._max_tries = max_tries = getattr(task_instance, "max_tries", 0)
-        self._record: dict[str, Any] = store.get(INTENT_KEY) or {}
-        if self._record and self._record.get("max_tries") != max_tries:
-            self._cleared()
+        self._max_tries: int = getattr(task_instance, "max_tries", 0)
+        stored = store.get(RECORD_KEY)
+        self._record = Record.load(stored) if stored else None
+        if self._record and self._record.max_tries != self._max_tries:  # a user has cleared the Airflow task
+            if self.is_concluded:
+                self.forget()
+            else:
+                self._save(replace(self._record, max_tries=self._max_tries, state=State.CLEARED))
 
     @classmethod
-    def of(cls, context: Context, id_key: str) -> SubmissionStore | None:
-        """Return the memory of a task instance; None where Airflow keeps none."""
+    def open(cls, context: Context, id_key: str) -> SubmissionStore | None:
+        """Return the store of a task instance; None where Airflow has none."""
         store = context.get("task_state_store")
-        if store is None:
-            return None
-        return cls(store, id_key, context["ti"])
+        return None if store is None else cls(store, id_key, context["ti"])
 
     @property
     def external_id(self) -> str | None:
-        """The id that the service gave."""
+        """The id that the service returned."""
         return self._store.get(self._id_key) or None
 
     @property
-    def pending(self) -> Any:
-        """The intent whose outcome is not known; None when there is none."""
-        return self._record.get("intent") if self._record and self.external_id is None else None
+    def unconfirmed_intent(self) -> Any:
+        """The intent of an earlier try that may or may not have been accepted; None when there is none."""
+        return self._record.intent if self._record and self.external_id is None else None
 
     @property
     def was_cleared(self) -> bool:
-        """Whether the submission is from before a user cleared the Airflow task, which stops what runs."""
-        return bool(self._record.get("cleared"))
+        """Whether a user has cleared the Airflow task since the submission, which stops what runs."""
+        return self._record is not None and self._record.state is State.CLEARED
 
     @property
-    def is_done(self) -> bool:
-        """Whether the submission has been seen to its end."""
-        return bool(self._record.get("done"))
+    def is_concluded(self) -> bool:
+        """Whether the result of the submission has been published."""
+        return self._record is not None and self._record.state is State.CONCLUDED
+
+    def begin(self, intent: Any) -> None:
+        """Store what is about to be submitted."""
+        self._save(Record(intent, self._max_tries))
+        # After that: an id without its record would be taken for a submission that was never intended.
+        self._store.delete(self._id_key)
+
+    def conclude(self) -> None:
+        """Store that the result has been published."""
+        if self._record:
+            self._save(replace(self._record, state=State.CONCLUDED))
+
+    def forget(self) -> None:
+        """Delete the submission: otherwise a later try would adopt what somebody else submits under the same name."""
+        self._store.delete(self._id_key)
+        self._store.delete(RECORD_KEY)
+        self._record = None
 
     def another_try_adopts(self) -> bool:
         """
-        Whether Airflow runs this task instance again, and nobody wants what runs stopped, so that the next try adopts.
+        Whether Airflow runs this task instance again, and no user wants what runs stopped, so that the next try adopts.
 
         Airflow tells a worker to stop for many reasons. After a scheduler has died, another resets the task instances
         that the dead one had queued, while their workers may still run. When a user clears a task, another try
-        follows too, but is to submit anew.
+        follows too, but it is to submit anew.
 
-        When Airflow does not answer, it is assumed that a try follows as long as there are retries left.
+        When Airflow does not answer, a try is assumed to follow as long as there are retries left.
         """
         from airflow_modelarts.airflow_calls import call_airflow_in_time
 
         return call_airflow_in_time(self._ask_for_another_try, ASK_TIMEOUT, default=self._has_retries_left)
-
-    def begin(self, intent: Any) -> None:
-        """Note what is about to be posted."""
-        self._save({"intent": intent, "max_tries": self._max_tries})
-        # After that: an id without its intent would be taken for a submission that nobody intended.
-        self._store.delete(self._id_key)
-
-    def conclude(self) -> None:
-        """Note that the submission has been seen to its end, so that clearing the Airflow task runs it anew."""
-        self._save({**self._record, "done": True})
-
-    def forget(self) -> None:
-        """Forget the submission."""
-        self._store.delete(self._id_key)
-        self._store.delete(INTENT_KEY)
-        self._record = {}
 
     @property
     def _has_retries_left(self) -> bool:
@@ -117,22 +157,13 @@ class SubmissionStore:
             found = list(states.get(instance.run_id, {}).values())
             if not found or found[0] in FINISHED_STATES | {CLEARED_STATE}:  # deleted, marked, given up, or cleared
                 return False
-            if found[0] != "running" or self._is_replaced():
+            # Airflow no longer finds the record of a try that another one has replaced.
+            if found[0] != "running" or (self._record is not None and self._store.get(RECORD_KEY) is None):
                 return True
-        except Exception:  # whatever the channel raises; nothing may keep on_kill from its decision
+        except Exception:  # whatever the channel raises: on_kill must come to its decision
             return self._has_retries_left
-        return self._has_retries_left  # it is this try that runs, such as on a worker that is shut down
+        return self._has_retries_left  # this try runs, for example on a worker that is being shut down
 
-    def _is_replaced(self) -> bool:
-        """Whether another try has taken the place of this one, whose record Airflow then no longer finds."""
-        return bool(self._record) and self._store.get(INTENT_KEY) is None
-
-    def _cleared(self) -> None:
-        if self.is_done:
-            self.forget()
-        else:
-            self._save({**self._record, "max_tries": self._max_tries, "cleared": True})
-
-    def _save(self, record: dict[str, Any]) -> None:
-        self._store.set(INTENT_KEY, record)
+    def _save(self, record: Record) -> None:
+        self._store.set(RECORD_KEY, record.dump())
         self._record = record

@@ -1,4 +1,4 @@
-"""Operators that read, list, stop and delete processing tasks, whoever has created them."""
+"""Operators that read, list, stop and delete processing tasks that exist already."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import read_text
-from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_status, read_statuses
-from airflow_modelarts.operators.arguments import TEXT_OR_VALUE
+from airflow_modelarts.api.statuses import read_status, read_statuses
 from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
+from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.api.models import ProcessorTask
+    from airflow_modelarts.api.procedures import StopReport
     from airflow_modelarts.hooks import ModelArtsHook
 
 
 class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
     """
-    Reads a processing task (DescribeProcessorTask) and hands it on.
+    Reads a processing task (DescribeProcessorTask) and pushes it.
 
-    It pushes three XComs: ``return_value``, the task under the API's field names plus ``status_name``, without its
-    result; ``result``, parsed where the service wrote JSON into a string, None when there is none; and ``work_path``.
-    So downstream reads ``describe.output["result"]``. Download links that are signed are dropped.
+    It pushes three XComs. ``return_value`` is the task under the API's field names plus ``status_name``, without its
+    result. ``result`` is parsed if the service wrote JSON into a string, and None if there is none. ``work_path`` is
+    where the task writes. A downstream task reads ``describe.output["result"]``. Signed download links are removed.
 
     :param processor_task_id: the processing task's id (templated).
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
@@ -41,8 +42,8 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
         self.processor_task_id = processor_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Read the task and push what it says."""
-        self._read_arguments()
+        """Read the task and push its fields."""
+        self._prepare_fields()
         with self._open_hook() as hook:
             task = hook.describe_processor_task(self.processor_task_id)
             self._link(context, hook, task.task_id)
@@ -52,19 +53,19 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
 
 class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
     """
-    Stops what runs of a processing task: one version, or all that have not ended (StopProcessorTaskVersion).
+    Stops one version of a processing task, or all that have not ended (StopProcessorTaskVersion).
 
-    What has ended already needs no stop: the operator says so and succeeds. It does not wait for anything. A task
-    without versions, which is every feature analysis, cannot be stopped.
+    If a version has ended already, the operator logs that and succeeds. It does not wait. A task without versions, such
+    as a feature analysis, cannot be stopped.
 
-    Its XCom is ``{"task_id": …, "stopped_version_ids": [...]}``, with the versions that ended by this.
+    Its XCom is ``{"task_id": …, "stopped_version_ids": [...]}``, with the versions that this operator stopped.
 
     :param processor_task_id: the processing task's id (templated).
     :param task_version_id: the version's id (templated); default all that have not ended.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
     :raises ModelArtsRequestError: the task has no versions.
-    :raises ModelArtsBusyError: a version was initializing all the while; a retry may find it running.
+    :raises ModelArtsBusyError: a version stayed in initialization; a retry may find it running.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -76,44 +77,43 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
         self.task_version_id = task_version_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Stop the version or the versions, and return what was stopped."""
-        from airflow_modelarts.operators.stopping import stop_active_versions
-
-        self._read_arguments()
+        """Stop the version or the versions, and return their ids."""
+        self._prepare_fields()
         with self._open_hook() as hook:
-            if self.task_version_id is None:
-                stopped = stop_active_versions(hook, self.processor_task_id)
-            else:
-                stopped = self._stop_one(hook, self.task_version_id)
-        return {"task_id": self.processor_task_id, "stopped_version_ids": stopped}
+            report = self._stop(hook)
+        report.log(self.log)
+        if report.errors:
+            raise report.errors[0]
+        return {"task_id": self.processor_task_id, "stopped_version_ids": report.stopped}
 
-    def _stop_one(self, hook: ModelArtsHook, version_id: str) -> list[str]:
-        from airflow_modelarts.operators.stopping import say_ended, stop_version
+    def _stop(self, hook: ModelArtsHook) -> StopReport:
+        from airflow_modelarts.api import procedures
+        from airflow_modelarts.api.targets import Target
 
-        status = hook.describe_processor_task_version(self.processor_task_id, version_id).status
-        if status in TERMINAL_STATUSES:
-            say_ended(hook, self.processor_task_id, version_id, status)
-            return []
-        return [version_id] if stop_version(hook, self.processor_task_id, version_id) else []
+        if self.task_version_id is not None:
+            ended = procedures.terminal_status(self.processor_task_id, self.task_version_id, hook.retries)
+            if (status := hook.run(ended)) is not None:
+                return procedures.StopReport(self.processor_task_id, ended={self.task_version_id: status})
+        return hook.run(procedures.stop(Target(self.processor_task_id, self.task_version_id), hook.retries))
 
 
 class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     """
     Deletes a processing task (DeleteProcessorTask) or one version of it (DeleteProcessorTaskVersion).
 
-    While it is initializing the service forbids that: the call is made five times within some seconds, and what is
-    left is for the operator's own ``retries``.
+    The service refuses this during initialization. The call is retried five times within some seconds; give the
+    operator ``retries`` to try for longer.
 
-    Its XCom is ``{"task_id": …, "task_version_id": …, "deleted": true}``; ``deleted`` is false when there was nothing.
+    Its XCom is ``{"task_id": …, "task_version_id": …, "deleted": true}``; ``deleted`` is false if it did not exist.
 
     :param processor_task_id: the processing task's id (templated).
     :param task_version_id: the id of the one version to delete (templated); default the task as a whole.
-    :param ignore_if_missing: succeed when it does not exist. By default that fails, as a wrong id would otherwise go
-        unnoticed. Set it where the operator has ``retries``: the try before may have died after it deleted.
+    :param ignore_if_missing: succeed if it does not exist. By default that fails, since a wrong id would otherwise go
+        unnoticed. Set it if the operator has ``retries``: an earlier try may have crashed after the deletion.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
     :raises ModelArtsNotFoundError: there is no such task or version.
-    :raises ModelArtsBusyError: it was initializing all the while.
+    :raises ModelArtsBusyError: it stayed in initialization.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -134,12 +134,12 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the task or the version."""
-        self._read_arguments()
-        what = f"Processing task '{self.processor_task_id}'"
-        if self.task_version_id is not None:
-            what = f"Version '{self.task_version_id}' of processing task '{self.processor_task_id}'"
+        from airflow_modelarts.api.targets import Target
+
+        self._prepare_fields()
         deleted = self._delete()
-        self.log.info("%s is deleted." if deleted else "%s does not exist: there is nothing to delete.", what)
+        text = "%s is deleted." if deleted else "%s does not exist: there is nothing to delete."
+        self.log.info(text, Target(self.processor_task_id, self.task_version_id))
         return {"task_id": self.processor_task_id, "task_version_id": self.task_version_id, "deleted": deleted}
 
     def _delete(self) -> bool:
@@ -151,7 +151,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
                     hook.delete_processor_task(self.processor_task_id)
                 else:
                     hook.delete_processor_task_version(self.processor_task_id, self.task_version_id)
-        except ModelArtsNotFoundError:  # not after a lost answer: the hook counts that as the deletion it was
+        except ModelArtsNotFoundError:  # not after a lost answer, which the hook takes for the deletion
             if not self.ignore_if_missing:
                 raise
             return False
@@ -162,38 +162,38 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
     """
     Lists processing tasks, all pages (ListProcessorTasks), without their results.
 
-    Its XCom is the list of tasks under the API's field names plus ``status_name``, made for mapping::
+    Its XCom is the list of tasks under the API's field names plus ``status_name``, for dynamic task mapping::
 
         running = ModelArtsListProcessorTasksOperator(task_id="running", status="running")
         ModelArtsProcessorTaskSensor.partial(task_id="wait").expand(
             processor_task_id=running.output.map(lambda task: task["task_id"])
         )
 
-    The list shifts while it is read: a task that is created or deleted meanwhile may or may not be in it.
+    The list shifts while it is read: a task that is created or deleted in that time may or may not be in it.
 
     :param status: a status or several, each as a number or a name, for example ``"failed"`` or ``[0, 1]`` (templated).
-        One is filtered by the service, several are picked out of all here.
-    :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated); the API calls the
-        filter ``task_type``, which Airflow's operators have for themselves.
-    :param task_name: fuzzy, so a shorter text finds longer names (templated).
+        The service filters by one status; several are filtered here, after all tasks are read.
+    :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated). The API calls the
+        filter ``task_type``, an attribute that Airflow's operators have already.
+    :param task_name: matched fuzzily by the service: a shorter text finds longer names (templated).
     :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
     :param source: the data source, for example a dataset id (templated).
     :param version_id: one or several *dataset* version ids (templated).
-    :param workspace_id: whose tasks (templated); the service's default is "0".
+    :param workspace_id: the workspace of the tasks (templated); the service's default is "0".
     :param query_current: only the newest task of each dataset version; default all.
-    :param created_after: only tasks created at this moment or later: a datetime or its ISO 8601 text, without an
-        offset in UTC (templated). Newest first, which is the default, no more is read than that takes.
+    :param created_after: only tasks created at this time or later: a datetime or its ISO 8601 text, in UTC if it has no
+        offset (templated). With the default order, newest first, older pages are not read.
     :param created_before: only tasks created earlier than this, likewise (templated). On a schedule with data
-        intervals, ``data_interval_start`` and ``data_interval_end`` put each task in one run's list. A cron schedule of
-        Airflow 3 has empty ones: give ``{{ logical_date.subtract(days=1) }}`` and ``{{ logical_date }}`` there.
+        intervals, ``data_interval_start`` and ``data_interval_end`` put each task in one run's list. The intervals of a
+        cron schedule of Airflow 3 are empty: use ``{{ logical_date.subtract(days=1) }}`` and ``{{ logical_date }}``.
     :param sort_by: ``create_time`` (the service's default), ``name`` or ``duration_seconds``.
     :param order: ``desc`` (the service's default) or ``asc``.
-    :param max_tasks: how many tasks at most, default 1000: an XCom is a row in Airflow's database, at some kilobyte a
-        task, and Airflow maps over 1024 items unless ``core.max_map_length`` says otherwise. A list that is cut off is
-        a warning in the log. None for no limit.
+    :param max_tasks: the most tasks to return, default 1000; None for no limit. An XCom is a row in Airflow's database,
+        at about a kilobyte a task, and Airflow maps over 1024 items unless ``core.max_map_length`` is set. If the list
+        is cut off, the log has a warning.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
-    :raises ValueError: a status or a moment is none.
+    :raises ValueError: a status or a datetime cannot be read.
     :raises ModelArtsRequestError: a templated argument rendered to nothing; without that filter all would be listed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
@@ -243,13 +243,13 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Read the pages and return the tasks."""
-        self._read_arguments()
+        self._prepare_fields()
         one_more = None if self.max_tasks is None else self.max_tasks + 1
         with self._open_hook() as hook:
             found = list(islice(self._select(hook), one_more))
         if self.max_tasks is not None and len(found) > self.max_tasks:
             del found[self.max_tasks :]
-            self.log.warning("There are more than these %s tasks: the list is cut off, see max_tasks.", self.max_tasks)
+            self.log.warning("There are more than %s tasks: the list is cut off, see max_tasks.", self.max_tasks)
         self.log.info("Found %s processing tasks.", len(found))
         return [task.to_json() for task in found]
 
@@ -258,7 +258,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         after = _milliseconds(parse_datetime("created_after", self.created_after))
         before = _milliseconds(parse_datetime("created_before", self.created_before))
         if after is not None and before is not None and after >= before:
-            text = "No task can be in there: created_after is %s, and created_before is %s."
+            text = "The time window is empty: created_after is %s, and created_before is %s."
             self.log.warning(text, self.created_after, self.created_before)
         tasks = hook.list_processor_tasks(
             status=statuses[0] if len(statuses) == 1 else None,
@@ -280,10 +280,10 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
 
 
 def _statuses(given: Any) -> tuple[int, ...]:
-    """Read statuses given in any way; none are all."""
+    """Read one status or several; None selects all."""
     if given is None:
         return ()
-    if isinstance(given, str) and given.lstrip().startswith("["):  # a list that a template made text of
+    if isinstance(given, str) and given.lstrip().startswith("["):  # the text of a list that a template rendered
         given = read_text(given)
     return (int(read_status("status", given)),) if isinstance(given, int | str) else read_statuses("status", given)
 
@@ -294,6 +294,6 @@ def _milliseconds(moment: datetime | None) -> int | None:
 
 
 def _is_within(task: ProcessorTask, after: int | None, before: int | None) -> bool:
-    """Tell whether a task was created in a window; one that does not say when is in every one."""
+    """Whether a task was created in a time window; one without a creation time is in every window."""
     created = task.create_time
     return created is None or ((after is None or created >= after) and (before is None or created < before))

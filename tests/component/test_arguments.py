@@ -1,4 +1,4 @@
-"""What operators make of their arguments: numbers where text belongs, and objects that are given as text or files."""
+"""How operators read their arguments: numbers for text, and objects given as text or in files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TASK_DURATION = 0.05  # seconds, of the emulator's tasks
 
 
 class TaskInstance(SimpleNamespace):
-    """Takes what is pushed."""
+    """Keeps the XComs that are pushed."""
 
     def __init__(self) -> None:
         super().__init__(try_number=1, max_tries=1, map_index=-1, stats_tags={}, xcoms={})
@@ -70,13 +70,13 @@ def sent(emulator: EmulatorServer, operator: Any) -> dict[str, Any]:
 
 # Text and numbers
 
-#: Texts in which Python's literals, comments and numbers are seen by whoever reads them natively.
+#: Texts that native rendering would read as Python literals.
 TEXTS = ["20261125", "2026_11_25", "1e5", "0x10", "1.10", "True", "1, 2", "'quoted'", "7 # note", "[1]", "None of it"]
 
 
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_stays_text_wherever_the_api_wants_text(text: str, native: bool) -> None:
+def test_text_stays_text_wherever_the_api_expects_text(text: str, native: bool) -> None:
     template = {"id": text, "name": "{{ x }}", "operator_params": [{"id": "{{ x }}", "name": text}]}
     given = operator(
         name=text,
@@ -95,7 +95,7 @@ def test_text_stays_text_wherever_the_api_wants_text(text: str, native: bool) ->
     assert body.work_path == {"type": "OBS", "path": text, "version_name": text, "output_path": text}
 
 
-def test_numbers_are_sent_as_text_where_the_api_wants_text(emulator: EmulatorServer) -> None:
+def test_numbers_are_sent_as_text_where_the_api_expects_text(emulator: EmulatorServer) -> None:
     given = operator(
         name=20261125,
         template={"id": "sys_data_validation", "operator_params": [{"id": 1, "name": 2, "params": {"n": 3, "f": [4]}}]},
@@ -127,7 +127,7 @@ def test_parameters_of_operators_stay_as_they_were_written() -> None:
     assert kept == {**params, "day": 7}
 
 
-def test_what_is_rendered_to_none_natively_is_not_given() -> None:
+def test_a_field_that_renders_natively_to_none_is_not_sent() -> None:
     given = rendered(operator(version_id="{{ x }}", description="{{ x }}-{{ x }}"), native=True, x=None)
     assert given.version_id is None
     assert given.description == "None-None"
@@ -200,7 +200,7 @@ def test_a_list_of_statuses_can_come_from_one_expression(requests_mock: Mocker, 
 
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("write", [json.dumps, repr, lambda body: json.dumps(json.dumps(body)), lambda body: body])
-def test_a_body_may_come_from_a_template_as_text(emulator: EmulatorServer, write: Any, native: bool) -> None:
+def test_a_body_can_be_the_text_that_a_template_renders(emulator: EmulatorServer, write: Any, native: bool) -> None:
     template = {**TEMPLATE, "name": '数据 "it\'s"'}
     work_path = {"type": "OBS", "path": "obs://bucket/out/", "version_name": "V1"}
     x = {"template": write(template), "inputs": write(INPUTS), "work_path": write(work_path)}
@@ -210,7 +210,7 @@ def test_a_body_may_come_from_a_template_as_text(emulator: EmulatorServer, write
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_a_body_may_be_a_text_with_templates_in_it(emulator: EmulatorServer, native: bool) -> None:
+def test_a_body_can_be_text_that_contains_templates(emulator: EmulatorServer, native: bool) -> None:
     task = operator(
         template='{"id": "sys_data_{{ x }}", "operator_params": [{"params": {"on": true, "url": "a\\/{{ x }}"}}]}',
         inputs="({'type': 'OBS', 'source': 'obs://bucket/{{ x }}/'},)",
@@ -221,7 +221,7 @@ def test_a_body_may_be_a_text_with_templates_in_it(emulator: EmulatorServer, nat
     assert body["inputs"] == [{"type": "OBS", "source": "obs://bucket/validation/"}]
 
 
-def test_parts_of_a_body_may_be_text_too(emulator: EmulatorServer) -> None:
+def test_parts_of_a_body_can_be_text(emulator: EmulatorServer) -> None:
     template = {"id": "sys_data_validation", "operator_params": "{{ x.params }}"}
     x = {"params": [{"id": 7, "params": {"n": "7"}}], "input": json.dumps(INPUTS[0])}
     body = sent(emulator, rendered(operator(template=template, inputs=["{{ x.input }}"]), x=x))
@@ -231,18 +231,18 @@ def test_parts_of_a_body_may_be_text_too(emulator: EmulatorServer) -> None:
 
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("is_resolved", [False, True])
-def test_a_body_may_be_in_a_file(emulator: EmulatorServer, tmp_path: Path, native: bool, is_resolved: bool) -> None:
+def test_a_body_can_be_in_a_file(emulator: EmulatorServer, tmp_path: Path, native: bool, is_resolved: bool) -> None:
     (tmp_path / "body.json").write_text(json.dumps({**TEMPLATE, "name": "{{ x }}"}), encoding="utf-8-sig")
     (tmp_path / "inputs.json").write_text(json.dumps(INPUTS))
     task = operator(template="body.json", inputs="inputs.json")
-    if not is_resolved:  # as it is for mapped operators
+    if not is_resolved:  # as for mapped operators
         task.resolve_template_files = lambda: None  # type: ignore[method-assign]
     body = sent(emulator, rendered(task, native=native, folder=tmp_path, x="7"))
     assert (body["template"], body["inputs"]) == ({**TEMPLATE, "name": "7"}, INPUTS)
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_no_other_text_is_the_name_of_a_file(native: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_texts_are_not_read_as_file_names(native: bool, caplog: pytest.LogCaptureFixture) -> None:
     path = {"type": "OBS", "path": "obs://bucket/x.json", "unknown": "{{ x }}.json"}
     params = {"manifest": "{{ x }}.json", "other": "x.json", "list": ["x.json"]}
     template = {"id": "x.json", "operator_params": [{"params": params}]}
@@ -256,7 +256,7 @@ def test_no_other_text_is_the_name_of_a_file(native: bool, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("text", ["sys_data_validation", "7", "{'id': ", "[1"])
-def test_a_text_that_is_no_body_is_refused_with_the_form_of_one(text: str) -> None:
+def test_a_text_that_is_no_body_is_refused_with_an_example(text: str) -> None:
     task = rendered(operator(template="{{ x }}", inputs="{{ x }}", work_path=["{{ x }}"][0]), x=text)
     with pytest.raises(ModelArtsRequestError) as caught:
         task.execute({"ti": TaskInstance()})
@@ -275,7 +275,7 @@ def test_a_text_that_is_no_body_is_refused_with_the_form_of_one(text: str) -> No
         ({"inputs": ["{{ x }}"]}, r'inputs.0: it must be an object, .* such as \{"type": "DATASET"'),
     ],
 )
-def test_a_part_that_is_no_object_is_refused_with_the_form_of_one(arguments: dict[str, Any], message: str) -> None:
+def test_a_part_that_is_no_object_is_refused_with_an_example(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelArtsRequestError, match=message):
         operator(**arguments).execute({"ti": TaskInstance()})
 
@@ -299,14 +299,12 @@ def test_a_part_that_is_no_object_is_refused_with_the_form_of_one(arguments: dic
         ({"work_path": "obs://bucket/out/"}, 'give {"type": "OBS", "path": "obs://bucket/out/"}'),
     ],
 )
-def test_a_literal_that_can_be_no_body_is_refused_when_the_dag_is_parsed(
-    arguments: dict[str, Any], message: str
-) -> None:
+def test_a_literal_that_is_no_body_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("{", r"\{") if r"\{" not in message else message):
         operator(**arguments)
 
 
-def test_what_only_a_run_can_tell_is_not_refused_when_the_dag_is_parsed() -> None:
+def test_a_value_known_only_at_run_time_is_not_refused_when_the_dag_is_parsed() -> None:
     with DAG("d", schedule=None):
         before = ModelArtsDescribeProcessorTaskOperator(task_id="before", processor_task_id="abc")
         given: list[Any] = ["{{ x }}", "{% include 'x' %}", "body.json", "{'id': 'x'}", before.output, lambda **_: {}]
@@ -319,13 +317,13 @@ def test_what_only_a_run_can_tell_is_not_refused_when_the_dag_is_parsed() -> Non
         ModelArtsCreateProcessorTaskOperator(task_id="t", name="n", template="<< x >>")
 
 
-def test_the_rules_of_an_audit_may_come_from_a_template_as_text() -> None:
+def test_the_rules_of_an_audit_can_be_the_text_that_a_template_renders() -> None:
     task = ModelArtsAuditProcessorTasksOperator(task_id="t", rules="{{ x }}")
     rendered(task, x={"longest_seconds": 5})._read_arguments()
     assert task.rules == {"longest_seconds": 5}
 
 
-def test_a_failed_rendering_leaves_the_arguments_as_they_were() -> None:
+def test_a_failed_rendering_leaves_the_arguments_unchanged() -> None:
     task = operator(name="{{ 1 / 0 }}", description="a")
     with pytest.raises(ZeroDivisionError):
         rendered(task)
@@ -337,14 +335,14 @@ def test_a_failed_rendering_leaves_the_arguments_as_they_were() -> None:
 
 @pytest.mark.parametrize("do_xcom_push", [False, True])
 @pytest.mark.parametrize("make", [ModelArtsCreateProcessorTaskOperator, ModelArtsDescribeProcessorTaskOperator])
-def test_an_output_that_is_none_reaches_whoever_asks_when_outputs_are_pushed(make: Any, do_xcom_push: bool) -> None:
+def test_multiple_outputs_is_set_if_xcoms_are_pushed(make: Any, do_xcom_push: bool) -> None:
     needed = {"name": "n", "template": TEMPLATE} if issubclass(make, RequestBodyMixin) else {"processor_task_id": "abc"}
     task: TaskResultMixin = make(task_id="t", do_xcom_push=do_xcom_push, **needed)
     assert task.multiple_outputs is do_xcom_push
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_fields_of_a_task_become_xcoms_only_when_that_is_asked_for(requests_mock: Mocker, asked: bool) -> None:
+def test_fields_become_xcoms_only_with_multiple_outputs(requests_mock: Mocker, asked: bool) -> None:
     requests_mock.get(f"{TASKS}/abc", json={"task_id": "abc", "status": 2})
     task = ModelArtsDescribeProcessorTaskOperator(task_id="t", processor_task_id="abc", multiple_outputs=asked)
     task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]

@@ -295,14 +295,14 @@ def test_a_list_requests_a_page_when_it_is_needed(
 
 
 def test_a_missing_airflow_connection_is_a_configuration_error() -> None:
-    with pytest.raises(ModelArtsConfigurationError, match=r"^connection 'not_there' is not there: add it"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"^Airflow connection 'not_there' does not exist: create it"):
         ModelArtsHook("not_there").describe_processor_task("abc")
 
     async def run() -> None:
         async with ModelArtsAsyncHook("not_there") as hook:
             await hook.describe_processor_task("abc")
 
-    with pytest.raises(ModelArtsConfigurationError, match=r"^connection 'not_there' is not there: add it"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"^Airflow connection 'not_there' does not exist: create it"):
         asyncio.run(run())
 
 

@@ -1,4 +1,4 @@
-"""The export of sample results: what is in the file, and that there is never half a one."""
+"""The export of sample results: the content of the file, and that it is never partial."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESULTS = "ListProcessorTaskVersionResults"
 
 @pytest.fixture
 def bucket() -> ObjectStoragePath:
-    """An object store that shows a file from its opening on, whether it is complete or not."""
+    """An object store in which a file is visible as soon as it is opened, complete or not."""
     from fsspec.implementations.memory import MemoryFileSystem
 
     attach("memory", fs=MemoryFileSystem())
@@ -74,7 +74,7 @@ def files(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def test_there_is_a_line_a_sample_of_all_pages_under_the_apis_names(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_samples_of_all_pages_are_written_under_api_names(emulator: EmulatorServer, tmp_path: Path) -> None:
     task = add_task(emulator, samples=250)
     export(task.task_id, str(tmp_path / "out.jsonl"))
     samples = lines(tmp_path / "out.jsonl")
@@ -90,7 +90,7 @@ def test_there_is_a_line_a_sample_of_all_pages_under_the_apis_names(emulator: Em
     assert emulator.state.log.count(RESULTS) == 4, "three pages, and one for the count"
 
 
-def test_the_xcom_counts_and_its_path_opens(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_the_xcom_has_the_counts_and_a_path_that_opens(emulator: EmulatorServer, tmp_path: Path) -> None:
     task = add_task(emulator)
     told = export(task.task_id, f"file://{tmp_path}/out.jsonl")
     assert len(ObjectStoragePath(told.pop("path")).read_text().splitlines()) == 20
@@ -111,12 +111,12 @@ def test_the_newest_version_is_exported_unless_one_is_named(emulator: EmulatorSe
     assert export(task.task_id, str(tmp_path / "named"), task_version_id=first)["task_version_id"] == first
 
 
-def test_only_the_property_that_is_wanted_is_exported(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_result_property_filters_the_samples(emulator: EmulatorServer, tmp_path: Path) -> None:
     told = export(add_task(emulator).task_id, str(tmp_path / "out"), result_property=2)
     assert told["by_property"] == {"deleted": 2}
 
 
-def test_download_links_are_written_only_when_they_are_wanted(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_download_links_are_written_only_with_signed_links(emulator: EmulatorServer, tmp_path: Path) -> None:
     task = add_task(emulator)
     told = [export(task.task_id, str(tmp_path / "without"))]
     assert "ignature" not in (tmp_path / "without").read_text()
@@ -127,7 +127,7 @@ def test_download_links_are_written_only_when_they_are_wanted(emulator: Emulator
     assert "ignature" not in json.dumps(told)
 
 
-def test_a_name_that_ends_in_gz_makes_a_compressed_file(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_a_name_that_ends_in_gz_is_compressed(emulator: EmulatorServer, tmp_path: Path) -> None:
     task = add_task(emulator)
     for name in ("a.gz", "b.gz"):
         export(task.task_id, str(tmp_path / name))
@@ -146,49 +146,47 @@ def test_other_alphabets_and_unknown_fields_are_kept(requests_mock: Mocker, tmp_
     assert told["by_property"] == {"unknown (9)": 1}
 
 
-def test_a_list_that_is_shorter_than_the_services_count_is_told(
+def test_a_list_shorter_than_the_count_of_the_service_is_logged(
     requests_mock: Mocker, tmp_path: Path, said: Callable[[], str]
 ) -> None:
     requests_mock.get(VERSION_URL, json={"task_version_id": "v1", "status": 2})
     page = {"count": 3, "has_more": False, "results": [{"sample_id": "s"}, {"sample_id": "s"}]}
     requests_mock.get(f"{VERSION_URL}/results", json=page)
     assert export("abc", str(tmp_path / "out"), task_version_id="v1")["count"] == 1
-    assert "The service counts 3 samples and has listed 1" in said()
+    assert "The service reports a count of 3 samples and listed 1" in said()
 
 
-def test_no_samples_make_an_empty_file(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_without_samples_the_file_is_empty(emulator: EmulatorServer, tmp_path: Path) -> None:
     assert export(add_task(emulator, samples=0).task_id, str(tmp_path / "out"))["count"] == 0
     assert lines(tmp_path / "out") == []
 
 
-def test_a_task_without_versions_has_nothing_to_export(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_a_task_without_versions_is_refused(emulator: EmulatorServer, tmp_path: Path) -> None:
     task = emulator.state.add_task()
     with pytest.raises(ModelArtsRequestError, match="has no versions, as every feature analysis"):
         export(task.task_id, str(tmp_path / "out"))
     assert files(tmp_path) == []
 
 
-def test_a_version_that_has_not_ended_is_not_exported(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_a_version_that_has_not_ended_is_refused(emulator: EmulatorServer, tmp_path: Path) -> None:
     task = emulator.state.add_task(template="sys_data_cleaning", status=1)
     with pytest.raises(ModelArtsRequestError, match=r"it is running\. Wait for it first"):
         export(task.task_id, str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("name", ["", "folder", "new/"])
-def test_a_directory_is_not_written_to(emulator: EmulatorServer, tmp_path: Path, name: str) -> None:
+def test_a_path_of_a_directory_is_refused(emulator: EmulatorServer, tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="that is a directory; name a file in it"):
         export("abc", f"{tmp_path}/{name}")
 
 
-def test_directories_are_made_as_needed(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_missing_directories_are_created(emulator: EmulatorServer, tmp_path: Path) -> None:
     export(add_task(emulator).task_id, str(tmp_path / "2026" / "05" / "out"))
     assert files(tmp_path / "2026" / "05") == ["out"]
 
 
-def test_a_failure_in_the_middle_leaves_the_file_before_it_and_no_other(
-    emulator: EmulatorServer, tmp_path: Path
-) -> None:
+def test_a_failure_keeps_the_earlier_file_and_leaves_no_other(emulator: EmulatorServer, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("yesterday's")
     emulator.faults.refuse("ModelArts.0104", skip=2, operation=RESULTS)
     with pytest.raises(ModelArtsRequestError):
@@ -197,20 +195,22 @@ def test_a_failure_in_the_middle_leaves_the_file_before_it_and_no_other(
     assert (tmp_path / "out").read_text() == "yesterday's"
 
 
-def test_an_object_store_gets_a_whole_file_too(emulator: EmulatorServer, bucket: ObjectStoragePath) -> None:
+def test_an_object_store_gets_a_complete_file(emulator: EmulatorServer, bucket: ObjectStoragePath) -> None:
     told = export(add_task(emulator, samples=300).task_id, "memory://bucket/out.jsonl")
     assert bucket.fs.find("/bucket") == ["/bucket/out.jsonl"]
     assert len((bucket / "out.jsonl").read_text().splitlines()) == told["count"] == 300
 
 
-def test_an_object_store_is_left_without_a_half_file(emulator: EmulatorServer, bucket: ObjectStoragePath) -> None:
+def test_a_failure_leaves_no_partial_file_in_an_object_store(
+    emulator: EmulatorServer, bucket: ObjectStoragePath
+) -> None:
     emulator.faults.refuse("ModelArts.0104", skip=2, operation=RESULTS)
     with pytest.raises(ModelArtsRequestError):
         export(add_task(emulator, samples=500).task_id, bucket / "out.jsonl")
     assert bucket.fs.find("/bucket") == []
 
 
-def test_a_retry_removes_what_a_killed_try_left(emulator: EmulatorServer, tmp_path: Path) -> None:
+def test_a_retry_removes_the_partial_file_of_a_killed_try(emulator: EmulatorServer, tmp_path: Path) -> None:
     path = ObjectStoragePath(str(tmp_path / "out"))
     for try_number in (1, 2):
         Path(clean_up_partials(path, task_instance(try_number))).write_text("half a li")
@@ -221,7 +221,7 @@ def test_a_retry_removes_what_a_killed_try_left(emulator: EmulatorServer, tmp_pa
     assert len(lines(tmp_path / "out")) == 20
 
 
-def test_the_connection_of_the_object_store_is_the_paths_or_the_given_one() -> None:
+def test_the_connection_of_the_object_store_is_that_of_the_path_or_the_argument() -> None:
     def conn_id(path: str, given: str | None) -> str | None:
         operator = ModelArtsExportProcessorTaskResultsOperator(
             task_id="export", processor_task_id="abc", path=path, object_storage_conn_id=given
@@ -234,7 +234,7 @@ def test_the_connection_of_the_object_store_is_the_paths_or_the_given_one() -> N
     assert conn_id("file:///tmp/out", None) is None
 
 
-def test_the_fields_that_users_compute_are_templated() -> None:
+def test_ids_path_and_connections_are_templated() -> None:
     assert set(ModelArtsExportProcessorTaskResultsOperator.template_fields) == {
         *("processor_task_id", "task_version_id", "path", "object_storage_conn_id"),
         *("modelarts_conn_id", "project_id"),
@@ -254,7 +254,7 @@ def export(path):
     operator = ModelArtsExportProcessorTaskResultsOperator(task_id="t", processor_task_id=sys.argv[1], path=path)
     return operator.execute({"ti": ti})["count"]
 
-export(sys.argv[2])  # imports, and whatever else is there once
+export(sys.argv[2])  # imports, and other memory that is allocated once
 before = kilobytes("VmRSS")
 count = 0
 count += export(sys.argv[2])
@@ -264,7 +264,7 @@ print(count, kilobytes("VmHWM") - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux knows about a process")
 def test_memory_hardly_grows_with_the_samples(emulator: EmulatorServer, tmp_path: Path) -> None:
-    """A fifth of a hundred thousand samples takes less than a fifth of 100 MB; the whole takes half a minute."""
+    """20,000 samples take less than 20 MB: a fifth of what 100,000 may take, whose export would last half a minute."""
     task = add_task(emulator, samples=100)
     command = [sys.executable, "-c", EXPORT_AND_TELL_MEMORY, task.task_id, str(tmp_path / "out")]
     emulator.state.set_sample_count(task.task_id, 20_000)

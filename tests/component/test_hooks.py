@@ -1,4 +1,4 @@
-"""The hook as users meet it: its methods, its connection test, and how Airflow makes it."""
+"""The public side of the hooks: their methods, the connection test, and how Airflow creates them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import redact
 from requests_mock import Mocker
 
 from airflow_modelarts import hooks
-from airflow_modelarts.api import operations
+from airflow_modelarts.api import operations, procedures
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsConfigurationError
 from airflow_modelarts.api.http import Request, Response
 from airflow_modelarts.api.retry import RetryPolicy
@@ -78,7 +78,7 @@ def test_every_operation_is_a_method_with_the_name_signature_and_docstring_of_it
 
 
 @pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
-def test_a_hook_names_its_arguments(hook: type[Any]) -> None:
+def test_the_arguments_of_a_hook_are_documented(hook: type[Any]) -> None:
     assert list(inspect.signature(hook).parameters) == [
         "modelarts_conn_id",
         "project_id",
@@ -97,7 +97,7 @@ def test_help_lists_the_methods_with_their_signatures() -> None:
     )
 
 
-def test_a_hook_that_overrides_call_is_asked_by_every_method() -> None:
+def test_every_method_uses_an_overridden_call() -> None:
     class Recorded(ModelArtsHook):
         def call(self, operation: Any) -> Any:
             return operation.name
@@ -106,7 +106,7 @@ def test_a_hook_that_overrides_call_is_asked_by_every_method() -> None:
 
 
 @pytest.mark.parametrize("name", ["airflow_modelarts.operators", "airflow_modelarts.testing.emulator"])
-def test_what_a_module_loads_when_it_is_used_is_listed_before(name: str) -> None:
+def test_lazily_imported_names_are_listed(name: str) -> None:
     code = f"import {name} as module; print([n for n in module.__all__ if n not in dir(module) or n in vars(module)])"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert finished.stdout == "[]\n"
@@ -115,7 +115,7 @@ def test_what_a_module_loads_when_it_is_used_is_listed_before(name: str) -> None
     assert all(exported in text for exported in module.__all__)
 
 
-def test_every_module_that_loads_on_use_lists_what_it_has() -> None:
+def test_every_lazily_importing_module_lists_its_names() -> None:
     package = Path(hooks.__file__).parent
     sources = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
     lazy = {name for name, source in sources.items() if "\ndef __getattr__(" in source}
@@ -160,7 +160,7 @@ def test_a_task_is_created_changed_run_again_stopped_and_deleted(requests_mock: 
     assert requests_mock.request_history[0].json() == {**arguments, "create_version": True}
 
 
-def test_the_lists_are_read_to_their_end(requests_mock: Mocker) -> None:
+def test_all_pages_of_a_list_are_read(requests_mock: Mocker) -> None:
     requests_mock.get(
         f"{PROJECT}/processor-tasks/items", json={"total": 1, "items": [{"template_id": "sys_data_analyse"}]}
     )
@@ -186,26 +186,39 @@ def test_the_lists_are_read_to_their_end(requests_mock: Mocker) -> None:
     assert [(result.sample_id, result.signed_new_source) for result in found] == [("sTrue", None), ("sFalse", None)]
 
 
-def test_a_working_connection_says_where_it_leads(requests_mock: Mocker) -> None:
+def test_both_hooks_run_a_procedure(emulator: EmulatorServer) -> None:
+    task = emulator.state.add_task("mine")
+
+    async def run_asynchronously() -> Any:
+        async with ModelArtsAsyncHook() as hook:
+            return await hook.run(procedures.find_task("mine", None))
+
+    with ModelArtsHook() as hook:
+        found = hook.run(procedures.find_task("mine", None))
+    assert found is not None
+    assert found.task_id == asyncio.run(run_asynchronously()).task_id == task.task_id
+
+
+def test_the_connection_test_names_endpoint_and_project(requests_mock: Mocker) -> None:
     requests_mock.get(f"{PROJECT}/processor-tasks", json={"count": 0, "tasks": []})
     works, sentence = ModelArtsHook().test_connection()
     assert works
     assert sentence == (
-        "ModelArts at https://modelarts.example.com lets these credentials into project "
+        "Connected to https://modelarts.example.com: the credentials are valid for project "
         "0123456789abcdef0123456789abcdef."
     )
     assert len(requests_mock.request_history) == 1
     assert requests_mock.last_request.qs == {"limit": ["1"], "offset": ["0"], "return_result": ["false"]}
 
 
-def test_a_refused_key_says_what_to_fix(requests_mock: Mocker) -> None:
+def test_the_connection_test_of_a_refused_key_says_what_to_change(requests_mock: Mocker) -> None:
     requests_mock.get(f"{PROJECT}/processor-tasks", status_code=401, json={"error_code": "APIGW.0301"})
     works, sentence = ModelArtsHook().test_connection()
     assert not works
     assert "Check the credentials" in sentence
 
 
-def test_an_incomplete_connection_says_what_is_missing(set_connection: Callable[..., None]) -> None:
+def test_the_connection_test_of_an_incomplete_connection_names_the_field(set_connection: Callable[..., None]) -> None:
     set_connection(extra={"project_id": ""})
     assert ModelArtsHook().test_connection() == (
         False,
@@ -213,13 +226,13 @@ def test_an_incomplete_connection_says_what_is_missing(set_connection: Callable[
     )
 
 
-def test_airflow_makes_the_hook_from_the_connection() -> None:
+def test_airflow_creates_the_hook_from_the_connection() -> None:
     hook = ModelArtsHook.get_hook("modelarts_default")
     assert isinstance(hook, ModelArtsHook)
     assert hook.get_conn().client.endpoint == "https://modelarts.example.com"
 
 
-def test_both_halves_take_the_same_arguments() -> None:
+def test_both_hooks_have_the_same_arguments() -> None:
     arguments = {"project_id": "p2", "region": "eu-de", "endpoint": "other.example.com"}
     hook = ModelArtsHook("modelarts_default", **arguments)
     another = ModelArtsAsyncHook("modelarts_default", **arguments)
@@ -227,7 +240,7 @@ def test_both_halves_take_the_same_arguments() -> None:
     assert hook.get_conn() == asyncio.run(another._driver.settings())
 
 
-def test_neither_the_logs_nor_the_errors_of_a_call_show_a_secret(
+def test_logs_and_errors_of_a_call_contain_no_secret(
     requests_mock: Mocker, caplog: pytest.LogCaptureFixture, pauses: list[float]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -243,7 +256,7 @@ def test_neither_the_logs_nor_the_errors_of_a_call_show_a_secret(
 
 
 @pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
-def test_a_key_of_the_environment_is_masked_in_logs(
+def test_a_key_from_the_environment_is_masked_in_logs(
     set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, hook: type
 ) -> None:
     secret = f"environment-secret-of-{hook.__name__}"
@@ -276,7 +289,7 @@ def read_in_a_triggerer(**arguments: Any) -> Settings:
 both = pytest.mark.parametrize("read", [read_on_a_worker, read_in_a_triggerer], ids=["worker", "triggerer"])
 
 
-#: What cannot be made into a connection is none at all for the code of Airflow 3.0 and 3.1 that tasks call.
+#: On Airflow 3.0 and 3.1, a connection that cannot be parsed does not exist for tasks.
 sees_odd_extras = pytest.mark.skipif(
     airflow.__version__.startswith(("3.0.", "3.1.")), reason="this Airflow says that there is no such connection"
 )
@@ -297,7 +310,7 @@ sees_odd_extras = pytest.mark.skipif(
         ([1], "are a JSON list"),
     ],
 )
-def test_extras_that_are_no_object_are_a_setting_to_change(
+def test_extras_that_are_no_object_are_refused(
     monkeypatch: pytest.MonkeyPatch, read: Callable[..., Settings], extra: Any, words: str
 ) -> None:
     described = {"conn_type": "modelarts", "host": "h.example", "login": "AK", "password": "SK", "extra": extra}
@@ -307,7 +320,7 @@ def test_extras_that_are_no_object_are_a_setting_to_change(
 
 
 @sees_odd_extras
-def test_the_connection_test_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_test_reports_extras_that_are_no_object(monkeypatch: pytest.MonkeyPatch) -> None:
     described = {"conn_type": "modelarts", "host": "h.example", "login": "AK", "password": "SK", "extra": "[1]"}
     monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
     works, sentence = ModelArtsHook().test_connection()
@@ -326,19 +339,19 @@ def test_the_emulators_project_id_is_text_in_a_connection_uri_too(emulator: Emul
         assert reading.read(found, found.extra_dejson, Overrides()).client.project_id == project_id
 
 
-def test_a_project_id_that_airflow_took_for_a_number_is_told() -> None:
+def test_a_project_id_that_airflow_read_as_a_number_is_refused() -> None:
     from airflow.models.connection import Connection
 
     project_id = f"0e{'0' * 29}1"
     found = Connection(conn_id="mine", uri=f"modelarts://AK:SK@h.example/?project_id={project_id}")
-    if found.extra_dejson == {"project_id": project_id}:  # Airflow 2 takes it for none
+    if found.extra_dejson == {"project_id": project_id}:  # Airflow 2 ignores it
         found = Connection(conn_id="mine", host="h.example", extra=json.dumps({"project_id": 0.0}))
     with pytest.raises(ModelArtsConfigurationError, match=r"^project_id of connection 'mine' is 0\.0, .*__extra__"):
         reading.read(found, found.extra_dejson, Overrides())
 
 
 @both
-def test_a_template_that_nobody_rendered_is_no_connection(read: Callable[..., Settings]) -> None:
+def test_an_unrendered_template_is_refused_as_a_connection(read: Callable[..., Settings]) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^modelarts_conn_id is .*was not rendered"):
         read(modelarts_conn_id="{{ params.connection }}")
 
@@ -348,7 +361,7 @@ def described(access_key: str) -> str:
     return json.dumps({**found, "extra": json.dumps({"project_id": PROJECT.rpartition("/")[2]})})
 
 
-#: What a store of connections can answer with while it is written to, or out of order.
+#: Connections that a secrets backend can return while it is written to, or out of order.
 BROKEN_STORES = {
     "missing": None,
     "half-written": described("NEWKEY")[:40],
@@ -359,7 +372,7 @@ BROKEN_STORES = {
 
 
 class Store:
-    """Where Airflow keeps the connection: it is broken when the service first refuses, and whole 8 seconds later."""
+    """A secrets backend whose connection is broken when the service first refuses, and valid 8 seconds later."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, broken: str | None, *, whole_after: float = 8.0) -> None:
         self._set = lambda value: (
@@ -386,7 +399,7 @@ class Store:
 
 
 @pytest.mark.parametrize("broken", BROKEN_STORES.values(), ids=BROKEN_STORES)
-def test_a_worker_waits_for_a_store_that_is_out_of_order_when_a_key_is_refused(
+def test_a_worker_waits_for_a_failing_secrets_backend_after_a_refused_key(
     requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch, broken: str | None
 ) -> None:
     store = Store(monkeypatch, broken)
@@ -397,7 +410,7 @@ def test_a_worker_waits_for_a_store_that_is_out_of_order_when_a_key_is_refused(
 
 
 @pytest.mark.parametrize("broken", BROKEN_STORES.values(), ids=BROKEN_STORES)
-def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refused(
+def test_a_triggerer_waits_for_a_failing_secrets_backend_after_a_refused_key(
     monkeypatch: pytest.MonkeyPatch, broken: str | None
 ) -> None:
     store = Store(monkeypatch, broken)
@@ -406,7 +419,7 @@ def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refuse
         store.sleep(seconds)
 
     async def exchange(driver: AsyncDriver, request: Request) -> Response:
-        """Answer in the place of the socket."""
+        """Answer instead of a socket."""
         context = SimpleNamespace(status_code=200)
         body = store.answer(request, context)
         return Response(context.status_code, {}, json.dumps(body).encode())
@@ -424,19 +437,19 @@ def test_a_triggerer_waits_for_a_store_that_is_out_of_order_when_a_key_is_refuse
     assert 8 <= store.slept < 60
 
 
-def test_a_connection_that_never_was_is_not_waited_for(pauses: list[float]) -> None:
-    with pytest.raises(ModelArtsConfigurationError, match="is not there"):
+def test_a_connection_that_never_existed_is_an_error_at_once(pauses: list[float]) -> None:
+    with pytest.raises(ModelArtsConfigurationError, match="does not exist"):
         ModelArtsHook("not_there").describe_processor_task("abc")
     assert pauses == []
 
 
-def test_a_connection_that_was_deleted_is_told_after_a_minute(
+def test_a_deleted_connection_is_an_error_after_a_minute(
     requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(monkeypatch, None, whole_after=1e9)
     monkeypatch.setattr("time.sleep", store.sleep)
     requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=store.answer)
-    with pytest.raises(ModelArtsConfigurationError, match="is not there"):
+    with pytest.raises(ModelArtsConfigurationError, match="does not exist"):
         ModelArtsHook().describe_processor_task("abc")
     assert 30 <= store.slept <= 60
 
@@ -475,7 +488,7 @@ def test_the_emulators_tokens_can_be_large(
 
 
 @in_both
-def test_a_project_name_of_another_project_is_told(
+def test_a_project_name_of_another_project_is_refused(
     emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
 ) -> None:
     wrong = iam_user(emulator, project_name=accounts.OTHER_PROJECT_NAME)
@@ -494,7 +507,7 @@ def test_a_project_name_of_another_project_is_told(
         ({"project_id": "f" * 32}, f"project_id '{'f' * 32}' .32 hex digits"),
     ],
 )
-def test_what_iam_refuses_is_named(
+def test_an_error_of_iam_names_the_setting(
     emulator: EmulatorServer,
     monkeypatch: pytest.MonkeyPatch,
     count: Callable[[], int],
@@ -507,7 +520,7 @@ def test_what_iam_refuses_is_named(
 
 
 @in_both
-def test_a_project_name_in_the_place_of_the_id_is_told(
+def test_a_project_name_instead_of_the_id_is_refused(
     emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]
 ) -> None:
     found = json.loads(emulator.airflow_connection())
@@ -517,7 +530,7 @@ def test_a_project_name_in_the_place_of_the_id_is_told(
         count()
 
 
-def test_hooks_of_one_connection_share_its_rate_whatever_their_project(set_connection: Callable[..., None]) -> None:
+def test_hooks_of_one_connection_share_its_rate_limit_for_all_projects(set_connection: Callable[..., None]) -> None:
     def limiter_of(**how: Any) -> Any:
         return ModelArtsHook(**how).get_conn().client.limiter
 
@@ -532,7 +545,7 @@ def test_hooks_of_one_connection_share_its_rate_whatever_their_project(set_conne
     assert limiter_of() is before
 
 
-def test_a_twin_shares_the_rate_but_no_turn(requests_mock: Mocker, pauses: list[float]) -> None:
+def test_a_clone_copies_the_rate_limit_without_sharing_turns(requests_mock: Mocker, pauses: list[float]) -> None:
     requests_mock.get(f"{PROJECT}/processor-tasks/abc", [{"status_code": 429}, {"json": {"task_id": "abc"}}])
     hook = ModelArtsHook()
     hook.describe_processor_task("abc")
@@ -544,7 +557,7 @@ def test_a_twin_shares_the_rate_but_no_turn(requests_mock: Mocker, pauses: list[
     assert other.rate == limiter.rate < 2
 
 
-def test_a_worker_paces_its_requests_once_it_was_throttled(requests_mock: Mocker, pauses: list[float]) -> None:
+def test_a_worker_paces_its_requests_after_throttling(requests_mock: Mocker, pauses: list[float]) -> None:
     requests_mock.get(f"{PROJECT}/processor-tasks/abc", [{"status_code": 429}, *[{"json": {"task_id": "abc"}}] * 4])
     ModelArtsHook().describe_processor_task("abc")
     paused = len(pauses)

@@ -1,4 +1,4 @@
-"""The operators for tasks that are there, against answers given by requests-mock and against the emulator."""
+"""The operators for existing tasks, against answers of requests-mock and against the emulator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TASK_URL = f"{TASKS}/abc"
 
 
 class TaskInstance:
-    """Keeps what is pushed."""
+    """Keeps the XComs that are pushed."""
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def describe(**arguments: Any) -> tuple[Any, dict[str, Any]]:
         (None, None),
     ],
 )
-def test_the_result_reaches_its_xcom_parsed(requests_mock: Mocker, answered: Any, pushed: Any) -> None:
+def test_the_result_is_pushed_parsed(requests_mock: Mocker, answered: Any, pushed: Any) -> None:
     requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2, "result": answered})
     _, xcoms = describe()
     assert xcoms.get("result") == pushed
@@ -69,13 +69,13 @@ def test_an_absent_result_and_work_path_are_pushed_as_none(requests_mock: Mocker
     assert returned == {"task_id": "abc", "status": 2, "status_name": "completed"}
 
 
-def test_what_is_no_number_in_json_becomes_null(requests_mock: Mocker) -> None:
+def test_nan_and_infinity_become_null(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, text='{"task_id": "abc", "status": 2, "result": {"mean": NaN, "max": -Infinity}}')
     _, xcoms = describe()
     assert xcoms["result"] == {"mean": None, "max": None}
 
 
-def test_the_task_is_returned_under_the_apis_names_without_its_result(requests_mock: Mocker) -> None:
+def test_the_task_is_returned_under_api_names_without_its_result(requests_mock: Mocker) -> None:
     answer = {
         "task_id": "abc",
         "name": "V002",
@@ -103,26 +103,26 @@ def test_signed_links_stay_out_of_every_xcom(requests_mock: Mocker) -> None:
     assert xcoms["result"] == {"preview": "https://bucket.obs.example.com/a.jpg"}
 
 
-def test_nothing_is_pushed_when_xcoms_are_not_wanted(requests_mock: Mocker) -> None:
+def test_nothing_is_pushed_without_do_xcom_push(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2})
     _, xcoms = describe(do_xcom_push=False)
     assert xcoms == {}
 
 
-def test_a_task_that_is_not_there_fails_it(requests_mock: Mocker) -> None:
+def test_a_task_that_does_not_exist_is_an_error(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, status_code=400, json={"error_code": "ModelArts.4700", "error_msg": "none"})
     with pytest.raises(ModelArtsNotFoundError, match="processing task 'abc'"):
         describe()
 
 
 @pytest.mark.parametrize("processor_task_id", [None, "", ".."])
-def test_an_id_that_is_none_is_told_before_anything_is_sent(requests_mock: Mocker, processor_task_id: Any) -> None:
+def test_an_invalid_id_is_refused_before_sending(requests_mock: Mocker, processor_task_id: Any) -> None:
     with pytest.raises(ModelArtsRequestError, match="check what that pushed"):
         describe(processor_task_id=processor_task_id)
     assert not requests_mock.called
 
 
-def test_the_fields_that_users_compute_are_templated() -> None:
+def test_ids_and_the_connection_are_templated() -> None:
     assert set(ModelArtsDescribeProcessorTaskOperator.template_fields) == {
         "processor_task_id",
         "modelarts_conn_id",
@@ -131,7 +131,7 @@ def test_the_fields_that_users_compute_are_templated() -> None:
 
 
 def task_with_versions(emulator: EmulatorServer, *statuses: int) -> tuple[Task, list[str]]:
-    """Return a task with a version of each status, and the versions' ids."""
+    """Return a task with one version of each status, and the ids of the versions."""
     state = emulator.state
     task = state.add_task(template="sys_data_cleaning")
     for _ in statuses[1:]:
@@ -149,7 +149,7 @@ def stop(task_id: str, **arguments: Any) -> Any:
     return ModelArtsStopProcessorTaskOperator(task_id="stop", processor_task_id=task_id, **arguments).execute({})
 
 
-def test_every_version_that_runs_is_stopped_and_told(emulator: EmulatorServer) -> None:
+def test_every_running_version_is_stopped_and_returned(emulator: EmulatorServer) -> None:
     task, versions = task_with_versions(emulator, 1, 2, 1)
     stopped = stop(task.task_id)
     assert sorted(stopped.pop("stopped_version_ids")) == sorted([versions[0], versions[2]])
@@ -157,14 +157,16 @@ def test_every_version_that_runs_is_stopped_and_told(emulator: EmulatorServer) -
     assert version_statuses(emulator, task) == [4, 2, 4]
 
 
-def test_the_one_version_that_is_named_is_stopped(emulator: EmulatorServer) -> None:
+def test_a_named_version_is_stopped_alone(emulator: EmulatorServer) -> None:
     task, versions = task_with_versions(emulator, 1, 1)
     assert stop(task.task_id, task_version_id=versions[0])["stopped_version_ids"] == versions[:1]
     assert version_statuses(emulator, task) == [4, 1]
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_what_has_ended_needs_no_stop(emulator: EmulatorServer, said: Callable[[], str], *, named: bool) -> None:
+def test_a_version_that_has_ended_is_not_stopped(
+    emulator: EmulatorServer, said: Callable[[], str], *, named: bool
+) -> None:
     task, versions = task_with_versions(emulator, 2)
     stopped = stop(task.task_id, task_version_id=versions[0] if named else None)
     assert stopped["stopped_version_ids"] == []
@@ -174,11 +176,11 @@ def test_what_has_ended_needs_no_stop(emulator: EmulatorServer, said: Callable[[
 
 def test_a_task_without_versions_cannot_be_stopped(emulator: EmulatorServer) -> None:
     task = emulator.state.add_task(status=1)
-    with pytest.raises(ModelArtsRequestError, match="it has no versions, as every feature analysis"):
+    with pytest.raises(ModelArtsRequestError, match="it has no versions, and only versions can be stopped"):
         stop(task.task_id)
 
 
-def test_a_version_that_cannot_be_stopped_keeps_no_other_from_it(
+def test_a_version_that_cannot_be_stopped_does_not_keep_others_from_being_stopped(
     emulator: EmulatorServer, said: Callable[[], str]
 ) -> None:
     task, _ = task_with_versions(emulator, 1, 1, 1)
@@ -189,37 +191,22 @@ def test_a_version_that_cannot_be_stopped_keeps_no_other_from_it(
     assert said().count("Stopped version") == 2
 
 
-def test_a_version_that_is_initializing_all_the_while_is_busy(emulator: EmulatorServer, pauses: list[float]) -> None:
+def test_a_version_that_stays_in_initialization_is_busy(emulator: EmulatorServer, pauses: list[float]) -> None:
     task, _ = task_with_versions(emulator, 0)
     with pytest.raises(ModelArtsBusyError):
         stop(task.task_id)
 
 
-def test_a_stop_whose_answer_is_lost_is_a_stop(emulator: EmulatorServer, pauses: list[float]) -> None:
+def test_a_stop_whose_answer_is_lost_succeeds(emulator: EmulatorServer, pauses: list[float]) -> None:
     task, versions = task_with_versions(emulator, 1)
     emulator.faults.reset("after", operation="StopProcessorTaskVersion")
     assert stop(task.task_id)["stopped_version_ids"] == versions
 
 
-def refuse_to_stop(requests_mock: Mocker, status_now: dict[str, Any]) -> None:
-    """Answer that a version runs, refuse to stop it, and answer then what is given."""
-    requests_mock.get(f"{TASK_URL}/versions", json={"count": 1, "versions": [{"task_version_id": "v1", "status": 1}]})
-    refusal = {"error_code": "ModelArts.0101", "error_msg": "cannot be stopped"}
-    requests_mock.post(f"{TASK_URL}/versions/v1/stop", status_code=400, json=refusal)
-    requests_mock.get(f"{TASK_URL}/versions/v1", **status_now)
-
-
-def test_a_version_that_ends_before_it_is_stopped_is_no_error(requests_mock: Mocker, said: Callable[[], str]) -> None:
-    refuse_to_stop(requests_mock, {"json": {"task_version_id": "v1", "status": 3}})
-    assert stop("abc")["stopped_version_ids"] == []
-    assert "had ended already: it is failed" in said()
-
-
-@pytest.mark.parametrize("status_now", [{"json": {"task_version_id": "v1", "status": 1}}, {"status_code": 403}])
-def test_a_refused_stop_of_what_may_still_run_is_an_error(requests_mock: Mocker, status_now: dict[str, Any]) -> None:
-    refuse_to_stop(requests_mock, status_now)
-    with pytest.raises(ModelArtsRequestError, match="cannot be stopped"):
-        stop("abc")
+def test_a_stop_whose_answers_are_all_lost_succeeds(emulator: EmulatorServer, pauses: list[float]) -> None:
+    task, versions = task_with_versions(emulator, 1)
+    emulator.faults.reset("after", times=None, operation="StopProcessorTaskVersion")
+    assert stop(task.task_id)["stopped_version_ids"] == versions
 
 
 def delete(task_id: str, **arguments: Any) -> Any:
@@ -239,7 +226,7 @@ def test_one_version_is_deleted_and_the_task_stays(emulator: EmulatorServer) -> 
 
 
 @pytest.mark.parametrize("arguments", [{}, {"task_version_id": "v1"}])
-def test_what_is_not_there_is_an_error_unless_that_is_fine(
+def test_deleting_what_does_not_exist_is_an_error_without_ignore_if_missing(
     emulator: EmulatorServer, said: Callable[[], str], arguments: dict[str, str]
 ) -> None:
     with pytest.raises(ModelArtsNotFoundError, match="Check the id"):
@@ -248,13 +235,13 @@ def test_what_is_not_there_is_an_error_unless_that_is_fine(
     assert "nothing to delete" in said()
 
 
-def test_a_deletion_whose_answer_is_lost_is_a_deletion(emulator: EmulatorServer, pauses: list[float]) -> None:
+def test_a_deletion_whose_answer_is_lost_succeeds(emulator: EmulatorServer, pauses: list[float]) -> None:
     task = emulator.state.add_task(status=2)
     emulator.faults.reset("after", operation="DeleteProcessorTask")
     assert delete(task.task_id)["deleted"] is True
 
 
-def test_what_initializes_for_long_is_left_to_the_retries_of_airflow(
+def test_a_task_that_stays_in_initialization_is_busy_after_five_attempts(
     emulator: EmulatorServer, pauses: list[float]
 ) -> None:
     task = emulator.state.add_task(status=0)
@@ -288,14 +275,14 @@ def test_every_filter_reaches_the_service(requests_mock: Mocker) -> None:
 
 
 @pytest.mark.parametrize("status", [[0, 1], ["initialized", "RUNNING"], ("0", 1)])
-def test_several_statuses_are_picked_by_number_or_name(emulator: EmulatorServer, status: Any) -> None:
+def test_several_statuses_are_given_by_number_or_name(emulator: EmulatorServer, status: Any) -> None:
     for number in range(5):
         emulator.state.add_task(f"status-{number}", status=number)
     assert sorted(names(status=status)) == ["status-0", "status-1"]
 
 
 @pytest.mark.parametrize("status", ["finished", None, "-"])
-def test_a_status_that_is_none_is_told(status: Any) -> None:
+def test_an_unknown_status_is_refused(status: Any) -> None:
     with pytest.raises(ValueError, match=r"status has .*only 0 \(initialized\), 1 \(running\)"):
         names(status=[status])
 
@@ -319,24 +306,24 @@ def a_task_an_hour(emulator: EmulatorServer) -> EmulatorServer:
         ({"created_after": "2026-05-01T22:00", "sort_by": "name"}, ["23", "22"]),
     ],
 )
-def test_a_window_has_its_beginning_and_not_its_end(
+def test_a_window_includes_its_start_and_not_its_end(
     a_task_an_hour: EmulatorServer, window: dict[str, Any], expected: list[str]
 ) -> None:
     assert names(**window) == expected
 
 
-def test_a_window_that_holds_no_moment_is_told(a_task_an_hour: EmulatorServer, said: Callable[[], str]) -> None:
-    noon = "2026-05-01T12:00:00Z"  # what Airflow 3 makes of the data interval of a cron schedule
+def test_an_empty_window_is_logged(a_task_an_hour: EmulatorServer, said: Callable[[], str]) -> None:
+    noon = "2026-05-01T12:00:00Z"  # start and end of the data interval of a cron schedule in Airflow 3
     assert names(created_after=noon, created_before=noon) == []
-    assert f"No task can be in there: created_after is {noon}, and created_before is {noon}." in said()
+    assert f"The time window is empty: created_after is {noon}, and created_before is {noon}." in said()
 
 
-def test_a_moment_that_is_none_is_told_with_its_name() -> None:
-    with pytest.raises(ValueError, match="created_before is 'yesterday': give a moment such as"):
+def test_an_invalid_datetime_is_refused_with_its_argument() -> None:
+    with pytest.raises(ValueError, match="created_before is 'yesterday': give a datetime such as"):
         names(created_before="yesterday")
 
 
-def test_no_more_is_read_than_the_newest_tasks_take(emulator: EmulatorServer) -> None:
+def test_pages_older_than_the_window_are_not_read(emulator: EmulatorServer) -> None:
     for task in emulator.state.add_tasks(300, status=2):
         task.created_at -= 3600
     emulator.state.add_task("new", status=2)
@@ -345,13 +332,13 @@ def test_no_more_is_read_than_the_newest_tasks_take(emulator: EmulatorServer) ->
     assert emulator.state.log.count("ListProcessorTasks") == 1
 
 
-def test_a_list_that_is_cut_off_says_so(emulator: EmulatorServer, said: Callable[[], str]) -> None:
+def test_a_list_that_is_cut_off_is_logged(emulator: EmulatorServer, said: Callable[[], str]) -> None:
     emulator.state.add_tasks(4, status=2)
     assert len(names(max_tasks=4)) == 4
     assert len(names(max_tasks=None)) == 4
     assert "cut off" not in said()
     assert len(names(max_tasks=3)) == 3
-    assert "There are more than these 3 tasks: the list is cut off" in said()
+    assert "There are more than 3 tasks: the list is cut off" in said()
 
 
 @pytest.mark.parametrize(
@@ -366,5 +353,5 @@ def test_a_list_that_is_cut_off_says_so(emulator: EmulatorServer, said: Callable
         ),
     ],
 )
-def test_the_fields_of_each_operator_are_templated(operator: Any, fields: set[str]) -> None:
+def test_the_arguments_of_each_operator_are_templated(operator: Any, fields: set[str]) -> None:
     assert set(operator.template_fields) == fields | {"modelarts_conn_id", "project_id"}

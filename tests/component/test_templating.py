@@ -1,4 +1,4 @@
-"""Templated fields that rendered to nothing: refused by the sensor in every mode, by operators and by the trigger."""
+"""Templated fields that rendered to nothing: sensor, operators and trigger refuse them before sending anything."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from requests_mock import Mocker
 from airflow_modelarts import operators
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
-from airflow_modelarts.templating import as_text, is_nothing
+from airflow_modelarts.templating import ID, is_empty, read_argument
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.fixtures import TASKS
 from tests.support.virtual import run
 
 BODY = {"name": "a", "template": {"id": "sys_data_analyse"}, "inputs": [{"type": "DATASET", "source": "d"}]}
-#: What each operator needs beside what all have.
+#: The required arguments of each operator.
 OPERATORS: dict[str, dict[str, Any]] = {
     "ModelArtsAuditProcessorTasksOperator": {},
     "ModelArtsCreateProcessorTaskOperator": BODY,
@@ -34,7 +34,7 @@ OPERATORS: dict[str, dict[str, Any]] = {
     "ModelArtsListProcessorTasksOperator": {},
     "ModelArtsStopProcessorTaskOperator": {"processor_task_id": "abc"},
 }
-#: Where nothing is a value of its own.
+#: Fields that may be empty.
 MAY_BE_EMPTY = {"description", "window_start", "window_end"}
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"deferrable": False},
@@ -58,13 +58,13 @@ def context(**values: Any) -> Any:
     return {"ti": SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1), **values}
 
 
-def test_every_operator_is_looked_at() -> None:
+def test_every_operator_is_covered() -> None:
     assert set(OPERATORS) == {name for name in operators.__all__ if name.endswith("Operator")}
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 @pytest.mark.parametrize("text", ["{{ absent }}", " {{ absent }}\n", "{{ none }}"])
-def test_an_operator_refuses_what_rendered_to_nothing_before_it_sends_anything(
+def test_an_operator_refuses_a_field_that_rendered_to_nothing_before_sending(
     requests_mock: Mocker, name: str, field: str, text: str
 ) -> None:
     operator = getattr(operators, name)(task_id="t", **{**OPERATORS[name], field: text})
@@ -75,7 +75,9 @@ def test_an_operator_refuses_what_rendered_to_nothing_before_it_sends_anything(
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
-def test_an_operator_refuses_what_rendered_natively_to_nothing(requests_mock: Mocker, name: str, field: str) -> None:
+def test_an_operator_refuses_a_field_that_rendered_natively_to_nothing(
+    requests_mock: Mocker, name: str, field: str
+) -> None:
     for text, environment in (("{{ none }}", NativeEnvironment()), ("{{ absent }}", NativeEnvironment())):
         with DAG("dag", schedule=None, render_template_as_native_obj=True):
             operator = getattr(operators, name)(task_id="t", **{**OPERATORS[name], field: text})
@@ -87,22 +89,22 @@ def test_an_operator_refuses_what_rendered_natively_to_nothing(requests_mock: Mo
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 @pytest.mark.parametrize("value", ["", "  ", "None"])
-def test_an_operator_refuses_nothing_that_was_given_as_it_is(
+def test_an_operator_refuses_a_field_that_was_given_empty(
     requests_mock: Mocker, name: str, field: str, value: str
 ) -> None:
-    """So it comes from a mapped XCom, which Airflow passes when it makes the instance."""
+    """An empty value can come from a mapped XCom, which Airflow passes to the constructor."""
 
     def make_and_execute() -> None:
         getattr(operators, name)(task_id="t", **{**OPERATORS[name], field: value}).execute(context())
 
-    # An object that is a text is refused when it is made.
+    # An object given as such a text is refused by the constructor.
     with pytest.raises((ModelArtsRequestError, ValueError), match=f"^{field} is "):
         make_and_execute()
     assert not requests_mock.called
 
 
 @pytest.mark.parametrize("place", ["source", "version_id"])
-def test_what_rendered_to_nothing_inside_of_a_field_is_named(requests_mock: Mocker, place: str) -> None:
+def test_a_part_of_a_field_that_rendered_to_nothing_is_named(requests_mock: Mocker, place: str) -> None:
     given = {"type": "DATASET", "source": "d", place: "{{ absent }}"}
     operator = operators.ModelArtsCreateProcessorTaskOperator(task_id="t", **{**BODY, "inputs": [given]})
     operator.render_template_fields({}, Environment())
@@ -111,14 +113,14 @@ def test_what_rendered_to_nothing_inside_of_a_field_is_named(requests_mock: Mock
     assert not requests_mock.called
 
 
-def test_an_empty_text_that_was_written_inside_of_a_field_is_left_to_the_service() -> None:
+def test_an_empty_text_written_inside_a_field_is_not_refused() -> None:
     template = {"id": "sys_data_analyse", "operator_params": [{"id": "p", "params": {"prefix": ""}}]}
     operator = operators.ModelArtsCreateProcessorTaskOperator(task_id="t", **{**BODY, "template": template})
     operator.render_template_fields({}, Environment())
-    operator._refuse_empty_fields(operator.template_fields)
+    operator._prepare_fields()
 
 
-def test_a_list_that_rendered_to_nothing_is_no_filter() -> None:
+def test_a_list_that_rendered_empty_is_refused() -> None:
     with DAG("dag", schedule=None, render_template_as_native_obj=True):
         operator = operators.ModelArtsListProcessorTasksOperator(task_id="t", status="{{ [] }}")
     operator.render_template_fields({}, NativeEnvironment())
@@ -129,7 +131,7 @@ def test_a_list_that_rendered_to_nothing_is_no_filter() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("field", ModelArtsProcessorTaskSensor.template_fields)
 @lenient
-def test_the_sensor_refuses_it_in_every_mode(
+def test_the_sensor_refuses_an_empty_field_in_every_mode(
     requests_mock: Mocker, mode: str, field: str, environment: Environment
 ) -> None:
     arguments = {"processor_task_id": "abc", field: "{{ dag_run.conf.project }}", **MODES[mode]}
@@ -153,9 +155,9 @@ def test_the_sensor_refuses_it_in_every_mode(
     assert not requests_mock.called
 
 
-def test_what_an_upstream_task_pushed_is_named_as_airflow_names_it() -> None:
+def test_an_empty_output_is_named_as_airflow_names_it() -> None:
     class Output:
-        """As much of an XComArg as rendering uses."""
+        """An XComArg as far as rendering uses it."""
 
         def resolve(self, *_: Any, **__: Any) -> None:
             return None
@@ -167,21 +169,23 @@ def test_what_an_upstream_task_pushed_is_named_as_airflow_names_it() -> None:
     waiting.project_id = Output()  # type: ignore[assignment]  # not yet rendered
     waiting.render_template = lambda value, *_: value.resolve() if isinstance(value, Output) else value  # type: ignore[method-assign,assignment]  # Airflow's own looks for its classes
     waiting.render_template_fields({}, Environment())
-    waiting.render_template_fields({}, Environment())  # what has been rendered is not what was written
+    waiting.render_template_fields(
+        {}, Environment()
+    )  # the values are rendered now: they must not replace the templates
     with pytest.raises(ModelArtsRequestError, match=r"project_id rendered to nothing \(None\) from the XCom of create"):
         waiting.poke(context())
 
 
-def test_what_is_not_given_may_be_none(requests_mock: Mocker) -> None:
+def test_a_field_that_is_not_given_can_be_none(requests_mock: Mocker) -> None:
     waiting = ModelArtsProcessorTaskSensor(task_id="wait", processor_task_id="abc", project_id=None)
     waiting.render_template_fields({}, Environment())
     requests_mock.get(f"{TASKS}/abc", json={"task_id": "abc"})
     assert waiting.poke(context()) is False
 
 
-@pytest.mark.parametrize("field", ProcessorTaskTrigger._texts)
+@pytest.mark.parametrize("field", ProcessorTaskTrigger._own_fields)
 @pytest.mark.parametrize("value", ["", " ", "None", Undefined(name="x"), StrictUndefined(name="x")])
-def test_the_trigger_ends_with_an_error_and_calls_nobody(server: EmulatorServer, field: str, value: Any) -> None:
+def test_the_trigger_ends_with_an_error_before_sending(server: EmulatorServer, field: str, value: Any) -> None:
     server.state.reset()
     waiting = ProcessorTaskTrigger(**{"processor_task_id": "abc", field: value})
 
@@ -223,15 +227,15 @@ def test_a_template_that_a_triggerer_renders_to_nothing_ends_the_wait_with_an_er
 
 
 @pytest.mark.parametrize("value", [0, False, "0", "none", "null", [None], {"a": ""}, b""])
-def test_what_is_something(value: Any) -> None:
-    assert not is_nothing(value)
+def test_values_that_are_not_empty(value: Any) -> None:
+    assert not is_empty(value)
 
 
-def test_numbers_that_native_rendering_made_of_an_id_are_text_again() -> None:
-    assert (as_text(7), as_text("7"), as_text(None), as_text(True)) == ("7", "7", None, True)
+def test_an_integer_is_read_as_the_text_of_an_id() -> None:
+    assert [read_argument(value, ID) for value in (7, "7", None, True, 7.5)] == ["7", "7", None, True, 7.5]
 
 
-def test_templated_fields_of_a_users_subclass_are_its_own(requests_mock: Mocker) -> None:
+def test_templated_fields_of_a_subclass_of_the_user_are_left_alone(requests_mock: Mocker) -> None:
     class Annotated(ModelArtsProcessorTaskSensor):
         template_fields = (*ModelArtsProcessorTaskSensor.template_fields, "note", "limit")
 
@@ -247,6 +251,7 @@ def test_templated_fields_of_a_users_subclass_are_its_own(requests_mock: Mocker)
             self.limit, self.note, self.body = 3, "", body
 
         def execute(self, context: Any) -> Any:
+            self._prepare_fields()
             with self._open_hook():
                 return self.note, self.limit, self.body
 
@@ -263,9 +268,9 @@ def test_templated_fields_of_a_users_subclass_are_its_own(requests_mock: Mocker)
     assert reading.execute(context()) == ("", 3, 7)
 
 
-def test_a_blank_text_that_renders_natively_to_none_is_named() -> None:
+def test_a_blank_text_is_named_with_native_rendering() -> None:
     with DAG("dag", schedule=None, render_template_as_native_obj=True):
         waiting = ModelArtsProcessorTaskSensor(task_id="wait", processor_task_id="\n")
     waiting.render_template_fields({})
-    with pytest.raises(ModelArtsRequestError, match=r"^processor_task_id is None, which is no value"):
+    with pytest.raises(ModelArtsRequestError, match=r"^processor_task_id is '', which is no value"):
         waiting.poke(context())

@@ -320,4 +320,4 @@ def test_on_kill_says_that_what_has_no_versions_goes_on(state: EmulatorState, li
     task = state.add_task(status=1)
     run(trigger(task.task_id, stop_on_kill=True).on_kill())
     assert state.status(task.task_id) == 1
-    assert "has no versions, and the service stops nothing else" in lines[0]
+    assert "has no versions, and only versions can be stopped" in lines[0]

@@ -93,7 +93,7 @@ def test_a_connection_is_saved_and_listed(page: Page, saved: str, emulator: Emul
 def test_the_test_of_a_valid_connection_names_the_project(page: Page, saved: str, emulator: EmulatorServer) -> None:
     message = press_test(page, "modelarts_by_hand")
     assert "Test Connection Successful" in message
-    assert f"ModelArts at {emulator.url} lets these credentials into project {accounts.PROJECT_ID}." in message
+    assert f"Connected to {emulator.url}: the credentials are valid for project {accounts.PROJECT_ID}." in message
 
 
 def test_the_test_of_a_connection_with_a_wrong_key_gives_advice(page: Page, emulator: EmulatorServer) -> None:

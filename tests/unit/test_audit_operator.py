@@ -157,8 +157,8 @@ def test_an_empty_rendered_value_means_the_default(requests_mock: Mocker, nothin
     assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
 
 
-def test_an_invalid_moment_is_rejected_by_its_name(requests_mock: Mocker) -> None:
-    with pytest.raises(ValueError, match="window_start is 'yesterday': give a moment such as"):
+def test_an_invalid_datetime_is_rejected_by_its_name(requests_mock: Mocker) -> None:
+    with pytest.raises(ValueError, match="window_start is 'yesterday': give a datetime such as"):
         run(window_start="yesterday")
     assert not requests_mock.called
 

@@ -1,4 +1,4 @@
-"""The sensor in its modes poke and reschedule, against answers given by requests-mock."""
+"""The sensor in modes poke and reschedule, against answers of requests-mock."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[ModelArtsError], str]] = {
 
 
 class TaskInstance:
-    """As much of a task instance as a sensor in mode reschedule looks at, on Airflow 3 and on Airflow 2."""
+    """A task instance as far as a sensor in mode reschedule uses it, on Airflow 3 and Airflow 2."""
 
     dag_id, task_id, run_id, map_index, max_tries = "dag", "wait", "run", -1, 0
 
@@ -78,7 +78,7 @@ class TaskInstance:
 
 @pytest.fixture(autouse=True)
 def no_earlier_reschedule_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Airflow 2 the sensor asks the database, not the task instance."""
+    """On Airflow 2 the sensor reads the database, not the task instance."""
     if airflow.__version__.startswith("2."):
         monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda *_, **__: None)
 
@@ -94,7 +94,7 @@ def task(status: int | None, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("status", [0, 1, 5, -1, 99, None])
-def test_a_status_that_is_no_end_keeps_it_waiting(requests_mock: Mocker, status: int | None) -> None:
+def test_a_status_that_is_not_terminal_continues_the_wait(requests_mock: Mocker, status: int | None) -> None:
     requests_mock.get(TASK_URL, **task(status))
     assert not sensor().poke({})
 
@@ -108,14 +108,18 @@ def test_a_completed_task_ends_the_wait_with_its_status_as_xcom(requests_mock: M
 
 
 @pytest.mark.parametrize(("status", "name"), [(3, "failed"), (4, "stopped")])
-def test_a_bad_end_fails_with_the_services_message(requests_mock: Mocker, status: int, name: str) -> None:
+def test_a_failed_status_raises_with_the_error_msg_of_the_service(
+    requests_mock: Mocker, status: int, name: str
+) -> None:
     requests_mock.get(TASK_URL, **task(status, error_msg="no labeled samples"))
     with pytest.raises(ModelArtsProcessorTaskFailed, match=f"'abc' {name}: no labeled samples"):
         sensor().poke({})
 
 
 @pytest.mark.parametrize(("status", "name"), [(2, "completed"), (3, "failed"), (4, "stopped")])
-def test_without_failed_statuses_any_end_succeeds_and_is_told(requests_mock: Mocker, status: int, name: str) -> None:
+def test_without_failed_statuses_any_end_succeeds_and_is_returned(
+    requests_mock: Mocker, status: int, name: str
+) -> None:
     requests_mock.get(TASK_URL, **task(status))
     outcome = sensor(failed_statuses=()).execute({})
     assert outcome == {"task_id": "abc", "status": status, "status_name": name}
@@ -126,18 +130,18 @@ def test_only_the_listed_statuses_fail(requests_mock: Mocker) -> None:
     assert sensor(failed_statuses=[3]).poke({})
 
 
-def test_a_failed_status_that_is_no_end_is_refused_when_the_dag_is_read() -> None:
+def test_failed_statuses_must_be_terminal() -> None:
     with pytest.raises(ValueError, match=r"only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)"):
         sensor(failed_statuses=[1])
 
 
-def test_soft_fail_skips_after_a_bad_end(requests_mock: Mocker) -> None:
+def test_soft_fail_skips_after_a_failure(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, **task(3, error_msg="broken"))
     with pytest.raises(AirflowSkipException, match="broken"):
         sensor(soft_fail=True).execute({})
 
 
-def test_never_fail_skips_after_a_bad_end(requests_mock: Mocker) -> None:
+def test_never_fail_skips_after_a_failure(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, **task(3))
     with pytest.raises(AirflowSkipException):
         sensor(never_fail=True).execute({})
@@ -150,7 +154,7 @@ def test_soft_fail_does_not_hide_a_broken_connection(requests_mock: Mocker) -> N
         sensor(soft_fail=True).execute({})
 
 
-def test_silent_fail_does_not_keep_asking_after_a_task_that_has_ended(requests_mock: Mocker) -> None:
+def test_silent_fail_does_not_keep_polling_after_the_end(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, **task(3, error_msg="broken"))
     with pytest.raises(AirflowFailException, match="broken"):
         sensor(silent_fail=True).execute({})
@@ -162,7 +166,7 @@ def test_poke_mode_polls_until_the_end(requests_mock: Mocker, pauses: list[float
     assert pauses == [5, 5, 5]
 
 
-def test_reschedule_mode_gives_the_worker_back_between_pokes(requests_mock: Mocker) -> None:
+def test_reschedule_mode_frees_the_worker_between_pokes(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, **task(1))
     waiting = sensor(mode="reschedule")
     before = datetime.now(UTC)
@@ -171,19 +175,19 @@ def test_reschedule_mode_gives_the_worker_back_between_pokes(requests_mock: Mock
     assert caught.value.reschedule_date - before >= timedelta(seconds=5)
 
 
-def test_reschedule_mode_ends_like_poke_mode(requests_mock: Mocker) -> None:
+def test_reschedule_mode_returns_the_same_as_poke_mode(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, **task(2))
     assert sensor(mode="reschedule").execute({"ti": TaskInstance()}) == sensor().execute({})
 
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
-def test_poke_mode_waits_an_outage_out(requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]) -> None:
+def test_an_outage_does_not_end_poke_mode(requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]) -> None:
     requests_mock.get(TASK_URL, [*[outage] * 6, task(2)])
     assert sensor().execute({})["status"] == 2
 
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
-def test_reschedule_mode_waits_an_outage_out(
+def test_an_outage_does_not_end_reschedule_mode(
     requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]
 ) -> None:
     requests_mock.get(TASK_URL, **outage)
@@ -191,7 +195,7 @@ def test_reschedule_mode_waits_an_outage_out(
         sensor(mode="reschedule").execute({"ti": TaskInstance()})
 
 
-def test_an_outage_that_lasts_ends_with_the_sensors_own_timeout(
+def test_a_long_outage_ends_with_the_timeout_of_the_sensor(
     requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -203,14 +207,14 @@ def test_an_outage_that_lasts_ends_with_the_sensors_own_timeout(
     assert 1000 <= now[0] < 1030, "neither before its timeout nor long after it"
 
 
-def test_the_pauses_of_an_outage_grow_and_shrink_back(requests_mock: Mocker, pauses: list[float]) -> None:
+def test_polls_back_off_during_an_outage(requests_mock: Mocker, pauses: list[float]) -> None:
     outage = {"status_code": 503, "headers": {"Retry-After": "0"}}
     requests_mock.get(TASK_URL, [*[outage] * 20, task(1), task(2)])
     sensor().execute({})
     assert [pause for pause in pauses if pause] == [5, 10, 20, 40, 80, 160, 300, 300, 300, 300, 5]
 
 
-def test_a_service_that_says_when_to_come_back_is_heard(requests_mock: Mocker, pauses: list[float]) -> None:
+def test_retry_after_is_honoured(requests_mock: Mocker, pauses: list[float]) -> None:
     outage = {"status_code": 429, "headers": {"Retry-After": "90"}}
     requests_mock.get(TASK_URL, [outage, outage, task(2)])
     sensor().execute({})
@@ -219,7 +223,7 @@ def test_a_service_that_says_when_to_come_back_is_heard(requests_mock: Mocker, p
 
 @pytest.mark.parametrize(("answer", "error", "advice"), REFUSALS.values(), ids=REFUSALS)
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_what_waiting_cannot_mend_ends_it_at_once_and_says_what_to_change(
+def test_a_permanent_error_ends_the_wait_at_once_and_says_what_to_change(
     requests_mock: Mocker,
     pauses: list[float],
     answer: dict[str, Any],
@@ -239,7 +243,7 @@ def test_a_key_rotated_in_the_connection_is_picked_up_within_the_poke(
     def answer(request: Any, context: Any) -> dict[str, Any]:
         if "Access=NEWKEY" in request.headers["Authorization"]:
             return {"task_id": "abc", "status": 2}
-        set_connection(login="NEWKEY")  # the key is rotated while the request is under way
+        set_connection(login="NEWKEY")  # the key is rotated during the request
         context.status_code = 401
         return {"error_code": "APIGW.0301", "error_msg": "bad key"}
 
@@ -264,7 +268,7 @@ def test_only_changes_are_logged(requests_mock: Mocker, pauses: list[float]) -> 
     ]
 
 
-def test_the_fields_that_users_compute_are_templated() -> None:
+def test_ids_and_the_connection_are_templated() -> None:
     assert set(ModelArtsProcessorTaskSensor.template_fields) == {
         "processor_task_id",
         "task_version_id",
@@ -273,11 +277,11 @@ def test_the_fields_that_users_compute_are_templated() -> None:
     }
 
 
-def test_an_argument_that_it_does_not_know_is_refused() -> None:
+def test_an_unknown_argument_is_refused() -> None:
     with pytest.raises((TypeError, AirflowException), match="nonsense"):
         sensor(nonsense=True)
 
 
-def test_the_project_can_be_another_than_the_connections(requests_mock: Mocker) -> None:
+def test_the_project_can_differ_from_that_of_the_connection(requests_mock: Mocker) -> None:
     requests_mock.get("https://modelarts.example.com/v2/other/processor-tasks/abc", **task(2))
     assert sensor(project_id="other").poke({})

@@ -133,7 +133,7 @@ def test_a_feature_analysis_cannot_be_stopped_and_the_log_says_so(
     task = run.wait_for_running_task()
     run.wait_until_deferred()
     user.mark_task_failed(run.dag_id, run.run_id)
-    run.wait_until(lambda: f"Processing task '{task.task_id}' goes on: it has no versions" in run.log())
+    run.wait_until(lambda: f"Cannot stop processing task '{task.task_id}': it has no versions" in run.log())
     assert run.status(task) == RUNNING
 
 

@@ -1,0 +1,105 @@
+"""Create operators against the emulator: the wait in the triggerer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
+
+from airflow_modelarts.api.errors import (
+    ModelArtsNotFoundError,
+)
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.tasks import Task
+from tests.support.create import (
+    Try,
+    deferral,
+    operator,
+    tasks,
+    version_operator,
+)
+
+
+def test_a_deferred_wait_pushes_the_same_xcoms(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    deferred = deferral(attempt)
+    trigger: Any = deferred.trigger
+    assert trigger.stop_on_kill
+    assert trigger.processor_task_id == tasks(emulator)[0].task_id
+    emulator.state.finish(trigger.processor_task_id)
+    event = {"task_id": trigger.processor_task_id, "status": 2}
+    returned = operator(deferrable=True).execute_complete(attempt.context, event, **(deferred.kwargs or {}))
+    assert returned["status_name"] == "completed"
+    assert attempt.xcoms["version"]["status_name"] == "completed"
+
+
+def test_an_outage_after_a_deferred_wait_is_waited_out(emulator: EmulatorServer, pauses: list[float]) -> None:
+    attempt = Try()
+    trigger: Any = deferral(attempt).trigger
+    emulator.state.finish(trigger.processor_task_id)
+    emulator.faults.answer(503, times=12, operation="ListProcessorTaskVersions")
+    event = {"task_id": trigger.processor_task_id, "status": 2}
+    assert operator(deferrable=True).execute_complete(attempt.context, event)["status_name"] == "completed"
+
+
+def test_an_event_before_the_end_defers_again(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    trigger: Any = deferral(attempt).trigger
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute_complete(
+            attempt.context, {"task_id": trigger.processor_task_id, "error": "?"}
+        )
+
+
+def test_the_error_of_a_trigger_is_raised_by_the_worker(emulator: EmulatorServer) -> None:
+    with pytest.raises(ModelArtsNotFoundError, match="no task with this id"):
+        operator(deferrable=True).execute_complete(Try().context, {"task_id": "gone", "error": "?"})
+
+
+def test_a_deferred_wait_has_what_is_left_of_the_execution_timeout(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    attempt.ti.start_date -= timedelta(seconds=60)
+    deferred = deferral(attempt, execution_timeout=timedelta(seconds=100))
+    assert deferred.timeout is not None
+    assert 30 < deferred.timeout.total_seconds() <= 40
+
+
+def test_a_deferred_wait_has_no_timeout_without_execution_timeout(emulator: EmulatorServer) -> None:
+    assert deferral(Try()).timeout is None
+
+
+def test_a_timeout_stops_the_version(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral(attempt)
+    (task,) = tasks(emulator)
+    emulator.state.set_status(task.task_id, 1)
+    resumed = operator(deferrable=True)
+    with pytest.raises(AirflowTaskTimeout, match="execution_timeout is over"):
+        resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+    resumed.on_kill()  # as Airflow does after this error
+    assert emulator.state.status(task.task_id) == 4
+    assert emulator.state.log.count("StopProcessorTaskVersion") == 1
+
+
+def test_a_timeout_stops_the_one_version(emulator: EmulatorServer, original: Task) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    with pytest.raises(TaskDeferred):
+        version_operator(original, deferrable=True).execute(attempt.context)
+    emulator.state.set_status(original.task_id, 1)
+    attempt.store.clear()  # as on Airflow 2, which has only the XCom
+    context = {key: value for key, value in attempt.context.items() if key == "ti"}
+    resumed = version_operator(original, deferrable=True)
+    with pytest.raises(AirflowTaskTimeout):
+        resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    resumed.on_kill()
+    assert emulator.state.status(original.task_id) == 4
+
+
+def test_another_failure_of_the_trigger_is_raised_unchanged(emulator: EmulatorServer) -> None:
+    with pytest.raises(Exception, match="failure"):
+        operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger failure"}, Try().context)
