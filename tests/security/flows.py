@@ -164,8 +164,8 @@ def _run(
     on_page: Callable[[Any], None] | None = None,
 ) -> Any:
     """Run a flow, check its steps and its error, and return its value; by default random answers are sent."""
-    client = ClientConfig(ENDPOINT, "0123456789abcdef", case.credentials, TokenCache(), Clock(), lambda: 0.5)
-    clock = client.now
+    clock = Clock()
+    client = ClientConfig(ENDPOINT, "0123456789abcdef", case.credentials, TokenCache(), clock, lambda: 0.5)
 
     def serve(request: Request) -> Answer:
         _check_request(case, request)
