@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from tests.support.playing import BROKEN, ONCE, REFUSED_CONNECTION, Answer, Played, answer, client, play, refuse
 
 from airflow_modelarts.api import operations, procedures
 from airflow_modelarts.api.errors import (
@@ -20,6 +19,7 @@ from airflow_modelarts.api.errors import (
 from airflow_modelarts.api.http import Flow, Request, Response
 from airflow_modelarts.api.procedures import Submission
 from airflow_modelarts.api.targets import Target
+from tests.support.flows import BROKEN, ONCE, REFUSED_CONNECTION, Answer, FlowResult, answer, client, refuse, run_flow
 
 NOT_FOUND = refuse(400, "ModelArts.4700")
 INVALID = refuse(400, "ModelArts.0104")
@@ -51,10 +51,10 @@ class Service:
         return reply
 
 
-def run(procedure: Flow[Any], **routes: Any) -> tuple[Played[Any], list[str]]:
+def run(procedure: Flow[Any], **routes: Any) -> tuple[FlowResult[Any], list[str]]:
     """Return how a procedure ended, and which requests it sent; its routes are named by path."""
     service = Service(**{name.replace("__", "/"): found for name, found in routes.items()})
-    return play(procedure, service, clients=client()), service.requests
+    return run_flow(procedure, service, clients=client()), service.requests
 
 
 def version(version_id: str, status: int = 1, **fields: Any) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def test_one_version_is_stopped_without_listing_any() -> None:
 
 def test_a_task_without_versions_cannot_be_stopped() -> None:
     stopped, _ = run(procedures.stop(Target("abc"), ONCE), versions=versions())
-    assert isinstance(stopped.refusal, ModelArtsRequestError)
-    assert "it has no versions" in str(stopped.refusal)
+    assert isinstance(stopped.error, ModelArtsRequestError)
+    assert "it has no versions" in str(stopped.error)
 
 
 @pytest.mark.parametrize("error", [BROKEN, NOT_FOUND, INVALID, BUSY, refuse(403, "ModelArts.0108"), refuse(503)])
@@ -129,7 +129,7 @@ def test_a_version_that_cannot_be_stopped_does_not_keep_others_from_being_stoppe
 
 def test_versions_that_cannot_be_listed_are_an_error() -> None:
     stopped, _ = run(procedures.stop(Target("abc"), ONCE), versions=NOT_FOUND)
-    assert isinstance(stopped.refusal, ModelArtsNotFoundError)
+    assert isinstance(stopped.error, ModelArtsNotFoundError)
 
 
 class Log:
@@ -232,7 +232,7 @@ def test_no_page_is_read_after_the_one_with_the_task() -> None:
 def test_an_outage_of_some_minutes_does_not_end_a_lookup() -> None:
     found, _ = run(procedures.find_task("mine", None), find=[*[BROKEN] * 19, answer({"count": 0, "tasks": []})])
     assert found.value is None
-    assert sum(found.pauses) > 180
+    assert sum(found.sleeps) > 180
 
 
 # Submitting
@@ -264,7 +264,7 @@ def test_an_answered_submission_is_not_looked_up() -> None:
 @pytest.mark.parametrize("error", [INVALID, QUOTA, BUSY, TAKEN, REFUSED_CONNECTION])
 def test_a_submission_that_was_certainly_refused_is_not_looked_up(error: Answer) -> None:
     submitted, sent = run(submit(), create=error)
-    assert not submitted.refusal.outcome_unknown
+    assert not submitted.error.outcome_unknown
     assert sent == ["create"]
 
 
@@ -280,7 +280,7 @@ def test_a_request_still_on_its_way_is_found_by_the_second_lookup() -> None:
     submitted, sent = run(submit(), create=BROKEN, find=[NOWHERE, THERE])
     assert submitted.value == "abc"
     assert sent == ["create", "find", "find"]
-    assert submitted.pauses == [1.0]
+    assert submitted.sleeps == [1.0]
 
 
 def test_a_lost_request_is_sent_again() -> None:
@@ -291,9 +291,9 @@ def test_a_lost_request_is_sent_again() -> None:
 
 def test_a_submission_that_stays_unanswered_may_still_appear() -> None:
     submitted, sent = run(submit(), create=BROKEN, find=NOWHERE)
-    assert submitted.refusal.outcome_unknown
+    assert submitted.error.outcome_unknown
     assert sent.count("create") == 6
-    assert submitted.pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 16.0]
+    assert submitted.sleeps == [1.0, 2.0, 4.0, 8.0, 16.0, 16.0]
 
 
 def test_a_name_taken_by_a_lost_submission_is_found() -> None:
@@ -303,17 +303,17 @@ def test_a_name_taken_by_a_lost_submission_is_found() -> None:
 
 def test_a_name_that_stays_taken_without_being_found_is_an_error() -> None:
     submitted, sent = run(submit(may_exist=True), create=TAKEN, find=NOWHERE)
-    assert isinstance(submitted.refusal, ModelArtsAlreadyExistsError)
-    assert submitted.refusal.outcome_unknown
+    assert isinstance(submitted.error, ModelArtsAlreadyExistsError)
+    assert submitted.error.outcome_unknown
     assert sent.count("create") == 6
 
 
 @pytest.mark.parametrize("error", [INVALID, QUOTA])
 def test_a_final_refusal_after_an_earlier_try_is_looked_up_for_longest(error: Answer) -> None:
     submitted, sent = run(submit(may_exist=True), create=error, find=NOWHERE)
-    assert not submitted.refusal.outcome_unknown
+    assert not submitted.error.outcome_unknown
     assert sent == ["create", "find", "find"]
-    assert submitted.pauses == [16.0]
+    assert submitted.sleeps == [16.0]
 
 
 def test_a_quota_used_up_by_the_earlier_submission_is_no_error() -> None:
@@ -323,21 +323,21 @@ def test_a_quota_used_up_by_the_earlier_submission_is_no_error() -> None:
 
 def test_a_busy_service_may_have_accepted_it_earlier() -> None:
     submitted, _ = run(submit(may_exist=True), create=BUSY, find=NOWHERE)
-    assert submitted.refusal.outcome_unknown
+    assert submitted.error.outcome_unknown
 
 
 @pytest.mark.parametrize("may_exist", [False, True])
 def test_a_killed_caller_submits_nothing(*, may_exist: bool) -> None:
     submitted, sent = run(submit(may_exist=may_exist, is_killed=lambda: True))
-    assert submitted.refusal.outcome_unknown is may_exist
+    assert submitted.error.outcome_unknown is may_exist
     assert sent == []
 
 
 def test_a_caller_killed_during_a_lookup_submits_nothing_more() -> None:
     killed: Iterator[bool] = iter([False, True])
     submitted, sent = run(submit(is_killed=lambda: next(killed)), create=BROKEN, find=NOWHERE)
-    assert "Task was killed; not submitting" in str(submitted.refusal)
-    assert submitted.refusal.outcome_unknown
+    assert "Task was killed; not submitting" in str(submitted.error)
+    assert submitted.error.outcome_unknown
     assert sent == ["create", "find", "find"]
 
 
@@ -361,14 +361,14 @@ def test_a_version_whose_answer_is_lost_is_the_one_that_was_not_known() -> None:
 
 def test_a_version_whose_request_may_be_on_its_way_is_not_sent_twice() -> None:
     submitted, sent = run(submit_version({"v1"}), create=BROKEN, versions=versions(version("v1")))
-    assert submitted.refusal.outcome_unknown
+    assert submitted.error.outcome_unknown
     assert sent == ["create", "versions", "versions"]
 
 
 def test_a_lookup_that_fails_ends_the_submission_with_its_own_error() -> None:
     submitted, _ = run(submit(), create=BROKEN, find=refuse(403, "ModelArts.0108"))
-    assert "ListProcessorTasks" in str(submitted.refusal)
-    assert submitted.refusal.outcome_unknown, "of the submission"
+    assert "ListProcessorTasks" in str(submitted.error)
+    assert submitted.error.outcome_unknown, "of the submission"
 
 
 # Steps
