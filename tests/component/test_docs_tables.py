@@ -17,18 +17,18 @@ from typing import Any
 
 import pytest
 import requests
+from airflow_modelarts.connection.fields import AUTH_KINDS, EXTRAS, STANDARD_FIELDS
 
 from airflow_modelarts import operators
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.statuses import ProcessorTaskStatus
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook, RetryPolicy
-from airflow_modelarts.provider import get_provider_info
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
 from tests.support.documents import PAGES, ROOT, code, table
 
-(CONNECTION_TYPE,) = get_provider_info()["connection-types"]
+PACKAGE = ROOT / "airflow_modelarts"
 MARKDOWN = {**PAGES, "CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text()}
 WITHOUT_CODE = {page: re.sub(r"(?ms)^```.*?^```", "", text) for page, text in MARKDOWN.items()}
 LINKS = [
@@ -96,16 +96,16 @@ def test_the_page_for_the_package_index_has_no_relative_link() -> None:
 # The connection
 
 
-def test_the_connections_fields_are_those_of_the_form() -> None:
-    rows = table("docs/connect.md", "field")
-    labels = {**CONNECTION_TYPE["ui-field-behaviour"]["relabeling"]}
-    labels |= {f"extra {name}": field["label"] for name, field in CONNECTION_TYPE["conn-fields"].items()}
-    assert {row[0].replace("`", ""): row[1] for row in rows} == labels
+def test_the_connections_fields_are_those_of_the_code() -> None:
+    declared = [
+        *([f"`{name}`", field.label, field.help] for name, field in STANDARD_FIELDS.items()),
+        *([f"extra `{name}`", field.label, field.help] for name, field in EXTRAS.items()),
+    ]
+    assert table("docs/connect.md", "field") == declared
 
 
 def test_the_kinds_of_credentials_are_those_of_the_form() -> None:
-    kinds = [code(row[0]) for row in table("docs/connect.md", "`auth`")]
-    assert kinds == CONNECTION_TYPE["conn-fields"]["auth"]["schema"]["enum"]
+    assert [code(row[0]) for row in table("docs/connect.md", "`auth`")] == list(AUTH_KINDS)
 
 
 # Waiting and running
@@ -248,12 +248,22 @@ def test_the_tested_versions_are_those_that_the_gate_runs() -> None:
     assert documented - {("3.3", "3.11")} == ran, "the quick and the long suites run on 3.3 with 3.11"
 
 
+# Files
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/contributing.md"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    named = set(re.findall(r"`((?:\w+/)*\w+(?:\.py|/))`", PAGES[page]))
+    assert len(named) > 10
+    assert [path for path in sorted(named) if not ((ROOT / path).exists() or (PACKAGE / path).exists())] == []
+
+
 # Messages
 
 
 def texts() -> Iterator[str]:
     """Yield the literals of the package, with an ellipsis for each value that a message quotes."""
-    for path in (ROOT / "airflow_modelarts").rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)  # type: ignore[misc]  # parts of an f-string are texts
