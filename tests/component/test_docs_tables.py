@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 import requests
-from airflow_modelarts.connection.fields import AUTH_KINDS, EXTRAS, STANDARD_FIELDS
 
 from airflow_modelarts import operators
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.statuses import ProcessorTaskStatus
 from airflow_modelarts.audit import AuditRules
+from airflow_modelarts.connection.fields import AUTH_KINDS, EXTRAS, STANDARD_FIELDS
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook, RetryPolicy
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
