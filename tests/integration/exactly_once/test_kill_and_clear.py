@@ -241,14 +241,19 @@ def test_a_triggerer_that_lost_its_triggers_to_another_stops_no_processing_task(
     run.wait_until_deferred()
     first = sandbox.component("triggerer").pid
     assert first is not None
+    stops = emulator.state.log.count("StopProcessorTaskVersion")
     suspend(first, sandbox.home / "airflow.db")
     try:
         second_triggerer.start()
         run.wait_until(lambda: run.log().count(" starting") == 2)
     finally:
         os.kill(first, signal.SIGCONT)
-    run.wait_until(lambda: "another triggerer waits for it" in run.log())
+    run.wait_until(lambda: "invoking on_kill" in run.log())
+    # The log of a trigger ends with it, maybe before on_kill does: some polls of the second one give it time to act.
+    polls = emulator.state.log.count()
+    run.wait_until(lambda: emulator.state.log.count() > polls + 10)
     assert run.status(task) == RUNNING
     emulator.state.finish(task.task_id)
     assert run.wait_for_end() == "success", run.log()
+    assert emulator.state.log.count("StopProcessorTaskVersion") == stops
     assert run.instance.try_number == 1
