@@ -24,7 +24,13 @@ from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.polling.status_poller import StatusPoller
 from airflow_modelarts.templating import ID, read_argument
-from airflow_modelarts.waits import WaitingOperator, describe, describe_failure, describe_timeout, is_trigger_timeout
+from airflow_modelarts.waiting_operator import (
+    WaitingOperator,
+    describe,
+    describe_failure,
+    describe_timeout,
+    is_trigger_timeout,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -219,7 +219,7 @@ def submit_once(
             submission.on_lookup(error)
             is_taken = isinstance(error, ModelArtsAlreadyExistsError)
             is_final = not (is_taken or error.temporary or error.outcome_unknown)
-            # An earlier submission can itself cause a final refusal, by the quota that it uses: then wait longest.
+            # A final refusal can come from our own lost submission, which has used up the quota: then wait longest.
             delay = exponential_delay(1.0, SUBMIT_ATTEMPTS if is_final else attempt, MAX_LOOKUP_DELAY)
             if found := (yield from _find_twice(find, delay)):
                 return found

@@ -135,7 +135,7 @@ class RateLimiter:
                 if self._rate > PROBE_ABOVE * self._throttled_rate:
                     self._rate *= PROBE_FACTOR if self._throttled_rate else FIRST_PROBE_FACTOR
 
-    def refused(self, turn: Turn, error: ModelArtsError) -> bool:
+    def record_error(self, turn: Turn, error: ModelArtsError) -> bool:
         """
         Record an error, and return whether the service throttles this request while it answers others.
 

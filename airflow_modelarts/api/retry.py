@@ -136,7 +136,7 @@ class RetryingRequest:
         if self.limiter is None or turn is None:
             throttled = isinstance(error, ModelArtsThrottledError)
         else:
-            throttled = self.limiter.refused(turn, error)
+            throttled = self.limiter.record_error(turn, error)
         return throttled and (error.retry_after or 0.0) <= self.retries.max_retry_after
 
     def _attempt(self, request: Request, parse: Callable[[Response], T], turn: Turn | None) -> Flow[T]:

@@ -18,7 +18,7 @@ from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.base import TaskResultMixin
 from airflow_modelarts.polling.status_poller import StatusPoller
-from airflow_modelarts.waits import (
+from airflow_modelarts.waiting_operator import (
     WaitingOperator,
     describe,
     describe_failure,

@@ -61,10 +61,12 @@ class SubmissionStore:
     Airflow's ``ResumableJobMixin`` stores the id that the service returned, under a key of its own, right after the
     request. A record without an id is an unconfirmed intent.
 
-    Airflow raises ``max_tries`` when a user clears a task, and leaves it alone for a retry: that tells the two apart.
-    It does not where ``retries`` was lowered by as many as there were tries: such a clear looks like a retry. A task
-    that is cleared while a worker has it comes back as a plain retry too, unless the executor reports that the worker
-    ended well. So the worker stops what runs, which then counts as a failed try, and is submitted anew.
+    Airflow raises ``max_tries`` when a user clears a task, but not for a retry. This tells the two apart, with two
+    exceptions:
+
+    - ``retries`` was lowered by the number of tries made. Such a clear looks like a retry.
+    - A worker has the task when it is cleared, and the executor does not report that the worker ended well. So that
+      worker stops what runs. It then counts as a failed try, and the next try submits again.
 
     :param store: Airflow's task state store.
     :param id_key: the key under which the mixin stores the id.

@@ -101,7 +101,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     """
     Deletes a processing task (DeleteProcessorTask) or one version of it (DeleteProcessorTaskVersion).
 
-    The service refuses this during initialization. The call is retried five times within some seconds; give the
+    The service refuses this during initialization. The call is sent up to five times within some seconds; give the
     operator ``retries`` to try for longer.
 
     Its XCom is ``{"task_id": …, "task_version_id": …, "deleted": true}``; ``deleted`` is false if it did not exist.

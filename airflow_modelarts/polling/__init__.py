@@ -10,9 +10,9 @@ Waiting for processing tasks, on a worker and in the triggerer. Nothing in here 
 To wait for another kind of resource, for example training jobs:
 
 1. Add its describe operation to ``api.operations``, and what names the resource to ``api.targets.Target``.
-2. Read its status in ``target_status.describe_status``. It then works, one request a target and round, as versions do:
-   ``plan.plan_round`` keeps them out of the lists.
-3. If a list shows which ones are active, let ``plan_round`` add them to ``missing``, and read that list in
-   ``Watcher._read_lists``.
+2. Read its status in ``target_status.describe_status``, and keep it out of the lists of processing tasks in
+   ``plan.plan_round``, as versions are. It then takes one request a target and round.
+3. If a list shows which ones are active, let ``plan_round`` add them to ``missing`` under a key of their own, and read
+   that list in ``Watcher._read_lists``.
 4. Give the trigger and the sensor an argument for the new id. Waits, events, outages and sharing stay as they are.
 """

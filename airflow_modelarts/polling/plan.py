@@ -214,9 +214,9 @@ class DescribeQueue:
                 and (isinstance(error, ModelArtsThrottledError) or error.http_status == 503)
             )
 
-    def control(self, waits: Iterable[Wait]) -> Target | None:
+    def probe(self, waits: Iterable[Wait]) -> Target | None:
         """
-        Return a target outside this queue. Its answer distinguishes an outage from errors of the queue's targets.
+        Return a healthy target outside this queue, whose answer tells an outage from errors of the queue's targets.
 
         None if that is clear already, or if there is no other target without failures.
         """

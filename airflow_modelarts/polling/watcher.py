@@ -245,8 +245,8 @@ class Watcher:
         while queue.start_pass():
             await asyncio.gather(*(read_pending() for _ in range(CONCURRENCY)))
             queue.repeat_overloaded()
-        if (control := queue.control(self._open_waits())) is not None:
-            await self._describe(control, queue)
+        if (probe := queue.probe(self._open_waits())) is not None:
+            await self._describe(probe, queue)
 
     async def _describe(self, target: Target, queue: DescribeQueue) -> None:
         try:

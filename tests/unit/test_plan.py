@@ -220,7 +220,7 @@ def test_an_error_that_concerns_all_waits_stops_the_round(error: Exception) -> N
     queue = DescribeQueue([A, B, C])
     assert drain(queue, {A: [None], B: [error], C: [None]}) == [A, B]
     assert queue.fatal is error
-    assert queue.control([wait(D)]) is None
+    assert queue.probe([wait(D)]) is None
 
 
 def test_a_round_without_an_answer_stops_after_few_requests() -> None:
@@ -260,4 +260,4 @@ def test_another_target_tells_an_outage_from_errors_of_the_targets_that_are_due(
 ) -> None:
     queue = DescribeQueue([A], is_answered=is_answered)
     drain(queue, {A: errors})
-    assert queue.control(others) == control
+    assert queue.probe(others) == control

@@ -58,7 +58,7 @@ def send(limiter: RateLimiter, clock: Clock, error: ModelArtsError | None = None
     if error is None:
         limiter.answered(turn)
     else:
-        limiter.refused(turn, error)
+        limiter.record_error(turn, error)
     return clock.now - began
 
 
@@ -90,7 +90,7 @@ def test_requests_sent_before_a_decrease_do_not_decrease_the_rate_again(limiter:
     turns = [turn_of(limiter.wait(60.0), clock) for _ in range(8)]
     limiter.answered(turns[0])
     for turn in turns[1:]:
-        limiter.refused(turn, throttled())
+        limiter.record_error(turn, throttled())
     assert limiter.rate == pytest.approx(rate.DECREASE)
 
 
@@ -140,13 +140,13 @@ def test_503_counts_only_while_others_are_answered(limiter: RateLimiter, clock: 
 @pytest.mark.parametrize("status", [400, 401, 404])
 def test_a_refused_request_counts_as_answered(limiter: RateLimiter, clock: Clock, status: int) -> None:
     send(limiter, clock, ModelArtsError("no", http_status=status))
-    assert limiter.refused(turn_of(limiter.wait(60.0), clock), throttled())
+    assert limiter.record_error(turn_of(limiter.wait(60.0), clock), throttled())
 
 
 @pytest.mark.parametrize("status", [None, 500, 502])
 def test_another_error_changes_nothing(limiter: RateLimiter, clock: Clock, status: int | None) -> None:
     send(limiter, clock, ModelArtsTransientError("no", http_status=status))
-    assert not limiter.refused(turn_of(limiter.wait(60.0), clock), throttled())
+    assert not limiter.record_error(turn_of(limiter.wait(60.0), clock), throttled())
 
 
 def test_no_request_is_sent_during_a_retry_after(limiter: RateLimiter, clock: Clock) -> None:
@@ -242,7 +242,7 @@ def test_threads_share_a_limiter(limiter: RateLimiter, clock: Clock) -> None:
             if number % 10:
                 limiter.answered(turn)
             else:
-                limiter.refused(turn, throttled())
+                limiter.record_error(turn, throttled())
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
