@@ -127,7 +127,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
                 yield snapshot
 
     async def _events(self, stream: AsyncIterator[Snapshot]) -> AsyncGenerator[TriggerEvent, None]:
-        store = CheckpointStore(self._stores(), self._checkpoint_key(), self.log)
+        store = CheckpointStore(self._stores, self._checkpoint_key(), self.log)
         checkpoint = await store.load() or Checkpoint(watermark=int(time.time() * 1000))
         is_first = True
         async with self._hook() as hook, store.saving() as save:

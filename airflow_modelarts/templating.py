@@ -91,18 +91,18 @@ class TemplatedFields:
 
     def _prepare_fields(self) -> None:
         """
-        Refuse fields that were given and are empty, then read the others.
+        Read the fields, then refuse those that were given and are empty, such as the text "[]" of a list.
 
         :raises ModelArtsRequestError: a field is empty; the message names it, how it was written, and the way out.
         """
         from airflow_modelarts.api.errors import ModelArtsRequestError
 
-        for field in self._own_fields:
-            if field in self.may_be_empty:
-                continue
-            for place, written, value in _empty_parts(field, self._as_written(field), getattr(self, field)):
-                raise ModelArtsRequestError(_explain_empty(place, written, value))
+        fields = [field for field in self._own_fields if field not in self.may_be_empty]
+        written = {field: self._as_written(field) for field in fields}  # before reading replaces what was not rendered
         self._read_arguments()
+        for field in fields:
+            for place, as_written, value in _empty_parts(field, written[field], getattr(self, field)):
+                raise ModelArtsRequestError(_explain_empty(place, as_written, value))
 
     def _read_arguments(self) -> None:
         """Read numbers as text wherever text belongs, and text as objects wherever these do."""

@@ -67,7 +67,7 @@ def _template() -> Template:
 
 
 def _format_window(window: Window) -> str:
-    start = window.start.astimezone(UTC)
+    start = window.start
     if window.end - window.start == timedelta(days=1) and (start.hour, start.minute, start.second) == (0, 0, 0):
         return f"{start.day} {start:%B %Y}"
     return f"{_format_day_and_time(start)} to {_format_day_and_time(window.end)}"

@@ -34,7 +34,7 @@ UNKNOWN_TEMPLATE = "unknown"
 @dataclass(frozen=True, slots=True)
 class Window:
     """
-    The time in which the audited tasks were created. The start is inclusive, the end exclusive.
+    The time in which the audited tasks were created, in UTC. The start is inclusive, the end exclusive.
 
     :raises ValueError: a moment has no time zone, or the end is not after the start.
     """
@@ -46,6 +46,7 @@ class Window:
         for name, moment in (("start", self.start), ("end", self.end)):
             if moment.tzinfo is None:
                 raise ValueError(f"the window's {name} is {moment}: give it a time zone")
+            object.__setattr__(self, name, moment.astimezone(UTC))  # differences within a zone ignore clock changes
         if self.start >= self.end:
             raise ValueError(f"the window ends at {self.end}, which is not after its start at {self.start}")
 
@@ -67,7 +68,7 @@ class Window:
 
     def step_start(self, index: int) -> datetime:
         """Return the start of a step in UTC, counted from zero."""
-        return (self.start + timedelta(seconds=index * self.step_seconds)).astimezone(UTC)
+        return self.start + timedelta(seconds=index * self.step_seconds)
 
     def __str__(self) -> str:
         return f"{format_datetime(self.start)} to {format_datetime(self.end)} UTC"

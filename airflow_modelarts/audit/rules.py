@@ -37,7 +37,8 @@ class AuditRules:
     def __post_init__(self) -> None:
         for name in _NUMBERS:
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and 0 <= value < math.inf):
                 raise ValueError(f"{name} is {value!r}: give a number that is not negative, or None")
         if not isinstance(self.outputs_required, bool):
             raise ValueError(f"outputs_required is {self.outputs_required!r}: give True or False")

@@ -9,6 +9,7 @@ To add a kind of credentials:
 
 1. add it to ``api.credentials``;
 2. name it in ``fields.AUTH_KINDS``, and declare the extras that it needs in ``fields.EXTRAS``: the forms of Airflow 2
-   and 3 follow, and so does the table in the documentation;
-3. build it from the connection's values in ``credentials.BUILDERS``.
+   and 3 follow, and a test holds the table in the documentation against them;
+3. build it from the connection's values in ``credentials.BUILDERS``. If it reads variables of the environment,
+   ``values.Values`` must show it those.
 """

@@ -1,8 +1,8 @@
 """
 The fields of a connection, declared once.
 
-From here come the defaults of the reading, the forms in Airflow's UI and the table in the documentation. Airflow loads
-this module in every process, so it imports nothing but the standard library.
+From here come the defaults of the reading and the forms in Airflow's UI; a test holds the table in the documentation
+against it. Airflow loads this module in every process, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations

@@ -282,6 +282,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
             may_exist=may_exist,
             is_killed=lambda: self._killed,  # Airflow 3 lets a try go on after on_kill
             on_lookup=lambda error: self.log.warning("%s Checking whether it was created anyway.", error),
+            retries=self._try.hook.retries,
         )
         try:
             return self._try.hook.run(submit(submission))

@@ -45,9 +45,9 @@ class Record:
 
     @classmethod
     def load(cls, stored: dict[str, Any]) -> Record:
-        """Read a record; version 1.0.0 stored flags instead of a state."""
-        by_flags = "concluded" if stored.get("done") else "cleared" if stored.get("cleared") else "intended"
-        return cls(stored.get("intent"), stored.get("max_tries"), State(stored.get("state", by_flags)))
+        """Read a record. Earlier versions stored flags instead of a state, and add them to a record of this version."""
+        flagged = "concluded" if stored.get("done") else "cleared" if stored.get("cleared") else None
+        return cls(stored.get("intent"), stored.get("max_tries"), State(flagged or stored.get("state", "intended")))
 
     def dump(self) -> dict[str, Any]:
         """Return the record as JSON."""

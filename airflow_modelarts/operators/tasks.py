@@ -284,7 +284,11 @@ def _statuses(given: Any) -> tuple[int, ...]:
     if given is None:
         return ()
     if isinstance(given, str) and given.lstrip().startswith("["):  # the text of a list that a template rendered
-        given = read_text(given)
+        if not (listed := read_text(given)):
+            from airflow_modelarts.api.errors import ModelArtsRequestError
+
+            raise ModelArtsRequestError(f"status is {given!r}, an empty list. Leave status out to list every status")
+        given = listed
     return (int(read_status("status", given)),) if isinstance(given, int | str) else read_statuses("status", given)
 
 

@@ -108,19 +108,19 @@ class CheckpointStore:
     """
     One checkpoint in the state stores of one or several assets: equal watchers of several assets share one trigger.
 
-    :param stores: Airflow's accessors; none before Airflow 3.3, and then nothing is stored.
+    :param stores: returns Airflow's accessors at the time; none before Airflow 3.3, and then nothing is stored.
     :param key: the checkpoint's name in each store.
     :param log: the trigger's logger.
     """
 
-    def __init__(self, stores: Sequence[Any], key: str, log: Any) -> None:
+    def __init__(self, stores: Callable[[], Sequence[Any]], key: str, log: Any) -> None:
         self._stores = stores
         self._key = key
         self._log = log
 
     async def load(self) -> Checkpoint | None:
         """Return the latest of the stored checkpoints: an asset may have joined or returned after the others."""
-        stored = [Checkpoint.restore(await store.aget(self._key)) for store in self._stores]
+        stored = [Checkpoint.restore(await store.aget(self._key)) for store in self._stores()]
         return max(filter(None, stored), key=lambda checkpoint: checkpoint.watermark, default=None)
 
     @asynccontextmanager
@@ -152,7 +152,7 @@ class CheckpointStore:
                 due = max(due, later)
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             try:
-                for store in self._stores:
+                for store in self._stores():
                     await store.aset(self._key, checkpoint)
             except Exception as error:  # whatever the store raises; the next snapshot saves again
                 self._log.warning("Could not save the checkpoint; a restart will emit these events again: %s", error)

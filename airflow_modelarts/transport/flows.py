@@ -6,7 +6,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Step, TransportError
+from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Step, TransportError
 from airflow_modelarts.api.operations import Page
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ def as_outcome(error: Exception, step: Step | Page[Any] | Returned[Any]) -> Exce
 
     :raises Exception: the error itself, if the flow does not handle it.
     """
-    if isinstance(error, TransportError):
+    # A procedure must learn of any error that this package explains, such as a proxy's address that is not valid.
+    if isinstance(error, TransportError) or (isinstance(step, Request) and isinstance(error, ModelArtsError)):
         return error
     if isinstance(step, ReadConnection) and step.refused is not None:
         return ConnectionReadError(error)

@@ -128,6 +128,17 @@ def test_a_list_that_rendered_empty_is_refused() -> None:
         operator.execute(context())
 
 
+@pytest.mark.parametrize(
+    ("field", "message"), [("version_id", "version_id rendered to nothing"), ("status", "status is '")]
+)
+def test_the_text_of_an_empty_list_is_refused(requests_mock: Mocker, field: str, message: str) -> None:
+    operator = operators.ModelArtsListProcessorTasksOperator(task_id="t", **{field: "{{ [] }}"})
+    operator.render_template_fields({}, Environment())
+    with pytest.raises(ModelArtsRequestError, match=f"^{message}"):
+        operator.execute(context())
+    assert not requests_mock.called, "it would have listed all tasks"
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("field", ModelArtsProcessorTaskSensor.template_fields)
 @lenient
@@ -176,7 +187,7 @@ def test_an_empty_output_is_named_as_airflow_names_it() -> None:
         waiting.poke(context())
 
 
-def test_a_field_that_is_not_given_can_be_none(requests_mock: Mocker) -> None:
+def test_an_argument_given_as_none_uses_the_default(requests_mock: Mocker) -> None:
     waiting = ModelArtsProcessorTaskSensor(task_id="wait", processor_task_id="abc", project_id=None)
     waiting.render_template_fields({}, Environment())
     requests_mock.get(f"{TASKS}/abc", json={"task_id": "abc"})

@@ -145,9 +145,7 @@ def test_a_stored_trigger_waits_for_its_version(state: EmulatorState, stored: di
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_on_kill_stops_the_running_versions_only_if_they_are_its_own(
-    state: EmulatorState, stop: bool, lines: list[str]
-) -> None:
+def test_on_kill_stops_versions_only_with_stop_on_kill(state: EmulatorState, stop: bool, lines: list[str]) -> None:
     task = state.add_task(template="sys_data_cleaning", status=1)
     other = state.add_task(template="sys_data_cleaning", status=1)
     run(trigger(task.task_id, stop_on_kill=stop).on_kill())
@@ -193,7 +191,7 @@ def test_on_kill_stops_nothing_that_another_triggerer_waits_for(
 @pytest.mark.parametrize(
     ("http_status", "is_stopped", "attempts"), [(403, True, 1), (404, True, 1), (500, False, 3), (None, False, 3)]
 )
-def test_on_kill_stops_the_version_where_airflow_refuses_to_answer_for_a_try_that_is_over(
+def test_on_kill_stops_the_version_after_a_4xx_and_nothing_after_a_5xx_of_airflow(
     state: EmulatorState,
     monkeypatch: pytest.MonkeyPatch,
     lines: list[str],
@@ -236,9 +234,7 @@ def test_on_kill_leaves_versions_alone_that_have_ended(state: EmulatorState) -> 
     assert state.log.counts() == {"ListProcessorTaskVersions": 1}
 
 
-def test_on_kill_goes_on_while_airflow_cancels_the_trigger_again_and_again(
-    state: EmulatorState, lines: list[str]
-) -> None:
+def test_a_stop_continues_after_its_trigger_is_cancelled(state: EmulatorState, lines: list[str]) -> None:
     task = state.add_task(template="sys_data_cleaning", status=0)
 
     async def kill() -> None:
@@ -256,7 +252,7 @@ def test_on_kill_goes_on_while_airflow_cancels_the_trigger_again_and_again(
     assert lines == [f"Stopped version '{task.versions[0].version_id}' of processing task '{task.task_id}'."]
 
 
-def test_on_kill_takes_a_stop_whose_answer_was_lost_for_what_it_was(state: EmulatorState, lines: list[str]) -> None:
+def test_on_kill_logs_a_stop_whose_answer_was_lost_as_stopped(state: EmulatorState, lines: list[str]) -> None:
     task = state.add_task(template="sys_data_cleaning", status=1)
     state.faults.reset("after", operation="StopProcessorTaskVersion")
     run(trigger(task.task_id, stop_on_kill=True).on_kill())
@@ -280,7 +276,9 @@ def test_on_kill_says_that_a_version_has_ended_meanwhile(state: EmulatorState, l
     assert lines == [f"{version} had ended already: it is completed."]
 
 
-def test_on_kill_warns_of_a_version_of_which_nobody_knows(state: EmulatorState, lines: list[str]) -> None:
+def test_on_kill_logs_the_error_of_a_version_that_cannot_be_stopped_or_read(
+    state: EmulatorState, lines: list[str]
+) -> None:
     task = state.add_task(template="sys_data_cleaning", status=1)
     for operation in ("StopProcessorTaskVersion", "DescribeProcessorTaskVersion"):
         state.faults.refuse("ModelArts.0104", "no such thing", operation=operation)
@@ -290,7 +288,9 @@ def test_on_kill_warns_of_a_version_of_which_nobody_knows(state: EmulatorState, 
     assert "no such thing" in line
 
 
-def test_on_kill_asks_for_as_long_as_airflow_grants(state: EmulatorState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_kill_retries_the_stop_for_almost_half_a_minute(
+    state: EmulatorState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("random.random", lambda: 0.5)
     task = state.add_task(template="sys_data_cleaning", status=0)
 
@@ -306,7 +306,7 @@ def test_on_kill_says_why_it_cannot_stop(state: EmulatorState, lines: list[str])
     assert "'gone'" in lines[0]
 
 
-def test_on_kill_stops_one_version_where_the_wait_is_for_one(state: EmulatorState) -> None:
+def test_on_kill_stops_only_the_version_that_was_waited_for(state: EmulatorState) -> None:
     task = state.add_task(template="sys_data_cleaning", status=1)
     body = {**task.body, "name": task.name}
     later = state.create_version(task.project_id, task.task_id, body)
@@ -316,7 +316,7 @@ def test_on_kill_stops_one_version_where_the_wait_is_for_one(state: EmulatorStat
     assert [version.run.status(now) for version in task.versions] == [4, 1]
 
 
-def test_on_kill_says_that_what_has_no_versions_goes_on(state: EmulatorState, lines: list[str]) -> None:
+def test_on_kill_logs_that_a_task_without_versions_cannot_be_stopped(state: EmulatorState, lines: list[str]) -> None:
     task = state.add_task(status=1)
     run(trigger(task.task_id, stop_on_kill=True).on_kill())
     assert state.status(task.task_id) == 1

@@ -71,7 +71,7 @@ def test_a_declared_dependency_has_a_lower_bound(requirement: Requirement) -> No
 
 
 @pytest.mark.parametrize("requirement", [*DECLARED, *optional()], ids=str)
-def test_only_what_the_package_subclasses_or_reaches_into_stops_before_the_next_major_version(
+def test_only_libraries_with_used_internals_have_an_upper_bound(
     requirement: Requirement,
 ) -> None:
     # Any other upper bound only fights with Airflow's.
@@ -91,7 +91,7 @@ def test_a_dependency_comes_from_an_index_alone(requirement: Requirement) -> Non
     assert requirement.url is None
 
 
-def test_the_environment_agrees_with_itself() -> None:
+def test_pip_check_finds_no_conflict() -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "check"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if "No module named pip" in finished.stderr:  # as where uv made it; those of the README and the gate have one

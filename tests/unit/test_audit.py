@@ -8,7 +8,9 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -110,6 +112,13 @@ def test_newest_first_yields_every_task_of_the_window(tasks: list[ProcessorTask]
     read = list(newest_first(listed, DAY))
     assert [one for one in read if DAY.contains(one)] == [one for one in listed if DAY.contains(one)]
     assert all(one.create_time is None or one.create_time >= milliseconds(START) for one in read)
+
+
+def test_the_steps_of_a_timeline_are_equally_long_across_a_change_of_the_clock() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    window = Window(datetime(2026, 10, 24, tzinfo=zone), datetime(2026, 10, 27, tzinfo=zone))
+    starts = [window.step_start(index) for index in range(window.step_count)]
+    assert {(after - before).total_seconds() for before, after in pairwise(starts)} == {window.step_seconds}
 
 
 @given(st.timedeltas(timedelta(seconds=1), timedelta(days=3000)))
@@ -288,6 +297,7 @@ def test_rules_that_are_not_checked_are_not_broken() -> None:
     ("rules", "message"),
     [
         ({"longest_seconds": -1}, "longest_seconds is -1: give a number that is not negative, or None"),
+        ({"failures_allowed": False}, "failures_allowed is False: give a number that is not negative, or None"),
         ({"stuck_after_seconds": math.nan}, "stuck_after_seconds is nan"),
         ({"failures_allowed": "few"}, "failures_allowed is 'few'"),
         ({"allowed_output_prefixes": ["obs://b", "dataset"]}, "'dataset': write places in OBS as obs://bucket/folder"),

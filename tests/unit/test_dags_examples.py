@@ -13,7 +13,7 @@ NEEDS_AIRFLOW_3 = {"downstream_on_completion"}
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_it_imports(file: Path) -> None:
+def test_an_example_dag_can_be_imported(file: Path) -> None:
     if file.stem in NEEDS_AIRFLOW_3 and airflow.__version__.startswith("2."):
         with pytest.raises(ImportError):
             runpy.run_path(str(file))

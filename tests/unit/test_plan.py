@@ -79,7 +79,7 @@ def test_targets_that_the_lists_show_are_not_read_by_id() -> None:
     assert plan.by_id() == [B, VERSION]
 
 
-def test_a_target_is_failing_whichever_of_its_waits_is_due() -> None:
+def test_a_target_is_failing_if_any_of_its_waits_failed_even_if_not_due() -> None:
     assert plan_round([wait(A), wait(A, due=500, failures=1), wait(B)], 100.0).failing == {A}
 
 

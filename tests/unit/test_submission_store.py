@@ -33,6 +33,11 @@ def test_a_record_with_the_flags_of_version_1_0_0_is_read(flags: dict[str, bool]
     assert Record.load({"intent": "check-1", "max_tries": 2, **flags}) == Record("check-1", 2, state)
 
 
+def test_the_flags_that_an_older_worker_adds_to_a_record_are_read() -> None:
+    stored = {**Record("check-1", 2).dump(), "done": True}
+    assert Record.load(stored) == Record("check-1", 2, State.CONCLUDED)
+
+
 @pytest.mark.parametrize("state", State)
 def test_a_record_is_stored_and_read(state: State) -> None:
     record = Record({"processor_task_id": "abc", "versions": ["v1"]}, 2, state)

@@ -113,7 +113,7 @@ def test_a_single_throttled_task_does_not_delay_the_others() -> None:
     assert service.described()["throttled"] >= 20
 
 
-def test_the_pages_before_a_throttled_page_count() -> None:
+def test_tasks_on_pages_before_a_throttled_page_are_not_read_by_id() -> None:
     service = Service(fault=lambda call: throttled() if call.query.get("offset") == "2" else None)
     service.add(names(250), *FOREVER)
     waits = run_for(120, service, names(250))

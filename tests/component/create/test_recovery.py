@@ -14,14 +14,19 @@ from airflow_modelarts.api.errors import (
     ModelArtsBusyError,
     ModelArtsError,
     ModelArtsRequestError,
+    ModelArtsThrottledError,
     ModelArtsTransientError,
 )
+from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.hooks import ModelArtsHook
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 from airflow_modelarts.operators.submission_store import RECORD_KEY
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from tests.support.create import (
     INPUTS,
+    VALIDATION,
     Killed,
     Store,
     Try,
@@ -97,7 +102,9 @@ def test_a_retry_after_the_end_pushes_the_id_again(emulator: EmulatorServer) -> 
 
 
 @pytest.mark.parametrize("arguments", [{"durable": False}, {}] if AIRFLOW_V_3_3_PLUS else [{}])
-def test_it_works_without_a_state_store(emulator: EmulatorServer, arguments: dict[str, Any]) -> None:
+def test_an_operator_runs_without_airflows_task_state_store(
+    emulator: EmulatorServer, arguments: dict[str, Any]
+) -> None:
     attempt = Try()
     context = attempt.context
     context.pop("task_state_store")
@@ -178,6 +185,17 @@ def test_the_intent_is_stored_before_the_request(emulator: EmulatorServer, pause
     with pytest.raises(ModelArtsTransientError):
         run({}, attempt)
     assert attempt.store[RECORD_KEY]["intent"].startswith("check-")
+
+
+def test_a_subclass_sets_the_retries_of_the_request(emulator: EmulatorServer, pauses: list[float]) -> None:
+    class Impatient(ModelArtsCreateProcessorTaskOperator):
+        def _open_hook(self, retries: RetryPolicy | None = None) -> ModelArtsHook:
+            return super()._open_hook(RetryPolicy(attempts=1))
+
+    emulator.faults.throttle(times=1, operation="CreateProcessorTask")
+    with pytest.raises(ModelArtsThrottledError):
+        Impatient(task_id="run", name="check", template=VALIDATION, inputs=INPUTS).execute(Try().context)
+    assert emulator.state.log.count("CreateProcessorTask") == 1
 
 
 @needs_state_store
