@@ -250,9 +250,6 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             map_index=map_index,
         )
 
-    def _what(self) -> str:
-        return str(self._target())
-
     async def on_kill(self) -> None:
         """Stop the running versions of a task that the operator created (StopProcessorTaskVersion)."""
         if not self.stop_on_kill:
@@ -264,12 +261,12 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         await asyncio.shield(stopping)
 
     async def _stop_versions(self) -> None:
-        if await self._is_still_deferred():
-            self.log.info("%s is not stopped: another triggerer waits for it.", self._what())
+        target = self._target()
+        if reason := await self._why_not_stop():
+            self.log.warning("%s is not stopped: %s.", target, reason)
             return
         # A version in initialization cannot be stopped yet.
         retries = RetryPolicy(attempts=STOP_ATTEMPTS, max_delay=2.0, max_retry_after=2.0)
-        target = Target(self.processor_task_id, self.task_version_id)
         try:
             async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id) as hook:
                 report = await hook.run(procedures.stop(target, retries))
@@ -278,26 +275,28 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         else:
             report.log(self.log)
 
-    async def _is_still_deferred(self) -> bool:
+    async def _why_not_stop(self) -> str:
         """
-        Return whether this try is still deferred: then another triggerer has taken it over, and nobody killed it.
+        Say why nothing may be stopped; empty if the user has killed this try.
 
-        True as well, with a warning, when Airflow does not answer: stopping what another triggerer waits for is worse.
+        A try that is still deferred was not killed: another triggerer has taken it over. If Airflow does not answer,
+        nothing is stopped either, since stopping what another triggerer waits for is worse.
         """
         if self.task_instance is None:
-            return False
+            return ""
         for attempt in range(1, ASK_AIRFLOW_ATTEMPTS + 1):
             try:
-                return await self._ask_whether_deferred(self.task_instance)
+                is_deferred = await self._is_still_deferred(self.task_instance)
+                return "another triggerer waits for it" if is_deferred else ""
             except Exception as error:  # whatever Airflow's channel raises
                 if _is_refused_by_airflow(error):  # Airflow 3.4 answers so when the try is over
-                    return False
+                    return ""
                 if attempt == ASK_AIRFLOW_ATTEMPTS:
-                    self.log.warning("Airflow does not tell the state of this Airflow task: %s", error)
+                    return f"Airflow does not tell whether another triggerer waits for it ({error})"
             await asyncio.sleep(ASK_AIRFLOW_DELAY)
-        return True
+        raise AssertionError("the last attempt returns")
 
-    async def _ask_whether_deferred(self, instance: Any) -> bool:
+    async def _is_still_deferred(self, instance: Any) -> bool:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         states = await call_airflow(

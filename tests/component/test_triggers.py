@@ -225,7 +225,7 @@ def test_on_kill_stops_the_version_after_a_4xx_and_nothing_after_a_5xx_of_airflo
     run(killed.on_kill())
     assert (state.status(task.task_id) == 4) is is_stopped
     assert len(asked) == attempts
-    assert any("does not tell the state" in line for line in lines) is not is_stopped
+    assert any("Airflow does not tell" in line for line in lines) is not is_stopped
 
 
 def test_on_kill_leaves_versions_alone_that_have_ended(state: EmulatorState) -> None:
