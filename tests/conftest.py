@@ -26,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(HERE).parts[0] in LONG_FOLDERS and item.path != ESSENTIALS:
             item.add_marker(pytest.mark.long)
+    # The fault matrix takes longest. Spread over processes by file, it must not be the last one to start.
+    items.sort(key=lambda item: "faults" not in item.path.parts)
 
 
 @pytest.fixture(scope="session", autouse=True)
