@@ -41,8 +41,8 @@ class Field:
 #: The values of the extra ``auth``, and what each is. ``credentials.BUILDERS`` has the same keys.
 AUTH_KINDS = {
     "access_key": "an access key and its secret key",
-    "password": "an IAM user and its password",
-    "token": "an IAM token alone",
+    "password": "an IAM user and its password",  # nosec B105 - a description
+    "token": "an IAM token alone",  # nosec B105 - a description
     "agency": "the agency of the Elastic Cloud Server",
     "environment": "`HUAWEICLOUD_SDK_AK` and `HUAWEICLOUD_SDK_SK` in the environment of workers and triggerers",
 }
