@@ -286,7 +286,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             return ""
         for attempt in range(1, ASK_AIRFLOW_ATTEMPTS + 1):
             try:
-                is_deferred = await self._is_still_deferred(self.task_instance)
+                is_deferred = await self._is_still_deferred()
                 return "another triggerer waits for it" if is_deferred else ""
             except Exception as error:  # whatever Airflow's channel raises
                 if _is_refused_by_airflow(error):  # Airflow 3.4 answers so when the try is over
@@ -296,9 +296,10 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             await asyncio.sleep(ASK_AIRFLOW_DELAY)
         raise AssertionError("the last attempt returns")
 
-    async def _is_still_deferred(self, instance: Any) -> bool:
+    async def _is_still_deferred(self) -> bool:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
+        instance: Any = self.task_instance
         states = await call_airflow(
             RuntimeTaskInstance.get_task_states,
             dag_id=instance.dag_id,
