@@ -20,7 +20,7 @@ DURATION_SYNCHRONOUS = 5.0
 def requirements() -> None:
     """Skip where the cluster cannot run, and say why."""
     if not AIRFLOW_V_3_3_PLUS:
-        pytest.skip("needs the task state store of Airflow 3.3")
+        pytest.skip("needs the task state store of Airflow 3.3")  # the cluster tests recovery after crashes
     for module in ("airflow.providers.celery", "asyncpg", "psycopg", "redis"):
         pytest.importorskip(module, reason=f"{module} is missing: pip install '.[test,cluster]'")
     if missing := what_is_missing():
