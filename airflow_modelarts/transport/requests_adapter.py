@@ -115,6 +115,10 @@ class _HeadDeadline:
         timer.start()
         try:
             response: HTTPResponse = super().getresponse()  # type: ignore[misc]  # of the class that this is mixed into
+        except Exception as error:
+            if self._timed_out:  # the library takes the truncated status line for a broken connection
+                raise TimeoutError("timed out") from error
+            raise
         finally:
             timer.cancel()
         if self._timed_out:  # the library takes the truncated head for a complete one

@@ -188,15 +188,29 @@ def test_the_time_for_a_slow_body_is_limited(serve: Serve, carry_out: Carry, mon
         carry_out(DESCRIBE, ONCE)
 
 
-def trickle_head(connection: socket.socket, _: bytes) -> None:
-    """Send a head for two minutes, or until the caller closes the connection."""
-    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    send_slowly(connection, b"x")
+def trickle_after(beginning: bytes) -> Callable[[socket.socket, bytes], None]:
+    """Send the beginning of an answer, then a byte at a time, until the caller closes the connection."""
+
+    def behave(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(beginning)
+        send_slowly(connection, b"x")
+
+    return behave
 
 
-def test_the_time_for_a_slow_head_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
+trickle_head = trickle_after(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 ", b"HTTP/1.1 103 Early Hints\r\nLink: "],
+    ids=["header", "reason", "interim answer"],
+)
+def test_the_time_for_a_slow_head_is_limited(
+    serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
     monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
-    serve(trickle_head)
+    serve(trickle_after(beginning))
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         carry_out(DESCRIBE, ONCE)
 
