@@ -26,11 +26,7 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
     ui_color = "#ffe4e1"
 
     def __init__(
-        self,
-        *,
-        modelarts_conn_id: str = "modelarts_default",
-        project_id: str | None = None,
-        **kwargs: Any,
+        self, *, modelarts_conn_id: str = "modelarts_default", project_id: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.modelarts_conn_id = modelarts_conn_id

@@ -71,13 +71,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
 
     #: The fields that may come from templates, if the wait starts in the triggerer.
     usual_shape = ID
-    _own_fields = (
-        "processor_task_id",
-        "task_version_id",
-        "modelarts_conn_id",
-        "project_id",
-        "workspace_id",
-    )
+    _own_fields = ("processor_task_id", "task_version_id", "modelarts_conn_id", "project_id", "workspace_id")
 
     def __init__(
         self,
@@ -242,12 +236,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
 
         instance: Any = self.task_instance
         return await call_airflow(
-            XCom.get_one,
-            key=key,
-            task_id=task_id,
-            dag_id=instance.dag_id,
-            run_id=instance.run_id,
-            map_index=map_index,
+            XCom.get_one, key=key, task_id=task_id, dag_id=instance.dag_id, run_id=instance.run_id, map_index=map_index
         )
 
     async def on_kill(self) -> None:

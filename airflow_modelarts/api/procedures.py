@@ -192,11 +192,7 @@ def create_version(
 
 
 def submit_once(
-    submit: Callable[[], Flow[str]],
-    find: Callable[[], Flow[str | None]],
-    submission: Submission,
-    *,
-    can_repeat: bool,
+    submit: Callable[[], Flow[str]], find: Callable[[], Flow[str | None]], submission: Submission, *, can_repeat: bool
 ) -> Flow[str]:
     """
     Submit, and look the submission up wherever the answer does not tell whether it was accepted.

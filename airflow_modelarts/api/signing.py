@@ -67,14 +67,7 @@ def signature(secret_key: str, date: str, canonical: str) -> str:
 
 
 def sign(
-    access_key: str,
-    secret_key: str,
-    *,
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    now: float,
+    access_key: str, secret_key: str, *, method: str, url: str, headers: Mapping[str, str], body: bytes, now: float
 ) -> dict[str, str]:
     """
     Return the headers of a signed request: the given ones, Host, X-Sdk-Date and Authorization.

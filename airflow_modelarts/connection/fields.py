@@ -97,10 +97,7 @@ EXTRAS = {
         description="Only if Authentication is `password`: scopes the token by this name instead of the project ID.",
     ),
     "security_token": Field(
-        label="Security token",
-        description="Only for a temporary access key.",
-        is_secret=True,
-        may_hold_braces=True,
+        label="Security token", description="Only for a temporary access key.", is_secret=True, may_hold_braces=True
     ),
     "verify": Field(
         label="Verify TLS",

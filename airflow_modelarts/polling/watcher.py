@@ -271,12 +271,7 @@ _WATCHERS: dict[tuple[asyncio.AbstractEventLoop, Hashable], Watcher] = {}
 
 
 async def watch(
-    key: Hashable,
-    open_api: Callable[[], Api],
-    target: Target,
-    *,
-    interval: float,
-    poll_at_once: bool = False,
+    key: Hashable, open_api: Callable[[], Api], target: Target, *, interval: float, poll_at_once: bool = False
 ) -> AsyncGenerator[WaitEvent, None]:
     """
     Wait for a target, and share the polls with all waits under the same key on this event loop.

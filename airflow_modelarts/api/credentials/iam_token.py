@@ -139,10 +139,7 @@ class PasswordToken:
         user = {"name": self.user_name, "password": self.password, "domain": {"name": self.domain_name}}
         project = {"name": self.project_name} if self.project_name else {"id": project_id}
         body = {
-            "auth": {
-                "identity": {"methods": ["password"], "password": {"user": user}},
-                "scope": {"project": project},
-            }
+            "auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": {"project": project}}
         }
         headers = {"Content-Type": "application/json;charset=utf8", "Accept": "application/json"}
         return Request("POST", f"{self.iam_endpoint}/v3/auth/tokens", headers, json.dumps(body).encode())

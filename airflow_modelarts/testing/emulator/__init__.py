@@ -26,8 +26,7 @@ def __getattr__(name: str) -> Any:
         if error.name not in {"fastapi", "starlette", "uvicorn"}:
             raise
         raise ModuleNotFoundError(
-            f"The emulator needs {error.name}: in a clone of this package, pip install '.[emulator]'",
-            name=error.name,
+            f"The emulator needs {error.name}: in a clone of this package, pip install '.[emulator]'", name=error.name
         ) from error
 
 

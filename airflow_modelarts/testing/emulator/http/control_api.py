@@ -133,12 +133,7 @@ def control_router(state: EmulatorState) -> APIRouter:
 
     :param state: what they control.
     """
-    router = APIRouter(
-        prefix="/emulator",
-        tags=["control"],
-        default_response_class=_AsciiJson,
-        responses=_ERRORS,
-    )
+    router = APIRouter(prefix="/emulator", tags=["control"], default_response_class=_AsciiJson, responses=_ERRORS)
     _add_time_and_settings(router, state)
     _add_tasks(router, state)
     _add_faults(router, state)
