@@ -8,16 +8,10 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from airflow_modelarts.api import errors
 from airflow_modelarts.api.credentials import AuthContext, Authorizer, Credentials, TokenCache
 from airflow_modelarts.api.error_bodies import is_error_alone
 from airflow_modelarts.api.error_mapping import project_id_hint
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-    ModelArtsConfigurationError,
-    ModelArtsError,
-    ModelArtsNotFoundError,
-    ModelArtsTransientError,
-)
 from airflow_modelarts.api.http import ConnectionReadError, Flow, ReadConnection, Request, Response, Sleep, Step
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.rate import RateLimiter
@@ -37,8 +31,6 @@ class ClientConfig:
 
     :param endpoint: URL of ModelArts, without a path.
     :param project_id: the project of the processing tasks.
-    :param credentials: the credentials of the connection.
-    :param cache: the token cache of the process.
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1), for jitter.
     :param unresolved: begins the error if the endpoint's host name does not exist: what the user wrote, and what to
@@ -68,7 +60,7 @@ def call(operation: Operation[T], retries: RetryPolicy) -> Flow[T]:
     client: ClientConfig = yield ReadConnection()
     try:
         return (yield from _Call(operation, client, retries).run())
-    except ModelArtsAuthenticationError as error:
+    except errors.ModelArtsAuthenticationError as error:
         changed = yield from _read_connection_again(client, error)
         if changed == client:
             raise
@@ -76,31 +68,31 @@ def call(operation: Operation[T], retries: RetryPolicy) -> Flow[T]:
     return (yield from _Call(operation, changed, retries, outcome_unknown).run())
 
 
-def _read_connection_again(refused: ClientConfig, refusal: ModelArtsAuthenticationError) -> Flow[ClientConfig]:
+def _read_connection_again(refused: ClientConfig, refusal: errors.ModelArtsAuthenticationError) -> Flow[ClientConfig]:
     """
     Return the current settings of the Airflow connection.
 
     The connection could be read before, so a failure now is probably an outage of the secrets backend, which Airflow
     reports as a missing connection. Therefore it is read several times.
     """
-    for delay in (*READ_AGAIN_DELAYS, None):
+    delays = iter(READ_AGAIN_DELAYS)
+    while True:
         try:
             changed: ClientConfig = yield ReadConnection(refused=refused)
             return changed
         except ConnectionReadError as failure:
-            if delay is None:
+            if (delay := next(delays, None)) is None:
                 error = _connection_error(failure, refusal)
                 error.outcome_unknown = refusal.outcome_unknown
                 raise error from None
         yield Sleep(delay * (0.5 + refused.random() / 2))
-    raise AssertionError("the last reading returns or raises")
 
 
-def _connection_error(failure: ConnectionReadError, refusal: ModelArtsError) -> ModelArtsError:
-    if isinstance(failure.error, ModelArtsError):
+def _connection_error(failure: ConnectionReadError, refusal: errors.ModelArtsError) -> errors.ModelArtsError:
+    if isinstance(failure.error, errors.ModelArtsError):
         return failure.error
     # Without the text of a foreign error, which can contain a password.
-    return ModelArtsTransientError(
+    return errors.ModelArtsTransientError(
         f"{refusal} The Airflow connection could not be read again ({type(failure.error).__name__}): check where "
         "Airflow keeps it, for example its secrets backend.",
         operation=refusal.operation,
@@ -125,7 +117,7 @@ class _Call(Generic[T]):
         authorizer = yield from self._obtain_authorizer(refused=None)
         try:
             return (yield from self._send(authorizer))
-        except ModelArtsAuthenticationError as error:
+        except errors.ModelArtsAuthenticationError as error:
             if not error.asks_for_new_credentials:
                 raise
             self.outcome_unknown = error.outcome_unknown
@@ -139,7 +131,7 @@ class _Call(Generic[T]):
         context = AuthContext(client.project_id, client.cache, self.retries, client.now, client.random)
         try:
             return (yield from client.credentials.obtain(context, refused=refused))
-        except ModelArtsError as error:
+        except errors.ModelArtsError as error:
             error.outcome_unknown = self.outcome_unknown  # of the operation, not of the request for a token
             raise
 
@@ -160,8 +152,12 @@ class _Call(Generic[T]):
         )
         try:
             return (yield from request.run(lambda: self._build_request(authorizer), self._read_response))
-        except (ModelArtsAuthenticationError, ModelArtsConfigurationError, ModelArtsNotFoundError) as error:
-            is_gone = isinstance(error, ModelArtsNotFoundError) and 400 <= (error.http_status or 0) < 500
+        except (
+            errors.ModelArtsAuthenticationError,
+            errors.ModelArtsConfigurationError,
+            errors.ModelArtsNotFoundError,
+        ) as error:
+            is_gone = isinstance(error, errors.ModelArtsNotFoundError) and 400 <= (error.http_status or 0) < 500
             if operation.method == "DELETE" and error.outcome_unknown and is_gone:
                 return operation.read(b"")  # an earlier attempt, whose answer was lost, has deleted it
             if error.http_status is not None:
@@ -211,7 +207,9 @@ def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step |
             return
         if new:
             yield Page(new, page.count, page.has_more)
-        if _is_last(page, operation.limit, len(seen)):
+        # A count below the number of items on this page cannot be the count of the whole list.
+        is_whole_list = page.count is not None and len(seen) >= page.count >= len(page.items)
+        if is_whole_list or len(page.items) < operation.limit:
             return
 
 
@@ -223,10 +221,3 @@ def _add_if_new(identity: Hashable | None, seen: set[Any]) -> bool:
         return False
     seen.add(identity)
     return True
-
-
-def _is_last(page: Page[T], limit: int, items_read: int) -> bool:
-    if len(page.items) < limit:
-        return True
-    # A count below the number of items on this page cannot be the count of the whole list.
-    return page.count is not None and items_read >= page.count >= len(page.items)

@@ -1,11 +1,11 @@
-"""Decodes the Content-Encoding of an answer piece by piece, since the HTTP libraries decode different encodings."""
+"""Decodes the body of an answer piece by piece, since the HTTP libraries decode different encodings."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
 
-from airflow_modelarts.api.http import TransportError
+from airflow_modelarts.api.http import MAX_ANSWER_BYTES, TransportError
 
 #: The encodings that a request accepts. The libraries would add others if certain packages are installed.
 ACCEPT_ENCODING = "gzip, deflate"
@@ -15,9 +15,9 @@ PIECE_BYTES = 256 * 1024
 MAX_CODINGS = 5
 
 
-class Decoder:
+class Body:
     """
-    Decodes an answer's body while it arrives.
+    The body of an answer, which is decoded while it arrives.
 
     A body with an unknown encoding is left as it is, so it is reported as an answer that is not JSON.
 
@@ -26,33 +26,37 @@ class Decoder:
     """
 
     def __init__(self, content_encoding: str) -> None:
-        codings = [
-            name for part in content_encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")
-        ]
+        self._bytes = bytearray()
+        names = (part.strip().lower() for part in content_encoding.split(","))
+        codings = [name for name in names if name not in ("", "identity")]
         if len(codings) > MAX_CODINGS:
             raise _broken()
         is_known = all(coding in _WINDOW_BITS for coding in codings)
         self._stages = [_Inflater(coding) for coding in reversed(codings)] if is_known else []
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> None:
         """
-        Take the next bytes, and yield them decoded in pieces of at most ``PIECE_BYTES``.
+        Decode and add the next bytes, in pieces of at most ``PIECE_BYTES``.
 
-        :raises TransportError: they do not have the encoding of the header.
+        :raises TransportError: they do not have the encoding of the header, or the body is too large.
         """
         pieces = iter([data])
         for stage in self._stages:
             pieces = stage.inflate(pieces)
-        yield from pieces
+        for piece in pieces:
+            self._bytes += piece
+            if len(self._bytes) > MAX_ANSWER_BYTES:
+                raise TransportError(f"more than {MAX_ANSWER_BYTES} bytes", kind="too_large", sent=True)
 
-    def finish(self) -> None:
+    def finish(self) -> bytes:
         """
-        Check that the body is complete.
+        Return the whole body.
 
         :raises TransportError: it ended too early.
         """
         for stage in self._stages:
             stage.finish()
+        return bytes(self._bytes)
 
 
 #: zlib's window bits, which select the format.

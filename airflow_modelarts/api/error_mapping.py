@@ -7,18 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+from airflow_modelarts.api import errors
 from airflow_modelarts.api.error_bodies import ErrorBody, read_error
 from airflow_modelarts.api.error_codes import find_code
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-    ModelArtsConfigurationError,
-    ModelArtsError,
-    ModelArtsNotFoundError,
-    ModelArtsRequestError,
-    ModelArtsThrottledError,
-    ModelArtsTransientError,
-    OtherObjectError,
-)
 from airflow_modelarts.api.http import Response, TransportError
 from airflow_modelarts.api.redaction import printable, redact
 
@@ -29,20 +20,20 @@ MAX_ERROR_BYTES = 20_000
 #: Seconds by which this machine's clock may differ before the gateway refuses signatures.
 MAX_CLOCK_OFFSET = 15 * 60
 
-_KIND_BY_STATUS: dict[int, type[ModelArtsError]] = {
-    401: ModelArtsAuthenticationError,
-    403: ModelArtsAuthenticationError,
-    404: ModelArtsNotFoundError,
-    408: ModelArtsTransientError,
-    425: ModelArtsTransientError,
-    429: ModelArtsThrottledError,
+_KIND_BY_STATUS: dict[int, type[errors.ModelArtsError]] = {
+    401: errors.ModelArtsAuthenticationError,
+    403: errors.ModelArtsAuthenticationError,
+    404: errors.ModelArtsNotFoundError,
+    408: errors.ModelArtsTransientError,
+    425: errors.ModelArtsTransientError,
+    429: errors.ModelArtsThrottledError,
 }
 _STATUS_NAMES = {401: "'unauthorized'", 403: "'forbidden'", 404: "'not found'", 429: "'too many requests'"}
 
 
 def from_response(
     response: Response, *, operation: str, target: str, secrets: Sequence[str], now: float
-) -> ModelArtsError:
+) -> errors.ModelArtsError:
     """
     Return the error of a failed answer, by its error code or else by its HTTP status.
 
@@ -71,7 +62,7 @@ def from_response(
         request_id=request_id,
         operation=operation,
         retry_after=retry_after(response, now),
-        outcome_unknown=kind is ModelArtsTransientError,
+        outcome_unknown=kind is errors.ModelArtsTransientError,
     )
     error.encoded_authorization_message = encoded
     return error
@@ -79,7 +70,7 @@ def from_response(
 
 def from_transport(
     error: TransportError, *, operation: str, target: str, address: str, unresolved: str = ""
-) -> ModelArtsError:
+) -> errors.ModelArtsError:
     """
     Map a TransportError to the ModelArtsError that callers see.
 
@@ -87,7 +78,7 @@ def from_transport(
     :param unresolved: begins the message if the host name does not exist: what the user wrote, and what to change.
     """
     prefix = f"{operation} of {target} failed: "
-    kind: type[ModelArtsError] = ModelArtsConfigurationError
+    kind: type[errors.ModelArtsError] = errors.ModelArtsConfigurationError
     match error.kind:
         case "name":
             text = f"{address} cannot be reached, because its host name does not exist ({error.reason})."
@@ -111,10 +102,10 @@ def from_transport(
             text = f"the certificate of {address} could not be verified ({error.reason}). "
             text += f"{_certificate_advice(error.reason)}."
         case "too_large":
-            kind = ModelArtsRequestError
+            kind = errors.ModelArtsRequestError
             text = f"{address} sent more than this client takes ({error.reason}). Request less at once if possible."
         case _:
-            kind = ModelArtsTransientError
+            kind = errors.ModelArtsTransientError
             text = f"no answer from {address} ({error.reason}). {_advice_for_outage()}"
             if error.kind == "broken" and address.startswith("http:"):
                 text += ", and whether its port requires https://"
@@ -124,7 +115,7 @@ def from_transport(
 
 def unreadable(
     response: Response, *, operation: str, target: str, secrets: Sequence[str] = (), reason: Exception | None = None
-) -> ModelArtsTransientError:
+) -> errors.ModelArtsTransientError:
     """
     Return the error of a successful answer that cannot be read. It does not quote the answer, which may hold secrets.
 
@@ -138,10 +129,10 @@ def unreadable(
     content_type = redact(response.headers.get("content-type") or "no content type", secrets)
     what = (
         "returned another object than the requested one"
-        if isinstance(reason, OtherObjectError)
+        if isinstance(reason, errors.OtherObjectError)
         else "returned an unexpected body (not this operation's JSON)"
     )
-    return ModelArtsTransientError(
+    return errors.ModelArtsTransientError(
         f"{printable(f'{operation} of {target}')} {what}: HTTP {response.status}, {content_type}, "
         f"{len(response.body)} bytes.{contained} {_advice_for_outage()}.",
         error_code=code,
@@ -162,10 +153,8 @@ def retry_after(response: Response, now: float) -> float | None:
     value = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
-    try:
-        return max(0.0, _timestamp(value) - now)
-    except ValueError:
-        return None
+    moment = _timestamp(value)
+    return None if moment is None else max(0.0, moment - now)
 
 
 def project_id_hint(project_id: str) -> str:
@@ -179,17 +168,18 @@ def project_id_hint(project_id: str) -> str:
     )
 
 
-def _kind_by_status(response: Response) -> type[ModelArtsError]:
+def _kind_by_status(response: Response) -> type[errors.ModelArtsError]:
     status = response.status
     if status == 404 and _is_html(response):
-        return ModelArtsConfigurationError  # another server than the API answered, so the task may exist
+        return errors.ModelArtsConfigurationError  # another server than the API answered, so the task may exist
     if status == 413 and ("retry-after" in response.headers or b'"overLimit"' in response.body[:200]):
-        return ModelArtsThrottledError  # OpenStack's form of throttling
+        return errors.ModelArtsThrottledError  # OpenStack's form of throttling
     if _is_head_too_large(response) or 300 <= status < 400:
-        return ModelArtsConfigurationError
+        return errors.ModelArtsConfigurationError
     if status in _KIND_BY_STATUS:
         return _KIND_BY_STATUS[status]
-    return ModelArtsRequestError if 400 <= status < 500 else ModelArtsTransientError  # 1xx and above 599 too
+    # 1xx and above 599 too
+    return errors.ModelArtsRequestError if 400 <= status < 500 else errors.ModelArtsTransientError
 
 
 def _describe_status(status: int) -> str:
@@ -199,10 +189,11 @@ def _describe_status(status: int) -> str:
 
 
 def _advice(
-    kind: type[ModelArtsError], advice_of_code: str | None, response: Response, operation: str, now: float
+    kind: type[errors.ModelArtsError], advice_of_code: str | None, response: Response, operation: str, now: float
 ) -> str:
-    if kind is ModelArtsAuthenticationError:
-        offset = _clock_offset(response, now)
+    sent_at = _timestamp(response.headers.get("date", ""))
+    if kind is errors.ModelArtsAuthenticationError and sent_at is not None:
+        offset = sent_at - now
         if abs(offset) > MAX_CLOCK_OFFSET:
             direction = "behind" if offset > 0 else "ahead"
             return f"This machine's clock is {abs(offset) / 60:.0f} minutes {direction}: set it"
@@ -210,9 +201,9 @@ def _advice(
         return advice_of_code
     if _is_head_too_large(response):
         return "An IAM token can be too large for a gateway: give this user fewer roles, or choose auth 'access_key'"
-    if kind is ModelArtsConfigurationError and _is_html(response):
+    if kind is errors.ModelArtsConfigurationError and _is_html(response):
         return f"This was a web page, not the API. {kind.default_advice}"
-    if kind is ModelArtsThrottledError:
+    if kind is errors.ModelArtsThrottledError:
         return f"{kind.default_advice}: {_throttling_advice(operation)}"
     return kind.default_advice
 
@@ -226,7 +217,7 @@ def _throttling_advice(operation: str) -> str:
 
 
 def _advice_for_outage() -> str:
-    return f"{ModelArtsTransientError.default_advice}; if it lasts, check the connection's host"
+    return f"{errors.ModelArtsTransientError.default_advice}; if it lasts, check the connection's host"
 
 
 def _certificate_advice(reason: str) -> str:
@@ -249,22 +240,10 @@ def _is_html(response: Response) -> bool:
     return "html" in response.headers.get("content-type", "").lower()
 
 
-def _clock_offset(response: Response, now: float) -> float:
-    """Return by how many seconds the service's clock is ahead of this machine's; 0 without a Date header."""
-    try:
-        return _timestamp(response.headers.get("date", "")) - now
-    except ValueError:
-        return 0.0
-
-
-def _timestamp(http_date: str) -> float:
-    """
-    Return the seconds since the epoch of an HTTP date.
-
-    :raises ValueError: it is not one.
-    """
+def _timestamp(http_date: str) -> float | None:
+    """Return the seconds since the epoch of an HTTP date; None if it is not one."""
     try:
         parsed = parsedate_to_datetime(http_date)
-    except (TypeError, IndexError, OverflowError) as error:
-        raise ValueError(f"not a date: {http_date!r}") from error
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
     return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()

@@ -47,9 +47,9 @@ class Operation(Generic[T_co]):
 
     name: str
     target: str
-    method: str
     path: str
     read: Callable[[bytes], T_co]
+    method: str = "GET"
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     idempotency: Idempotency = Idempotency.ALWAYS
@@ -192,7 +192,6 @@ def list_processor_tasks(
     return ListOperation(
         name="ListProcessorTasks",
         target="processing tasks",
-        method="GET",
         path="/processor-tasks",
         query=query,
         limit=limit,
@@ -210,7 +209,6 @@ def list_processor_task_items(*, limit: int = MAX_ITEMS_PAGE_SIZE) -> ListOperat
     return ListOperation(
         name="ListProcessorTaskItems",
         target="processing templates",
-        method="GET",
         path="/processor-tasks/items",
         limit=limit,
         read=lambda body: _page(page := models.parse(models.ProcessorTaskItemPage, body), page.items),
@@ -228,7 +226,6 @@ def describe_processor_task(task_id: str) -> Operation[ProcessorTask]:
     return Operation(
         name="DescribeProcessorTask",
         target=_task(task_id),
-        method="GET",
         path=encode_path(task_id),
         read=lambda body: check_ids(models.parse(ProcessorTask, body), task_id=task_id),
     )
@@ -320,7 +317,6 @@ def list_processor_task_versions(
     return ListOperation(
         name="ListProcessorTaskVersions",
         target=f"versions of {_task(task_id)}",
-        method="GET",
         path=encode_path(task_id, "versions"),
         query=encode_query(sort_by=sort_by, order=order),
         limit=limit,
@@ -339,7 +335,6 @@ def describe_processor_task_version(task_id: str, version_id: str) -> Operation[
     return Operation(
         name="DescribeProcessorTaskVersion",
         target=_version(task_id, version_id),
-        method="GET",
         path=encode_path(task_id, "versions", version_id),
         read=lambda body: check_ids(
             models.parse(ProcessorTaskVersion, body), task_id=task_id, task_version_id=version_id
@@ -401,7 +396,6 @@ def list_processor_task_version_results(
     return ListOperation(
         name="ListProcessorTaskVersionResults",
         target=f"results of {_version(task_id, version_id)}",
-        method="GET",
         path=encode_path(task_id, "versions", version_id, "results"),
         query=encode_query(result_property=result_property, process_parameter=process_parameter),
         limit=limit,

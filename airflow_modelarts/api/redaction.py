@@ -88,7 +88,7 @@ def without_signed_links(value: Any) -> Any:
         return {
             without_signed_links(key): without_signed_links(item)
             for key, item in value.items()
-            if not _names_a_signed_link(key)
+            if not (isinstance(key, str) and key.startswith("signed_"))
         }
     if isinstance(value, list):
         return [without_signed_links(item) for item in value]
@@ -144,7 +144,3 @@ def _spellings(secret: str) -> Iterator[str]:
 def _without_query(link: re.Match[str]) -> str:
     address, *query = re.split("[?&;]", link.group(), maxsplit=1)  # some services write a query without a question mark
     return f"{address}?…" if any(query) else link.group()
-
-
-def _names_a_signed_link(key: Any) -> bool:
-    return isinstance(key, str) and key.startswith("signed_")

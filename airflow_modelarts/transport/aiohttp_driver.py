@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import certifi
 
 from airflow_modelarts.api.client import call, pages
+from airflow_modelarts.api.decoding import Body
 from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
-from airflow_modelarts.transport import answers, faults
+from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, resume
-from airflow_modelarts.transport.proxies import find_proxy
 from airflow_modelarts.transport.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ class AsyncDriver:
 
         settings = await self.settings()
         timeout = aiohttp.ClientTimeout(
-            total=answers.TOTAL_TIMEOUT,
+            total=exchange.TOTAL_TIMEOUT,
             connect=request.timeout or settings.connect_timeout,
             sock_read=request.timeout or settings.read_timeout,
         )
-        proxy = find_proxy(request.url)
+        proxy = exchange.find_proxy(request.url)
         try:
             session = await self._open_session(settings)
             async with session.request(
@@ -122,8 +122,8 @@ class AsyncDriver:
                 allow_redirects=False,
             ) as answer:
                 self._answered.add(faults.host_of(request.url))
-                headers = answers.read_headers(answer.headers.items())
-                body = answers.Body(headers.get("content-encoding", ""))
+                headers = exchange.read_headers(answer.headers.items())
+                body = Body(headers.get("content-encoding", ""))
                 async for chunk in answer.content.iter_any():
                     body.feed(chunk)
                 return Response(answer.status, headers, body.finish())
@@ -145,10 +145,10 @@ class AsyncDriver:
                         resolver=aiohttp.ThreadedResolver(),
                     ),
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    headers=answers.REQUEST_HEADERS,
+                    headers=exchange.REQUEST_HEADERS,
                     auto_decompress=False,
-                    max_line_size=answers.MAX_LINE_BYTES,
-                    max_field_size=answers.MAX_LINE_BYTES,
+                    max_line_size=exchange.MAX_LINE_BYTES,
+                    max_field_size=exchange.MAX_LINE_BYTES,
                 )
                 # aiohttp would repeat a PUT or DELETE by itself, and a lost answer would look like a task that never
                 # existed. There is no public switch; the tests of the drivers fail if this one disappears.
@@ -165,7 +165,7 @@ def _to_transport_error(error: Exception) -> TransportError:
     if any(
         isinstance(inner, LineTooLong) or "Too many headers" in str(inner) for inner in faults.wrapped_errors(error)
     ):
-        return answers.head_too_large()
+        return exchange.head_too_large()
     return faults.to_transport_error(
         error,
         invalid_url=(aiohttp.InvalidURL,),

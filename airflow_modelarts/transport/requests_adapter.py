@@ -14,7 +14,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 
 from airflow_modelarts.api.http import MAX_HEAD_BYTES, MAX_HEADERS
-from airflow_modelarts.transport import answers
+from airflow_modelarts.transport import exchange
 
 #: Bytes; http.client's own limit.
 MAX_STATUS_LINE_BYTES = 64 * 1024
@@ -52,7 +52,7 @@ class _HeadReader:
             self._pieces = []
             status_line: bytes = self._file.readline(limit)
             if len(status_line) > MAX_STATUS_LINE_BYTES and status_line.startswith(b"HTTP/"):
-                raise answers.head_too_large()
+                raise exchange.head_too_large()
             return status_line
         if not self._pieces:
             self._pieces = self._read_headers(limit)
@@ -67,12 +67,12 @@ class _HeadReader:
     def _read_headers(self, limit: int) -> list[bytes]:
         lines: list[bytes] = []
         size = 0
-        while (line := self._file.readline(answers.MAX_LINE_BYTES + 1)) not in (b"\r\n", b"\n", b""):
+        while (line := self._file.readline(exchange.MAX_LINE_BYTES + 1)) not in (b"\r\n", b"\n", b""):
             lines.append(line)
             size += len(line)
             # Larger than the limits themselves, which do not count colons and line ends.
-            if len(line) > answers.MAX_LINE_BYTES or len(lines) > 2 * MAX_HEADERS or size > 2 * MAX_HEAD_BYTES:
-                raise answers.head_too_large()
+            if len(line) > exchange.MAX_LINE_BYTES or len(lines) > 2 * MAX_HEADERS or size > 2 * MAX_HEAD_BYTES:
+                raise exchange.head_too_large()
         block = b"".join(lines)
         # In equal parts, so that none is an empty line.
         length = -(-len(block) // -(-len(block) // (limit - 1))) if block else 1
@@ -110,7 +110,7 @@ class _HeadDeadline:
     _timed_out = False
 
     def getresponse(self) -> HTTPResponse:
-        timer = threading.Timer(answers.TOTAL_TIMEOUT, self._shut_down)
+        timer = threading.Timer(exchange.TOTAL_TIMEOUT, self._shut_down)
         timer.daemon = True
         timer.start()
         try:

@@ -13,12 +13,12 @@ import requests
 from urllib3 import exceptions as urllib3_errors
 
 from airflow_modelarts.api.client import call, pages
+from airflow_modelarts.api.decoding import Body
 from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
-from airflow_modelarts.transport import answers, faults
+from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, resume
-from airflow_modelarts.transport.proxies import find_proxy
 from airflow_modelarts.transport.requests_adapter import Adapter
 from airflow_modelarts.transport.settings import Settings
 
@@ -98,7 +98,7 @@ class Driver:
 
     def _exchange(self, request: Request) -> Response:
         settings = self.settings()
-        proxy = find_proxy(request.url)
+        proxy = exchange.find_proxy(request.url)
         try:
             with self._open_session().request(
                 request.method,
@@ -112,7 +112,7 @@ class Driver:
                 stream=True,
             ) as answer:
                 self._answered.add(faults.host_of(request.url))
-                headers = answers.read_headers(
+                headers = exchange.read_headers(
                     (name, _as_utf_8(value)) for name, value in answer.raw.headers.iteritems()
                 )
                 return Response(answer.status_code, headers, _read_body(answer, headers.get("content-encoding", "")))
@@ -122,7 +122,7 @@ class Driver:
     def _open_session(self) -> requests.Session:
         if self._session is None:
             self._session = requests.Session()
-            self._session.headers.update(answers.REQUEST_HEADERS)
+            self._session.headers.update(exchange.REQUEST_HEADERS)
             # Otherwise a ~/.netrc would replace the Authorization header. Each request has its proxy as an argument.
             self._session.trust_env = False
             for scheme in ("http", "https"):
@@ -143,13 +143,13 @@ def _as_utf_8(header: str) -> str:
 
 
 def _read_body(answer: requests.Response, content_encoding: str) -> bytes:
-    body = answers.Body(content_encoding)
-    deadline = time.monotonic() + answers.TOTAL_TIMEOUT
+    body = Body(content_encoding)
+    deadline = time.monotonic() + exchange.TOTAL_TIMEOUT
     # read1 returns the bytes that have arrived; read would wait for the whole chunk, beyond the deadline.
     while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=False):
         body.feed(chunk)
         if time.monotonic() > deadline:
-            raise TransportError(f"no end after {answers.TOTAL_TIMEOUT:.0f} seconds", kind="timeout", sent=True)
+            raise TransportError(f"no end after {exchange.TOTAL_TIMEOUT:.0f} seconds", kind="timeout", sent=True)
     return body.finish()
 
 

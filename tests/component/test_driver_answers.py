@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from airflow_modelarts.api import decoding
 from airflow_modelarts.api.errors import (
     ModelArtsConfigurationError,
     ModelArtsRequestError,
@@ -17,7 +18,6 @@ from airflow_modelarts.api.errors import (
 from airflow_modelarts.api.http import MAX_HEADER_BYTES
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.retry import RetryPolicy
-from airflow_modelarts.transport import answers
 from tests.support.loopback import (
     DESCRIBE,
     JSON,
@@ -86,7 +86,7 @@ def test_an_answer_that_cannot_be_decoded_is_a_temporary_error_in_both_drivers(
 def test_a_body_that_is_compressed_twice_is_limited(
     serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(decoding, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = zipped(b" " * 50_000_000, "gzip", "gzip")
     serve(http("200 OK", bomb, Content_Encoding="gzip, gzip"))
     with pytest.raises(ModelArtsRequestError, match="more than this client takes"):
@@ -115,7 +115,7 @@ def test_json_may_begin_with_a_byte_order_mark(serve: Serve, carry_out: Carry, b
 
 
 def test_the_size_of_an_answer_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(decoding, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = gzip.compress(b" " * 20_000_000)
     serve(http("200 OK", bomb, Content_Encoding="gzip"))
     with pytest.raises(ModelArtsRequestError, match="more than this client takes"):

@@ -20,7 +20,7 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
-from airflow_modelarts.transport import answers
+from airflow_modelarts.transport import exchange
 from tests.support.loopback import (
     DESCRIBE,
     ONCE,
@@ -182,7 +182,7 @@ def test_an_unknown_host_name_and_a_failing_resolver_are_different_errors(
 
 
 def test_the_time_for_a_slow_body_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(exchange, "TOTAL_TIMEOUT", 0.3)
     serve(trickle)
     with pytest.raises(ModelArtsTransientError, match=r"timed out|no end after"):
         carry_out(DESCRIBE, ONCE)
@@ -209,7 +209,7 @@ trickle_head = trickle_after(b"HTTP/1.1 200 OK\r\nX-Slow: ")
 def test_the_time_for_a_slow_head_is_limited(
     serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(exchange, "TOTAL_TIMEOUT", 0.3)
     serve(trickle_after(beginning))
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         carry_out(DESCRIBE, ONCE)
@@ -221,7 +221,7 @@ def test_the_time_for_a_slow_head_over_tls_is_limited(
     certificate: tuple[ssl.SSLContext, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(answers, "TOTAL_TIMEOUT", 0.3)
+    monkeypatch.setattr(exchange, "TOTAL_TIMEOUT", 0.3)
     server = serve(trickle_head, tls=certificate[0])
     set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
     with pytest.raises(ModelArtsTransientError, match="timed out"):

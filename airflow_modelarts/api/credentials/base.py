@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -55,8 +56,6 @@ class AuthContext:
     What credentials need to obtain an authorizer.
 
     :param project_id: the project to which a token is scoped.
-    :param cache: the token cache of the process.
-    :param retries: the retry policy of each request.
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1).
     """
@@ -127,10 +126,8 @@ class TokenCache:
                 authorizer, renew_at = self._authorizers.get(key, (None, 0.0))
                 if authorizer is not None and authorizer != refused and now() < renew_at:
                     return authorizer
-                renewal = self._renewals.get(key)
-                is_mine = renewal is None
-                if renewal is None:
-                    renewal = self._renewals[key] = _Renewal()
+                is_mine = key not in self._renewals
+                renewal = self._renewals.setdefault(key, _Renewal())
             if is_mine:
                 return (yield from self._renew(key, renewal, renew))
             while not renewal.done:
@@ -169,13 +166,11 @@ def read_object(body: bytes, name: str) -> dict[str, Any]:
 
     :raises ValueError: there is none.
     """
-    try:
+    with suppress(KeyError, TypeError, RecursionError):
         value = json.loads(body)[name]
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"no {name}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} is not an object")
-    return value
+        if isinstance(value, dict):
+            return value
+    raise ValueError(f"no object {name}")
 
 
 def parse_expiry(expires_at: object) -> float:

@@ -6,24 +6,10 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 
-from airflow_modelarts.api.credentials.base import (
-    RENEWAL_MARGIN,
-    AuthContext,
-    Authorizer,
-    cache_key,
-    is_header_safe,
-    parse_expiry,
-    read_object,
-    without_default_advice,
-)
+from airflow_modelarts.api import errors
+from airflow_modelarts.api.credentials import base
+from airflow_modelarts.api.credentials.base import AuthContext, Authorizer
 from airflow_modelarts.api.error_mapping import project_id_hint
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-    ModelArtsConfigurationError,
-    ModelArtsError,
-    ModelArtsNotFoundError,
-    ModelArtsRequestError,
-)
 from airflow_modelarts.api.http import Flow, Request, Response
 
 
@@ -75,7 +61,7 @@ class PasswordToken:
     def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
         """Return the cached token, or request one (KeystoneCreateUserTokenByPassword)."""
         user = (self.iam_endpoint, self.user_name, self.password, self.domain_name, self.project_name or "")
-        key = cache_key("password", *user, context.project_id)
+        key = base.cache_key("password", *user, context.project_id)
         return (yield from context.cache.obtain(key, lambda: self._renew(context), context.now, refused))
 
     def _renew(self, context: AuthContext) -> Flow[tuple[Authorizer, float]]:
@@ -89,15 +75,12 @@ class PasswordToken:
             token, renew_at, project_id = yield from retrying_request.run(
                 lambda: request, lambda response: _read_token(response, context.now())
             )
-        except (
-            ModelArtsAuthenticationError,
-            ModelArtsConfigurationError,
-            ModelArtsNotFoundError,
-            ModelArtsRequestError,
-        ) as error:
+        except errors.ModelArtsError as error:
+            if error.temporary:
+                raise
             raise self._with_advice(error, context.project_id) from None
         if self.project_name and project_id and project_id.lower() != context.project_id.lower():
-            raise ModelArtsConfigurationError(
+            raise errors.ModelArtsConfigurationError(
                 f"project_name '{self.project_name}' is the project {project_id}, according to IAM at "
                 f"{self.iam_endpoint}, but project_id is '{context.project_id}': let both name one project, or remove "
                 "project_name.",
@@ -105,10 +88,10 @@ class PasswordToken:
             )
         return token, renew_at
 
-    def _with_advice(self, error: ModelArtsError, project_id: str) -> ModelArtsError:
+    def _with_advice(self, error: errors.ModelArtsError, project_id: str) -> errors.ModelArtsError:
         """Return IAM's error with the settings that can cause it, since IAM does not name the wrong one."""
         if error.http_status is None:  # IAM did not answer, or its answer was too large
-            if isinstance(error, ModelArtsRequestError):
+            if isinstance(error, errors.ModelArtsRequestError):
                 advice = "Give this user fewer roles, or choose auth 'access_key'"
             elif self.unresolved:
                 return error
@@ -125,9 +108,13 @@ class PasswordToken:
                 f"login '{self.user_name}' (the IAM user), its password, {project}, and iam_endpoint. IAM may return "
                 "the same error for each of them"
             )
-        kind = type(error) if isinstance(error, ModelArtsAuthenticationError) else ModelArtsConfigurationError
+        kind = (
+            type(error)
+            if isinstance(error, errors.ModelArtsAuthenticationError)
+            else errors.ModelArtsConfigurationError
+        )
         return kind(
-            f"{without_default_advice(error)} This was IAM at {self.iam_endpoint}. {advice}."
+            f"{base.without_default_advice(error)} This was IAM at {self.iam_endpoint}. {advice}."
             f"{project_id_hint('' if self.project_name else project_id)}",
             error_code=error.error_code,
             http_status=error.http_status,
@@ -148,13 +135,13 @@ class PasswordToken:
 def _read_token(response: Response, now: float) -> tuple[Authorizer, float, str | None]:
     """Return the token, the time at which to renew it, and the id of its project if the answer has one."""
     token = response.headers.get("x-subject-token", "")
-    if not is_header_safe(token):
+    if not base.is_header_safe(token):
         raise ValueError("no X-Subject-Token, or one that no header can hold")
-    description = read_object(response.body, "token")
+    description = base.read_object(response.body, "token")
     project = description.get("project")
     project_id = project.get("id") if isinstance(project, dict) else None
     is_id = isinstance(project_id, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", project_id)
-    expiry = parse_expiry(description.get("expires_at"))
+    expiry = base.parse_expiry(description.get("expires_at"))
     # A short-lived token is used for nine tenths of its life.
-    renew_at = expiry - min(RENEWAL_MARGIN, (expiry - now) / 10)
+    renew_at = expiry - min(base.RENEWAL_MARGIN, (expiry - now) / 10)
     return StaticToken(token), renew_at, project_id if is_id else None

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from airflow_modelarts.api import errors
+from airflow_modelarts.api.credentials import base
 from airflow_modelarts.api.credentials.access_key import AccessKey
-from airflow_modelarts.api.credentials.base import (
-    RENEWAL_MARGIN,
-    AuthContext,
-    Authorizer,
-    cache_key,
-    is_header_safe,
-    parse_expiry,
-    read_object,
-    without_default_advice,
-)
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-    ModelArtsConfigurationError,
-    ModelArtsError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api.credentials.base import AuthContext, Authorizer
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError, send
 
 #: The address is link-local and the same on every server.
@@ -60,7 +47,7 @@ class InstanceAgency:
 
     @property
     def _cache_key(self) -> str:
-        return cache_key("agency", self.metadata_service)
+        return base.cache_key("agency", self.metadata_service)
 
     def _renew(self, context: AuthContext) -> Flow[tuple[Authorizer, float]]:
         """Request a key, and again if the failure may be temporary: a wait polls with a single attempt a request."""
@@ -68,7 +55,7 @@ class InstanceAgency:
             token = yield from self._session_token()
             try:
                 return (yield from self._security_key(context, token))
-            except ModelArtsError as error:
+            except errors.ModelArtsError as error:
                 # An unreadable answer with HTTP 200 counts as no answer.
                 is_unanswered = error.temporary and error.http_status in (None, 200)
                 if str(error).startswith(NO_AGENCY) or (error.temporary and not is_unanswered):
@@ -99,7 +86,7 @@ class InstanceAgency:
         if response.status == 429 or response.status >= 500:
             return None
         token = response.body.decode("ascii", "ignore").strip()
-        return token if response.status == 200 and is_header_safe(token) else ""
+        return token if response.status == 200 and base.is_header_safe(token) else ""
 
     def _security_key(self, context: AuthContext, token: str | None) -> Flow[tuple[Authorizer, float]]:
         headers = {"X-Metadata-Token": token} if token else {}
@@ -113,22 +100,22 @@ class InstanceAgency:
 
 
 def _read_security_key(response: Response) -> tuple[Authorizer, float]:
-    key = read_object(response.body, "credential")
+    key = base.read_object(response.body, "credential")
     parts = [key.get(name) for name in ("access", "secret", "securitytoken")]
-    if not all(isinstance(part, str) and is_header_safe(part) for part in parts):
+    if not all(isinstance(part, str) and base.is_header_safe(part) for part in parts):
         raise ValueError("an incomplete credential, or one that no header can hold")
     # The margin is fixed: the service renews the key itself, well before it expires.
-    return AccessKey(*parts), parse_expiry(key.get("expires_at")) - RENEWAL_MARGIN  # type: ignore[arg-type]  # checked above
+    return AccessKey(*parts), base.parse_expiry(key.get("expires_at")) - base.RENEWAL_MARGIN  # type: ignore[arg-type]  # checked above
 
 
-def _missing_agency(response: Response) -> ModelArtsError | None:
+def _missing_agency(response: Response) -> errors.ModelArtsError | None:
     """Return the error of a server without an agency: the metadata service answers 401 and names the agency."""
     if response.status != 401 or not any(word in response.body.lower() for word in (b"agency", "委托".encode())):
         return None
-    return ModelArtsAuthenticationError(f"{NO_AGENCY}.", http_status=response.status, operation="GetSecurityKey")
+    return errors.ModelArtsAuthenticationError(f"{NO_AGENCY}.", http_status=response.status, operation="GetSecurityKey")
 
 
-def _with_cause(error: ModelArtsError, token: str | None, *, is_outage: bool) -> ModelArtsError:
+def _with_cause(error: errors.ModelArtsError, token: str | None, *, is_outage: bool) -> errors.ModelArtsError:
     """
     Return the error that names why there is no temporary key.
 
@@ -138,33 +125,31 @@ def _with_cause(error: ModelArtsError, token: str | None, *, is_outage: bool) ->
     needs_token = token is None and error.http_status == 401
     if is_outage and error.temporary:
         return error
+
+    def caused(kind: type[errors.ModelArtsError], text: str) -> errors.ModelArtsError:
+        return kind(text, http_status=error.http_status, operation=error.operation)
+
     if is_outage and needs_token:
-        return ModelArtsTransientError(
+        return caused(
+            errors.ModelArtsTransientError,
             "The metadata service requires a token, but did not issue one when asked. Try again later.",
-            http_status=error.http_status,
-            operation=error.operation,
         )
     if error.temporary and error.http_status is None:
-        return ModelArtsConfigurationError(
+        return caused(
+            errors.ModelArtsConfigurationError,
             "The metadata service does not answer: auth 'agency' works on an Elastic Cloud Server only, and in a "
             "container there only if the container reaches the service. Choose another auth in the connection's "
             "extras.",
-            operation=error.operation,
         )
     if needs_token:
-        return ModelArtsConfigurationError(
+        return caused(
+            errors.ModelArtsConfigurationError,
             "The metadata service issues no token, and without a token no temporary key. In a container behind another "
             "network hop auth 'agency' does not work: use the host's network, or raise the server's hop limit for "
             "metadata. Elsewhere, give the server an agency that may use ModelArts. Or choose another auth in the "
             "connection's extras.",
-            http_status=error.http_status,
-            operation=error.operation,
         )
-    cause = (
-        f"The metadata service answered HTTP {error.http_status} and gave none."
-        if error.temporary
-        else without_default_advice(error)
-    )
-    return ModelArtsAuthenticationError(
-        f"{NO_AGENCY}. ({cause})", http_status=error.http_status, operation=error.operation
-    )
+    cause = base.without_default_advice(error)
+    if error.temporary:
+        cause = f"The metadata service answered HTTP {error.http_status} and gave none."
+    return caused(errors.ModelArtsAuthenticationError, f"{NO_AGENCY}. ({cause})")

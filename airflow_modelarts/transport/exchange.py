@@ -1,12 +1,17 @@
-"""The headers and the body of an answer within their limits: the same for both drivers."""
+"""What both drivers do alike around a request: its headers, its proxy, and the limits of an answer's headers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
+
 from airflow_modelarts import __version__
-from airflow_modelarts.api.decoding import ACCEPT_ENCODING, Decoder
-from airflow_modelarts.api.http import MAX_ANSWER_BYTES, MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, TransportError
+from airflow_modelarts.api.decoding import ACCEPT_ENCODING
+from airflow_modelarts.api.errors import ModelArtsConfigurationError
+from airflow_modelarts.api.http import MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, TransportError
 
 #: Bytes of one line of an answer's head up to which the libraries read; ``read_headers`` then checks the limits.
 MAX_LINE_BYTES = 2 * MAX_HEADER_BYTES
@@ -42,33 +47,25 @@ def head_too_large() -> TransportError:
     )
 
 
-class Body:
+def find_proxy(url: str) -> str | None:
     """
-    Collects and decompresses the body of an answer.
+    Return the URL of the proxy that the environment sets for this one; None for a direct connection.
 
-    :param content_encoding: the header of this name.
+    :raises ModelArtsConfigurationError: it is not a proxy that both libraries can use.
     """
-
-    def __init__(self, content_encoding: str) -> None:
-        self._decoder = Decoder(content_encoding)
-        self._bytes = bytearray()
-
-    def feed(self, chunk: bytes) -> None:
-        """
-        Add the next bytes.
-
-        :raises TransportError: they cannot be decompressed, or the body is too large.
-        """
-        for piece in self._decoder.feed(chunk):
-            self._bytes += piece
-            if len(self._bytes) > MAX_ANSWER_BYTES:
-                raise TransportError(f"more than {MAX_ANSWER_BYTES} bytes", kind="too_large", sent=True)
-
-    def finish(self) -> bytes:
-        """
-        Return the whole body.
-
-        :raises TransportError: it is incomplete.
-        """
-        self._decoder.finish()
-        return bytes(self._bytes)
+    if url.startswith("http:"):
+        return None  # plain http is for loopback and link-local addresses, which a proxy would reach on its own machine
+    found = select_proxy(url, get_environ_proxies(url))
+    if not found:
+        return None
+    proxy = found if "://" in found else f"http://{found}"
+    try:
+        parts = parse_url(proxy)
+    except LocationParseError:
+        parts = None
+    if parts is None or not parts.host or parts.scheme not in ("http", "https"):
+        raise ModelArtsConfigurationError(  # without the value, which can contain a password
+            "HTTPS_PROXY or ALL_PROXY in the environment cannot be used: it must be the URL of an http or https proxy "
+            "(SOCKS is not supported), or NO_PROXY must exempt the host"
+        )
+    return proxy
