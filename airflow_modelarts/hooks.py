@@ -29,7 +29,7 @@ from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsE
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.compat import mask_secret
 from airflow_modelarts.connection import reading
-from airflow_modelarts.connection.values import Overrides
+from airflow_modelarts.connection.values import Overrides, check_rendered
 from airflow_modelarts.transport import AsyncDriver, Driver
 from airflow_modelarts.transport.settings import Settings
 
@@ -61,24 +61,6 @@ class _Method(Generic[P, T]):
     def __get__(self, hook: Any, owner: type) -> Any:
         return self
 
-    def function(self) -> Callable[..., Any]:
-        """Return the method of the synchronous hook."""
-        build: Callable[..., Operation[T]] = self.build
-
-        def method(self: ModelArtsHook, *args: Any, **kwargs: Any) -> T:
-            return self.call(build(*args, **kwargs))
-
-        return _described(method, build, lambda result: result)
-
-    def async_function(self) -> Callable[..., Any]:
-        """Return the method of the asynchronous hook."""
-        build: Callable[..., Operation[T]] = self.build
-
-        async def method(self: ModelArtsAsyncHook, *args: Any, **kwargs: Any) -> T:
-            return await self.call(build(*args, **kwargs))
-
-        return _described(method, build, lambda result: result)
-
 
 class _ListMethod(Generic[P, T]):
     """A list operation as a method of both hooks: it iterates over the items of all pages."""
@@ -101,38 +83,40 @@ class _ListMethod(Generic[P, T]):
     def __get__(self, hook: Any, owner: type) -> Any:
         return self
 
-    def function(self) -> Callable[..., Any]:
-        """Return the method of the synchronous hook."""
-        build: Callable[..., ListOperation[T]] = self.build
 
-        def method(self: ModelArtsHook, *args: Any, **kwargs: Any) -> Iterator[T]:
+def _method(operation: _Method[..., Any] | _ListMethod[..., Any], *, is_async: bool) -> Any:
+    """Return a hook's method, with the name, the docstring and the signature of the operation's builder."""
+    build: Callable[..., Any] = operation.build
+    hints = get_type_hints(build)
+    result = get_args(hints["return"])[0]  # of Operation[…]
+    method: Any
+    if isinstance(operation, _Method):
+
+        def call(self: ModelArtsHook, *args: Any, **kwargs: Any) -> Any:
+            return self.call(build(*args, **kwargs))
+
+        async def async_call(self: ModelArtsAsyncHook, *args: Any, **kwargs: Any) -> Any:
+            return await self.call(build(*args, **kwargs))
+
+        method = async_call if is_async else call
+    else:
+
+        def iterate(self: ModelArtsHook, *args: Any, **kwargs: Any) -> Iterator[Any]:
             return self.iterate(build(*args, **kwargs))
 
-        return _described(method, build, lambda item: GenericAlias(Iterator, (item,)))
-
-    def async_function(self) -> Callable[..., Any]:
-        """Return the method of the asynchronous hook."""
-        build: Callable[..., ListOperation[T]] = self.build
-
-        async def method(self: ModelArtsAsyncHook, *args: Any, **kwargs: Any) -> AsyncGenerator[T, None]:
+        async def async_iterate(self: ModelArtsAsyncHook, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
             async with aclosing(self.iterate(build(*args, **kwargs))) as items:
                 async for item in items:
                     yield item
 
-        return _described(method, build, lambda item: GenericAlias(AsyncGenerator, (item, None)))
-
-
-def _described(
-    method: Callable[..., Any], build: Callable[..., Any], returned: Callable[[Any], Any]
-) -> Callable[..., Any]:
-    """Return the method with the name, the docstring and the signature of an operation's builder, plus ``self``."""
-    hints = get_type_hints(build)
-    hints["return"] = returned(get_args(hints["return"])[0])  # of Operation[…]
+        method = async_iterate if is_async else iterate
+        result = GenericAlias(AsyncGenerator, (result, None)) if is_async else GenericAlias(Iterator, (result,))
+    hints["return"] = result
     signature = inspect.signature(build)
     parameters = [parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items()]
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     method.__name__, method.__doc__, method.__annotations__ = build.__name__, build.__doc__, hints
-    method.__signature__ = inspect.Signature([own, *parameters], return_annotation=hints["return"])  # type: ignore[attr-defined]  # functions take any attribute
+    method.__signature__ = inspect.Signature([own, *parameters], return_annotation=hints["return"])
     return method
 
 
@@ -140,8 +124,7 @@ def _with_operations(hook: type[H]) -> type[H]:
     """Add a method for each operation to a hook class."""
     for name, operation in vars(_Operations).items():
         if isinstance(operation, _Method | _ListMethod):
-            is_async = inspect.iscoroutinefunction(hook.call)
-            method = operation.async_function() if is_async else operation.function()
+            method = _method(operation, is_async=inspect.iscoroutinefunction(hook.call))
             method.__qualname__ = f"{hook.__qualname__}.{name}"
             setattr(hook, name, method)
     return hook
@@ -191,7 +174,7 @@ class _BaseHook(_Operations, BaseHook):
 
     def _read_connection(self) -> Settings:
         """Read the Airflow connection; it blocks."""
-        reading.check_conn_id(self.modelarts_conn_id)
+        check_rendered("modelarts_conn_id", self.modelarts_conn_id)
         try:
             found = self.get_connection(self.modelarts_conn_id)
         except AirflowNotFoundException as error:
@@ -211,7 +194,8 @@ class ModelArtsHook(_BaseHook):
     Calls ModelArts from a worker.
 
     Each operation of the API is a method, for example ``hook.describe_processor_task("…")``; the list operations are
-    iterators over all pages. Failed calls raise a :class:`~airflow_modelarts.api.errors.ModelArtsError`.
+    iterators over all pages. A call that the service refuses, or of which no attempt is answered, raises a
+    :class:`~airflow_modelarts.api.errors.ModelArtsError`.
 
     As a context manager it closes its sockets on exit.
 
@@ -229,27 +213,15 @@ class ModelArtsHook(_BaseHook):
         return Driver(self._read_connection)
 
     def call(self, operation: Operation[T]) -> T:
-        """
-        Call one operation.
-
-        :raises ModelArtsError: the service refused the call, or no attempt was answered.
-        """
+        """Call one operation."""
         return self._driver.call(operation, self.retries)
 
     def iterate(self, operation: ListOperation[T]) -> Iterator[T]:
-        """
-        Call a list operation; each page is requested when the items of the one before it are consumed.
-
-        :raises ModelArtsError: the service refused the call, or no attempt was answered.
-        """
+        """Call a list operation; each page is requested when the items of the one before it are consumed."""
         return self._driver.iterate(operation, self.retries)
 
     def run(self, procedure: Flow[T]) -> T:
-        """
-        Run a procedure of several calls, see :mod:`airflow_modelarts.api.procedures`; it has its own retry policies.
-
-        :raises ModelArtsError: the service refused the call, or no attempt was answered.
-        """
+        """Run a procedure of :mod:`airflow_modelarts.api.procedures`: several calls with their own retry policies."""
         return self._driver.run(procedure)
 
     def clone(self, retries: RetryPolicy) -> ModelArtsHook:
@@ -309,7 +281,8 @@ class ModelArtsAsyncHook(_BaseHook):
     """
     Calls ModelArts from a triggerer: the same methods as :class:`ModelArtsHook`, to be awaited or iterated over.
 
-    It takes the same arguments. As an asynchronous context manager it closes its sockets on exit.
+    It takes the same arguments and raises the same errors. As an asynchronous context manager it closes its sockets on
+    exit.
     """
 
     _driver: AsyncDriver
@@ -318,35 +291,19 @@ class ModelArtsAsyncHook(_BaseHook):
         return AsyncDriver(lambda: call_airflow(self._read_connection))
 
     async def call(self, operation: Operation[T]) -> T:
-        """
-        Call one operation.
-
-        :raises ModelArtsError: the service refused the call, or no attempt was answered.
-        """
+        """Call one operation."""
         return await self._driver.call(operation, self.retries)
 
     def iterate(self, operation: ListOperation[T]) -> AsyncGenerator[T, None]:
-        """
-        Call a list operation; each page is requested when the items of the one before it are consumed.
-
-        :raises ModelArtsError: the service refused the call, or no attempt was answered.
-        """
+        """Call a list operation; each page is requested when the items of the one before it are consumed."""
         return self._driver.iterate(operation, self.retries)
 
     def pages(self, operation: ListOperation[T]) -> AsyncGenerator[Page[T], None]:
-        """
-        Call a list operation page by page, each with the service's count of all items.
-
-        :raises ModelArtsError: the service refused the call, or no attempt was answered.
-        """
+        """Call a list operation page by page, each with the service's count of all items."""
         return self._driver.pages(operation, self.retries)
 
     async def run(self, procedure: Flow[T]) -> T:
-        """
-        Run a procedure of several calls, see :mod:`airflow_modelarts.api.procedures`; it has its own retry policies.
-
-        :raises ModelArtsError: the service refused the call, or no attempt was answered.
-        """
+        """Run a procedure of :mod:`airflow_modelarts.api.procedures`: several calls with their own retry policies."""
         return await self._driver.run(procedure)
 
     async def close(self) -> None:

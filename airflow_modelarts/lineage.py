@@ -135,10 +135,8 @@ def _output(source: ProcessorTask | ProcessorTaskVersion) -> Dataset | None:
 
 
 def _place(uri: str) -> Dataset:
-    from openlineage.client.event_v2 import Dataset
-
     parts = urlsplit(uri)
-    return Dataset(namespace=f"{parts.scheme}://{parts.netloc}", name=unquote(parts.path).strip("/") or "/")
+    return _named(unquote(parts.path).strip("/") or "/", f"{parts.scheme}://{parts.netloc}")
 
 
 def _dataset(dataset_id: str, version: str | None) -> Dataset:
@@ -150,10 +148,10 @@ def _dataset(dataset_id: str, version: str | None) -> Dataset:
     return dataset
 
 
-def _named(name: str) -> Dataset:
+def _named(name: str, namespace: str = NAMESPACE) -> Dataset:
     from openlineage.client.event_v2 import Dataset
 
-    return Dataset(namespace=NAMESPACE, name=name)
+    return Dataset(namespace=namespace, name=name)
 
 
 def _symlink(task_id: str) -> Any:

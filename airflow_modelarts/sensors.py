@@ -21,16 +21,16 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
-from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.polling.status_poller import StatusPoller
-from airflow_modelarts.templating import ID, read_argument
-from airflow_modelarts.waiting_operator import (
+from airflow_modelarts.base import (
     WaitingOperator,
     describe,
     describe_failure,
     describe_timeout,
     is_trigger_timeout,
 )
+from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.polling.status_poller import StatusPoller
+from airflow_modelarts.templating import ID, read_argument
 
 if TYPE_CHECKING:
     from datetime import datetime

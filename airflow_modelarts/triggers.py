@@ -106,23 +106,9 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
-        return (
-            "airflow_modelarts.triggers.ProcessorTaskTrigger",
-            {
-                "processor_task_id": self.processor_task_id,
-                "modelarts_conn_id": self.modelarts_conn_id,
-                "project_id": self.project_id,
-                "poll_interval": self.poll_interval,
-                "workspace_id": self.workspace_id,
-                "look_at_once": self.look_at_once,
-                "upstream": self.upstream,
-                "end_from_trigger": self.end_from_trigger,
-                "push_return_value": self.push_return_value,
-                "failed_statuses": self.failed_statuses,
-                "task_version_id": self.task_version_id,
-                "stop_on_kill": self.stop_on_kill,
-            },
-        )
+        others = ("poll_interval", "look_at_once", "upstream", "end_from_trigger", "push_return_value")
+        names = (*self._own_fields, *others, "failed_statuses", "stop_on_kill")
+        return "airflow_modelarts.triggers.ProcessorTaskTrigger", {name: getattr(self, name) for name in names}
 
     def get_template_env(self, dag: Any = None) -> Any:
         """Return Airflow's environment, in which undefined names are errors, as they are on a worker."""
@@ -223,13 +209,12 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
     async def _read_upstream(self, upstream: dict[str, str]) -> Any:
         """Read the id that an upstream task pushed: Airflow resolves no XComArg for a trigger."""
         instance: Any = self.task_instance
-        value = None
-        map_indexes = [instance.map_index] if instance.map_index < 0 else [instance.map_index, -1]
-        for map_index in map_indexes:  # a task in the same mapped task group, then one outside of it
+        # A task in the same mapped task group, then one outside of it.
+        for map_index in dict.fromkeys((instance.map_index, -1)):
             value = await self._xcom(upstream["task_id"], upstream["key"], map_index)
             if value is not None:
-                break
-        return value  # anything but an id is refused when the wait starts
+                return value  # anything but an id is refused when the wait starts
+        return None
 
     async def _xcom(self, task_id: str, key: str, map_index: int) -> Any:
         from airflow.providers.common.compat.sdk import XCom

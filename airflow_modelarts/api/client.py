@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,7 +11,7 @@ from airflow_modelarts.api import errors
 from airflow_modelarts.api.credentials import AuthContext, Authorizer, Credentials, TokenCache
 from airflow_modelarts.api.error_bodies import is_error_alone
 from airflow_modelarts.api.error_mapping import project_id_hint
-from airflow_modelarts.api.http import ConnectionReadError, Flow, ReadConnection, Request, Response, Sleep, Step
+from airflow_modelarts.api.http import ConnectionReadError, Flow, ReadConnection, Request, Response, Sleep
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.rate import RateLimiter
 from airflow_modelarts.api.retry import RetryingRequest, RetryPolicy
@@ -178,9 +177,9 @@ class _Call(Generic[T]):
         return self.operation.read(response.body)
 
 
-def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step | Page[T], Any, None]:
+class Pager(Generic[T]):
     """
-    Carry out a list operation page by page. No page that is yielded repeats an item of an earlier one.
+    Carries out a list operation page by page. No page that it returns repeats an item of an earlier one.
 
     The list ends when ``count`` items were read, or at a short or empty page. ``has_more`` is ignored, since the
     reference contradicts itself about its meaning.
@@ -188,29 +187,40 @@ def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step |
     The list shifts while it is read: an item can come twice, and an existing item can be missed. So a full page
     without a new item does not end it at once.
     """
-    seen: set[Hashable] = set()
-    seen_pages: set[str] = set()  # of items without identity, with which a service could repeat pages endlessly
-    previous: tuple[list[T], int | None] = [], None
-    pages_without_new_items = 0
-    for number in count():
-        page = yield from call(operation.page(number), retries)
-        seen_before = len(seen)
-        new = [item for item in page.items if _add_if_new(operation.identify(item), seen)]
-        content = page.items, page.count
-        if not page.items or content == previous:
-            return  # past the end, or the service repeats its last page
-        if new and len(seen) == seen_before and not _add_if_new(repr(new), seen_pages):
-            return
-        previous, pages_without_new_items = content, 0 if new else pages_without_new_items + 1
-        # However far the list shifts, the items that were read cannot fill more pages than this.
-        if pages_without_new_items * operation.limit > seen_before:
-            return
-        if new:
-            yield Page(new, page.count, page.has_more)
-        # A count below the number of items on this page cannot be the count of the whole list.
-        is_whole_list = page.count is not None and len(seen) >= page.count >= len(page.items)
-        if is_whole_list or len(page.items) < operation.limit:
-            return
+
+    def __init__(self, operation: ListOperation[T], retries: RetryPolicy) -> None:
+        self._operation = operation
+        self._retries = retries
+        self._next_number: int | None = 0
+        self._seen: set[Hashable] = set()
+        self._seen_pages: set[str] = set()  # of items without identity: a service could repeat such pages endlessly
+        self._previous: tuple[list[T], int | None] = [], None
+        self._pages_without_new_items = 0
+
+    def next_page(self) -> Flow[Page[T] | None]:
+        """Return the next page that has new items; None after the last one."""
+        operation, seen = self._operation, self._seen
+        while self._next_number is not None:
+            page = yield from call(operation.page(self._next_number), self._retries)
+            number, self._next_number = self._next_number, None
+            seen_before = len(seen)
+            new = [item for item in page.items if _add_if_new(operation.identify(item), seen)]
+            content = page.items, page.count
+            if not page.items or content == self._previous:
+                return None  # past the end, or the service repeats its last page
+            if new and len(seen) == seen_before and not _add_if_new(repr(new), self._seen_pages):
+                return None
+            self._previous = content
+            self._pages_without_new_items = 0 if new else self._pages_without_new_items + 1
+            # A count below the number of items on this page cannot be the count of the whole list.
+            is_whole_list = page.count is not None and len(seen) >= page.count >= len(page.items)
+            # However far the list shifts, the items that were read cannot fill more pages than this.
+            is_stuck = self._pages_without_new_items * operation.limit > seen_before
+            if not (is_whole_list or is_stuck or len(page.items) < operation.limit):
+                self._next_number = number + 1
+            if new:
+                return Page(new, page.count, page.has_more)
+        return None
 
 
 def _add_if_new(identity: Hashable | None, seen: set[Any]) -> bool:

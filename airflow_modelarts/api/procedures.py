@@ -8,17 +8,16 @@ A procedure is a generator over the same steps as a call. Both hooks run it: ``h
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.backoff import exponential_delay
-from airflow_modelarts.api.client import call, pages
+from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsError, ModelArtsRequestError
-from airflow_modelarts.api.http import ConnectionReadError, Flow, Sleep, TransportError
+from airflow_modelarts.api.http import Flow, Sleep
 from airflow_modelarts.api.models import CreatedTask, CreatedVersion, ProcessorTask, ProcessorTaskVersion
-from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.operations import ListOperation, Operation
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
 from airflow_modelarts.api.targets import Target
@@ -241,22 +240,9 @@ def _items(
     operation: ListOperation[T], retries: RetryPolicy, is_last: Callable[[T], bool] = lambda item: False
 ) -> Flow[list[T]]:
     """Return the items of all pages; no page is read after one that holds the last item."""
-    items: list[T] = []
-    with closing(pages(operation, retries)) as flow:
-        resume: Callable[[Any], Any] = flow.send
-        answer: Any = None
-        while True:
-            try:
-                step = resume(answer)
-            except StopIteration:
-                return items
-            resume, answer = flow.send, None
-            if isinstance(step, Page):
-                items += step.items
-                if any(map(is_last, step.items)):
-                    return items
-                continue
-            try:
-                answer = yield step
-            except (TransportError, ConnectionReadError) as error:
-                resume, answer = flow.throw, error
+    pager, items = Pager(operation, retries), list[T]()
+    while page := (yield from pager.next_page()):
+        items += page.items
+        if any(map(is_last, page.items)):
+            break
+    return items

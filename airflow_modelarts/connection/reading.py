@@ -21,7 +21,6 @@ from airflow_modelarts.connection.values import (
     Overrides,
     Values,
     check_header,
-    check_rendered,
     missing,
     wrong,
 )
@@ -60,15 +59,6 @@ def read(connection: AirflowConnection, extra: Any, overrides: Overrides) -> Set
         console_url=values.text("console_url"),
         region=values.argument("region") or values.text("region"),
     )
-
-
-def check_conn_id(conn_id: str) -> None:
-    """
-    Check the id of a connection before Airflow is asked for it.
-
-    :raises ModelArtsConfigurationError: it is a template that was not rendered.
-    """
-    check_rendered("modelarts_conn_id", conn_id)
 
 
 def _checked_extra(connection: AirflowConnection, extra: Any) -> Mapping[str, Any]:

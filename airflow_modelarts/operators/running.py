@@ -14,17 +14,17 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
-from airflow_modelarts.compat import ResumableJobMixin
-from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.operators.base import TaskResultMixin
-from airflow_modelarts.polling.status_poller import StatusPoller
-from airflow_modelarts.waiting_operator import (
+from airflow_modelarts.base import (
     WaitingOperator,
     describe,
     describe_failure,
     describe_timeout,
     is_trigger_timeout,
 )
+from airflow_modelarts.compat import ResumableJobMixin
+from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.operators.base import TaskResultMixin
+from airflow_modelarts.polling.status_poller import StatusPoller
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDeferred

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_modelarts.api.statuses import status_name
 from airflow_modelarts.polling.outage import backoff, log_outage_began, log_outage_ended, retry_after
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.errors import ModelArtsError
+    from airflow_modelarts.api.models import HasStatus
 
 
-class HasStatus(Protocol):
-    """A processing task, or a version of one."""
-
-    @property
-    def status(self) -> int | None:
-        """The status, see :class:`~airflow_modelarts.api.statuses.ProcessorTaskStatus`."""
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether it has ended."""
-
-
-S = TypeVar("S", bound=HasStatus)
+S = TypeVar("S", bound="HasStatus")
 
 
 class StatusPoller(Generic[S]):

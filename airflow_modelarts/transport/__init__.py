@@ -1,8 +1,8 @@
 """
 The two drivers that carry out flows: requests and ``time.sleep`` on a worker, aiohttp and asyncio in a triggerer.
 
-A driver sends bytes and sleeps. What both decide alike is in modules of its own: ``flows`` (what goes back into a
-flow), ``exchange`` (headers, limits and the proxy) and ``faults`` (what an exception of a library means).
+A driver sends bytes and sleeps. What both decide alike is in modules of its own: ``exchange`` (what goes back into a
+flow, headers, limits and the proxy) and ``faults`` (what an exception of a library means).
 """
 
 from airflow_modelarts.transport.aiohttp_driver import AsyncDriver

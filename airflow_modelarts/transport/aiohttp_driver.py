@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import certifi
 
-from airflow_modelarts.api.client import call, pages
+from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
 from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import exchange, faults
-from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, resume
 from airflow_modelarts.transport.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,13 +47,33 @@ class AsyncDriver:
         return await self.run(call(operation, retries))
 
     async def run(self, flow: Flow[T]) -> T:
-        """Carry out a flow that yields no pages: a call, or a procedure of several."""
-        return cast("Returned[T]", await self._advance(flow)).value
+        """Carry out a flow: a call, or a procedure of several."""
+        outcome: Any = None
+        try:
+            while True:
+                try:
+                    step = exchange.resume(flow, outcome)
+                except StopIteration as end:
+                    return cast("T", end.value)
+                try:
+                    match step:
+                        case Request():
+                            outcome = await self._exchange(step)
+                        case Sleep(seconds):
+                            await asyncio.sleep(seconds)
+                            outcome = None
+                        case ReadConnection(refused):
+                            outcome = (await self.settings(refused)).client
+                except Exception as error:
+                    outcome = exchange.as_outcome(error, step)
+        except BaseException:
+            flow.close()  # releases what the flow holds at once, such as a token renewal
+            raise
 
     async def pages(self, operation: ListOperation[T], retries: RetryPolicy) -> AsyncGenerator[Page[T], None]:
         """Carry out a list operation page by page."""
-        flow = pages(operation, retries)
-        while isinstance(page := await self._advance(flow), Page):
+        pager = Pager(operation, retries)
+        while page := await self.run(pager.next_page()):
             yield page
 
     async def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> AsyncGenerator[T, None]:
@@ -75,29 +94,6 @@ class AsyncDriver:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
-
-    async def _advance(self, flow: AnyFlow) -> Page[Any] | Returned[Any]:
-        """Carry out a flow up to its next page or its end."""
-        outcome: Any = None
-        try:
-            while True:
-                step = resume(flow, outcome)
-                try:
-                    match step:
-                        case Request():
-                            outcome = await self._exchange(step)
-                        case Sleep(seconds):
-                            await asyncio.sleep(seconds)
-                            outcome = None
-                        case ReadConnection(refused):
-                            outcome = (await self.settings(refused)).client
-                        case _:
-                            return step
-                except Exception as error:
-                    outcome = as_outcome(error, step)
-        except BaseException:
-            flow.close()  # releases what the flow holds at once, such as a token renewal
-            raise
 
     async def _exchange(self, request: Request) -> Response:
         import aiohttp

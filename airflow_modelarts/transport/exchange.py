@@ -1,8 +1,9 @@
-"""What both drivers do alike around a request: its headers, its proxy, and the limits of an answer's headers."""
+"""What both drivers do alike: the next step of a flow, the headers and the proxy of a request, limits of an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import LocationParseError
@@ -10,8 +11,18 @@ from urllib3.util import parse_url
 
 from airflow_modelarts import __version__
 from airflow_modelarts.api.decoding import ACCEPT_ENCODING
-from airflow_modelarts.api.errors import ModelArtsConfigurationError
-from airflow_modelarts.api.http import MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, TransportError
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
+from airflow_modelarts.api.http import (
+    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    ConnectionReadError,
+    Flow,
+    ReadConnection,
+    Request,
+    Step,
+    TransportError,
+)
 
 #: Bytes of one line of an answer's head up to which the libraries read; ``read_headers`` then checks the limits.
 MAX_LINE_BYTES = 2 * MAX_HEADER_BYTES
@@ -20,6 +31,30 @@ MAX_LINE_BYTES = 2 * MAX_HEADER_BYTES
 TOTAL_TIMEOUT = 300.0
 #: The headers that every request has.
 REQUEST_HEADERS = {"User-Agent": f"airflow-modelarts/{__version__}", "Accept-Encoding": ACCEPT_ENCODING}
+
+
+def resume(flow: Flow[Any], outcome: Any) -> Step:
+    """
+    Resume a flow with the outcome of its last step, and return its next step.
+
+    :param outcome: the result of the step, or the exception to raise in the flow; None at the beginning.
+    :raises StopIteration: the flow has returned.
+    """
+    return flow.throw(outcome) if isinstance(outcome, BaseException) else flow.send(outcome)
+
+
+def as_outcome(error: Exception, step: Step) -> Exception:
+    """
+    Return the exception to raise in the flow after an error of a step.
+
+    :raises Exception: the error itself, if the flow does not handle it.
+    """
+    # A procedure must learn of any error that this package explains, such as a proxy's address that is not valid.
+    if isinstance(error, TransportError) or (isinstance(step, Request) and isinstance(error, ModelArtsError)):
+        return error
+    if isinstance(step, ReadConnection) and step.refused is not None:
+        return ConnectionReadError(error)
+    raise error
 
 
 def read_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

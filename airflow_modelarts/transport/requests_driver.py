@@ -12,13 +12,12 @@ from typing import Any, TypeVar, cast
 import requests
 from urllib3 import exceptions as urllib3_errors
 
-from airflow_modelarts.api.client import call, pages
+from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
 from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
-from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.operations import ListOperation, Operation
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import exchange, faults
-from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, resume
 from airflow_modelarts.transport.requests_adapter import Adapter
 from airflow_modelarts.transport.settings import Settings
 
@@ -46,13 +45,33 @@ class Driver:
         return self.run(call(operation, retries))
 
     def run(self, flow: Flow[T]) -> T:
-        """Carry out a flow that yields no pages: a call, or a procedure of several."""
-        return cast("Returned[T]", self._advance(flow)).value
+        """Carry out a flow: a call, or a procedure of several."""
+        outcome: Any = None
+        try:
+            while True:
+                try:
+                    step = exchange.resume(flow, outcome)
+                except StopIteration as end:
+                    return cast("T", end.value)
+                try:
+                    match step:
+                        case Request():
+                            outcome = self._exchange(step)
+                        case Sleep(seconds):
+                            time.sleep(seconds)
+                            outcome = None
+                        case ReadConnection(refused):
+                            outcome = self.settings(refused).client
+                except Exception as error:
+                    outcome = exchange.as_outcome(error, step)
+        except BaseException:
+            flow.close()  # releases what the flow holds at once, such as a token renewal
+            raise
 
     def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[T]:
         """Carry out a list operation; each page is requested when the one before it is used up."""
-        flow = pages(operation, retries)
-        while isinstance(page := self._advance(flow), Page):
+        pager = Pager(operation, retries)
+        while page := self.run(pager.next_page()):
             yield from page.items
 
     def settings(self, refused: object = None) -> Settings:
@@ -72,29 +91,6 @@ class Driver:
         if self._session is not None:
             self._session.close()
             self._session = None
-
-    def _advance(self, flow: AnyFlow) -> Page[Any] | Returned[Any]:
-        """Carry out a flow up to its next page or its end."""
-        outcome: Any = None
-        try:
-            while True:
-                step = resume(flow, outcome)
-                try:
-                    match step:
-                        case Request():
-                            outcome = self._exchange(step)
-                        case Sleep(seconds):
-                            time.sleep(seconds)
-                            outcome = None
-                        case ReadConnection(refused):
-                            outcome = self.settings(refused).client
-                        case _:
-                            return step
-                except Exception as error:
-                    outcome = as_outcome(error, step)
-        except BaseException:
-            flow.close()  # releases what the flow holds at once, such as a token renewal
-            raise
 
     def _exchange(self, request: Request) -> Response:
         settings = self.settings()

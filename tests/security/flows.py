@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.client import ClientConfig, call, pages
+from airflow_modelarts.api.client import ClientConfig, call
 from airflow_modelarts.api.credentials import (
     AccessKey,
     Credentials,
@@ -27,7 +27,7 @@ from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from tests.security.answers import LINK_SIGNATURE, SECRET_HEADERS, answer
 from tests.security.draws import Draws, one_in, pick
-from tests.support.flows import ENDPOINT, Answer, Clock, Service, run_flow
+from tests.support.flows import ENDPOINT, Answer, Clock, Service, pages, run_flow
 
 IAM, METADATA = "https://iam.example", "http://169.254.169.254"
 #: They contain characters that JSON and URLs escape.

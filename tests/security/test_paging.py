@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.client import pages
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.operations import ListOperation
-from tests.support.flows import ONCE, answer, client, run_flow
+from tests.support.flows import ONCE, answer, client, pages, run_flow
 
 LISTS: dict[str, tuple[ListOperation[Any], str]] = {
     "tasks": (operations.list_processor_tasks(limit=2), "task_id"),

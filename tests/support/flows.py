@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.client import ClientConfig, call
+from airflow_modelarts.api.client import ClientConfig, Pager, call
 from airflow_modelarts.api.credentials import AccessKey, Credentials, TokenCache
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import (
@@ -22,6 +22,7 @@ from airflow_modelarts.api.http import (
     TransportError,
 )
 from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.api.operations import ListOperation
 from airflow_modelarts.api.retry import RetryPolicy
 from tests.support.values import PROJECT_ID
 
@@ -136,6 +137,13 @@ def run_flow(
     for script in scripts.values():
         assert isinstance(script, repeat) or next(script, None) is None, "the flow did not use the whole script"
     return result
+
+
+def pages(operation: ListOperation[Any], retries: RetryPolicy) -> Generator[Any, Any, None]:
+    """Return a flow that yields the pages of a list operation between its steps."""
+    pager = Pager(operation, retries)
+    while page := (yield from pager.next_page()):
+        yield page
 
 
 def _outcome(step: Any, scripts: dict[type, Iterator[Any]], clock: Clock) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Sleep, Step, TransportError
-from airflow_modelarts.transport.flows import as_outcome
+from airflow_modelarts.transport.exchange import as_outcome
 
 REQUEST = Request("GET", "https://modelarts.example")
 BROKEN = TransportError("reset by peer", kind="broken", sent=True)

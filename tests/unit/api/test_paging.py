@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.client import pages
 from airflow_modelarts.api.errors import (
     ModelArtsThrottledError,
 )
@@ -25,6 +24,7 @@ from tests.support.flows import (
     FlowResult,
     answer,
     client,
+    pages,
     refuse,
     run_flow,
 )
