@@ -90,11 +90,7 @@ class TemplatedFields:
         return self._written.get(field, getattr(self, field, None))
 
     def _prepare_fields(self) -> None:
-        """
-        Read the fields, then refuse those that were given and are empty, such as the text "[]" of a list.
-
-        :raises ModelArtsRequestError: a field is empty; the message names it, how it was written, and the way out.
-        """
+        """Read the fields, then refuse those that were given and are empty, such as the text "[]" of a list."""
         from airflow_modelarts.api.errors import ModelArtsRequestError
 
         fields = [field for field in self._own_fields if field not in self.may_be_empty]

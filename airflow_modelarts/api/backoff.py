@@ -20,9 +20,5 @@ def exponential_delay(initial_delay: float, failures: int, max_delay: float) -> 
 
 
 def with_jitter(delay: float, random: Callable[[], float], *, low: float = 0.0, high: float = 1.0) -> float:
-    """
-    Return a delay drawn between ``low`` and ``high`` times the given one; by default between 0 and the delay.
-
-    :param random: draws from [0, 1).
-    """
+    """Return ``low`` to ``high`` times a delay, by default 0 to once; ``random`` draws from [0, 1)."""
     return delay * (low + (high - low) * random())

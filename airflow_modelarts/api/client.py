@@ -100,11 +100,7 @@ def _connection_error(failure: ConnectionReadError, refusal: errors.ModelArtsErr
 
 @dataclass(slots=True)
 class _Call(Generic[T]):
-    """
-    One operation with one state of the connection.
-
-    :param outcome_unknown: whether an earlier request of the same call may have taken effect.
-    """
+    """One operation with one state of the connection, and whether an earlier request of it may have taken effect."""
 
     operation: Operation[T]
     client: ClientConfig

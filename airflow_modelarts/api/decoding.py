@@ -35,11 +35,7 @@ class Body:
         self._stages = [_Inflater(coding) for coding in reversed(codings)] if is_known else []
 
     def feed(self, data: bytes) -> None:
-        """
-        Decode and add the next bytes, in pieces of at most ``PIECE_BYTES``.
-
-        :raises TransportError: they do not have the encoding of the header, or the body is too large.
-        """
+        """Decode and add the next bytes; raise TransportError for a wrong encoding and for too large a body."""
         pieces = iter([data])
         for stage in self._stages:
             pieces = stage.inflate(pieces)
@@ -49,11 +45,7 @@ class Body:
                 raise TransportError(f"more than {MAX_ANSWER_BYTES} bytes", kind="too_large", sent=True)
 
     def finish(self) -> bytes:
-        """
-        Return the whole body.
-
-        :raises TransportError: it ended too early.
-        """
+        """Return the whole body; raise TransportError if it ended too early."""
         for stage in self._stages:
             stage.finish()
         return bytes(self._bytes)

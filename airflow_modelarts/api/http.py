@@ -100,11 +100,7 @@ class TransportError(Exception):
 
 
 class ConnectionReadError(Exception):
-    """
-    The Airflow connection could not be read again.
-
-    :param error: the exception that reading it raised.
-    """
+    """The Airflow connection could not be read again; ``error`` is what reading it raised."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -118,10 +114,6 @@ Flow: TypeAlias = Generator[Step, Any, T]
 
 
 def send(request: Request) -> Flow[Response]:
-    """
-    Send one request and return its answer.
-
-    :raises TransportError: no usable answer came.
-    """
+    """Send one request and return its answer; raise TransportError if no usable answer came."""
     response: Response = yield request
     return response

@@ -405,11 +405,7 @@ def list_processor_task_version_results(
 
 
 def check_ids(answer: T, **ids: str) -> T:
-    """
-    Return an answer if its fields have the requested ids; it may omit them.
-
-    :raises OtherObjectError: it is about another task or version. A proxy's cache can mix up answers.
-    """
+    """Return an answer if it has the requested ids or none; raise OtherObjectError if a proxy's cache mixed it up."""
     if any(getattr(answer, name) not in (None, requested) for name, requested in ids.items()):
         raise OtherObjectError("another task or version")
     return answer

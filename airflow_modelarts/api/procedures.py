@@ -114,11 +114,7 @@ def terminal_status(task_id: str, version_id: str, retries: RetryPolicy) -> Flow
 def newest_version(
     task_id: str, retries: RetryPolicy = LONG_RETRIES, *, ignored: Collection[str] = ()
 ) -> Flow[ProcessorTaskVersion | None]:
-    """
-    Return the newest version of a task; None if it has none.
-
-    :param ignored: ids of versions that do not count, for example those that existed before a submission.
-    """
+    """Return the newest version of a task, without those whose ids are in ``ignored``; None if there is none."""
     versions = yield from _items(operations.list_processor_task_versions(task_id, order="desc"), retries)
     counted = (version for version in versions if version.task_version_id not in ignored)
     return max(counted, key=lambda version: version.create_time or 0, default=None)
@@ -173,11 +169,7 @@ def create_task(
 def create_version(
     operation: Operation[CreatedVersion], task_id: str, known: Collection[str], submission: Submission
 ) -> Flow[str]:
-    """
-    Create a version exactly once and return its id, see :func:`submit_once`.
-
-    :param known: ids of the versions that existed before.
-    """
+    """Create a version exactly once, see :func:`submit_once`; ``known`` are the ids of earlier versions."""
 
     def submit() -> Flow[str]:
         created = yield from call(operation, submission.retries)

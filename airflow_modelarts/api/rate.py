@@ -96,11 +96,7 @@ class RateLimiter:
         return other
 
     def wait(self, max_retry_after: float) -> Flow[Turn]:
-        """
-        Sleep until it is this request's turn, and return the turn.
-
-        :param max_retry_after: the longest ``Retry-After`` of another request that is honoured, in seconds.
-        """
+        """Return this request's turn when it comes; the ``Retry-After`` of another one counts up to the given seconds."""
         ticket, at, waited = object(), -math.inf, False
         with self._lock:
             self._waiting.append(ticket)
@@ -136,11 +132,7 @@ class RateLimiter:
                     self._rate *= PROBE_FACTOR if self._throttled_rate else FIRST_PROBE_FACTOR
 
     def record_error(self, turn: Turn, error: ModelArtsError) -> bool:
-        """
-        Record an error, and return whether the service throttles this request while it answers others.
-
-        HTTP 503 counts as throttling only while the service answers other requests.
-        """
+        """Record an error; return whether it throttles this request. HTTP 503 does only while others are answered."""
         is_throttled = isinstance(error, ModelArtsThrottledError)
         if not is_throttled and error.http_status != 503:
             if error.http_status is not None and error.http_status < 500:

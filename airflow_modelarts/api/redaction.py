@@ -69,11 +69,7 @@ def printable(text: str) -> str:
 
 
 def redact(text: str, secrets: Sequence[str], *, longest: int = QUOTED_LENGTH) -> str:
-    """
-    Remove secrets, signatures, the queries of links and unprintable characters from a text, and shorten it.
-
-    :param longest: characters of the result, at most.
-    """
+    """Remove secrets, signatures, queries of links and unprintable characters, and shorten the text to ``longest``."""
     spellings = {spelling for secret in filter(None, secrets) for spelling in _spellings(secret)}
     for spelling in sorted(spellings, key=len, reverse=True):  # one can contain another
         text = text.replace(spelling, "***")
@@ -111,11 +107,7 @@ def may_hold_a_signed_link(body: bytes) -> bool:
 
 
 def _without_signatures(text: str, cut: str) -> str:
-    """
-    Remove each query that contains a signature.
-
-    :param cut: replaces a query. A parameter that is not part of a query keeps its name.
-    """
+    """Put ``cut`` in place of each query with a signature. A parameter that is not part of a query keeps its name."""
     if not has_signature(text):
         return text
     kept: list[str] = []

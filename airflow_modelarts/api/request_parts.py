@@ -16,20 +16,12 @@ from airflow_modelarts.api.signing import encode
 
 
 def encode_path(*ids: str) -> str:
-    """
-    Return the path below the project for the ids of a task and a version, and for fixed names such as ``stop``.
-
-    :raises ModelArtsRequestError: an id is empty or cannot be a path segment.
-    """
+    """Return the path of ids and names such as ``stop``; raise ModelArtsRequestError for what is no path segment."""
     return "/".join(["/processor-tasks", *(_encode_segment(segment) for segment in ids)])
 
 
 def encode_query(**parameters: Any) -> dict[str, str]:
-    """
-    Return the parameters that are not None, as text.
-
-    :raises ModelArtsRequestError: a value is a template, or cannot be encoded.
-    """
+    """Return the parameters that are not None, as text; raise ModelArtsRequestError for what cannot be encoded."""
     return {
         name: str(value).lower() if isinstance(value, bool) else _encodable(name, str(value))
         for name, value in parameters.items()
@@ -38,11 +30,7 @@ def encode_query(**parameters: Any) -> dict[str, str]:
 
 
 def encode_body(operation: str, model: type[BaseModel], **fields: Any) -> bytes:
-    """
-    Check the fields that are not None, and return them as JSON, exactly as they were given.
-
-    :raises ModelArtsRequestError: they are not valid; the message names every fault.
-    """
+    """Return the fields that are not None as JSON, unchanged; raise ModelArtsRequestError with every fault."""
     given = {name: value for name, value in fields.items() if value is not None}
     if "inputs" in given and not isinstance(given["inputs"], str | Mapping):
         given["inputs"] = list(given["inputs"])

@@ -92,10 +92,6 @@ def _find(given: object) -> ProcessorTaskStatus | None:
 
 
 def outcome(task_id: str, status: int | None, task_version_id: str | None = None) -> dict[str, Any]:
-    """
-    Return the XCom of a wait that has ended, the same in every mode.
-
-    :param task_version_id: the version that was waited for; None for the task.
-    """
+    """Return the XCom of a wait that has ended, the same in every mode; without a version, of the task itself."""
     version = {} if task_version_id is None else {"task_version_id": task_version_id}
     return {"task_id": task_id, **version, "status": status, "status_name": status_name(status)}

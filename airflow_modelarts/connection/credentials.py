@@ -18,11 +18,7 @@ from airflow_modelarts.connection.values import VARIABLES, Values, check_header,
 
 
 def read_credentials(values: Values, modelarts: str) -> Credentials:
-    """
-    Build the credentials that a connection describes.
-
-    :param modelarts: the base URL of ModelArts.
-    """
+    """Build the credentials that a connection describes; ``modelarts`` is the base URL of ModelArts."""
     build = BUILDERS.get(values.auth)
     if build is None:
         *others, last = AUTH_KINDS

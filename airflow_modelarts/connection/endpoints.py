@@ -51,11 +51,7 @@ def modelarts_endpoint(values: Values) -> Endpoint:
 
 
 def iam_endpoint(values: Values, modelarts: str) -> Endpoint:
-    """
-    Return the endpoint of IAM.
-
-    :param modelarts: the base URL of ModelArts.
-    """
+    """Return the endpoint of IAM; ``modelarts`` is the base URL of ModelArts."""
     if given := values.text("iam_endpoint"):
         url = base_url(values.label("iam_endpoint"), _without_version(given))
         return Endpoint(url, _unresolved(values, "iam_endpoint", given))

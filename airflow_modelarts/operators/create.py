@@ -319,11 +319,7 @@ def dump_models(value: Any) -> Any:
 
 
 def check_object(field: str, value: Any) -> None:
-    """
-    Check an argument that is an object or a list of objects.
-
-    :raises ValueError: it is a literal that no rendering can turn into one.
-    """
+    """Refuse a literal that no rendering can turn into an object or a list of objects, by a ValueError."""
     read = _read_literal(value)
     other_kind = Mapping if field in LISTS else list | tuple
     if isinstance(read, str | bytes | Number | other_kind):

@@ -92,11 +92,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
 
     @abstractmethod
     def _submit(self, context: Context, unconfirmed: Any) -> str:
-        """
-        Submit, or find what an earlier try submitted, and return its id.
-
-        :param unconfirmed: the intent of an earlier try whose outcome is not known; None if there is none.
-        """
+        """Submit, or find what an earlier try submitted, whose intent is ``unconfirmed``, and return its id."""
 
     @abstractmethod
     def _target(self, external_id: str) -> Target:
@@ -270,11 +266,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     # Submitting
 
     def _run_submission(self, submit: Callable[[Submission], Flow[str]], *, may_exist: bool) -> str:
-        """
-        Run a procedure that submits; if certainly nothing was submitted, forget the intent.
-
-        :param may_exist: whether an earlier try may have submitted the same.
-        """
+        """Run a procedure that submits; forget the intent if certainly nothing was submitted."""
         from airflow_modelarts.api.errors import ModelArtsError
         from airflow_modelarts.api.procedures import Submission
 

@@ -63,11 +63,7 @@ class Round:
 
 
 def plan_round(waits: Iterable[Wait], now: float) -> Round:
-    """
-    Select the targets of the waits that are due.
-
-    Those that would be due within half their interval are polled too, so that waits keep to common rounds.
-    """
+    """Select the targets that are due, or will be within half their interval, so that waits keep to common rounds."""
     plan = Round()
     for wait in waits:
         if wait.failures:
@@ -105,12 +101,7 @@ class ListHistory:
         return missing > remaining + sum(max(1, self.pages[other]) for other in later)
 
     def record_page(self, status: ProcessorTaskStatus, read: int, count: int | None) -> None:
-        """
-        Record a page.
-
-        :param read: how many pages of this list have been read in this round, this one included.
-        :param count: how many tasks the whole list has, if the answer says so.
-        """
+        """Record page ``read`` of a list in this round, and how many tasks the list has if the answer says so."""
         self.pages[status] = read if count is None else -(-count // MAX_PAGE_SIZE)
 
     def record_unread(self, status: ProcessorTaskStatus) -> None:
@@ -170,14 +161,10 @@ class DescribeQueue:
         return self._answers > 0
 
     def take(self, wanted: Container[Target]) -> Target | None:
-        """
-        Return the next target to read; None if there is none, or if further requests would fail too.
-
-        :param wanted: the targets that still have waits: a round can take minutes at a low rate.
-        """
+        """Return the next target that is still ``wanted``; None if there is none, or if further requests would fail too."""
         while self._pending and not self._is_futile():
             target = self._pending.popleft()
-            if target in wanted:
+            if target in wanted:  # its waits can have left: a round takes minutes at a low rate
                 self._sent += 1
                 return target
         return None

@@ -35,11 +35,7 @@ class StatusPoller(Generic[S]):
         self._failures = 0
 
     def poll(self) -> S | None:
-        """
-        Read it once; None if a temporary error prevents that.
-
-        :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
-        """
+        """Read it once; None if a temporary error prevents that. Errors that waiting cannot end are raised."""
         from airflow_modelarts.api.errors import ModelArtsError
 
         try:
@@ -67,12 +63,7 @@ class StatusPoller(Generic[S]):
         return max(backoff(interval, self._failures), retry_after(interval, self._outage))
 
     def until(self, is_enough: Callable[[S], bool], interval: float) -> S:
-        """
-        Poll until ``is_enough`` returns true, and return the latest answer; outages are waited out.
-
-        :param interval: seconds between two polls.
-        :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
-        """
+        """Poll each ``interval`` seconds until ``is_enough`` returns true; return that answer. Outages are waited out."""
         while True:
             latest = self.poll()
             if latest is not None and is_enough(latest):

@@ -30,11 +30,7 @@ class TargetStatus(BaseModel):
 
 
 def describe_status(target: Target) -> Operation[TargetStatus]:
-    """
-    Read a target's status (DescribeProcessorTask or DescribeProcessorTaskVersion).
-
-    :raises ModelArtsRequestError: the target's ids are not valid; nothing was sent.
-    """
+    """Read a target's status (DescribeProcessorTask or DescribeProcessorTaskVersion); invalid ids raise at once."""
     if target.task_version_id is not None:
         version: Operation[Any] = operations.describe_processor_task_version(target.task_id, target.task_version_id)
         return replace(

@@ -75,11 +75,7 @@ class Wait:
         self.workspace_id = self.target.workspace_id or DEFAULT_WORKSPACE
 
     async def events(self) -> AsyncGenerator[WaitEvent, None]:
-        """
-        Yield the events up to and including ``Ended``.
-
-        :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
-        """
+        """Yield the events up to and including ``Ended``; raise a ModelArtsError if waiting longer makes no sense."""
         while True:
             while self._events:
                 event = self._events.pop(0)

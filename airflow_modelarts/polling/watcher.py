@@ -39,7 +39,7 @@ BATCH_DELAY = 0.2
 
 
 class Api(Protocol):
-    """The part of the asynchronous hook that a watcher uses."""
+    """The part of the asynchronous hook that a watcher uses, with the retry policy :data:`POLL_RETRIES`."""
 
     async def call(self, operation: Operation[T]) -> T:
         """Carry out one operation."""
@@ -52,11 +52,7 @@ class Api(Protocol):
 
 
 class Watcher:
-    """
-    Polls the targets of its waits until it is closed or a fatal error ends all of them.
-
-    :param api: calls ModelArts with :data:`POLL_RETRIES`.
-    """
+    """Polls the targets of its waits through ``api``, until it is closed or a fatal error ends all of them."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -155,11 +151,7 @@ class Watcher:
         return min((wait.interval for wait in self._open_waits()), default=0.0)
 
     async def _poll(self) -> None:
-        """
-        Carry out one round.
-
-        :raises ModelArtsError: no request was answered, or the connection was refused.
-        """
+        """Carry out one round; raise a ModelArtsError if no request was answered, or the connection was refused."""
         self._round_began = self._loop.time()
         plan = plan_round(self._open_waits(), self._round_began)
         is_answered = False

@@ -41,10 +41,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 def control_examples(url: str, task_id: str) -> str:
-    """Return shell lines that use the emulator's control API.
-
-    :param task_id: the processing task that they change
-    """
+    """Return shell lines that use the emulator's control API; they change one processing task."""
     reason = {"error_msg": "the bucket is full"}
     lines: list[tuple[str, str, str, dict[str, Any] | None]] = [
         ("show the processing tasks", "GET", "tasks", None),

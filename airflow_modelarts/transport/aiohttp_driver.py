@@ -29,11 +29,7 @@ KEEPALIVE_TIMEOUT = 2.0
 
 
 class AsyncDriver:
-    """
-    Carries out flows on the running event loop, which it never blocks.
-
-    :param read_settings: reads the Airflow connection.
-    """
+    """Carries out flows on the running event loop, which it never blocks; ``read_settings`` reads the connection."""
 
     def __init__(self, read_settings: Callable[[], Awaitable[Settings]]) -> None:
         self._read_settings = read_settings

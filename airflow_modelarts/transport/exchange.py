@@ -44,11 +44,7 @@ def resume(flow: Flow[Any], outcome: Any) -> Step:
 
 
 def as_outcome(error: Exception, step: Step) -> Exception:
-    """
-    Return the exception to raise in the flow after an error of a step.
-
-    :raises Exception: the error itself, if the flow does not handle it.
-    """
+    """Return the error of a step for the flow to handle; raise an error that no flow handles."""
     # A procedure must learn of any error that this package explains, such as a proxy's address that is not valid.
     if isinstance(error, TransportError) or (isinstance(step, Request) and isinstance(error, ModelArtsError)):
         return error
@@ -58,11 +54,7 @@ def as_outcome(error: Exception, step: Step) -> Exception:
 
 
 def read_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """
-    Return the headers of an answer, names in lower case. A repeated header has all its values.
-
-    :raises TransportError: they are too large or too many.
-    """
+    """Return headers by lower-case name, repeated ones joined; raise TransportError for too large or too many."""
     found = [(name.lower(), value.strip()) for name, value in pairs]
     size = sum(len(name) + len(value) for name, value in found)
     if len(found) > MAX_HEADERS or size > MAX_HEAD_BYTES or any(len(value) > MAX_HEADER_BYTES for _, value in found):
@@ -83,11 +75,7 @@ def head_too_large() -> TransportError:
 
 
 def find_proxy(url: str) -> str | None:
-    """
-    Return the URL of the proxy that the environment sets for this one; None for a direct connection.
-
-    :raises ModelArtsConfigurationError: it is not a proxy that both libraries can use.
-    """
+    """Return the URL of the environment's proxy for this one, None without; one that is not usable is an error."""
     if url.startswith("http:"):
         return None  # plain http is for loopback and link-local addresses, which a proxy would reach on its own machine
     found = select_proxy(url, get_environ_proxies(url))

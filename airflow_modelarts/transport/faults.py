@@ -51,12 +51,7 @@ def refused_by_proxy(status: int) -> TransportError:
 
 
 def for_host(fault: TransportError, url: str, proxy: str | None, answered: set[str]) -> TransportError:
-    """
-    Return the fault with what is known about the host and the proxy.
-
-    :param proxy: the URL of the proxy that was used.
-    :param answered: the hosts that have answered before, so their names and schemes are right.
-    """
+    """Return the fault with what is known about the proxy; the names of hosts that have ``answered`` are right."""
     if fault.kind in ("name", "tls") and host_of(url) in answered:
         return TransportError(fault.reason, kind="connect", sent=fault.sent)
     if fault.kind == "name" and proxy:  # the proxy looks up the name of the service, so this is the proxy's name

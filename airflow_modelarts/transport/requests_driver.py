@@ -28,11 +28,7 @@ CHUNK_BYTES = 64 * 1024
 
 
 class Driver:
-    """
-    Carries out flows on the current thread.
-
-    :param read_settings: reads the Airflow connection.
-    """
+    """Carries out flows on the current thread; ``read_settings`` reads the Airflow connection."""
 
     def __init__(self, read_settings: Callable[[], Settings]) -> None:
         self._read_settings = read_settings

@@ -13,11 +13,7 @@ from airflow_modelarts.api.http import Flow, Request
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """
-    An access key pair, permanent or temporary. Implements both Credentials and Authorizer.
-
-    :param security_token: the token of a temporary key; the signature covers it.
-    """
+    """An access key pair, permanent, or temporary with a security token. Implements both Credentials and Authorizer."""
 
     access_key: str
     secret_key: str = field(repr=False)

@@ -161,11 +161,7 @@ def is_header_safe(text: str) -> bool:
 
 
 def read_object(body: bytes, name: str) -> dict[str, Any]:
-    """
-    Return the object in one field of a JSON object.
-
-    :raises ValueError: there is none.
-    """
+    """Return the object in one field of a JSON object; raise ValueError if there is none."""
     with suppress(KeyError, TypeError, RecursionError):
         value = json.loads(body)[name]
         if isinstance(value, dict):
@@ -174,11 +170,7 @@ def read_object(body: bytes, name: str) -> dict[str, Any]:
 
 
 def parse_expiry(expires_at: object) -> float:
-    """
-    Return the seconds since the epoch of an ``expires_at`` such as ``2026-01-31T12:00:00.000000Z``.
-
-    :raises ValueError: it is not a timestamp.
-    """
+    """Return the time of an ``expires_at`` like ``2026-01-31T12:00:00.000000Z``; raise ValueError for anything else."""
     if not isinstance(expires_at, str):
         raise ValueError("expires_at is not a text")
     expiry = datetime.fromisoformat(expires_at)

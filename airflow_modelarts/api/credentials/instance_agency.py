@@ -28,11 +28,7 @@ NO_AGENCY = (
 
 @dataclass(frozen=True, slots=True)
 class InstanceAgency:
-    """
-    The agency of the Elastic Cloud Server on which this runs.
-
-    :param metadata_service: URL of the metadata service; plain http, since it is link-local.
-    """
+    """The agency of the Elastic Cloud Server on which this runs. Plain http: the metadata service is link-local."""
 
     metadata_service: str = METADATA_SERVICE
 
@@ -72,11 +68,7 @@ class InstanceAgency:
         raise AssertionError("the last round returns or raises")
 
     def _session_token(self) -> Flow[str | None]:
-        """
-        Request the session token that the newer metadata service requires.
-
-        Return "" if the service has no session tokens, as the older one, and None if it did not answer that.
-        """
+        """Request the session token of a newer metadata service; "" if it has none, None if it did not answer."""
         headers = {"X-Metadata-Token-Ttl-Seconds": str(SESSION_TOKEN_TTL)}
         url = f"{self.metadata_service}/meta-data/latest/api/token"
         try:

@@ -67,10 +67,7 @@ class Component:
             self._process.terminate()
 
     def kill(self, grace: float = 0.0) -> None:
-        """Kill the process and all its descendants (SIGKILL).
-
-        :param grace: seconds to wait first for the process to exit
-        """
+        """Kill the process and all its descendants (SIGKILL); wait first for some seconds that it exits."""
         self.deliberately_down = True
         if self._process is None:
             return

@@ -259,11 +259,7 @@ class CutOff(Fault):
 
 @dataclass(eq=False, kw_only=True)
 class Reset(Fault):
-    """
-    Reset the connection.
-
-    :param when: ``before`` the service acts, or ``after`` it has acted and before it answers.
-    """
+    """Reset the connection, ``before`` the service acts, or ``after`` it has acted and before it answers."""
 
     kind: Literal["reset"] = "reset"
     when: When = "before"

@@ -13,11 +13,7 @@ from airflow_modelarts.testing.emulator.service.tasks import COMPLETED, FAILED, 
 
 
 class EmulatorState(ModelArtsService):
-    """
-    The service, and the methods with which tests inspect and control it. Thread-safe.
-
-    :param clock: the clock of the tasks.
-    """
+    """The service, and what tests inspect and control it with. Thread-safe. ``clock`` is the clock of the tasks."""
 
     def __init__(self, settings: Settings | None = None, *, clock: Clock | None = None) -> None:
         self.faults = Faults()
@@ -36,11 +32,7 @@ class EmulatorState(ModelArtsService):
         return self.clock.source_now() + self.settings.clock_offset
 
     def find_task(self, task_id: str) -> Task:
-        """
-        Return a task of any project.
-
-        :raises KeyError: the task does not exist.
-        """
+        """Return a task of any project; raise KeyError if it does not exist."""
         with self._lock:
             for project in self.projects.values():
                 if task_id in project.tasks:

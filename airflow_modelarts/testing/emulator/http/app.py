@@ -43,11 +43,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(state: EmulatorState) -> FastAPI:
-    """
-    Return the application.
-
-    :param state: the service that it serves.
-    """
+    """Return the application that serves a service."""
     app = FastAPI(
         title="ModelArts emulator",
         version=__version__,

@@ -128,11 +128,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def control_router(state: EmulatorState) -> APIRouter:
-    """
-    Return the routes of the control API.
-
-    :param state: what they control.
-    """
+    """Return the routes of the control API, which control a service."""
     router = APIRouter(prefix="/emulator", tags=["control"], default_response_class=_AsciiJson, responses=_ERRORS)
     _add_time_and_settings(router, state)
     _add_tasks(router, state)

@@ -42,11 +42,7 @@ class RawRequest:
     body: bytes = field(repr=False)
 
     def header(self, name: str) -> str | None:
-        """
-        Return a header's value, None when it is absent.
-
-        :raises ServiceError: the request has it more than once.
-        """
+        """Return a header's value, None when it is absent; refuse a header that the request has more than once."""
         values = self.headers.get(name, [])
         if len(values) > 1:
             raise _unauthorized(f"the request has the header {name} more than once")
@@ -90,12 +86,7 @@ def authorize(
 def verify_signature(
     request: RawRequest, accounts: Accounts, now: float, refused_key: AccessKeyErrorCode = "APIGW.0301"
 ) -> KeyPair:
-    """
-    Return the key pair that signed a request.
-
-    :param refused_key: code for an unknown or expired access key.
-    :raises ServiceError: the signature is missing or wrong.
-    """
+    """Return the key pair that signed a request; ``refused_key`` is the code for an unknown or expired access key."""
     authorization = request.header("authorization")
     if authorization is None:
         raise _unauthorized("the request has neither an X-Auth-Token nor an Authorization header")

@@ -32,12 +32,7 @@ OWN_PATHS = ("/docs", "/openapi.json", "/emulator")
 
 
 class GatewayMiddleware:
-    """
-    The middleware around the routes.
-
-    :param app: the routes.
-    :param state: the service that they serve.
-    """
+    """The middleware around the routes of a service."""
 
     def __init__(self, app: ASGIApp, state: EmulatorState) -> None:
         self.app = app

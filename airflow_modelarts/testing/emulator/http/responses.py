@@ -47,11 +47,7 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 def error_response(
     error: ServiceError, request_id: str, not_found: NotFoundShape, headers: dict[str, str] | None = None
 ) -> HttpResponse:
-    """
-    Return the response for an error of the service.
-
-    :param not_found: the shape of the response for a :class:`NotFoundError`.
-    """
+    """Return the response for an error; ``not_found`` is the shape of that for a :class:`NotFoundError`."""
     if isinstance(error, NotFoundError) and not_found == "http404_empty":
         return HttpResponse(404)
     if isinstance(error, NotFoundError) and not_found == "http404":

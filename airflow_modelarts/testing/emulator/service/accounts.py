@@ -54,11 +54,7 @@ class KeyPair(StrictFields):
 
 @dataclass(frozen=True)
 class User(StrictFields):
-    """
-    An IAM user.
-
-    :param projects: ids of the projects the user may use; None for all.
-    """
+    """An IAM user, and the ids of the projects it may use; None for all."""
 
     name: Name
     password: Name = field(repr=False)
@@ -68,12 +64,7 @@ class User(StrictFields):
 
 @dataclass(frozen=True)
 class Token:
-    """
-    An IAM token.
-
-    :param project_id: the project it is scoped to; None for none.
-    :param expires_at: seconds since the epoch.
-    """
+    """An IAM token, the project it is scoped to, if any, and its end in seconds since the epoch."""
 
     value: str = field(repr=False)
     project_id: str | None
@@ -120,11 +111,7 @@ class Accounts:
             return self._users.pop((domain_name, name), None) is not None
 
     def check_password(self, name: str, password: str, domain_name: str) -> User:
-        """
-        Return the user with these credentials.
-
-        :raises KeystoneError: the name, the password or the domain is wrong; the message does not say which.
-        """
+        """Return the user with these credentials; a KeystoneError does not say which of them is wrong."""
         user = self._users.get((domain_name, name))
         sent = password.encode("utf-8", "surrogatepass")
         if user is None or not secrets.compare_digest(user.password.encode(), sent):
@@ -132,12 +119,7 @@ class Accounts:
         return user
 
     def issue_token(self, project_id: str | None, *, now: float, lifetime: float) -> Token:
-        """
-        Issue a token without asking for a password.
-
-        :param project_id: the project it is scoped to; None for none.
-        :param lifetime: seconds.
-        """
+        """Issue a token for some seconds without asking for a password; its project may be None."""
         token = Token("MII" + secrets.token_hex(TOKEN_BYTES // 2)[3:], project_id, now + lifetime)
         with self._lock:
             self._tokens[token.value] = token
@@ -156,11 +138,7 @@ class Accounts:
 
 
 def token_document(token: Token, user: User, project: tuple[str, str] | None, now: float) -> dict[str, Any]:
-    """
-    Return the body of IAM's answer; the token's value goes into a header.
-
-    :param project: id and name of the project that the token is scoped to.
-    """
+    """Return the body of IAM's answer; ``project`` is the id and the name of the token's project."""
     domain = {"id": "0d" + "0" * 30, "name": user.domain_name}
     document: dict[str, Any] = {
         "expires_at": keystone_time(token.expires_at),

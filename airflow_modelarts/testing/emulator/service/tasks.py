@@ -32,11 +32,7 @@ def new_id() -> str:
 
 
 class Clock:
-    """
-    The clock of the tasks: the machine's time, which tests can advance or freeze.
-
-    :param source: returns seconds since the epoch.
-    """
+    """The clock of the tasks: the source's time in seconds, which tests can advance or freeze."""
 
     def __init__(self, source: Callable[[], float] = time.time) -> None:
         self._source = source
@@ -134,12 +130,7 @@ class Run:
 
 @dataclass(slots=True)
 class Version:
-    """
-    One version of a data-processing task.
-
-    :param body: the request that created it.
-    :param sample_count: samples it processes.
-    """
+    """One version of a data-processing task; ``body`` is the request that created it."""
 
     version_id: str
     version_name: str

@@ -35,11 +35,7 @@ class MissingResources:
 
 
 def read_json(raw: bytes) -> Any:
-    """
-    Parse a request's body.
-
-    :raises ServiceError: it is not JSON, has a number that JSON does not allow, or is nested too deeply.
-    """
+    """Parse a request's body; refuse what is not JSON, a number that JSON does not allow, and too deep nesting."""
     try:
         value = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
         check_depth(value, MAX_JSON_DEPTH)
@@ -49,11 +45,7 @@ def read_json(raw: bytes) -> Any:
 
 
 def check_depth(value: Any, levels: int) -> None:
-    """
-    Check the depth of JSON.
-
-    :raises ValueError: it is nested too deeply.
-    """
+    """Raise ValueError for JSON that is nested too deeply."""
     if levels == 0:
         raise ValueError("it is nested too deeply")
     if isinstance(value, dict):
@@ -65,12 +57,7 @@ def check_depth(value: Any, levels: int) -> None:
 
 
 def check_body(model: type[BaseModel], body: Any) -> dict[str, Any]:
-    """
-    Return a request's body when its form is valid.
-
-    :param model: the API's model of the body.
-    :raises ServiceError: it is not.
-    """
+    """Return a request's body when it is valid by the API's model of it; raise ServiceError otherwise."""
     try:
         model.model_validate(body, strict=True)
     except ValidationError as error:
@@ -88,11 +75,7 @@ def check_body(model: type[BaseModel], body: Any) -> dict[str, Any]:
 def check_resources(
     body: dict[str, Any], project: Project, templates: Collection[str], missing: MissingResources
 ) -> None:
-    """
-    Check that the template, the workspace, the places and the tasks in a create body exist.
-
-    :raises ServiceError: with the code of the first problem.
-    """
+    """Check that what a create body names exists; raise ServiceError with the code of the first problem."""
     template_id = body["template"]["id"]
     if template_id not in templates:
         raise ServiceError(
