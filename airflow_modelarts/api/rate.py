@@ -96,7 +96,7 @@ class RateLimiter:
         return other
 
     def wait(self, max_retry_after: float) -> Flow[Turn]:
-        """Return this request's turn when it comes; the ``Retry-After`` of another one counts up to the given seconds."""
+        """Return this request's turn when it comes; a ``Retry-After`` of others counts up to the given seconds."""
         ticket, at, waited = object(), -math.inf, False
         with self._lock:
             self._waiting.append(ticket)

@@ -161,7 +161,7 @@ class DescribeQueue:
         return self._answers > 0
 
     def take(self, wanted: Container[Target]) -> Target | None:
-        """Return the next target that is still ``wanted``; None if there is none, or if further requests would fail too."""
+        """Return the next ``wanted`` target; None if there is none, or if further requests would fail too."""
         while self._pending and not self._is_futile():
             target = self._pending.popleft()
             if target in wanted:  # its waits can have left: a round takes minutes at a low rate

@@ -63,7 +63,7 @@ class StatusPoller(Generic[S]):
         return max(backoff(interval, self._failures), retry_after(interval, self._outage))
 
     def until(self, is_enough: Callable[[S], bool], interval: float) -> S:
-        """Poll each ``interval`` seconds until ``is_enough`` returns true; return that answer. Outages are waited out."""
+        """Poll each ``interval`` seconds until ``is_enough`` returns true; return that answer. Wait outages out."""
         while True:
             latest = self.poll()
             if latest is not None and is_enough(latest):

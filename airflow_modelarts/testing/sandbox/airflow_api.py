@@ -12,8 +12,6 @@ from urllib.parse import quote
 
 import requests
 
-from airflow_modelarts.testing.sandbox.errors import AirflowApiError, NotFoundError, RefusedError
-
 REQUEST_TIMEOUT = 30.0
 """Seconds for one response; it usually takes some ten milliseconds."""
 OUTAGE_TIMEOUT = 60.0
@@ -24,6 +22,22 @@ RETRY_INTERVAL = 0.3
 """Seconds between two attempts."""
 PAGE_SIZE = 10_000
 """Entries on a page. The sandbox raises Airflow's ``[api] maximum_page_limit``, by default 100, to it."""
+
+
+class SandboxError(Exception):
+    """The scratch Airflow failed; the message says what happened and, for a process, shows the end of its log."""
+
+
+class AirflowApiError(SandboxError):
+    """Airflow's API refused a request or did not answer; the message quotes Airflow."""
+
+
+class RefusedError(AirflowApiError):
+    """Airflow refused a request because of its contents (HTTP 4xx)."""
+
+
+class NotFoundError(RefusedError):
+    """Airflow has no such object (HTTP 404)."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from airflow_modelarts.testing.sandbox.airflow_api import AirflowApi, TaskInstance, XCom
+from airflow_modelarts.testing.sandbox.airflow_api import AirflowApi, RefusedError, SandboxError, TaskInstance, XCom
 from airflow_modelarts.testing.sandbox.component import Component
 from airflow_modelarts.testing.sandbox.configuration import (
     free_port,
@@ -24,13 +24,6 @@ from airflow_modelarts.testing.sandbox.configuration import (
     sandbox_settings,
     scratch_environment,
     write_environment_file,
-)
-from airflow_modelarts.testing.sandbox.errors import (
-    DagImportError,
-    DagNotFoundError,
-    RefusedError,
-    RunRefusedError,
-    SandboxError,
 )
 from airflow_modelarts.testing.sandbox.task_log import readable_log
 
@@ -44,6 +37,25 @@ POLL_INTERVAL = 0.3
 """Seconds between two polls of Airflow."""
 
 FINAL_RUN_STATES = frozenset({"success", "failed"})
+
+
+class DagNotFoundError(SandboxError):
+    """Airflow has parsed the folder, or the one file, and found no such DAG."""
+
+
+class RunRefusedError(SandboxError):
+    """Airflow refused to start the run: the DAG does not exist, or `conf` does not match its params."""
+
+
+class DagImportError(SandboxError):
+    """Airflow cannot import a DAG file; `errors` maps files to stack traces."""
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__(errors)
+        self.errors = dict(errors)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{file} cannot be imported:\n{trace.rstrip()}" for file, trace in self.errors.items())
 
 
 class Sandbox:

@@ -1,4 +1,4 @@
-"""The kinds of faults: what can go wrong between a caller and the service."""
+"""The kinds of faults, what can go wrong between a caller and the service, and the calls that they apply to."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import itertools
 import threading
 import time
+from collections.abc import Awaitable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, WithJsonSchema
 
-from airflow_modelarts.testing.emulator.control.call import Call, HttpResponse
 from airflow_modelarts.testing.emulator.service.errors import ServiceError
-from airflow_modelarts.testing.emulator.service.fields import StrictFields
+from airflow_modelarts.testing.emulator.service.settings import StrictFields
 
 #: Text that is valid in an HTTP header.
 HeaderText = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$", max_length=4096)]
@@ -27,6 +27,37 @@ When = Literal["before", "after"]
 MalformedKind = Literal["html", "truncated_json", "wrong_content_type", "empty", "not_an_object"]
 
 _next_id = itertools.count(1).__next__
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """A complete HTTP response; the middleware adds ``Date``, ``X-Request-Id`` and the length."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Call(Protocol):
+    """A request that a fault applies to, and the ways to answer it."""
+
+    def proceed(self) -> Awaitable[HttpResponse]:
+        """Let the gateway and the service handle the request; return their response without sending it."""
+
+    def send(self, response: HttpResponse) -> Awaitable[None]:
+        """Send a response."""
+
+    def send_error(self, error: ServiceError, headers: dict[str, str]) -> Awaitable[None]:
+        """Send an error of the service, with additional headers."""
+
+    def send_slowly(self, response: HttpResponse, bytes_per_second: float) -> Awaitable[None]:
+        """Send a response's body at a limited rate."""
+
+    def cut_off(self, response: HttpResponse, body_bytes: int) -> Awaitable[None]:
+        """Send the head of a response and the first bytes of its body, then close the connection."""
+
+    def reset(self) -> Awaitable[None]:
+        """Reset the connection."""
 
 
 @dataclass(eq=False, kw_only=True)

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from airflow_modelarts import __version__
 from airflow_modelarts.api import models
-from airflow_modelarts.testing.emulator.control.call import HttpResponse
+from airflow_modelarts.testing.emulator.control.faults import HttpResponse
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.control_api import control_router
 from airflow_modelarts.testing.emulator.http.middleware import GatewayMiddleware

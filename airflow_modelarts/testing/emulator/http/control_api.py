@@ -16,8 +16,7 @@ from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.responses import to_json
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.accounts import KeyPair, User
-from airflow_modelarts.testing.emulator.service.fields import Count, Name, Seconds
-from airflow_modelarts.testing.emulator.service.settings import ResultForm, Settings
+from airflow_modelarts.testing.emulator.service.settings import Count, Name, ResultForm, Seconds, Settings
 from airflow_modelarts.testing.emulator.service.tasks import COMPLETED, FAILED, STOPPED, Task, TaskRule
 from airflow_modelarts.testing.emulator.service.validation import MAX_JSON_DEPTH, check_depth
 

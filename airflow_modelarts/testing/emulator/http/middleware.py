@@ -14,7 +14,7 @@ from typing import Any
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_modelarts.testing.emulator.control.call import HttpResponse
+from airflow_modelarts.testing.emulator.control.faults import HttpResponse
 from airflow_modelarts.testing.emulator.control.log import LoggedRequest
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.gateway import RawRequest, authorize
@@ -49,7 +49,7 @@ class GatewayMiddleware:
 
 
 class _Call:
-    """One request; implements :class:`~airflow_modelarts.testing.emulator.control.call.Call`."""
+    """One request; implements :class:`~airflow_modelarts.testing.emulator.control.faults.Call`."""
 
     def __init__(self, app: ASGIApp, state: EmulatorState, scope: Scope, receive: Receive, send: Send) -> None:
         self.app, self.state = app, state

@@ -23,6 +23,8 @@ _TASK_EXAMPLE = {
     "template": {"id": "sys_data_analyse", "operator_params": [{"id": "sys_data_analyse", "params": {"op_list": []}}]},
     "version_id": "J4Eh2FDEWH1qnDlD3hQ",
 }
+_DOMAIN_EXAMPLE = {"name": accounts.DOMAIN_NAME}
+_USER_EXAMPLE = {"name": accounts.USER_NAME, "password": accounts.PASSWORD, "domain": _DOMAIN_EXAMPLE}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "CreateProcessorTask": _TASK_EXAMPLE,
     "UpdateProcessorTask": {"description": "checked by hand"},
@@ -33,16 +35,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "KeystoneCreateUserTokenByPassword": {
         "auth": {
-            "identity": {
-                "methods": ["password"],
-                "password": {
-                    "user": {
-                        "name": accounts.USER_NAME,
-                        "password": accounts.PASSWORD,
-                        "domain": {"name": accounts.DOMAIN_NAME},
-                    }
-                },
-            },
+            "identity": {"methods": ["password"], "password": {"user": _USER_EXAMPLE}},
             "scope": {"project": {"id": accounts.PROJECT_ID}},
         }
     },

@@ -6,31 +6,21 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-from airflow_modelarts.testing.emulator.control.call import HttpResponse
+from airflow_modelarts.testing.emulator.control.faults import HttpResponse
 from airflow_modelarts.testing.emulator.service.errors import KeystoneError, NotFoundError, ServiceError
 from airflow_modelarts.testing.emulator.service.settings import NotFoundShape
 
 #: The HTTP status of a code where it is not 400, by the contract's error table.
 HTTP_STATUS = {
-    "APIGW.0101": 404,
-    "APIGW.0201": 504,
-    "APIGW.0301": 401,
-    "APIG.0301": 401,
+    **dict.fromkeys(("APIGW.0301", "APIG.0301", "APIGW.0303", "APIGW.0307"), 401),
+    **dict.fromkeys(("ModelArts.0202", "ModelArts.4127", "ModelArts.4750", "ModelArts.4826"), 401),
+    **dict.fromkeys(("ModelArts.0203", "ModelArts.0206", "ModelArts.4613", "ModelArts.4850"), 403),
     # Not in the contract's table: the vendor's gateway answers it when the caller has no access to the project.
     "APIGW.0302": 403,
-    "APIGW.0303": 401,
-    "APIGW.0307": 401,
-    "APIGW.0308": 429,
-    "APIG.0308": 429,
-    "ModelArts.0202": 401,
-    "ModelArts.0203": 403,
-    "ModelArts.0206": 403,
-    "ModelArts.4127": 401,
-    "ModelArts.4613": 403,
+    "APIGW.0101": 404,
+    **dict.fromkeys(("APIGW.0308", "APIG.0308"), 429),
     "ModelArts.4614": 500,
-    "ModelArts.4750": 401,
-    "ModelArts.4826": 401,
-    "ModelArts.4850": 403,
+    "APIGW.0201": 504,
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import socket
 import threading
@@ -14,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from airflow_modelarts.api.addresses import is_loopback
 from airflow_modelarts.testing.emulator.control.fault_queue import Faults
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.app import create_app
@@ -52,7 +52,7 @@ class EmulatorServer:
         state: EmulatorState | None = None,
         allow_remote: bool = False,
     ) -> None:
-        if not allow_remote and not _is_loopback(host):
+        if not allow_remote and not is_loopback(host):
             raise ValueError(f"host {host!r} is not a loopback address: use one, such as 127.0.0.1")
         self.host = host
         self.port = port
@@ -174,10 +174,3 @@ async def _end(server: uvicorn.Server) -> None:
     for task in list(server.server_state.tasks):
         task.cancel()
     server.should_exit = True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from airflow_modelarts.testing.emulator.service.errors import KeystoneError
-from airflow_modelarts.testing.emulator.service.fields import Name, StrictFields
+from airflow_modelarts.testing.emulator.service.settings import Name, StrictFields
 
 REGION = "emulator-1"
 DOMAIN_NAME = "emulator-domain"

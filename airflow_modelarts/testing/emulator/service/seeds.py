@@ -12,6 +12,8 @@ from airflow_modelarts.testing.emulator.service.modelarts import ModelArtsServic
 from airflow_modelarts.testing.emulator.service.tasks import (
     COMPLETED,
     FAILED,
+    ID_CHARACTERS,
+    ID_LENGTH,
     INITIALIZED,
     RUNNING,
     STOPPED,
@@ -43,7 +45,6 @@ ERROR_MESSAGES = (
     "Sample 00000042.jpg is not a readable image.",
     "The labels of the dataset changed while it was read.",
 )
-_BASE_62 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def seed(service: ModelArtsService, count: int) -> list[Task]:
@@ -128,7 +129,7 @@ def _id_of(name: str) -> str:
     """Derive an id in the service's form from a name."""
     number = int.from_bytes(sha256(name.encode()).digest())
     characters = []
-    for _ in range(19):
-        number, remainder = divmod(number, len(_BASE_62))
-        characters.append(_BASE_62[remainder])
+    for _ in range(ID_LENGTH):
+        number, remainder = divmod(number, len(ID_CHARACTERS))
+        characters.append(ID_CHARACTERS[remainder])
     return "".join(characters)

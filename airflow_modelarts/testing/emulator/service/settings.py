@@ -1,13 +1,21 @@
-"""The settings of the emulated service and its gateway."""
+"""The settings of the emulated service and its gateway, and the types of fields that the control API reads.
+
+It checks their limits; Python code may exceed them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from airflow_modelarts.testing.emulator.service.fields import MAX_SECONDS, Count, Seconds, StrictFields
+#: Seconds in ten years: longer than any test, and every date stays in the range of ``datetime``.
+MAX_SECONDS = 10.0 * 365 * 24 * 3600
+
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+Name = Annotated[str, Field(min_length=1, max_length=1024)]
 
 #: The form of a feature analysis's result: the reference declares an object and shows a string.
 ResultForm = Literal["object", "array", "json_string", "plain_string", "absent"]
@@ -18,6 +26,12 @@ NotFoundShape = Literal["modelarts", "http404", "http404_empty"]
 #: Codes for an invalid or expired token or access key; the reference has several.
 TokenErrorCode = Literal["APIGW.0301", "APIGW.0307", "ModelArts.0202", "ModelArts.0203", "ModelArts.4127"]
 AccessKeyErrorCode = Literal["APIGW.0301", "ModelArts.0206"]
+
+
+class StrictFields:
+    """Base of the dataclasses that the control API reads: it refuses an unknown field."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 @dataclass

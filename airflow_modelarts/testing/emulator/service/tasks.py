@@ -13,22 +13,21 @@ from typing import Any, Literal
 
 from airflow_modelarts.api.models import FEATURE_ANALYSIS
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
-from airflow_modelarts.testing.emulator.service.fields import Count, Seconds, StrictFields
-from airflow_modelarts.testing.emulator.service.settings import ResultForm
+from airflow_modelarts.testing.emulator.service.settings import Count, ResultForm, Seconds, StrictFields
 
 INITIALIZED, RUNNING, COMPLETED, FAILED, STOPPED = (int(status) for status in ProcessorTaskStatus)
 #: The share of its duration for which a run is initialized.
 INITIALIZED_SHARE = 0.1
 DEFAULT_ERROR_MSG = "The emulator was told to fail this task."
 
-_ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: Characters of an id of the service, as in the reference's examples.
-_ID_LENGTH = 19
+ID_LENGTH = 19
 
 
 def new_id() -> str:
     """Return a random id that looks like the service's, for example ``AcYfsdfhGyrWL5TtahH``."""
-    return "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
+    return "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
 
 
 class Clock:
