@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -27,7 +27,12 @@ async def call_airflow(function: Callable[P, T], *args: P.args, **kwargs: P.kwar
 
     :param function: called with the arguments that follow.
     """
-    call = asyncio.ensure_future(sync_to_async(function)(*args, **kwargs))
+    return await finish(sync_to_async(function)(*args, **kwargs))
+
+
+async def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine, which continues when the caller is cancelled."""
+    call = asyncio.ensure_future(coroutine)
     _RUNNING.add(call)
     call.add_done_callback(_RUNNING.discard)
     return await asyncio.shield(call)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred, conf
 
 from airflow_modelarts.api.statuses import ProcessorTaskStatus, read_ends, status_name
+from airflow_modelarts.api.targets import Target
 from airflow_modelarts.templating import TemplatedFields
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.retry import RetryPolicy
-    from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
 
 

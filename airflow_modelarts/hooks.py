@@ -16,6 +16,7 @@ from typing import (
     Self,
     TypeVar,
     get_args,
+    get_origin,
     get_type_hints,
     overload,
 )
@@ -30,8 +31,7 @@ from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.compat import mask_secret
 from airflow_modelarts.connection import reading
 from airflow_modelarts.connection.values import Overrides, check_rendered
-from airflow_modelarts.transport import AsyncDriver, Driver
-from airflow_modelarts.transport.settings import Settings
+from airflow_modelarts.transport import AsyncDriver, Driver, Settings
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.http import Flow
@@ -39,58 +39,50 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S")
+A = TypeVar("A")
 H = TypeVar("H", "ModelArtsHook", "ModelArtsAsyncHook")
 
 
-class _Method(Generic[P, T]):
-    """An operation as a method of both hooks, for type checkers; ``_with_operations`` makes the real methods."""
+class _Method(Generic[P, S, A]):
+    """
+    An operation as a method of both hooks, for type checkers; ``_with_operations`` makes the real methods.
 
-    def __init__(self, build: Callable[P, Operation[T]]) -> None:
+    The synchronous hook's method returns an ``S``, the asynchronous hook's an ``A``.
+    """
+
+    def __init__(self, build: Callable[P, Operation[Any]]) -> None:
         self.build = build
 
     @overload
-    def __get__(self, hook: ModelArtsHook, owner: type) -> Callable[P, T]: ...
+    def __get__(self, hook: ModelArtsHook, owner: type) -> Callable[P, S]: ...
     @overload
-    def __get__(self, hook: ModelArtsAsyncHook, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, hook: ModelArtsAsyncHook, owner: type) -> Callable[P, A]: ...
     @overload
-    def __get__(self, hook: None, owner: type[ModelArtsHook]) -> Callable[Concatenate[ModelArtsHook, P], T]: ...
+    def __get__(self, hook: None, owner: type[ModelArtsHook]) -> Callable[Concatenate[ModelArtsHook, P], S]: ...
     @overload
     def __get__(
         self, hook: None, owner: type[ModelArtsAsyncHook]
-    ) -> Callable[Concatenate[ModelArtsAsyncHook, P], Coroutine[Any, Any, T]]: ...
+    ) -> Callable[Concatenate[ModelArtsAsyncHook, P], A]: ...
     def __get__(self, hook: Any, owner: type) -> Any:
         return self
 
 
-class _ListMethod(Generic[P, T]):
-    """A list operation as a method of both hooks: it iterates over the items of all pages."""
-
-    def __init__(self, build: Callable[P, ListOperation[T]]) -> None:
-        self.build = build
-
-    @overload
-    def __get__(self, hook: ModelArtsHook, owner: type) -> Callable[P, Iterator[T]]: ...
-    @overload
-    def __get__(self, hook: ModelArtsAsyncHook, owner: type) -> Callable[P, AsyncGenerator[T, None]]: ...
-    @overload
-    def __get__(
-        self, hook: None, owner: type[ModelArtsHook]
-    ) -> Callable[Concatenate[ModelArtsHook, P], Iterator[T]]: ...
-    @overload
-    def __get__(
-        self, hook: None, owner: type[ModelArtsAsyncHook]
-    ) -> Callable[Concatenate[ModelArtsAsyncHook, P], AsyncGenerator[T, None]]: ...
-    def __get__(self, hook: Any, owner: type) -> Any:
-        return self
+def _call(build: Callable[P, Operation[T]]) -> _Method[P, T, Coroutine[Any, Any, T]]:
+    return _Method(build)
 
 
-def _method(operation: _Method[..., Any] | _ListMethod[..., Any], *, is_async: bool) -> Any:
+def _listing(build: Callable[P, ListOperation[T]]) -> _Method[P, Iterator[T], AsyncGenerator[T, None]]:
+    """Return a method that iterates over the items of all pages."""
+    return _Method(build)
+
+
+def _method(build: Callable[..., Any], *, is_async: bool) -> Any:
     """Return a hook's method, with the name, the docstring and the signature of the operation's builder."""
-    build: Callable[..., Any] = operation.build
     hints = get_type_hints(build)
     result = get_args(hints["return"])[0]  # of Operation[…]
     method: Any
-    if isinstance(operation, _Method):
+    if get_origin(hints["return"]) is operations.Operation:
 
         def call(self: ModelArtsHook, *args: Any, **kwargs: Any) -> Any:
             return self.call(build(*args, **kwargs))
@@ -123,8 +115,8 @@ def _method(operation: _Method[..., Any] | _ListMethod[..., Any], *, is_async: b
 def _with_operations(hook: type[H]) -> type[H]:
     """Add a method for each operation to a hook class."""
     for name, operation in vars(_Operations).items():
-        if isinstance(operation, _Method | _ListMethod):
-            method = _method(operation, is_async=inspect.iscoroutinefunction(hook.call))
+        if isinstance(operation, _Method):
+            method = _method(operation.build, is_async=inspect.iscoroutinefunction(hook.call))
             method.__qualname__ = f"{hook.__qualname__}.{name}"
             setattr(hook, name, method)
     return hook
@@ -133,18 +125,18 @@ def _with_operations(hook: type[H]) -> type[H]:
 class _Operations:
     """The twelve operations, once for both hooks; arguments and errors are those of ``api.operations``."""
 
-    create_processor_task = _Method(operations.create_processor_task)
-    list_processor_tasks = _ListMethod(operations.list_processor_tasks)
-    list_processor_task_items = _ListMethod(operations.list_processor_task_items)
-    describe_processor_task = _Method(operations.describe_processor_task)
-    update_processor_task = _Method(operations.update_processor_task)
-    delete_processor_task = _Method(operations.delete_processor_task)
-    create_processor_task_version = _Method(operations.create_processor_task_version)
-    list_processor_task_versions = _ListMethod(operations.list_processor_task_versions)
-    describe_processor_task_version = _Method(operations.describe_processor_task_version)
-    delete_processor_task_version = _Method(operations.delete_processor_task_version)
-    stop_processor_task_version = _Method(operations.stop_processor_task_version)
-    list_processor_task_version_results = _ListMethod(operations.list_processor_task_version_results)
+    create_processor_task = _call(operations.create_processor_task)
+    list_processor_tasks = _listing(operations.list_processor_tasks)
+    list_processor_task_items = _listing(operations.list_processor_task_items)
+    describe_processor_task = _call(operations.describe_processor_task)
+    update_processor_task = _call(operations.update_processor_task)
+    delete_processor_task = _call(operations.delete_processor_task)
+    create_processor_task_version = _call(operations.create_processor_task_version)
+    list_processor_task_versions = _listing(operations.list_processor_task_versions)
+    describe_processor_task_version = _call(operations.describe_processor_task_version)
+    delete_processor_task_version = _call(operations.delete_processor_task_version)
+    stop_processor_task_version = _call(operations.stop_processor_task_version)
+    list_processor_task_version_results = _listing(operations.list_processor_task_version_results)
 
 
 class _BaseHook(_Operations, BaseHook):

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-    from airflow_modelarts.transport.settings import Settings
+    from airflow_modelarts.transport import Settings
 
 # The endpoint's domain, the region's prefix and the console. Only Huawei Cloud's consoles are documented to open
 # ModelArts, and none has a documented page for a processing task. Open Telekom Cloud's opens the console's home.

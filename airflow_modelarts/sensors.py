@@ -20,7 +20,9 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
+from airflow_modelarts.api.targets import Target
 from airflow_modelarts.base import (
     WaitingOperator,
     describe,
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
-    from airflow_modelarts.api.targets import Target
 
 TRIGGER = "airflow_modelarts.triggers.ProcessorTaskTrigger"
 #: The variables of a template that can be rendered in a triggerer. Others may need a worker; ``ti`` does.
@@ -185,8 +186,6 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferred wait; errors have the same outcome as in the modes that stay on a worker."""
-        from airflow_modelarts.api.errors import ModelArtsError
-
         self._prepare_fields()  # outside of the try: never_fail must not skip for a refused argument
         try:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -303,8 +302,6 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         }
 
     def _target(self, workspace_id: str | None = None) -> Target:
-        from airflow_modelarts.api.targets import Target
-
         return Target(self.processor_task_id, self.task_version_id, workspace_id)
 
     def _defer(self, deadline: float, task: ProcessorTask | ProcessorTaskVersion | None) -> TaskDeferred:
@@ -331,8 +328,6 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         return ModelArtsProcessorTaskFailed(message)
 
     def _read_after_trigger(self) -> ProcessorTask | ProcessorTaskVersion | None:
-        from airflow_modelarts.api.errors import ModelArtsError
-
         try:
             return self._read()
         except ModelArtsError as error:

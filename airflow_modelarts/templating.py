@@ -12,6 +12,7 @@ from numbers import Number
 from typing import Any, ClassVar
 
 from airflow_modelarts.api.bodies import TEXT, Shape, read_text, replace_leaves
+from airflow_modelarts.api.errors import ModelArtsRequestError
 
 #: The shape of an argument that is text, or whatever a template of one expression returns.
 TEXT_OR_VALUE = "text or value"
@@ -91,8 +92,6 @@ class TemplatedFields:
 
     def _prepare_fields(self) -> None:
         """Read the fields, then refuse those that were given and are empty, such as the text "[]" of a list."""
-        from airflow_modelarts.api.errors import ModelArtsRequestError
-
         fields = [field for field in self._own_fields if field not in self.may_be_empty]
         written = {field: self._as_written(field) for field in fields}  # before reading replaces what was not rendered
         self._read_arguments()

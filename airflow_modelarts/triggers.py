@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_modelarts.airflow_calls import call_airflow
+from airflow_modelarts.airflow_calls import call_airflow, finish
 from airflow_modelarts.api import procedures
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
 from airflow_modelarts.api.retry import RetryPolicy
@@ -40,8 +40,6 @@ STOP_ATTEMPTS = 29
 #: How often Airflow is asked whether a try is still deferred, and the seconds between two attempts.
 ASK_AIRFLOW_ATTEMPTS = 3
 ASK_AIRFLOW_DELAY = 2.0
-#: Stops in progress. asyncio holds no strong reference to a task, so it could be garbage collected.
-_STOPPING: set[asyncio.Task[None]] = set()
 
 
 class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
@@ -229,10 +227,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         if not self.stop_on_kill:
             return
         # Airflow cancels a trigger every second until it has ended, and with it whatever on_kill awaits.
-        stopping = asyncio.create_task(self._stop_versions())
-        _STOPPING.add(stopping)
-        stopping.add_done_callback(_STOPPING.discard)
-        await asyncio.shield(stopping)
+        await finish(self._stop_versions())
 
     async def _stop_versions(self) -> None:
         target = self._target()

@@ -27,11 +27,8 @@ _XML = {name: re.compile(rf"(?is)<{name}>([^<]{{1,2000}})</{name}>") for name in
 _TITLE = re.compile(r"(?is)<title>([^<]{1,2000})</title>")
 #: Charsets that gateways use besides UTF-8, and Python's codecs for them.
 _CODECS = {
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "gb18030": "gb18030",
-    "iso-8859-1": "cp1252",
-    "windows-1252": "cp1252",
+    **dict.fromkeys(("gb2312", "gbk", "gb18030"), "gb18030"),
+    **dict.fromkeys(("iso-8859-1", "windows-1252"), "cp1252"),
 }
 #: Characters of a body that are searched for an error.
 _MAX_TEXT = 20_000

@@ -61,12 +61,9 @@ class RetryingRequest:
     """
     One logical request: retry policy, texts to redact, and context for errors.
 
-    :param operation: the API operation's name, for errors.
-    :param target: the object of the operation, for errors.
-    :param address: scheme and host of the service, for errors.
-    :param idempotency: when the request may be repeated.
+    :param operation: the API operation's name, for errors, as are its object in ``target`` and the service's address.
+    :param address: scheme and host.
     :param secrets: texts that no error may quote.
-    :param retries: the retry policy.
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1).
     :param outcome_unknown: whether an earlier request for the same operation may have taken effect.

@@ -24,7 +24,7 @@ from airflow_modelarts.connection.values import (
     missing,
     wrong,
 )
-from airflow_modelarts.transport.settings import Settings
+from airflow_modelarts.transport import Settings
 
 #: The tokens and temporary keys of this process, shared by all hooks and triggers.
 TOKEN_CACHE = TokenCache()

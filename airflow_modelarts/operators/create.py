@@ -9,6 +9,8 @@ from numbers import Number
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import LISTS, OBJECTS, example, read_text
+from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
+from airflow_modelarts.api.targets import Target
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunTaskOperator
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.api.models import CreatedTask, CreatedVersion, ProcessorTask, TemplateParam
     from airflow_modelarts.api.operations import Operation
-    from airflow_modelarts.api.targets import Target
 
 #: The fields of a request body, beside its name.
 BODY_FIELDS = ("template", "data_source", "inputs", "work_path", "version_id", "description", "workspace_id")
@@ -177,8 +178,6 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         return f"{self.name}-{try_number}" if try_number > 1 else f"{self.name}"
 
     def _refuse_existing(self, name: str) -> None:
-        from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
-
         if found := self._find(name):
             raise ModelArtsAlreadyExistsError(
                 f"A processing task named '{name}' exists already: '{found.task_id}'. "
@@ -200,8 +199,6 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         return self._try.hook.run(procedures.find_task(name, self.workspace_id))
 
     def _target(self, external_id: str) -> Target:
-        from airflow_modelarts.api.targets import Target
-
         return Target(external_id, workspace_id=self.workspace_id)
 
     def _lineage_body(self) -> dict[str, Any]:
@@ -299,8 +296,6 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         return {field: value for field, value in inherited.items() if field not in given}
 
     def _target(self, external_id: str) -> Target:
-        from airflow_modelarts.api.targets import Target
-
         return Target(self.processor_task_id, external_id, self.workspace_id)
 
 

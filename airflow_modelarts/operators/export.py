@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from hashlib import blake2b
 from typing import IO, TYPE_CHECKING, Any
 
+from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
+from airflow_modelarts.api.targets import Target
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.hooks import ModelArtsHook
 
 #: The names of ``result_property`` 0 to 3.
-PROPERTIES = ("reserved", "modified", "deleted", "added")
+PROPERTIES: dict[int | None, str] = dict(enumerate(("reserved", "modified", "deleted", "added")))
 
 
 class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
@@ -115,8 +117,6 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
     def _find_version(self, hook: ModelArtsHook) -> ProcessorTaskVersion:
         from airflow_modelarts.api import procedures
-        from airflow_modelarts.api.errors import ModelArtsRequestError
-        from airflow_modelarts.api.targets import Target
 
         if self.task_version_id is not None:
             version = hook.describe_processor_task_version(self.processor_task_id, self.task_version_id)
@@ -145,14 +145,18 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
             process_parameter=self.process_parameter,
             signed_links=self.signed_links,
         )
-        return replace(results, identify=lambda result: _digest(results.identify(result)))
+        # An identity names two places, and those of all samples are in memory until the end.
+        return replace(
+            results, identify=lambda one: blake2b(repr(results.identify(one)).encode(), digest_size=16).digest()
+        )
 
     def _write(self, file: IO[bytes], results: Iterator[SampleResult]) -> Counter[str]:
         counted: Counter[str] = Counter()
         for result in results:
             sample = result.model_dump(exclude_unset=True)  # without the links, unless signed_links is set
             file.write(json.dumps(sample, ensure_ascii=False).encode() + b"\n")
-            counted[_property_name(result.result_property)] += 1
+            number = result.result_property
+            counted[PROPERTIES.get(number, f"unknown ({number})")] += 1
         return counted
 
 
@@ -161,12 +165,3 @@ def _compressed(file: IO[bytes], path: ObjectStoragePath) -> AbstractContextMana
         return nullcontext(file)
     # Without a name and a time in the header, equal results make equal files.
     return gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0)  # type: ignore[return-value]  # binary as well
-
-
-def _digest(identity: Hashable) -> bytes:
-    """Shorten an identity, which names two places: those of all samples are in memory until the end."""
-    return blake2b(repr(identity).encode(), digest_size=16).digest()
-
-
-def _property_name(number: int | None) -> str:
-    return PROPERTIES[number] if number is not None and 0 <= number < len(PROPERTIES) else f"unknown ({number})"

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
+from airflow_modelarts.api.targets import Target
 from airflow_modelarts.base import (
     WaitingOperator,
     describe,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.procedures import Submission
     from airflow_modelarts.api.retry import RetryPolicy
-    from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
     from airflow_modelarts.operators.submission_store import SubmissionStore
 
@@ -198,7 +199,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def _stop(self, hook: ModelArtsHook, external_id: str, retries: RetryPolicy) -> bool:
         """Stop the running versions; return False, with the reason in the log, where that is not possible."""
         from airflow_modelarts.api import procedures
-        from airflow_modelarts.api.errors import ModelArtsError
 
         try:
             report = hook.run(procedures.stop(self._target(external_id), retries))
@@ -212,8 +212,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
         """Read the status of what an earlier try submitted; an outage does not end it."""
-        from airflow_modelarts.api.errors import ModelArtsNotFoundError
-
         try:
             status = self._poll(external_id).status
         except ModelArtsNotFoundError as error:
@@ -267,7 +265,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
 
     def _run_submission(self, submit: Callable[[Submission], Flow[str]], *, may_exist: bool) -> str:
         """Run a procedure that submits; forget the intent if certainly nothing was submitted."""
-        from airflow_modelarts.api.errors import ModelArtsError
         from airflow_modelarts.api.procedures import Submission
 
         submission = Submission(
@@ -365,7 +362,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
 
     def _newest_version(self, task: ProcessorTask) -> ProcessorTaskVersion | None:
         from airflow_modelarts.api import procedures
-        from airflow_modelarts.api.errors import ModelArtsNotFoundError, ModelArtsRequestError
         from airflow_modelarts.api.models import FEATURE_ANALYSIS
 
         if task.template is not None and task.template.id == FEATURE_ANALYSIS:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_modelarts.api.backoff import exponential_delay, with_jitter
-
-if TYPE_CHECKING:
-    from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.errors import ModelArtsError
 
 #: Seconds; delays grow up to this, or up to the poll interval if that is longer.
 MAX_OUTAGE_DELAY = 300.0

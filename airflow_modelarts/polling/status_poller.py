@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.statuses import status_name
 from airflow_modelarts.polling.outage import backoff, log_outage_began, log_outage_ended, retry_after
 
 if TYPE_CHECKING:
-    from airflow_modelarts.api.errors import ModelArtsError
     from airflow_modelarts.api.models import HasStatus
 
 
@@ -36,8 +36,6 @@ class StatusPoller(Generic[S]):
 
     def poll(self) -> S | None:
         """Read it once; None if a temporary error prevents that. Errors that waiting cannot end are raised."""
-        from airflow_modelarts.api.errors import ModelArtsError
-
         try:
             latest = self._read()
         except ModelArtsError as error:

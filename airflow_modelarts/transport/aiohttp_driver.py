@@ -17,7 +17,7 @@ from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, 
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import exchange, faults
-from airflow_modelarts.transport.settings import Settings
+from airflow_modelarts.transport.exchange import Settings
 
 if TYPE_CHECKING:
     import aiohttp

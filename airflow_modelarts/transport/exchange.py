@@ -1,8 +1,9 @@
-"""What both drivers do alike: the next step of a flow, the headers and the proxy of a request, limits of an answer."""
+"""What both drivers share: settings, the next step of a flow, a request's headers and proxy, limits of an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from requests.utils import get_environ_proxies, select_proxy
@@ -10,6 +11,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from airflow_modelarts import __version__
+from airflow_modelarts.api.client import ClientConfig
 from airflow_modelarts.api.decoding import ACCEPT_ENCODING
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
 from airflow_modelarts.api.http import (
@@ -31,6 +33,28 @@ MAX_LINE_BYTES = 2 * MAX_HEADER_BYTES
 TOTAL_TIMEOUT = 300.0
 #: The headers that every request has.
 REQUEST_HEADERS = {"User-Agent": f"airflow-modelarts/{__version__}", "Accept-Encoding": ACCEPT_ENCODING}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    The settings of an Airflow connection.
+
+    :param client: the settings of calls.
+    :param verify: False, True, or a file or folder of certificate authorities to trust.
+    :param connect_timeout: seconds.
+    :param read_timeout: seconds without a byte.
+    :param console_url: URL of the web console; None if the connection has none.
+    :param region: the region of the hook or the connection's extras; None if neither has one. The endpoint may be in
+        another region.
+    """
+
+    client: ClientConfig
+    verify: bool | str
+    connect_timeout: float
+    read_timeout: float
+    console_url: str | None
+    region: str | None = None
 
 
 def resume(flow: Flow[Any], outcome: Any) -> Step:

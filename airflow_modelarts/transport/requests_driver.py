@@ -18,8 +18,8 @@ from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, 
 from airflow_modelarts.api.operations import ListOperation, Operation
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import exchange, faults
+from airflow_modelarts.transport.exchange import Settings
 from airflow_modelarts.transport.requests_adapter import Adapter
-from airflow_modelarts.transport.settings import Settings
 
 T = TypeVar("T")
 

@@ -30,8 +30,7 @@ from airflow_modelarts.connection.values import Overrides
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
-from airflow_modelarts.transport import AsyncDriver
-from airflow_modelarts.transport.settings import Settings
+from airflow_modelarts.transport import AsyncDriver, Settings
 
 PROJECT = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef"
 OPERATIONS = [

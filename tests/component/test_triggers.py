@@ -12,7 +12,7 @@ from airflow.models.trigger import Trigger
 from airflow.providers.common.compat.sdk import XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts import triggers
+from airflow_modelarts import airflow_calls, triggers
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY
 from airflow_modelarts.triggers import ProcessorTaskTrigger
@@ -245,7 +245,7 @@ def test_a_stop_continues_after_its_trigger_is_cancelled(state: EmulatorState, l
         with pytest.raises(asyncio.CancelledError):
             await killed
         state.set_status(task.task_id, 1)
-        await asyncio.gather(*triggers._STOPPING)
+        await asyncio.gather(*airflow_calls._RUNNING)
 
     run(kill())
     assert state.status(task.task_id) == 4

@@ -18,8 +18,7 @@ from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.connection import reading
 from airflow_modelarts.connection.values import Overrides
-from airflow_modelarts.transport import AsyncDriver, Driver
-from airflow_modelarts.transport.settings import Settings
+from airflow_modelarts.transport import AsyncDriver, Driver, Settings
 from tests.support.flows import ONCE, answer, run_flow
 
 SECRET = "the-s3cret/key"

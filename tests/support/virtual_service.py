@@ -18,8 +18,7 @@ from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.rate import RateLimiter
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.polling.watcher import POLL_RETRIES
-from airflow_modelarts.transport import AsyncDriver
-from airflow_modelarts.transport.settings import Settings
+from airflow_modelarts.transport import AsyncDriver, Settings
 from tests.support.virtual import now
 
 T = TypeVar("T")

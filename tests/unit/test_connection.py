@@ -14,7 +14,7 @@ from airflow_modelarts.connection import reading
 from airflow_modelarts.connection.credentials import BUILDERS
 from airflow_modelarts.connection.fields import AUTH_KINDS, EXTRAS
 from airflow_modelarts.connection.values import Overrides
-from airflow_modelarts.transport.settings import Settings
+from airflow_modelarts.transport import Settings
 
 HOST = "modelarts.example.com"
 

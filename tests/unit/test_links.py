@@ -11,7 +11,7 @@ import pytest
 from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.links import ModelArtsConsoleLink, console_url
 from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
-from airflow_modelarts.transport.settings import Settings
+from airflow_modelarts.transport import Settings
 from tests.support.fixtures import PROJECT_ID
 from tests.support.task_instances import TaskInstance
 
