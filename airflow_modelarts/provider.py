@@ -31,10 +31,10 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": [_modules("hooks")],
-        "sensors": [_modules("sensors")],
-        "operators": [_modules("operators")],
-        "triggers": [_modules("triggers")],
+        **{
+            kind: [{"integration-name": INTEGRATION, "python-modules": [f"airflow_modelarts.{kind}"]}]
+            for kind in ("hooks", "sensors", "operators", "triggers")
+        },
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,
@@ -82,7 +82,3 @@ def connection_form_widgets() -> dict[str, Any]:
 
 def _plain_help(field: Field) -> str:
     return field.help.replace("`", "")
-
-
-def _modules(name: str) -> dict[str, Any]:
-    return {"integration-name": INTEGRATION, "python-modules": [f"airflow_modelarts.{name}"]}

@@ -70,7 +70,8 @@ class RateLimiter:
         self._clock = clock
         self._lock = threading.RLock()  # the garbage collector can close a flow while this thread holds the lock
         self._waiting: list[object] = []
-        self._rate = math.inf
+        #: Requests a second; infinite without a limit.
+        self.rate = math.inf
         self._step = 0.0
         self._throttled_rate = 0.0
         self._decreased_at = -math.inf
@@ -79,11 +80,6 @@ class RateLimiter:
         self._last_turn = -math.inf
         self._answered_at = -math.inf
         self._answers: deque[float] = deque()  # times of the answers of the last seconds
-
-    @property
-    def rate(self) -> float:
-        """Requests a second; infinite without a limit."""
-        return self._rate
 
     def copy(self) -> RateLimiter:
         """
@@ -107,7 +103,7 @@ class RateLimiter:
                     now = max(self._clock(), at)  # a sleep can end a little early
                     # A request ahead may have been abandoned, so each delays this one by one interval at most.
                     ahead = self._waiting.index(ticket)
-                    at = max(now, self._next_turn + ahead / self._rate, min(self._blocked_until, longest_block))
+                    at = max(now, self._next_turn + ahead / self.rate, min(self._blocked_until, longest_block))
                     if at - now < MIN_DELAY:
                         return self._take_turn(now, waited=waited)
                 waited = True
@@ -125,11 +121,11 @@ class RateLimiter:
             if turn.at > self._blocked_at:
                 self._blocked_until = now
             if now - self._decreased_at > UNLIMITED_AFTER:
-                self._rate, self._throttled_rate = math.inf, 0.0
-            elif turn.paced and self._rate <= 2 * measured_rate:  # otherwise the rate was not used, so not tested
-                self._rate += self._step
-                if self._rate > PROBE_ABOVE * self._throttled_rate:
-                    self._rate *= PROBE_FACTOR if self._throttled_rate else FIRST_PROBE_FACTOR
+                self.rate, self._throttled_rate = math.inf, 0.0
+            elif turn.paced and self.rate <= 2 * measured_rate:  # otherwise the rate was not used, so not tested
+                self.rate += self._step
+                if self.rate > PROBE_ABOVE * self._throttled_rate:
+                    self.rate *= PROBE_FACTOR if self._throttled_rate else FIRST_PROBE_FACTOR
 
     def record_error(self, turn: Turn, error: ModelArtsError) -> bool:
         """Record an error; return whether it throttles this request. HTTP 503 does only while others are answered."""
@@ -141,32 +137,32 @@ class RateLimiter:
         recent = RECENT_SECONDS if is_throttled else RECENT_SECONDS_UNAVAILABLE
         with self._lock:
             now = self._clock()
-            is_answering = now - self._answered_at <= max(recent, 2 / self._rate)
+            is_answering = now - self._answered_at <= max(recent, 2 / self.rate)
             if is_throttled and error.retry_after:
                 self._blocked_at, self._blocked_until = now, max(self._blocked_until, now + error.retry_after)
             # If the service answers no request, it has an outage: the callers back off, and the rate is not the cause.
-            if is_answering or (is_throttled and self._rate == math.inf):
+            if is_answering or (is_throttled and self.rate == math.inf):
                 self._decrease(turn, now, is_throttled=is_throttled)
             return is_answering
 
     def _take_turn(self, now: float, *, waited: bool) -> Turn:
-        paced = waited or now - self._last_turn < 2 / self._rate
+        paced = waited or now - self._last_turn < 2 / self.rate
         self._last_turn = now
-        self._next_turn = max(self._next_turn, now) + 1 / self._rate
+        self._next_turn = max(self._next_turn, now) + 1 / self.rate
         return Turn(now, paced)
 
     def _decrease(self, turn: Turn, now: float, *, is_throttled: bool) -> None:
-        if self._rate == math.inf:
+        if self.rate == math.inf:
             before = self._measured_rate(now)  # an estimate, probably too low
         elif turn.paced and turn.at > self._decreased_at:
-            before = self._throttled_rate = min(self._rate, 2 * self._measured_rate(now))
+            before = self._throttled_rate = min(self.rate, 2 * self._measured_rate(now))
         else:
             return  # sent before the last decrease, or too long after the others for the rate to be the cause
         slowest = MIN_RATE if is_throttled else MIN_RATE_UNAVAILABLE
-        self._rate = min(self._rate, max(DECREASE * before, slowest))
-        self._step = (INCREASE if is_throttled else INCREASE_UNAVAILABLE) * self._rate
+        self.rate = min(self.rate, max(DECREASE * before, slowest))
+        self._step = (INCREASE if is_throttled else INCREASE_UNAVAILABLE) * self.rate
         self._decreased_at = now
-        self._next_turn = now + 1 / self._rate
+        self._next_turn = now + 1 / self.rate
 
     def _measured_rate(self, now: float) -> float:
         while self._answers and self._answers[0] < now - MEASURED_SECONDS:

@@ -10,9 +10,14 @@ from pydantic import BaseModel, ValidationError
 
 from airflow_modelarts.api.bodies import example
 from airflow_modelarts.api.errors import ModelArtsRequestError
-from airflow_modelarts.api.jinja import NOT_RENDERED, is_template
 from airflow_modelarts.api.models import CreateProcessorTaskVersionRequest
 from airflow_modelarts.api.signing import encode
+
+#: Follows the value of a setting or an id in an error.
+NOT_RENDERED = (
+    "it is a template that was not rendered. Airflow renders the templated fields of operators and sensors once. It "
+    "renders nothing in connections, in hooks and in the values that a template inserts"
+)
 
 
 def encode_path(*ids: str) -> str:
@@ -96,3 +101,8 @@ def _encode_segment(value: object) -> str:
     else:
         advice = "if another task returned it, check what that pushed"
     raise ModelArtsRequestError(f"{value!r} is not the id of a processing task or version: {advice}")
+
+
+def is_template(value: object) -> bool:
+    """Whether a value is a text with Jinja's marks, which no setting and no id contains."""
+    return isinstance(value, str) and ("{{" in value or "{%" in value)

@@ -66,10 +66,12 @@ class AuthContext:
     now: Callable[[], float]
     random: Callable[[], float]
 
-    def retrying_request(self, operation: str, target: str, address: str, secrets: tuple[str, ...]) -> RetryingRequest:
+    def retrying_request(
+        self, operation: str, target: str, address: str, secrets: tuple[str, ...], **others: Any
+    ) -> RetryingRequest:
         """Return a request to IAM or the metadata service, which may be repeated."""
         return RetryingRequest(
-            operation, target, address, Idempotency.ALWAYS, secrets, self.retries, self.now, self.random
+            operation, target, address, Idempotency.ALWAYS, secrets, self.retries, self.now, self.random, **others
         )
 
 

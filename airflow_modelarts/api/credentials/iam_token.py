@@ -66,9 +66,9 @@ class PasswordToken:
 
     def _renew(self, context: AuthContext) -> Flow[tuple[Authorizer, float]]:
         target = f"user '{self.user_name}' of domain '{self.domain_name}'"
-        retrying_request = replace(
-            context.retrying_request("KeystoneCreateUserTokenByPassword", target, self.iam_endpoint, self.secrets),
-            unresolved=self.unresolved,
+        operation = "KeystoneCreateUserTokenByPassword"
+        retrying_request = context.retrying_request(
+            operation, target, self.iam_endpoint, self.secrets, unresolved=self.unresolved
         )
         request = self._request(context.project_id)
         try:
@@ -84,7 +84,7 @@ class PasswordToken:
                 f"project_name '{self.project_name}' is the project {project_id}, according to IAM at "
                 f"{self.iam_endpoint}, but project_id is '{context.project_id}': let both name one project, or remove "
                 "project_name.",
-                operation=retrying_request.operation,
+                operation=operation,
             )
         return token, renew_at
 

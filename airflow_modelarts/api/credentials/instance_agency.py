@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.credentials import base
@@ -84,9 +84,8 @@ class InstanceAgency:
         headers = {"X-Metadata-Token": token} if token else {}
         url = f"{self.metadata_service}/openstack/latest/securitykey"
         request = Request("GET", url, headers, timeout=METADATA_TIMEOUT)
-        retrying_request = replace(
-            context.retrying_request("GetSecurityKey", "this server's agency", self.metadata_service, (token or "",)),
-            explain=_missing_agency,
+        retrying_request = context.retrying_request(
+            "GetSecurityKey", "this server's agency", self.metadata_service, (token or "",), explain=_missing_agency
         )
         return (yield from retrying_request.run(lambda: request, _read_security_key))
 
