@@ -232,7 +232,8 @@ def _items(
     operation: ListOperation[T], retries: RetryPolicy, is_last: Callable[[T], bool] = lambda item: False
 ) -> Flow[list[T]]:
     """Return the items of all pages; no page is read after one that holds the last item."""
-    pager, items = Pager(operation, retries), list[T]()
+    items: list[T] = []
+    pager = Pager(operation, retries)
     while page := (yield from pager.next_page()):
         items += page.items
         if any(map(is_last, page.items)):

@@ -7,25 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_modelarts.api import models
-from airflow_modelarts.testing.emulator.service import accounts, results, validation
+from airflow_modelarts.testing.emulator.service import accounts, results, tasks, validation
 from airflow_modelarts.testing.emulator.service.accounts import Accounts
 from airflow_modelarts.testing.emulator.service.errors import NotFoundError, ServiceError
 from airflow_modelarts.testing.emulator.service.projects import Project, TaskQuery, VersionQuery
 from airflow_modelarts.testing.emulator.service.results import ResultQuery
 from airflow_modelarts.testing.emulator.service.settings import Settings
-from airflow_modelarts.testing.emulator.service.tasks import (
-    COMPLETED,
-    FAILED,
-    INITIALIZED,
-    RUNNING,
-    STOPPED,
-    Clock,
-    Run,
-    Task,
-    TaskRule,
-    Version,
-    new_id,
-)
+from airflow_modelarts.testing.emulator.service.tasks import Clock, Run, Task, TaskRule, Version, new_id
 from airflow_modelarts.testing.emulator.service.validation import MissingResources
 
 #: English and Chinese names by template id.
@@ -163,9 +151,9 @@ class ModelArtsService:
         with self._lock:
             version = self._find_version(project_id, task_id, version_id)
             self._refuse_initializing(version.run)
-            if version.run.status(self.clock.now()) in (COMPLETED, FAILED, STOPPED):
+            if version.run.status(self.clock.now()) in (tasks.COMPLETED, tasks.FAILED, tasks.STOPPED):
                 raise ServiceError("ModelArts.0101", f"version {version_id} has ended and cannot be stopped")
-            version.run.set_status(STOPPED, self.clock.now())
+            version.run.set_status(tasks.STOPPED, self.clock.now())
 
     def list_results(
         self, project_id: str, task_id: str, version_id: str, query: ResultQuery | None = None
@@ -200,14 +188,14 @@ class ModelArtsService:
         if len(project.tasks) < lowest:
             return
         now = self.clock.now()
-        active = sum(task.run.status(now) in (INITIALIZED, RUNNING) for task in project.tasks.values())
+        active = sum(task.run.status(now) in (tasks.INITIALIZED, tasks.RUNNING) for task in project.tasks.values())
         if active >= self.settings.running_limit:
             raise ServiceError("ModelArts.4409")
         if active >= self.settings.unfinished_limit:
             raise ServiceError("ModelArts.4616")
 
     def _refuse_initializing(self, run: Run) -> None:
-        if run.status(self.clock.now()) == INITIALIZED:
+        if run.status(self.clock.now()) == tasks.INITIALIZED:
             raise ServiceError("ModelArts.4850")
 
     def _take_rule(self, name: str) -> TaskRule:
@@ -245,7 +233,7 @@ class ModelArtsService:
         now, run = self.clock.now(), task.run
         described = task.describe(now)
         described["is_current"] = project.is_current(task)
-        if with_result and task.is_feature_analysis and run.status(now) == COMPLETED:
+        if with_result and task.is_feature_analysis and run.status(now) == tasks.COMPLETED:
             result = task.result
             if result is None:
                 result = results.default_result(task.task_id, task.result_form or self.settings.result_form)
