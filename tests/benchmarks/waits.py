@@ -184,11 +184,7 @@ async def _ours(task_id: str, order: dict[str, Any]) -> None:
 async def _http(task_id: str, order: dict[str, Any]) -> None:
     from airflow.providers.http.triggers.http import HttpSensorTrigger
 
-    trigger = HttpSensorTrigger(
-        endpoint=f"{TASKS}/{task_id}",
-        headers=TOKEN,
-        poke_interval=INTERVAL,
-    )
+    trigger = HttpSensorTrigger(endpoint=f"{TASKS}/{task_id}", headers=TOKEN, poke_interval=INTERVAL)
     async for _ in trigger.run():
         return
 

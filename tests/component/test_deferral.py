@@ -299,10 +299,7 @@ def test_a_wait_for_a_version_has_the_same_outcome_in_every_mode(
     kind, value = outcome_of(sensor(task_id, task_version_id=version_id, **mode), simulation)
     named = f"Version '{version_id}' of processing task '{task_id}'"
     expected: dict[int | None, tuple[str, Any]] = {
-        2: (
-            "succeeded",
-            {"task_id": task_id, "task_version_id": version_id, "status": 2, "status_name": "completed"},
-        ),
+        2: ("succeeded", {"task_id": task_id, "task_version_id": version_id, "status": 2, "status_name": "completed"}),
         3: ("ModelArtsProcessorTaskFailed", f"{named} failed: the service gave no error_msg"),
         4: ("ModelArtsProcessorTaskFailed", f"{named} stopped: the service gave no error_msg"),
         None: ("AirflowSensorTimeout", ""),

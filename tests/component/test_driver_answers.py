@@ -9,27 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_modelarts.api.errors import (
-    ModelArtsConfigurationError,
-    ModelArtsRequestError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsRequestError, ModelArtsTransientError
 from airflow_modelarts.api.http import MAX_HEADER_BYTES
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import answers
-from tests.support.loopback import (
-    DESCRIBE,
-    JSON,
-    ONCE,
-    TASK,
-    Carry,
-    Serve,
-    http,
-    raw,
-    token_answer,
-    zipped,
-)
+from tests.support.loopback import DESCRIBE, JSON, ONCE, TASK, Carry, Serve, http, raw, token_answer, zipped
 
 
 def test_an_answer_is_read_completely(serve: Serve, carry_out: Carry) -> None:

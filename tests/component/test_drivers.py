@@ -13,25 +13,11 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.errors import (
-    ModelArtsConfigurationError,
-    ModelArtsError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError, ModelArtsTransientError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.transport import answers
-from tests.support.loopback import (
-    DESCRIBE,
-    ONCE,
-    TASK,
-    Carry,
-    Serve,
-    call_synchronously,
-    hang,
-    http,
-    send_slowly,
-)
+from tests.support.loopback import DESCRIBE, ONCE, TASK, Carry, Serve, call_synchronously, hang, http, send_slowly
 
 
 def reset(connection: socket.socket, _: bytes) -> None:
@@ -244,9 +230,7 @@ def test_the_signed_request_is_sent_unchanged(
     assert f"Host: 127.0.0.1:{server.port}\r\n" in head
 
 
-def test_cookies_are_not_kept(
-    serve: Serve,
-) -> None:
+def test_cookies_are_not_kept(serve: Serve) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode(), Set_Cookie="session=1; Path=/"))
     with ModelArtsHook() as hook:
         hook.describe_processor_task("abc")
@@ -286,9 +270,7 @@ def test_a_driver_sleeps_between_attempts(serve: Serve, carry_out: Carry) -> Non
     assert carry_out(DESCRIBE, RetryPolicy(attempts=2)).status == 2
 
 
-def test_a_list_requests_a_page_when_it_is_needed(
-    serve: Serve,
-) -> None:
+def test_a_list_requests_a_page_when_it_is_needed(serve: Serve) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         page = int(request.split(b"offset=")[1].split(b" ")[0])
         tasks = [{"task_id": f"task-{page}-{number}"} for number in range(2)]

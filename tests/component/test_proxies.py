@@ -15,13 +15,7 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsTransientError
 from airflow_modelarts.api.retry import RetryPolicy
 from tests.support.certificates import write_certificate
-from tests.support.loopback import (
-    DESCRIBE,
-    ONCE,
-    Carry,
-    Server,
-    read_request,
-)
+from tests.support.loopback import DESCRIBE, ONCE, Carry, Server, read_request
 
 THREE_TIMES = RetryPolicy(attempts=3, initial_delay=0.01)
 CREATE = operations.create_processor_task(name="mine", template={"id": "t"}, inputs=[{"type": "OBS", "source": "b"}])
@@ -146,10 +140,7 @@ def test_the_url_of_a_proxy_may_lack_the_scheme(
 
 
 def test_plain_http_uses_no_proxy(
-    proxy: Callable[..., Proxy],
-    monkeypatch: pytest.MonkeyPatch,
-    set_connection: Callable[..., None],
-    carry_out: Carry,
+    proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, set_connection: Callable[..., None], carry_out: Carry
 ) -> None:
     """A proxy would connect to its own machine instead."""
     unused = proxy()

@@ -145,9 +145,7 @@ def test_triggers_push_and_read_xcoms_and_states_while_other_triggers_get_their_
 
 
 @on_airflow_3
-def test_a_cancelled_request_takes_no_answer_from_other_triggers(
-    triggerer: Callable[[str], Any],
-) -> None:
+def test_a_cancelled_request_takes_no_answer_from_other_triggers(triggerer: Callable[[str], Any]) -> None:
     assert triggerer("cancelled") == 12
 
 

@@ -145,9 +145,7 @@ def test_an_invalid_proxy_is_a_configuration_error_on_a_worker(unusable_proxy: S
         driver.call(operations.describe_processor_task("a"), RETRIES)
 
 
-async def test_an_invalid_proxy_is_a_configuration_error_in_a_triggerer(
-    unusable_proxy: Settings,
-) -> None:
+async def test_an_invalid_proxy_is_a_configuration_error_in_a_triggerer(unusable_proxy: Settings) -> None:
     async def read_settings() -> Settings:
         return unusable_proxy
 

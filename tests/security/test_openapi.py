@@ -34,11 +34,7 @@ def headers() -> dict[str, str]:
 
 def use_existing_ids(case: Any) -> None:
     task = STATE.add_task(template="sys_data_cleaning", status=2)
-    known = {
-        "project_id": accounts.PROJECT_ID,
-        "task_id": task.task_id,
-        "version_id": task.versions[-1].version_id,
-    }
+    known = {"project_id": accounts.PROJECT_ID, "task_id": task.task_id, "version_id": task.versions[-1].version_id}
     for name in case.path_parameters or {}:
         if name in known:
             case.path_parameters[name] = known[name]

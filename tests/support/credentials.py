@@ -16,17 +16,7 @@ from airflow_modelarts.api.credentials import (
 )
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.retry import RetryPolicy
-from tests.support.flows import (
-    NOON,
-    ONCE,
-    PROJECT_ID,
-    Answer,
-    Clock,
-    FlowResult,
-    answer,
-    no_jitter,
-    run_flow,
-)
+from tests.support.flows import NOON, ONCE, PROJECT_ID, Answer, Clock, FlowResult, answer, no_jitter, run_flow
 
 DAY = 24 * 3600.0
 USER = PasswordToken("https://iam.example", "user", "the-password", "domain")

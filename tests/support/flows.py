@@ -13,14 +13,7 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import ClientConfig, call
 from airflow_modelarts.api.credentials import AccessKey, Credentials, TokenCache
 from airflow_modelarts.api.errors import ModelArtsError
-from airflow_modelarts.api.http import (
-    ConnectionReadError,
-    ReadConnection,
-    Request,
-    Response,
-    Sleep,
-    TransportError,
-)
+from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.retry import RetryPolicy
 from tests.support.values import PROJECT_ID

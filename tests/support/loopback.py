@@ -30,11 +30,7 @@ class Server:
     """A server on loopback that calls a behaviour with each connection and its request."""
 
     def __init__(
-        self,
-        behave: Callable[[socket.socket, bytes], None],
-        *,
-        tls: ssl.SSLContext | None = None,
-        until: bytes = b"",
+        self, behave: Callable[[socket.socket, bytes], None], *, tls: ssl.SSLContext | None = None, until: bytes = b""
     ) -> None:
         """Call ``behave`` after a complete request, or after bytes that begin with ``until``, which are not HTTP."""
         self.requests: list[bytes] = []

@@ -125,10 +125,7 @@ def test_xcoms_are_sorted_by_the_time_of_their_task(api: AirflowApi) -> None:
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_an_unreadable_xcom_does_not_break_the_listing(
-    api: AirflowApi,
-    requests_mock: requests_mock.Mocker,
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
+    api: AirflowApi, requests_mock: requests_mock.Mocker, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(airflow_api, "XCOM_TIMEOUT", 0)
     key = f"{api._base}/{RUN}/taskInstances/create/xcomEntries/id"

@@ -439,11 +439,7 @@ def test_the_message_for_an_unresolved_endpoint_names_the_given_value(
     [
         ({"region": "cn-nort-4"}, None, "region 'cn-nort-4' of connection 'mine' has no IAM endpoint that resolves"),
         ({"iam_endpoint": "iam.exmple.com"}, HOST, "iam_endpoint 'iam.exmple.com' of connection 'mine' does not"),
-        (
-            {},
-            "modelarts.eu-dee.otc.t-systems.com",
-            "https://modelarts.eu-dee.otc.t-systems.com leads to https://iam.",
-        ),
+        ({}, "modelarts.eu-dee.otc.t-systems.com", "https://modelarts.eu-dee.otc.t-systems.com leads to https://iam."),
     ],
 )
 def test_the_message_for_an_unresolved_iam_endpoint_names_the_given_value(
@@ -473,9 +469,7 @@ def test_an_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str
     assert name == "PROJECT_ID" or value not in str(caught.value)
 
 
-def test_the_message_for_an_unresolved_iam_endpoint_names_the_variable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_message_for_an_unresolved_iam_endpoint_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "https://iam.exmple.com/v3")
     credentials = read(PASSWORD).client.credentials
     assert isinstance(credentials, PasswordToken)

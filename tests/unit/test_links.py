@@ -48,10 +48,7 @@ def persist(settings: Settings) -> dict[str, Any]:
             "modelarts.ap-southeast-1.myhuaweicloud.com",
             "https://console-intl.huaweicloud.com/modelarts/?region=ap-southeast-1",
         ),
-        (
-            "modelarts.eu-west-101.myhuaweicloud.eu",
-            "https://console.eu.huaweicloud.com/modelarts/?region=eu-west-101",
-        ),
+        ("modelarts.eu-west-101.myhuaweicloud.eu", "https://console.eu.huaweicloud.com/modelarts/?region=eu-west-101"),
         ("modelarts.eu-de.otc.t-systems.com", "https://console.otc.t-systems.com/console/?region=eu-de"),
     ],
 )

@@ -87,10 +87,7 @@ def test_throttling_of_everything_costs_few_requests() -> None:
 
 def test_throttling_in_the_middle_of_a_round_stops_it() -> None:
     answers = iter(range(10))
-    service = Service(
-        latency=0.1,
-        fault=lambda call: None if call.is_list or next(answers, None) else throttled(),
-    )
+    service = Service(latency=0.1, fault=lambda call: None if call.is_list or next(answers, None) else throttled())
     service.add(names(200), (0, 2))
     run_for(8, service, names(200))
     assert service.count(DESCRIBE) <= 10 + 2 * plan.CONCURRENCY

@@ -9,15 +9,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import (
-    Try,
-    deferral,
-    needs_state_store,
-    operator,
-    run,
-    tasks,
-    version_operator,
-)
+from tests.support.create import Try, deferral, needs_state_store, operator, run, tasks, version_operator
 
 
 @needs_state_store

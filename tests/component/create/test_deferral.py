@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
-from airflow_modelarts.api.errors import (
-    ModelArtsNotFoundError,
-)
+from airflow_modelarts.api.errors import ModelArtsNotFoundError
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import (
-    Try,
-    deferral,
-    operator,
-    tasks,
-    version_operator,
-)
+from tests.support.create import Try, deferral, operator, tasks, version_operator
 
 
 def test_a_deferred_wait_pushes_the_same_xcoms(emulator: EmulatorServer) -> None:

@@ -10,21 +10,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.api.errors import (
-    ModelArtsError,
-)
+from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import (
-    Try,
-    deferral,
-    needs_state_store,
-    operator,
-    run,
-    tasks,
-    version_operator,
-)
+from tests.support.create import Try, deferral, needs_state_store, operator, run, tasks, version_operator
 
 
 def test_a_kill_before_execute_stops_nothing(emulator: EmulatorServer) -> None:

@@ -8,24 +8,12 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_modelarts.api.errors import (
-    ModelArtsAlreadyExistsError,
-    ModelArtsRequestError,
-)
+from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsRequestError
 from airflow_modelarts.api.models import TemplateParam
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import (
-    EXAMPLES,
-    INPUTS,
-    VALIDATION,
-    Try,
-    operator,
-    run,
-    tasks,
-    version_operator,
-)
+from tests.support.create import EXAMPLES, INPUTS, VALIDATION, Try, operator, run, tasks, version_operator
 
 
 def test_a_task_is_created_waited_for_and_pushed(emulator: EmulatorServer) -> None:

@@ -143,7 +143,4 @@ DEFERRABLE = (
     Point("conclude", (Kill("after", DESCRIBE, resumed=True), Kill("after", VERSIONS)), stays_active=False),
     Point("conclude", (Kill("after", "SucceedTask", resumed=True),), stays_active=False, needs_retry=False),
 )
-MODES: dict[str, Iterable[Point]] = {
-    "create": (*SUBMIT, *SYNCHRONOUS),
-    "create deferrable": (*SUBMIT, *DEFERRABLE),
-}
+MODES: dict[str, Iterable[Point]] = {"create": (*SUBMIT, *SYNCHRONOUS), "create deferrable": (*SUBMIT, *DEFERRABLE)}

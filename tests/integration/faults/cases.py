@@ -222,10 +222,7 @@ FAULTS = (
     Fault("100 MB", in_the_network(proxy.flood, None), REQUEST, "sent more than this client takes", 1),
     Fault("401, an access key", in_the_service(Faults.expire_token, None), AUTHENTICATION, CHECK_CREDENTIALS),
     Fault(
-        "401, a token",
-        in_the_service(Faults.expire_token, None, by_password=True),
-        AUTHENTICATION,
-        CHECK_CREDENTIALS,
+        "401, a token", in_the_service(Faults.expire_token, None, by_password=True), AUTHENTICATION, CHECK_CREDENTIALS
     ),
     Fault("403", in_the_service(Faults.refuse, None, code="APIGW.0302"), AUTHENTICATION, CHECK_CREDENTIALS),
     Fault("404", in_the_service(Faults.refuse, None, code="ModelArts.4700", status=404), NOT_FOUND, "Check the id"),

@@ -29,7 +29,7 @@ def sandbox(emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) 
     connections = {"modelarts_default": emulator.airflow_connection()}
     environment = {
         # Airflow starts runs for asset events only with the scheduler's schedules.
-        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True"
     }
     with Sandbox(folder, connections=connections, environment=environment) as running:
         running.wait_for_dags("waits", "create_worker", "create_deferred", timeout=180)

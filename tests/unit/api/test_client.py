@@ -9,14 +9,8 @@ import pytest
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import call
-from airflow_modelarts.api.credentials import (
-    StaticToken,
-)
-from airflow_modelarts.api.errors import (
-    ModelArtsConfigurationError,
-    ModelArtsNotFoundError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api.credentials import StaticToken
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsNotFoundError, ModelArtsTransientError
 from airflow_modelarts.api.http import ReadConnection, Response
 from airflow_modelarts.api.models import Empty, ProcessorTask
 from tests.support.credentials import USER, token

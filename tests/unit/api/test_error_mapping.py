@@ -25,12 +25,7 @@ from airflow_modelarts.api.errors import (
 )
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.redaction import redact
-from tests.support.flows import (
-    CONTRACT,
-    NOON,
-    answer,
-    refuse,
-)
+from tests.support.flows import CONTRACT, NOON, answer, refuse
 
 KINDS: dict[str, type[ModelArtsError]] = {
     "auth": ModelArtsAuthenticationError,

@@ -387,11 +387,7 @@ def test_the_error_of_an_invalid_update_names_the_description() -> None:
         (TWELVE[2][0], b'{"total": 0, "items": []}', Page([], 0)),
         (TWELVE[3][0], b'{"task_id": "t"}', ProcessorTask(task_id="t")),
         (TWELVE[6][0], b'{"version_id": "v"}', CreatedVersion(version_id="v")),
-        (
-            TWELVE[7][0],
-            b'{"versions": [{"task_version_id": "v"}]}',
-            Page([ProcessorTaskVersion(task_version_id="v")]),
-        ),
+        (TWELVE[7][0], b'{"versions": [{"task_version_id": "v"}]}', Page([ProcessorTaskVersion(task_version_id="v")])),
         (TWELVE[8][0], b'{"task_version_id": "v"}', ProcessorTaskVersion(task_version_id="v")),
         (TWELVE[11][0], b'{"count": 3, "has_more": true, "results": []}', Page([], 3, True)),
     ],

@@ -13,21 +13,10 @@ from hypothesis import strategies as st
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import pages
-from airflow_modelarts.api.errors import (
-    ModelArtsThrottledError,
-)
+from airflow_modelarts.api.errors import ModelArtsThrottledError
 from airflow_modelarts.api.http import ReadConnection, Request, Response
 from airflow_modelarts.api.operations import Page
-from tests.support.flows import (
-    FIVE_TIMES,
-    ONCE,
-    TIMEOUT,
-    FlowResult,
-    answer,
-    client,
-    refuse,
-    run_flow,
-)
+from tests.support.flows import FIVE_TIMES, ONCE, TIMEOUT, FlowResult, answer, client, refuse, run_flow
 
 
 class Listed:

@@ -11,12 +11,7 @@ import pytest
 
 from airflow_modelarts.api import models
 from airflow_modelarts.api.client import ClientConfig, call
-from airflow_modelarts.api.credentials import (
-    Credentials,
-    InstanceAgency,
-    StaticToken,
-    TokenCache,
-)
+from airflow_modelarts.api.credentials import Credentials, InstanceAgency, StaticToken, TokenCache
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,
@@ -173,9 +168,7 @@ def test_a_wrong_iam_endpoint_is_a_configuration_error_and_not_a_missing_task(an
 
 def test_a_create_with_a_refused_token_is_repeated_with_the_new_token() -> None:
     result = run_flow(
-        call(CREATE, ONCE),
-        [token("T1"), refuse(401), token("T2"), answer({"task_id": "t"})],
-        clients=[client(USER)],
+        call(CREATE, ONCE), [token("T1"), refuse(401), token("T2"), answer({"task_id": "t"})], clients=[client(USER)]
     )
     assert result.value == models.CreatedTask(task_id="t")
 

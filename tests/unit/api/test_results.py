@@ -8,13 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts.api.models import (
-    ProcessorTask,
-    parse,
-    parse_result,
-    parse_sample_results,
-    without_signed_links,
-)
+from airflow_modelarts.api.models import ProcessorTask, parse, parse_result, parse_sample_results, without_signed_links
 
 
 def task(**fields: Any) -> ProcessorTask:

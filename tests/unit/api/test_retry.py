@@ -219,10 +219,7 @@ def test_a_delay_never_exceeds_the_maximum(attempt: int, drawn: float, first: fl
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(
-    ("value", "pause"),
-    [("0", 0), ("3", 3), ("60", 60), ("61", 60), ("86400", 60)],
-)
+@pytest.mark.parametrize(("value", "pause"), [("0", 0), ("3", 3), ("60", 60), ("61", 60), ("86400", 60)])
 def test_retry_after_is_honoured_up_to_its_maximum(status: int, value: str, pause: float) -> None:
     assert run_flow(run(), [refuse(status, retry_after=value), OK]).sleeps == [pause]
 

@@ -40,12 +40,7 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
 
 
 def vendors_authorization(
-    key: AccessKey,
-    method: str,
-    path: str,
-    query: list[tuple[str, str]],
-    sent: Mapping[str, str],
-    body: bytes,
+    key: AccessKey, method: str, path: str, query: list[tuple[str, str]], sent: Mapping[str, str], body: bytes
 ) -> str:
     """
     Sign with the vendor's code what we have signed.
@@ -101,12 +96,7 @@ def test_any_request_has_the_vendors_signature(
     st.from_regex(r"[A-Za-z0-9-]{1,32}", fullmatch=True),
 )
 def test_an_operation_with_a_temporary_key_has_the_vendors_signature(
-    method: str,
-    segments: list[str],
-    query: dict[str, str],
-    body: bytes,
-    security_token: str | None,
-    project_id: str,
+    method: str, segments: list[str], query: dict[str, str], body: bytes, security_token: str | None, project_id: str
 ) -> None:
     path = f"/v2/{project_id}/" + "/".join(signing.encode(segment) for segment in segments)
     operation = Operation(name="X", target="x", method=method, path=path, read=bytes, query=query, body=body)

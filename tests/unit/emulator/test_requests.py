@@ -98,12 +98,7 @@ def test_a_source_can_be_another_task_or_a_tenant(state: EmulatorState) -> None:
     first = state.add_task()
     for number, source in enumerate(({"type": "TASK", "source": first.task_id}, {"type": "CUSTOM"}, {})):
         place = {"type": "OBS", "output_path": "/datasets/demo"}
-        body = {
-            "name": f"n{number}",
-            "template": {"id": "sys_data_cleaning"},
-            "inputs": [source],
-            "work_path": place,
-        }
+        body = {"name": f"n{number}", "template": {"id": "sys_data_cleaning"}, "inputs": [source], "work_path": place}
         assert describe(state, state.create_task(PROJECT_ID, body))["inputs"] == [source]
 
 

@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_modelarts.api.credentials import (
-    StaticToken,
-)
+from airflow_modelarts.api.credentials import StaticToken
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
     ModelArtsConfigurationError,

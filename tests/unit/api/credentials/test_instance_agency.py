@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts.api.credentials import (
-    AccessKey,
-    InstanceAgency,
-)
+from airflow_modelarts.api.credentials import AccessKey, InstanceAgency
 from airflow_modelarts.api.credentials.instance_agency import METADATA_DELAY, METADATA_ROUNDS, METADATA_TIMEOUT
 from airflow_modelarts.api.errors import (
     ModelArtsAuthenticationError,
@@ -21,17 +18,7 @@ from airflow_modelarts.api.errors import (
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.retry import RetryPolicy
 from tests.support.credentials import AGENCY, DAY, Process, at, security_key, session_token
-from tests.support.flows import (
-    BROKEN,
-    FIVE_TIMES,
-    NOON,
-    ONCE,
-    REFUSED_CONNECTION,
-    TIMEOUT,
-    Answer,
-    answer,
-    refuse,
-)
+from tests.support.flows import BROKEN, FIVE_TIMES, NOON, ONCE, REFUSED_CONNECTION, TIMEOUT, Answer, answer, refuse
 
 
 def test_the_requests_for_a_temporary_key_have_the_form_of_the_contract(process: Process) -> None:

@@ -14,15 +14,10 @@ from airflow_modelarts.api.credentials import (
     StaticToken,
     from_environment,
 )
-from airflow_modelarts.api.errors import (
-    ModelArtsConfigurationError,
-)
+from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.http import Request
 from tests.support.credentials import AGENCY, USER, Process, security_key, session_token, token
-from tests.support.flows import (
-    NOON,
-    PROJECT_ID,
-)
+from tests.support.flows import NOON, PROJECT_ID
 
 
 def authorized(authorizer: Authorizer, request: Request | None = None) -> Request:

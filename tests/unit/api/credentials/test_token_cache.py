@@ -8,21 +8,12 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts.api.credentials import (
-    AccessKey,
-    Authorizer,
-    StaticToken,
-)
+from airflow_modelarts.api.credentials import AccessKey, Authorizer, StaticToken
 from airflow_modelarts.api.credentials.base import RENEWAL_POLL
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-)
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError
 from airflow_modelarts.api.http import Request, Sleep
 from tests.support.credentials import AGENCY, USER, Process, security_key, session_token, token
-from tests.support.flows import (
-    FIVE_TIMES,
-    refuse,
-)
+from tests.support.flows import FIVE_TIMES, refuse
 
 
 def test_a_failed_renewal_is_not_cached(process: Process) -> None:
