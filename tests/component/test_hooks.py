@@ -195,7 +195,6 @@ def test_both_hooks_run_a_procedure(emulator: EmulatorServer) -> None:
 
     with ModelArtsHook() as hook:
         found = hook.run(procedures.find_task("mine", None))
-    assert found is not None
     assert found.task_id == asyncio.run(run_asynchronously()).task_id == task.task_id
 
 

@@ -29,7 +29,6 @@ def test_a_wait_can_start_in_the_triggerer() -> None:
     assert waiting.start_from_trigger
     assert waiting.deferrable
     start = waiting.start_trigger_args
-    assert start is not None
     assert (start.trigger_cls, start.next_method) == (TRIGGER, "execute_complete")
     assert start.timeout == timedelta(seconds=1000)
     assert start.trigger_kwargs == {
@@ -183,7 +182,6 @@ def test_a_sensor_starts_on_a_worker_and_logs_why_if_triggerers_have_queues(
 @needs_airflow_3_3
 def test_the_trigger_gets_the_template_of_the_version() -> None:
     waiting = sensor("abc", task_version_id="{{ params.version }}", start_from_trigger=True)
-    assert waiting.start_trigger_args is not None
     assert (waiting.start_trigger_args.trigger_kwargs or {})["task_version_id"] == "{{ params.version }}"
 
 

@@ -45,7 +45,6 @@ def test_the_entry_point_returns_the_provider_info() -> None:
         if found.value == "airflow_modelarts.provider:get_provider_info"
     ]
     assert entry_point.load()() == provider.get_provider_info()
-    assert entry_point.dist is not None
     assert (entry_point.dist.name, entry_point.dist.version) == ("airflow-modelarts", __version__)
 
 
@@ -129,7 +128,6 @@ def test_openlineage_converts_an_asset_in_obs() -> None:
     from airflow.providers.common.compat.openlineage.utils.utils import translate_airflow_asset
 
     dataset = translate_airflow_asset(Asset(uri="obs://bucket/out/"), None)
-    assert dataset is not None
     assert (dataset.namespace, dataset.name) == ("obs://bucket", "out")
 
 

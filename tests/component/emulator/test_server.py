@@ -76,7 +76,6 @@ def test_the_server_stops_at_once_with_open_held_and_slow_connections(
         time.sleep(0.05)
         uvicorn_server = server._server
         server.stop()
-        assert uvicorn_server is not None
         assert not uvicorn_server.force_exit
         for call in calls:
             with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):

@@ -51,17 +51,6 @@ def numbered(count: int) -> list[str]:
     return [f"t{number}" for number in range(count)]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 20])
-def test_a_list_is_read_completely(count: int) -> None:
-    assert ids_of(read_all(Listed(numbered(count)))) == numbered(count)
-
-
-def test_the_offset_is_the_page_number_from_0() -> None:
-    service = Listed(numbered(8))
-    read_all(service)
-    assert service.offsets == [0, 1, 2]
-
-
 @pytest.mark.parametrize(
     ("count", "fields", "requests"),
     [
@@ -70,6 +59,8 @@ def test_the_offset_is_the_page_number_from_0() -> None:
         (3, {}, 1),
         (3, {"count": None}, 2),
         (4, {"count": None}, 2),
+        (4, {"count": 1000}, 2),
+        (8, {}, 3),
         (6, {"count": 6}, 2),
         (6, {"count": 7}, 3),
         (3, {"has_more": False, "count": 99}, 2),
@@ -90,14 +81,8 @@ def test_the_offset_is_the_page_number_from_0() -> None:
 )
 def test_no_page_is_requested_without_need(count: int, fields: dict[str, Any], requests: int) -> None:
     service = Listed(numbered(count), **fields)
-    read_all(service)
-    assert len(service.offsets) == requests
-
-
-def test_a_short_page_ends_a_list_with_any_count() -> None:
-    service = Listed(numbered(4), count=1000)
-    assert ids_of(read_all(service)) == numbered(4)
-    assert service.offsets == [0, 1]
+    assert ids_of(read_all(service)) == numbered(count)
+    assert service.offsets == [*range(requests)]
 
 
 def test_a_repeated_item_is_returned_once() -> None:
@@ -106,11 +91,14 @@ def test_a_repeated_item_is_returned_once() -> None:
     assert ids_of(read_all(service)) == numbered(5)
 
 
-@pytest.mark.parametrize("created", [1, 3, 4, 5, 6, 7, 30])
-def test_many_items_created_between_two_pages_do_not_end_the_list(created: int) -> None:
-    new = [f"new{number}" for number in range(created)]
-    service = Listed([*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]))
-    assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
+@pytest.mark.parametrize(
+    ("created", "fields"),
+    [*((created, {}) for created in (1, 3, 4, 5, 6, 7, 30)), (4, {"count": None}), (6, {"count": None})],
+)
+def test_items_created_between_two_pages_do_not_end_the_list(created: int, fields: dict[str, None]) -> None:
+    before = [*numbered(6), *"abcd"]
+    after = [*(f"new{number}" for number in range(created)), *before]
+    assert set(ids_of(read_all(Listed(before, shift=iter([before, after]), **fields)))) >= set(before)
 
 
 def test_a_list_ends_although_its_count_always_grows() -> None:
@@ -125,37 +113,18 @@ def test_a_list_ends_although_its_count_always_grows() -> None:
     assert len(result.requests) == 7
 
 
-def test_an_item_repeated_on_one_page_is_returned_once() -> None:
-    assert ids_of(read_all(Listed(["a", "a", "b"]))) == ["a", "b"]
-
-
-def test_a_repeated_page_ends_the_list() -> None:
-    def stuck(request: Request) -> Response:
-        return answer({"tasks": [{"task_id": one} for one in "abc"]})
-
-    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client())
-    assert ids_of(result) == ["a", "b", "c"]
-    assert len(result.requests) == 2
-
-
-def test_a_repeated_page_with_other_durations_ends_the_list() -> None:
-    seconds = itertools.count()
+@pytest.mark.parametrize("turns", [["abc"], ["abc", "def"]], ids=["one page", "two pages"])
+@pytest.mark.parametrize("fields", [{}, {"count": 99}], ids=["no count", "count"])
+def test_pages_that_repeat_end_the_list(turns: list[str], fields: dict[str, int]) -> None:
+    pages_of, seconds = itertools.cycle(turns), itertools.count()
 
     def stuck(request: Request) -> Response:
-        return answer({"tasks": [{"task_id": one, "duration_seconds": next(seconds)} for one in "abc"]})
+        return answer(
+            {**fields, "tasks": [{"task_id": one, "duration_seconds": next(seconds)} for one in next(pages_of)]}
+        )
 
     result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
-    assert ids_of(result) == ["a", "b", "c"]
-
-
-def test_alternating_pages_end_the_list() -> None:
-    turns = itertools.cycle(["abc", "def"])
-
-    def stuck(request: Request) -> Response:
-        return answer({"count": 99, "tasks": [{"task_id": one} for one in next(turns)]})
-
-    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
-    assert ids_of(result) == ["a", "b", "c", "d", "e", "f"]
+    assert ids_of(result) == [*"".join(turns)]
 
 
 def test_items_without_an_id_are_all_returned() -> None:
@@ -208,45 +177,26 @@ def test_250_samples_are_returned_with_any_has_more(has_more: Any, counted: bool
     assert len(result.requests) == 3
 
 
-def test_the_count_may_change_while_a_list_is_read() -> None:
-    service = Listed(numbered(6), shift=iter([numbered(6), numbered(8)]))
-    assert ids_of(read_all(service)) == numbered(6)
-    service = Listed(numbered(6), shift=iter([numbered(8)]))
-    assert ids_of(read_all(service)) == numbered(8)
-    service = Listed(numbered(9), shift=iter([numbered(6)]))
-    assert ids_of(read_all(service)) == numbered(6)
-
-
-@pytest.mark.parametrize("created", [4, 6])
-def test_a_full_page_of_known_items_does_not_end_a_list_without_a_count(created: int) -> None:
-    new = [f"new{number}" for number in range(created)]
-    service = Listed(
-        [*numbered(6), *"abcd"], shift=iter([[*numbered(6), *"abcd"], [*new, *numbered(6), *"abcd"]]), count=None
-    )
-    assert set(ids_of(read_all(service))) >= {*numbered(6), *"abcd"}
+@pytest.mark.parametrize(("first", "then", "read"), [(6, [6, 8], 6), (6, [8], 8), (9, [6], 6)])
+def test_the_count_may_change_while_a_list_is_read(first: int, then: list[int], read: int) -> None:
+    assert ids_of(read_all(Listed(numbered(first), shift=map(numbered, then)))) == numbered(read)
 
 
 ids = st.lists(st.integers(0, 30).map(str), max_size=25)
-
-
 unique_ids = st.lists(st.integers(0, 99).map(str), max_size=40, unique=True)
-
-
 counts = st.none() | st.integers(-1, 60)
 
 
 @settings(deadline=None, max_examples=100)
 @given(unique_ids, st.integers(1, 12), st.booleans(), st.booleans())
-def test_a_list_that_does_not_change_is_returned_completely_and_in_order(
+def test_a_list_that_does_not_change_is_read_completely(
     listed: list[str], limit: int, counted: bool, has_more: bool
 ) -> None:
     def serve(request: Request) -> Response:
         offset = int(dict(parse_qsl(urlsplit(request.url).query))["offset"])
         part, rest = listed[offset * limit : (offset + 1) * limit], listed[(offset + 1) * limit :]
-        content: dict[str, Any] = {"tasks": [{"task_id": one} for one in part]}
-        content |= {"count": len(listed)} if counted else {}
-        content |= {"has_more": bool(rest) is has_more}
-        return answer(content)
+        content = {"tasks": [{"task_id": one} for one in part], "has_more": bool(rest) is has_more}
+        return answer({**content, "count": len(listed)} if counted else content)
 
     result = run_flow(pages(operations.list_processor_tasks(limit=limit), ONCE), serve, clients=client())
     assert ids_of(result) == listed

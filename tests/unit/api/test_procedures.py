@@ -76,7 +76,6 @@ def test_every_active_version_is_stopped() -> None:
         abc__versions__v1__stop=answer(),
         abc__versions__v3__stop=answer(),
     )
-    assert stopped.value is not None
     assert stopped.value.stopped == ["v1", "v3"]
     assert (stopped.value.ended, stopped.value.errors) == ({}, [])
     assert sent == ["versions", "abc/versions/v1/stop", "abc/versions/v3/stop"]
@@ -84,7 +83,6 @@ def test_every_active_version_is_stopped() -> None:
 
 def test_one_version_is_stopped_without_listing_any() -> None:
     stopped, sent = run(procedures.stop(Target("abc", "v1"), ONCE), abc__versions__v1__stop=answer())
-    assert stopped.value is not None
     assert stopped.value.stopped == ["v1"]
     assert sent == ["abc/versions/v1/stop"]
 
@@ -107,7 +105,6 @@ def test_the_status_decides_what_a_failed_stop_was(
     played, _ = run(
         procedures.stop(Target("abc", "v1"), ONCE), abc__versions__v1__stop=error, abc__versions__v1=described
     )
-    assert played.value is not None
     assert (played.value.stopped, played.value.ended) == (stopped, ended)
     assert len(played.value.errors) == (0 if stopped or ended else 1)
 
@@ -120,7 +117,6 @@ def test_a_version_that_cannot_be_stopped_does_not_keep_others_from_being_stoppe
         abc__versions__v1=answer(version("v1")),
         abc__versions__v2__stop=answer(),
     )
-    assert stopped.value is not None
     assert stopped.value.stopped == ["v2"]
     (error,) = stopped.value.errors
     assert isinstance(error, ModelArtsRequestError)
@@ -176,14 +172,12 @@ def test_a_version_that_cannot_be_read_has_no_known_end() -> None:
 def test_the_newest_version_is_the_last_created() -> None:
     listed = versions(version("old", create_time=1), version("new", create_time=2), version("no time"))
     found, _ = run(procedures.newest_version("abc"), versions=listed)
-    assert found.value is not None
     assert found.value.task_version_id == "new"
 
 
 def test_the_newest_version_can_ignore_known_ones() -> None:
     listed = versions(version("known", create_time=3), version("new", create_time=2), version("old", create_time=1))
     found, _ = run(procedures.newest_version("abc", ignored={"known"}), versions=listed)
-    assert found.value is not None
     assert found.value.task_version_id == "new"
 
 
@@ -210,7 +204,6 @@ def test_a_task_is_found_by_its_exact_name() -> None:
         return answer({"count": 2, "tasks": tasks})
 
     found, _ = run(procedures.find_task("mine", "w"), find=listing)
-    assert found.value is not None
     assert found.value.task_id == "abc"
     assert (listings[0]["task_name"], listings[0]["workspace_id"]) == (["mine"], ["w"])
 

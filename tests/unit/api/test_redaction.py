@@ -92,14 +92,8 @@ def test_a_signature_is_removed_from_tasks_and_errors(form: str, spelling: str) 
     assert_no_secret(json.dumps([task.result, task.to_json()]))
     version = models.parse(models.ProcessorTaskVersion, json.dumps({"error_msg": text}).encode())
     assert_no_secret(version.error_msg or "")
-    error = error_mapping.from_response(
-        answer({"error_code": "ModelArts.4312", "error_msg": text}, 400),
-        operation="X",
-        target="x",
-        secrets=(),
-        now=NOON,
-    )
-    assert_no_secret(str(error))
+    response = answer({"error_code": "ModelArts.4312", "error_msg": text}, 400)
+    assert_no_secret(str(error_mapping.from_response(response, operation="X", target="x", secrets=(), now=NOON)))
 
 
 def test_the_text_around_a_query_is_kept() -> None:
@@ -185,18 +179,8 @@ def test_any_text_without_a_signature_is_unchanged_and_any_other_loses_it(text: 
 @pytest.mark.parametrize(
     "piece",
     [
-        *(
-            "\\",
-            "%25",
-            "&amp;",
-            "&#0",
-            "signature",
-            "&signature=",
-            "?signature=1 ",
-            "x-a-",
-            "security%25",
-            "x-aaaaaaaaa-",
-        ),
+        *("\\", "%25", "&amp;", "&#0", "signature", "&signature=", "?signature=1 ", "x-a-", "security%25"),
+        *("x-aaaaaaaaa-", "a", "a.", "a://", "a://b?", "https://x/y?z=1,", "https://x/y?signatur=1,", "x ? "),
         *('Signature="', "#", "signature=\t", " Expires=", "?Signature=S ", "?'", "a?", "&amp;signature", "\\u0026"),
     ],
 )
@@ -204,8 +188,9 @@ def test_any_text_without_a_signature_is_unchanged_and_any_other_loses_it(text: 
 def test_a_long_hostile_text_takes_linear_time(piece: str, before: str) -> None:
     text = before + piece * (300_000 // len(piece))
     started = time.process_time()
-    without_signed_links(text)
+    cut = without_signed_links(text)
     redact(text, ["a-secret"])
+    assert has_signature(text) or cut == text
     assert time.process_time() - started < 3
 
 
