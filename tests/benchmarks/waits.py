@@ -15,8 +15,6 @@ The tasks that end do so one by one over an interval, since a single moment woul
 another. A wait is lost when its trigger raised.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import importlib.util

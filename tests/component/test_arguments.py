@@ -1,7 +1,5 @@
 """How operators read their arguments: numbers for text, and objects given as text or in files."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path

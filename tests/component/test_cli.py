@@ -1,7 +1,5 @@
 """The command line `airflow-modelarts`: arguments, files, signals and the emulator; no test here starts Airflow."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

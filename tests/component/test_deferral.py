@@ -1,7 +1,5 @@
 """The deferred sensor without Airflow's processes: its outcomes are those of the modes that stay on a worker."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import timedelta

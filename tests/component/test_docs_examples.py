@@ -1,7 +1,5 @@
 """The code blocks of README.md and docs/ run, and the commands that the gate looks for are there."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What README.md and docs/ say in tables, links and messages is what the code says."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import os

@@ -1,7 +1,5 @@
 """Tests of both drivers against servers on loopback: encodings, headers and sizes of answers."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import socket

@@ -1,7 +1,5 @@
 """Tests of both drivers against servers on loopback: faults, TLS, names, limits of time, sessions."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

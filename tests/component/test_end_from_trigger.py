@@ -1,7 +1,5 @@
 """Sensors that end in the triggerer, and the reasons for which one ends on a worker instead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every exception of the package can be copied and pickled, as multiprocessing and Airflow do."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import pickle

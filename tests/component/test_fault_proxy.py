@@ -1,7 +1,5 @@
 """The fault proxy: what a caller sees of each fault."""
 
-from __future__ import annotations
-
 import gzip
 import http.client
 import socket

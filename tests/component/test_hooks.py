@@ -1,7 +1,5 @@
 """The public side of the hooks: their methods, the connection test, and how Airflow creates them."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """Tests of calls during the handling of an exception, and of calls in a signal handler that interrupts another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any

@@ -1,7 +1,5 @@
 """The lineage of a processing task, in OpenLineage's own classes and through its own serializer."""
 
-from __future__ import annotations
-
 import builtins
 import json
 import subprocess

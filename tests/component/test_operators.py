@@ -1,7 +1,5 @@
 """The operators for existing tasks, against answers of requests-mock and against the emulator."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime

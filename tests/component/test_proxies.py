@@ -1,7 +1,5 @@
 """Tests of both drivers behind a proxy of the environment."""
 
-from __future__ import annotations
-
 import os
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """The sandbox's environment, processes and clean-up; no test here starts a whole Airflow."""
 
-from __future__ import annotations
-
 import json
 import os
 import pkgutil

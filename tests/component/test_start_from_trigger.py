@@ -1,7 +1,5 @@
 """Sensors that start in the triggerer, and the reasons for which one starts on a worker instead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import timedelta
 

@@ -1,7 +1,5 @@
 """Airflow's triggerer and its supervisor share one channel: no call of the package may mix up its answers."""
 
-from __future__ import annotations
-
 import ast
 import json
 import socket
@@ -12,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import airflow
 import pytest
@@ -42,7 +40,7 @@ class Supervisor:
         self._pace = 0.0005
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -1,7 +1,5 @@
 """Templated fields that rendered to nothing: sensor, operators and trigger refuse them before sending anything."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any

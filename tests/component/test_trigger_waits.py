@@ -1,7 +1,5 @@
 """The trigger of deferred waits against the emulator, on a virtual clock: its event, its log and its requests."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

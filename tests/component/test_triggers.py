@@ -1,7 +1,5 @@
 """The trigger of deferred waits: what Airflow stores of it, and what it does when a user kills the Airflow task."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from types import SimpleNamespace

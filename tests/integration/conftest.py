@@ -1,7 +1,5 @@
 """One emulator and one running Airflow for each module: an idle Airflow costs the other modules CPU time."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A triggerer that is killed in the middle of many waits loses none of them."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,5 @@
 """What a run emits in a real Airflow: asset events, links to the console, OpenLineage events."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What downstream tasks receive of an operator's outputs, and how bodies in text and files are sent."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """`airflow-modelarts run` and its sandbox, in real Airflow processes."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The sensor in every mode in a real Airflow: outcomes, XComs, inputs, outages, timeouts."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

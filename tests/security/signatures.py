@@ -1,7 +1,5 @@
 """Compares random signatures with the vendor's, and checks that the emulator's gateway accepts only signed requests."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote

@@ -1,7 +1,5 @@
 """Any connection is read into usable settings, or rejected by an error that names the field and shows no secret."""
 
-from __future__ import annotations
-
 import re
 from contextlib import closing
 from types import SimpleNamespace

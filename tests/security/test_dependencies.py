@@ -5,8 +5,6 @@ This is no audit: it knows no advisories, which need a database from elsewhere. 
 declared, so that an audit of a constraints file is an audit of this package.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tomllib

@@ -1,7 +1,5 @@
 """The emulator conforms to its OpenAPI document, for requests that schemathesis generates from it."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

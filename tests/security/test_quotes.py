@@ -1,7 +1,5 @@
 """Errors quote no secrets of a service that quotes the request."""
 
-from __future__ import annotations
-
 import json
 from urllib.parse import quote
 

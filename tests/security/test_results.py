@@ -1,7 +1,5 @@
 """Answers can be stored: they contain no signed links, and only values that JSON has."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The table of a connection's fields in the documentation, generated from their declaration."""
 
-from __future__ import annotations
-
 from airflow_modelarts.connection.fields import EXTRAS, STANDARD_FIELDS
 
 

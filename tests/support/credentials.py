@@ -1,7 +1,5 @@
 """Credentials, answers of IAM and of the metadata service, and the state that the calls of a process share."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any

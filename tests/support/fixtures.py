@@ -1,7 +1,5 @@
 """The fixtures of unit and component tests: a connection in the environment, and an emulator behind it."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator

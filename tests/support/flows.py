@@ -1,7 +1,5 @@
 """Runs flows without sockets and sleeps: a script answers their steps, and the result records them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Servers on loopback with a given behaviour, and the calls of both drivers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """Runs a sensor in each mode as Airflow would, deferrals and reschedules included, on a simulated clock."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A task instance as far as sensors and triggers use it, and the lines that they log."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """A stand-in for Airflow's task instance, with what operators, sensors and triggers read of it."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Any

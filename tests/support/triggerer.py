@@ -5,8 +5,6 @@ It uses Airflow's own end of the channel, runs one of the functions below beside
 It is a separate process because a channel that mixes up answers hangs.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

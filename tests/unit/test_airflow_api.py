@@ -1,7 +1,5 @@
 """The sandbox's client of Airflow's REST API, against recorded answers of v1 and v2."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Reading an Airflow connection: every field, and the error for each that is missing or wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

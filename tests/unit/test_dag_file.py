@@ -1,7 +1,5 @@
 """The static check rejects files that certainly define no DAG, with the reason, and accepts all others."""
 
-from __future__ import annotations
-
 import ast
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The link to the console: its URL, and the XCom that holds it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Which requests a round needs: tables, without an event loop."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The provider info, checked against Airflow's schemas and its providers manager."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import subprocess

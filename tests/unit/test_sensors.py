@@ -1,7 +1,5 @@
 """The sensor in modes poke and reschedule, against answers of requests-mock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """When the waits of the triggerer end, and how they join and leave the watcher that they share."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import random

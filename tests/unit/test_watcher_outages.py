@@ -1,7 +1,5 @@
 """How the waits of a triggerer get through outages: of everything, of the lists, and of a single task."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Callable

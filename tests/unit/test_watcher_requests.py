@@ -1,7 +1,5 @@
 """How many requests the waits of a triggerer cost."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 

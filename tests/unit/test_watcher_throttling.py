@@ -1,7 +1,5 @@
 """Waits behind a gateway that forwards so many requests at once, and so many a second."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable

@@ -1,7 +1,5 @@
 """What operators push where Airflow cannot take it."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

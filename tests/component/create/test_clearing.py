@@ -1,7 +1,5 @@
 """Create operators against the emulator: a user clears the Airflow task."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Create operators against the emulator: the wait in the triggerer."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

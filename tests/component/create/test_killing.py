@@ -1,7 +1,5 @@
 """Create operators against the emulator: Airflow kills the task."""
 
-from __future__ import annotations
-
 import threading
 from datetime import timedelta
 from typing import Any

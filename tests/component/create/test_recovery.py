@@ -1,7 +1,5 @@
 """Create operators against the emulator: lost answers, crashes and retries create exactly one task."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

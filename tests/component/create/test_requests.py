@@ -1,7 +1,5 @@
 """Create operators against the emulator: what they send, how they end, and versions of an existing task."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

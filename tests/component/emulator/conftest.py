@@ -1,7 +1,5 @@
 """Fixtures of the emulator's tests, besides those of ``tests/support``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

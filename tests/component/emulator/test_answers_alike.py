@@ -1,7 +1,5 @@
 """Both drivers and the triggerer's wait, with answers of the emulator that a client must tolerate."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Iterator

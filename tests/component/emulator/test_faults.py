@@ -1,7 +1,5 @@
 """The faults, as a caller sees them on the wire."""
 
-from __future__ import annotations
-
 import math
 import socket
 import struct

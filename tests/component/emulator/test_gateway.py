@@ -1,7 +1,5 @@
 """The gateway and IAM over HTTP: signatures and tokens, valid and changed in each part."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json

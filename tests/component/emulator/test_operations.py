@@ -1,7 +1,5 @@
 """The twelve operations over HTTP: their answers and errors, and the OpenAPI document."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

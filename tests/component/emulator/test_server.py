@@ -1,7 +1,5 @@
 """The server: where it listens, how it starts and stops, and what it imports."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import socket

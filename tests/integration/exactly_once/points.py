@@ -1,7 +1,5 @@
 """The points at which workers are killed, as data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal

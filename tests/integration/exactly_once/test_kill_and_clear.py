@@ -1,7 +1,5 @@
 """What happens to the processing task when its run is marked, cleared or timed out, and when a triggerer restarts."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sqlite3

@@ -1,7 +1,5 @@
 """A scheduler dies while its workers continue: Airflow runs their tasks again and tells the old workers to stop."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The rows of the fault matrix as data: what fails, how long, and the expected outcome."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Every fault in every mode: the outcome, the number of requests and processing tasks, and no leaked secret."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 

@@ -1,7 +1,5 @@
 """What works on every supported Airflow, and what an older Airflow does instead. The gate runs it on each version."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tests of whole calls: requests, answers, unknown outcomes, secrets."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tests of reading error bodies, compared with the vendor's SDK."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Tests of the errors of failed answers: kind, attributes, message, redaction."""
 
-from __future__ import annotations
-
 import json
 from email.utils import formatdate
 

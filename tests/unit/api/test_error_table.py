@@ -1,7 +1,5 @@
 """Tests of the error codes against the table of the reference: kind, advice, and codes left to the status."""
 
-from __future__ import annotations
-
 import pytest
 
 from airflow_modelarts.api import error_mapping

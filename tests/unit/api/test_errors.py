@@ -1,7 +1,5 @@
 """Tests of the exceptions: default advice and kinds."""
 
-from __future__ import annotations
-
 import pytest
 
 from airflow_modelarts.api import errors

@@ -1,7 +1,5 @@
 """Tests of requests, responses and transport errors."""
 
-from __future__ import annotations
-
 import pytest
 
 from airflow_modelarts.api.http import Request, Response, TransportError, send

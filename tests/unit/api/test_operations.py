@@ -1,7 +1,5 @@
 """Tests of the twelve operations: path, query, body, and errors before anything is sent."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

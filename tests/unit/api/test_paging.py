@@ -1,7 +1,5 @@
 """Tests of reading a list page by page."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from typing import Any

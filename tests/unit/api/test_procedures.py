@@ -1,7 +1,5 @@
 """Procedures: each is driven by a scripted service, without sockets and sleeps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests of the rate limiter, with a clock that only the test moves."""
 
-from __future__ import annotations
-
 import gc
 import math
 import threading

@@ -1,7 +1,5 @@
 """Tests of removing signed links, secrets and unprintable characters from texts of the service."""
 
-from __future__ import annotations
-
 import html
 import json
 import time

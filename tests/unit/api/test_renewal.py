@@ -1,7 +1,5 @@
 """Tests of refused credentials: renewing a token or key, and reading the connection again."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests of request bodies: the models and the messages of their faults."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

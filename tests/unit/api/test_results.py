@@ -1,7 +1,5 @@
 """Tests of the results of tasks and samples: form, NaN, nesting, signed links."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tests of retries: which failures are retried, the delays, and the error at the end."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import random

@@ -1,7 +1,5 @@
 """Tests of the signature against the vendor's signer."""
 
-from __future__ import annotations
-
 import hashlib
 import string
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Tests of the errors of unreadable answers and transport errors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

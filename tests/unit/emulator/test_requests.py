@@ -1,7 +1,5 @@
 """Creating, updating, deleting and listing tasks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Tests of IAM tokens for a user and password."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

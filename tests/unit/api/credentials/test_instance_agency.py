@@ -1,7 +1,5 @@
 """Tests of the temporary keys of a server's agency."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tests of access keys, static tokens and keys of the environment, and of the secrets of all credentials."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

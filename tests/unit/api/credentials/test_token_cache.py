@@ -1,7 +1,5 @@
 """Tests of the token cache: shared, failed and closed renewals."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
