@@ -13,7 +13,6 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
-from airflow.triggers.base import TriggerEvent
 
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
@@ -21,6 +20,7 @@ from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.sensor_modes import MODES, Simulation, defer, outcome_of, run_sensor, sensor
+from tests.support.triggers import events
 from tests.support.virtual import run
 
 # All modes
@@ -119,13 +119,9 @@ def test_a_missing_connection_fails_the_sensor_and_never_skips_it(simulation: Si
 
 def test_a_connection_that_is_missing_in_the_triggerer_fails_the_sensor_as_on_a_worker(simulation: Simulation) -> None:
     waiting = sensor("abc", modelarts_conn_id="absent", soft_fail=True, deferrable=True)
-
-    async def first_event() -> TriggerEvent:
-        (event,) = [event async for event in ProcessorTaskTrigger(**waiting._trigger_arguments()).run()]
-        return event
-
+    (event,) = run(events(ProcessorTaskTrigger(**waiting._trigger_arguments())))
     with pytest.raises(ModelArtsConfigurationError, match="absent"):
-        waiting.resume_execution("execute_complete", {"event": run(first_event()).payload}, {})
+        waiting.resume_execution("execute_complete", {"event": event.payload}, {})
 
 
 # Deferring

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from tests.support.sensor_modes import Simulation, defer, reasons, sensor
-from tests.support.task_instance import collect_log
+from tests.support.task_instances import collect_log
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="end_from_trigger needs Airflow 3.3")
 

@@ -20,19 +20,9 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from tests.support.fixtures import TASKS
+from tests.support.task_instances import TaskInstance
 
 TASK_URL = f"{TASKS}/abc"
-
-
-class TaskInstance:
-    """Keeps the XComs that are pushed."""
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        json.dumps(value, allow_nan=False)  # as strict as PostgreSQL is with an XCom
-        self.xcoms[key] = value
 
 
 def describe(**arguments: Any) -> tuple[Any, dict[str, Any]]:
@@ -163,12 +153,12 @@ def test_a_named_version_is_stopped_alone(emulator: EmulatorServer) -> None:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_version_that_has_ended_is_not_stopped(
-    emulator: EmulatorServer, said: Callable[[], str], *, named: bool
+    emulator: EmulatorServer, printed_log: Callable[[], str], *, named: bool
 ) -> None:
     task, versions = task_with_versions(emulator, 2)
     stopped = stop(task.task_id, task_version_id=versions[0] if named else None)
     assert stopped["stopped_version_ids"] == []
-    assert ("it is completed" if named else "nothing to stop") in said()
+    assert ("it is completed" if named else "nothing to stop") in printed_log()
     assert emulator.state.log.count("StopProcessorTaskVersion") == 0
 
 
@@ -179,14 +169,14 @@ def test_a_task_without_versions_cannot_be_stopped(emulator: EmulatorServer) -> 
 
 
 def test_a_version_that_cannot_be_stopped_does_not_keep_others_from_being_stopped(
-    emulator: EmulatorServer, said: Callable[[], str]
+    emulator: EmulatorServer, printed_log: Callable[[], str]
 ) -> None:
     task, _ = task_with_versions(emulator, 1, 1, 1)
     emulator.faults.refuse("ModelArts.0104", skip=1, operation="StopProcessorTaskVersion")
     with pytest.raises(ModelArtsRequestError, match="a parameter is wrong"):
         stop(task.task_id)
     assert version_statuses(emulator, task) == [4, 1, 4]
-    assert said().count("Stopped version") == 2
+    assert printed_log().count("Stopped version") == 2
 
 
 def test_a_version_that_stays_in_initialization_is_busy(emulator: EmulatorServer, pauses: list[float]) -> None:
@@ -225,12 +215,12 @@ def test_one_version_is_deleted_and_the_task_stays(emulator: EmulatorServer) -> 
 
 @pytest.mark.parametrize("arguments", [{}, {"task_version_id": "v1"}])
 def test_deleting_what_does_not_exist_is_an_error_without_ignore_if_missing(
-    emulator: EmulatorServer, said: Callable[[], str], arguments: dict[str, str]
+    emulator: EmulatorServer, printed_log: Callable[[], str], arguments: dict[str, str]
 ) -> None:
     with pytest.raises(ModelArtsNotFoundError, match="Check the id"):
         delete("no-such-task", **arguments)
     assert delete("no-such-task", ignore_if_missing=True, **arguments)["deleted"] is False
-    assert "nothing to delete" in said()
+    assert "nothing to delete" in printed_log()
 
 
 def test_a_deletion_whose_answer_is_lost_succeeds(emulator: EmulatorServer, pauses: list[float]) -> None:
@@ -310,10 +300,10 @@ def test_a_window_includes_its_start_and_not_its_end(
     assert names(**window) == expected
 
 
-def test_an_empty_window_is_logged(a_task_an_hour: EmulatorServer, said: Callable[[], str]) -> None:
+def test_an_empty_window_is_logged(a_task_an_hour: EmulatorServer, printed_log: Callable[[], str]) -> None:
     noon = "2026-05-01T12:00:00Z"  # start and end of the data interval of a cron schedule in Airflow 3
     assert names(created_after=noon, created_before=noon) == []
-    assert f"The time window is empty: created_after is {noon}, and created_before is {noon}." in said()
+    assert f"The time window is empty: created_after is {noon}, and created_before is {noon}." in printed_log()
 
 
 def test_an_invalid_datetime_is_refused_with_its_argument() -> None:
@@ -330,13 +320,13 @@ def test_pages_older_than_the_window_are_not_read(emulator: EmulatorServer) -> N
     assert emulator.state.log.count("ListProcessorTasks") == 1
 
 
-def test_a_list_that_is_cut_off_is_logged(emulator: EmulatorServer, said: Callable[[], str]) -> None:
+def test_a_list_that_is_cut_off_is_logged(emulator: EmulatorServer, printed_log: Callable[[], str]) -> None:
     emulator.state.add_tasks(4, status=2)
     assert len(names(max_tasks=4)) == 4
     assert len(names(max_tasks=None)) == 4
-    assert "cut off" not in said()
+    assert "cut off" not in printed_log()
     assert len(names(max_tasks=3)) == 3
-    assert "There are more than 3 tasks: the list is cut off" in said()
+    assert "There are more than 3 tasks: the list is cut off" in printed_log()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from jinja2 import Environment
 from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator.service.accounts import PROJECT_ID
 from tests.support.sensor_modes import TICK, Simulation, defer, reasons, sensor
-from tests.support.task_instance import collect_log
+from tests.support.task_instances import collect_log
 
 needs_airflow_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger needs Airflow 3.3")
 

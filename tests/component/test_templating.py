@@ -18,6 +18,7 @@ from airflow_modelarts.templating import ID, is_empty, read_argument
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.fixtures import TASKS
+from tests.support.triggers import events
 from tests.support.virtual import run
 
 BODY = {"name": "a", "template": {"id": "sys_data_analyse"}, "inputs": [{"type": "DATASET", "source": "d"}]}
@@ -197,11 +198,7 @@ def test_an_argument_given_as_none_uses_the_default(requests_mock: Mocker) -> No
 def test_the_trigger_ends_with_an_error_before_sending(server: EmulatorServer, field: str, value: Any) -> None:
     server.state.reset()
     waiting = ProcessorTaskTrigger(**{"processor_task_id": "abc", field: value})
-
-    async def first_event() -> Any:
-        return [event async for event in waiting.run()]
-
-    (event,) = run(first_event())
+    (event,) = run(events(waiting))
     assert event.payload["error"].startswith(f"{field} is ")
     assert server.state.log.count() == 0
 
@@ -222,11 +219,7 @@ def test_a_template_that_a_triggerer_renders_to_nothing_ends_the_wait_with_an_er
     waiting = ProcessorTaskTrigger(**(sensor.start_trigger_args.trigger_kwargs or {}))
     waiting.task_instance = SimpleNamespace(task_id="wait", task=sensor)  # type: ignore[assignment]  # as much as is used
     waiting.render_template_fields({"dag_run": SimpleNamespace(conf={}), "params": {"none": None}})
-
-    async def first_event() -> Any:
-        return [event async for event in waiting.run()]
-
-    (event,) = run(first_event())
+    (event,) = run(events(waiting))
     if "none" in text:
         assert event.payload["error"].startswith(f"{field} rendered to nothing ('None') from '{{{{ params.none }}}}'")
     else:

@@ -22,14 +22,9 @@ from airflow_modelarts.testing.emulator.service.accounts import (
     KeyPair,
 )
 from airflow_modelarts.triggers import ProcessorTaskTrigger
-from tests.support.task_instance import FakeTaskInstance, collect_log
+from tests.support.task_instances import TaskInstance, collect_log
 from tests.support.triggers import events, trigger
 from tests.support.virtual import run
-
-
-@pytest.fixture
-def state(emulator: EmulatorServer) -> EmulatorState:
-    return emulator.state
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ def test_the_event_has_the_id_and_the_status_but_no_result(state: EmulatorState,
 
 def ending_in_the_triggerer(processor_task_id: str, failed_statuses: tuple[int, ...]) -> ProcessorTaskTrigger:
     waiting = trigger(processor_task_id, end_from_trigger=True, failed_statuses=failed_statuses)
-    waiting.task_instance = FakeTaskInstance()
+    waiting.task_instance = TaskInstance(task_id="wait")
     return waiting
 
 
@@ -278,7 +273,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str, int], Any]:
 
 def with_upstream(map_index: int = -1) -> ProcessorTaskTrigger:
     waiting = trigger(upstream={"task_id": "create", "key": "return_value"}, look_at_once=True)
-    waiting.task_instance = FakeTaskInstance(map_index=map_index)
+    waiting.task_instance = TaskInstance(map_index=map_index)
     return waiting
 
 

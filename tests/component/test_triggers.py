@@ -11,17 +11,12 @@ from airflow.providers.common.compat.sdk import XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts import triggers
-from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator import EmulatorState
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY
 from airflow_modelarts.triggers import ProcessorTaskTrigger
-from tests.support.task_instance import collect_log
+from tests.support.task_instances import collect_log
 from tests.support.triggers import events, trigger
 from tests.support.virtual import run
-
-
-@pytest.fixture
-def state(emulator: EmulatorServer) -> EmulatorState:
-    return emulator.state
 
 
 @pytest.fixture

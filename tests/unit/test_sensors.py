@@ -26,6 +26,7 @@ from airflow_modelarts.api.errors import (
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from tests.support.fixtures import TASKS
+from tests.support.task_instances import TaskInstance
 
 TASK_URL = f"{TASKS}/abc"
 
@@ -63,15 +64,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[ModelArtsError], str]] = {
         "host must be the ModelArts endpoint",
     ),
 }
-
-
-class TaskInstance:
-    """A task instance as far as a sensor in mode reschedule uses it, on Airflow 3 and Airflow 2."""
-
-    dag_id, task_id, run_id, map_index, max_tries = "dag", "wait", "run", -1, 0
-
-    def get_first_reschedule_date(self, context: Any) -> None:
-        return None
 
 
 @pytest.fixture(autouse=True)

@@ -111,9 +111,11 @@ def test_an_operator_runs_without_airflows_task_state_store(
     assert len(tasks(emulator)) == 1
 
 
-def test_an_airflow_without_crash_recovery_is_logged_once(emulator: EmulatorServer, said: Callable[[], str]) -> None:
+def test_an_airflow_without_crash_recovery_is_logged_once(
+    emulator: EmulatorServer, printed_log: Callable[[], str]
+) -> None:
     run({}, Try())
-    assert said().count("Crash recovery needs Airflow 3.3") == (0 if AIRFLOW_V_3_3_PLUS else 1)
+    assert printed_log().count("Crash recovery needs Airflow 3.3") == (0 if AIRFLOW_V_3_3_PLUS else 1)
 
 
 class Crashes:
@@ -158,7 +160,7 @@ def test_a_crash_at_any_point_leaves_one_task_and_a_retry_that_succeeds(
         for name in ("get", "set", "delete"):
             monkeypatch.setattr(attempt.store, name, crashes.around(getattr(attempt.store, name)), raising=False)
         monkeypatch.setattr(requests.Session, "request", crashes.around(send))
-        attempt.ti.xcom_push = crashes.around(attempt.push)
+        attempt.ti.xcom_push = crashes.around(attempt.ti.xcom_push)
         try:
             work(attempt)
             crashed = False
