@@ -109,3 +109,13 @@ def unconfirmed(intent: Any) -> Try:
     store = Store()
     store.set(RECORD_KEY, {"intent": intent, "max_tries": 2})
     return Try(store, number=2)
+
+
+def deferred(emulator: EmulatorServer, attempt: Try | None = None, **arguments: Any) -> tuple[Try, Task]:
+    """Return a try that waits in the triggerer, and its processing task, which runs and does not end."""
+    emulator.state.next_task(duration=1000)
+    attempt = attempt or Try()
+    deferral(attempt, **arguments)
+    task = tasks(emulator)[-1]
+    emulator.state.set_status(task.task_id, 1)
+    return attempt, task
