@@ -313,9 +313,7 @@ def test_failed_statuses_can_be_names(simulation: Simulation, mode: dict[str, An
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_an_id_that_native_rendering_made_a_number_is_used_as_text(
-    simulation: Simulation, mode: dict[str, Any]
-) -> None:
+def test_an_id_that_native_rendering_made_a_number_is_text(simulation: Simulation, mode: dict[str, Any]) -> None:
     _, message = outcome_of(sensor(7, **mode), simulation)  # type: ignore[arg-type]  # as native rendering makes it
     assert "processing task '7'" in message
     assert simulation.state.log.count("DescribeProcessorTask") >= 1

@@ -281,9 +281,7 @@ def meanings() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("meaning", "error_code"), meanings())
-def test_an_error_code_in_troubleshooting_has_the_meaning_beside_it(
-    emulator: EmulatorServer, meaning: str, error_code: str
-) -> None:
+def test_an_error_code_in_the_docs_has_its_meaning(emulator: EmulatorServer, meaning: str, error_code: str) -> None:
     emulator.faults.refuse(error_code)
     with (
         ModelArtsHook(retries=RetryPolicy(attempts=1, throttled_attempts=1)) as hook,

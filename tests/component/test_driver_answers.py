@@ -57,18 +57,14 @@ UNDECODABLE: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", UNDECODABLE)
-def test_an_answer_that_cannot_be_decoded_is_a_temporary_error_in_both_drivers(
-    serve: Serve, carry_out: Carry, case: str
-) -> None:
+def test_an_answer_that_cannot_be_decoded_is_a_temporary_error(serve: Serve, carry_out: Carry, case: str) -> None:
     coding, body, text = UNDECODABLE[case]
     serve(http("200 OK", body, Content_Encoding=coding))
     with pytest.raises(ModelArtsTransientError, match=text):
         carry_out(DESCRIBE, ONCE)
 
 
-def test_a_body_that_is_compressed_twice_is_limited(
-    serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_body_compressed_twice_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = zipped(b" " * 50_000_000, "gzip", "gzip")
     serve(http("200 OK", bomb, Content_Encoding="gzip, gzip"))

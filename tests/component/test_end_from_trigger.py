@@ -115,9 +115,7 @@ def test_a_subclass_with_code_for_the_end_ends_on_a_worker(kind: type[ModelArtsP
 
 
 @pytest.mark.parametrize("arguments", [{"on_execute_callback": succeeded}, {"pre_execute": succeeded}])
-def test_callbacks_of_the_start_need_a_worker_only_if_the_sensor_starts_in_the_triggerer(
-    arguments: dict[str, Any],
-) -> None:
+def test_callbacks_of_the_start_need_a_worker_only_for_a_start_in_the_triggerer(arguments: dict[str, Any]) -> None:
     assert sensor("abc", end_from_trigger=True, **arguments).end_from_trigger, "they run when it starts on a worker"
     assert not sensor("abc", start_from_trigger=True, end_from_trigger=True, **arguments).end_from_trigger
 

@@ -40,9 +40,7 @@ OPERATIONS = """
 
 @pytest.mark.parametrize("name", OPERATIONS.split())
 @pytest.mark.parametrize("hook", [ModelArtsHook, ModelArtsAsyncHook])
-def test_every_operation_is_a_method_with_the_name_signature_and_docstring_of_its_builder(
-    hook: type[Any], name: str
-) -> None:
+def test_every_operation_is_a_method_with_signature_and_docstring_of_its_builder(hook: type[Any], name: str) -> None:
     build = getattr(operations, name)
     expected = inspect.signature(build, eval_str=True)
     method = getattr(hook, name)
@@ -406,9 +404,7 @@ def test_a_connection_that_never_existed_is_an_error_at_once(pauses: list[float]
     assert pauses == []
 
 
-def test_a_deleted_connection_is_an_error_after_a_minute(
-    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deleted_connection_fails_after_a_minute(requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(monkeypatch, None, whole_after=1e9)
     monkeypatch.setattr("time.sleep", store.sleep)
     requests_mock.get(f"{PROJECT}/processor-tasks/abc", json=store.answer)

@@ -72,9 +72,7 @@ def test_a_clone_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArt
     assert iam.given == 2
 
 
-def test_a_clone_that_reads_the_connection_does_not_wait_for_the_renewal(
-    hook: ModelArtsHook, requests_mock: Mocker
-) -> None:
+def test_a_clone_that_reads_the_connection_waits_for_no_renewal(hook: ModelArtsHook, requests_mock: Mocker) -> None:
     stop = requests_mock.post(STOP, json={})
     another = ModelArtsHook()  # it has not read the connection yet
     Iam(requests_mock, lambda: another.clone(ONCE).stop_processor_task_version("abc", "v1"))

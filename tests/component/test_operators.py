@@ -152,9 +152,7 @@ def test_a_named_version_is_stopped_alone(emulator: EmulatorServer) -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_version_that_has_ended_is_not_stopped(
-    emulator: EmulatorServer, printed_log: Callable[[], str], *, named: bool
-) -> None:
+def test_no_ended_version_is_stopped(emulator: EmulatorServer, printed_log: Callable[[], str], *, named: bool) -> None:
     task, versions = task_with_versions(emulator, 2)
     stopped = stop(task.task_id, task_version_id=versions[0] if named else None)
     assert stopped["stopped_version_ids"] == []
@@ -229,9 +227,7 @@ def test_a_deletion_whose_answer_is_lost_succeeds(emulator: EmulatorServer, paus
     assert delete(task.task_id)["deleted"] is True
 
 
-def test_a_task_that_stays_in_initialization_is_busy_after_five_attempts(
-    emulator: EmulatorServer, pauses: list[float]
-) -> None:
+def test_a_task_that_stays_initialized_is_busy_after_five_tries(emulator: EmulatorServer, pauses: list[float]) -> None:
     task = emulator.state.add_task(status=0)
     with pytest.raises(ModelArtsBusyError, match="initializing"):
         delete(task.task_id)

@@ -184,9 +184,7 @@ def test_the_trigger_gets_the_template_of_the_version() -> None:
 
 
 @pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="Airflow 3.3 can start in the triggerer")
-def test_before_airflow_3_3_the_sensor_defers_from_the_worker_and_logs_why(
-    simulation: Simulation, lines: list[str]
-) -> None:
+def test_before_airflow_3_3_a_sensor_defers_on_a_worker_and_logs_why(simulation: Simulation, lines: list[str]) -> None:
     waiting = sensor(simulation.state.add_task(status=1).task_id, start_from_trigger=True, end_from_trigger=True)
     assert reasons(lines) == []
     deferred = defer(waiting, simulation)

@@ -74,9 +74,7 @@ def test_an_operator_refuses_a_field_that_rendered_to_nothing_before_sending(
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
-def test_an_operator_refuses_a_field_that_rendered_natively_to_nothing(
-    requests_mock: Mocker, name: str, field: str
-) -> None:
+def test_an_operator_refuses_a_field_natively_rendered_to_nothing(requests_mock: Mocker, name: str, field: str) -> None:
     for text, environment in (("{{ none }}", NativeEnvironment()), ("{{ absent }}", NativeEnvironment())):
         with DAG("dag", schedule=None, render_template_as_native_obj=True):
             operator = getattr(operators, name)(task_id="t", **{**OPERATORS[name], field: text})
@@ -88,9 +86,7 @@ def test_an_operator_refuses_a_field_that_rendered_natively_to_nothing(
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 @pytest.mark.parametrize("value", ["", "  ", "None"])
-def test_an_operator_refuses_a_field_that_was_given_empty(
-    requests_mock: Mocker, name: str, field: str, value: str
-) -> None:
+def test_an_operator_refuses_a_field_given_empty(requests_mock: Mocker, name: str, field: str, value: str) -> None:
     """An empty value can come from a mapped XCom, which Airflow passes to the constructor."""
 
     def make_and_execute() -> None:

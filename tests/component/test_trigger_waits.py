@@ -108,9 +108,7 @@ def test_refused_credentials_end_the_wait_with_an_error(
     assert state.log.count() <= 3
 
 
-def test_an_incomplete_connection_ends_the_wait_with_an_error(
-    state: EmulatorState, set_connection: Callable[..., None]
-) -> None:
+def test_an_incomplete_connection_ends_the_wait(state: EmulatorState, set_connection: Callable[..., None]) -> None:
     set_connection(extra={"project_id": None})
     (event,) = run(events(trigger("abc")))
     assert "project_id is missing" in event.payload["error"]
@@ -151,7 +149,7 @@ def test_without_a_task_instance_a_worker_ends_the_task(state: EmulatorState, li
     assert lines == [f"Processing task '{task_id}' is completed."]
 
 
-def test_an_id_that_native_rendering_made_a_number_is_used_as_text(state: EmulatorState) -> None:
+def test_an_id_that_native_rendering_made_a_number_is_text(state: EmulatorState) -> None:
     (event,) = run(events(trigger(7, look_at_once=True)))  # type: ignore[arg-type]  # as native rendering makes it
     assert event.payload["task_id"] == "7"
     assert state.log.count() > 0

@@ -269,9 +269,7 @@ def test_on_kill_says_that_a_version_has_ended_meanwhile(state: EmulatorState, l
     assert lines == [f"{version} had ended already: it is completed."]
 
 
-def test_on_kill_logs_the_error_of_a_version_that_cannot_be_stopped_or_read(
-    state: EmulatorState, lines: list[str]
-) -> None:
+def test_on_kill_logs_the_error_of_a_version_it_cannot_stop_or_read(state: EmulatorState, lines: list[str]) -> None:
     task = state.add_task(template="sys_data_cleaning", status=1)
     for operation in ("StopProcessorTaskVersion", "DescribeProcessorTaskVersion"):
         state.faults.refuse("ModelArts.0104", "no such thing", operation=operation)
@@ -281,9 +279,7 @@ def test_on_kill_logs_the_error_of_a_version_that_cannot_be_stopped_or_read(
     assert "no such thing" in line
 
 
-def test_on_kill_retries_the_stop_for_almost_half_a_minute(
-    state: EmulatorState, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_kill_retries_the_stop_for_half_a_minute(state: EmulatorState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 0.5)
     task = state.add_task(template="sys_data_cleaning", status=0)
 

@@ -41,9 +41,7 @@ def taken(sandbox: Sandbox, emulator: EmulatorServer) -> dict[tuple[str, int, st
         ("take_validate_triggerer", [None, None, "dict"]),
     ],
 )
-def test_downstream_tasks_receive_outputs_with_and_without_a_value(
-    taken: Any, task_id: str, arrived: list[Any]
-) -> None:
+def test_downstream_tasks_get_outputs_with_and_without_a_value(taken: Any, task_id: str, arrived: list[Any]) -> None:
     assert taken[task_id, -1, "return_value"] == arrived
 
 

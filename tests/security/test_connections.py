@@ -60,9 +60,7 @@ def read(extra: dict[str, Any], **fields: Any) -> Settings:
         optional={"host": PLACES, "login": TEXTS, "schema": TEXTS, "port": st.integers(), "password": st.just(SECRET)},
     ),
 )
-def test_a_connection_is_read_or_rejected_without_showing_a_secret(
-    extra: dict[str, Any], fields: dict[str, Any]
-) -> None:
+def test_a_connection_is_read_or_rejected_and_no_secret_shown(extra: dict[str, Any], fields: dict[str, Any]) -> None:
     found, message = None, ""
     try:
         found = read(extra, **fields)
@@ -92,9 +90,7 @@ def test_a_connection_is_read_or_rejected_without_showing_a_secret(
         ({"project_id": "漢"}, {}, "project_id"),
     ],
 )
-def test_a_field_that_no_header_can_hold_is_named_and_not_shown(
-    extra: dict[str, Any], fields: dict[str, Any], field: str
-) -> None:
+def test_an_unsendable_field_is_named_and_not_shown(extra: dict[str, Any], fields: dict[str, Any], field: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=f"^{field} of connection 'mine' holds a space") as caught:
         read(extra, **fields)
     assert not [value for value in fields.values() if value in str(caught.value)]

@@ -133,9 +133,7 @@ def test_an_unreadable_xcom_does_not_break_the_listing(
     assert "Out of range float values" in values["create", "id"]
 
 
-def test_links_runs_and_asset_events_are_the_same_in_both_versions(
-    client: AirflowApi, requests_mock: requests_mock.Mocker
-) -> None:
+def test_links_runs_and_asset_events_of_both_versions(client: AirflowApi, requests_mock: requests_mock.Mocker) -> None:
     base, is_v1 = client._base, client._is_v1
     links = {"ModelArts console": "https://console.example.com"}
     requests_mock.get(f"{base}/{RUN}/taskInstances/wait/links", json=links if is_v1 else {"extra_links": links})

@@ -268,9 +268,7 @@ def test_verify_can_be_a_file_that_exists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_the_bundle_of_the_environment_is_used_by_default(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> None:
+def test_the_bundle_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     file = tmp_path / "bundle.pem"
     file.touch()

@@ -98,18 +98,14 @@ def test_a_completed_task_ends_the_wait_with_its_status_as_xcom(requests_mock: M
 
 
 @pytest.mark.parametrize(("status", "name"), [(3, "failed"), (4, "stopped")])
-def test_a_failed_status_raises_with_the_error_msg_of_the_service(
-    requests_mock: Mocker, status: int, name: str
-) -> None:
+def test_a_failed_status_raises_with_the_services_error_msg(requests_mock: Mocker, status: int, name: str) -> None:
     requests_mock.get(TASK_URL, **task(status, error_msg="no labeled samples"))
     with pytest.raises(ModelArtsProcessorTaskFailed, match=f"'abc' {name}: no labeled samples"):
         sensor().poke({})
 
 
 @pytest.mark.parametrize(("status", "name"), [(2, "completed"), (3, "failed"), (4, "stopped")])
-def test_without_failed_statuses_any_end_succeeds_and_is_returned(
-    requests_mock: Mocker, status: int, name: str
-) -> None:
+def test_without_failed_statuses_any_end_is_returned(requests_mock: Mocker, status: int, name: str) -> None:
     requests_mock.get(TASK_URL, **task(status))
     outcome = sensor(failed_statuses=()).execute({})
     assert outcome == {"task_id": "abc", "status": status, "status_name": name}
@@ -177,17 +173,13 @@ def test_an_outage_does_not_end_poke_mode(requests_mock: Mocker, pauses: list[fl
 
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
-def test_an_outage_does_not_end_reschedule_mode(
-    requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]
-) -> None:
+def test_no_outage_ends_reschedule_mode(requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]) -> None:
     requests_mock.get(TASK_URL, **outage)
     with pytest.raises(AirflowRescheduleException):
         sensor(mode="reschedule").execute({"ti": TaskInstance()})
 
 
-def test_a_long_outage_ends_with_the_timeout_of_the_sensor(
-    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_outage_ends_with_the_sensors_timeout(requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))

@@ -180,9 +180,7 @@ def test_an_outage_of_the_service_and_one_of_a_single_task_have_one_event_each()
 
 @pytest.mark.parametrize("error", [unavailable, unreachable])
 @pytest.mark.parametrize("failing_call", [0, 3, 5])
-def test_a_single_failure_of_a_list_has_no_event_and_costs_few_requests(
-    error: Callable[[], Any], failing_call: int
-) -> None:
+def test_one_failure_of_a_list_has_no_event_and_costs_little(error: Callable[[], Any], failing_call: int) -> None:
     """The call that fails is the first, one in the middle, or the first of the second list."""
     lists = itertools.count()
     service = Service(fault=lambda _: error() if now() >= 60 and next(lists) == failing_call else None)

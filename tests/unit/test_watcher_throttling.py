@@ -46,9 +46,7 @@ REFUSALS: dict[str, Callable[[], Response]] = {
 
 @pytest.mark.parametrize("kind", REFUSALS)
 @pytest.mark.parametrize(("ended", "running"), [(24, 0), (24, 40), (500, 0)])
-def test_tasks_that_end_together_end_their_waits_as_fast_as_the_gateway_permits(
-    kind: str, ended: int, running: int
-) -> None:
+def test_tasks_that_end_together_end_their_waits_as_fast_as_they_can(kind: str, ended: int, running: int) -> None:
     service = Service()
     tasks = names(ended + running)
     service.add(tasks[:ended], (0, 1), (21, 2))

@@ -102,9 +102,7 @@ def test_a_stopped_task_is_not_adopted(emulator: EmulatorServer, *, cleared: boo
 
 
 @needs_state_store
-def test_a_task_stopped_during_the_grace_period_is_not_adopted(
-    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_stopped_in_the_wait_is_not_adopted(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt, first = deferred(emulator)
     monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(first.task_id))
     assert run({"failed_statuses": (3,)}, attempt.next(cleared=True))["task_id"] != first.task_id

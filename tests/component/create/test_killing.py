@@ -75,9 +75,7 @@ def test_nothing_is_submitted_after_a_kill(emulator: EmulatorServer) -> None:
     assert attempt.store == {}
 
 
-def test_a_stop_by_somebody_else_succeeds_if_it_is_no_failed_status(
-    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_by_another_succeeds_if_no_failure(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.state.next_task(duration=1000)
     monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(tasks(emulator)[0].task_id))
     assert run({"failed_statuses": (3,)}, Try())["status_name"] == "stopped"

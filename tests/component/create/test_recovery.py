@@ -100,9 +100,7 @@ def test_a_retry_after_the_end_pushes_the_id_again(emulator: EmulatorServer) -> 
 
 
 @pytest.mark.parametrize("arguments", [{"durable": False}, {}] if AIRFLOW_V_3_3_PLUS else [{}])
-def test_an_operator_runs_without_airflows_task_state_store(
-    emulator: EmulatorServer, arguments: dict[str, Any]
-) -> None:
+def test_an_operator_runs_without_a_task_state_store(emulator: EmulatorServer, arguments: dict[str, Any]) -> None:
     attempt = Try()
     context = attempt.context
     context.pop("task_state_store")
@@ -111,9 +109,7 @@ def test_an_operator_runs_without_airflows_task_state_store(
     assert len(tasks(emulator)) == 1
 
 
-def test_an_airflow_without_crash_recovery_is_logged_once(
-    emulator: EmulatorServer, printed_log: Callable[[], str]
-) -> None:
+def test_an_airflow_without_recovery_is_logged_once(emulator: EmulatorServer, printed_log: Callable[[], str]) -> None:
     run({}, Try())
     assert printed_log().count("Crash recovery needs Airflow 3.3") == (0 if AIRFLOW_V_3_3_PLUS else 1)
 
@@ -200,9 +196,7 @@ def test_a_subclass_sets_the_retries_of_the_request(emulator: EmulatorServer, pa
 
 @needs_state_store
 @pytest.mark.parametrize("code", ["ModelArts.0104", "ModelArts.4409"])
-def test_the_intent_of_a_refused_submission_is_deleted(
-    emulator: EmulatorServer, pauses: list[float], code: str
-) -> None:
+def test_the_intent_of_a_refused_create_is_deleted(emulator: EmulatorServer, pauses: list[float], code: str) -> None:
     refusal = emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
     attempt = Try()
     with pytest.raises(ModelArtsError):
@@ -224,9 +218,7 @@ def unanswered(emulator: EmulatorServer) -> Try:
 
 
 @needs_state_store
-def test_the_intent_is_deleted_if_a_retry_is_refused_and_finds_nothing(
-    emulator: EmulatorServer, pauses: list[float]
-) -> None:
+def test_the_intent_is_deleted_if_a_retry_is_refused_too(emulator: EmulatorServer, pauses: list[float]) -> None:
     attempt = unanswered(emulator)
     emulator.faults.refuse("ModelArts.0104", operation="CreateProcessorTask")
     with pytest.raises(ModelArtsRequestError):
@@ -308,9 +300,7 @@ def test_the_intent_of_another_task_is_ignored(emulator: EmulatorServer, origina
 
 
 @needs_state_store
-def test_a_stopped_task_that_was_published_is_adopted(
-    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_task_with_pushed_xcoms_is_adopted(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.state.next_task(status=4)
     attempt = Try()
     first = run({"failed_statuses": (3,)}, attempt)

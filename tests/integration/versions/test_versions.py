@@ -87,9 +87,7 @@ def test_a_wait_succeeds_or_fails_as_its_processing_task_does(
     assert f"Processing task '{ids['failed']}' failed: the bucket is full" in logs["bad"]
 
 
-def test_a_wait_uses_a_worker_before_airflow_3_3_and_logs_why(
-    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]
-) -> None:
+def test_a_wait_uses_a_worker_before_airflow_3_3(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]) -> None:
     run_id, _ = run_of_waits
     log = sandbox.task_log("waits", run_id, "triggerer_good")
     for what in ("end_from_trigger", "start_from_trigger"):
@@ -101,9 +99,7 @@ def test_a_wait_uses_a_worker_before_airflow_3_3_and_logs_why(
 
 
 @pytest.mark.parametrize("way", ["worker", "deferred"])
-def test_a_run_creates_a_task_waits_for_it_and_pushes_its_result(
-    sandbox: Sandbox, emulator: EmulatorServer, way: str
-) -> None:
+def test_a_run_creates_a_task_waits_and_pushes_a_result(sandbox: Sandbox, emulator: EmulatorServer, way: str) -> None:
     run_id = sandbox.trigger(f"create_{way}")
     ended = sandbox.wait(f"create_{way}", run_id, timeout=TIMEOUT)
     log = sandbox.task_log(f"create_{way}", run_id, "run")
@@ -167,9 +163,7 @@ def test_clearing_a_task_runs_another_and_stops_the_first_where_airflow_tells_th
     assert pushed(sandbox, run.dag_id, run.run_id)["run", "return_value"]["task_id"] == second.task_id
 
 
-def test_an_execution_timeout_while_deferred_stops_the_version_since_airflow_3(
-    sandbox: Sandbox, emulator: EmulatorServer
-) -> None:
+def test_a_timeout_while_deferred_stops_the_version_since_airflow_3(sandbox: Sandbox, emulator: EmulatorServer) -> None:
     sandbox.wait_for_dags("timed_out", timeout=180)
     run = CreateRun(sandbox, emulator, "timed_out")
     task = run.wait_for_running_task()

@@ -116,9 +116,7 @@ DELETE_VERSION = operations.delete_processor_task_version("t", "v")
     [[TIMEOUT], [BROKEN], [refuse(502)], [Response(200, {}, b"<html>")], [TIMEOUT, refuse(429)]],
     ids=["timeout", "broken", "502", "unreadable", "timeout then throttled"],
 )
-def test_not_found_after_a_lost_answer_to_a_delete_is_success(
-    operation: Any, ambiguous: list[Answer], not_found: Response
-) -> None:
+def test_not_found_after_a_lost_delete_is_success(operation: Any, ambiguous: list[Answer], not_found: Response) -> None:
     assert run_flow(call(operation, FIVE_TIMES), [*ambiguous, not_found], clients=[client()]).value == Empty()
 
 

@@ -78,9 +78,7 @@ def test_each_form_is_read_as_the_vendors_sdk_reads_it(shape: str, status: int) 
         ({"error": {"code": "A.1", "message": "m"}, "details": [{"code": "B.2", "message": "b"}]}, "A.1", "m"),
     ],
 )  # fmt: skip
-def test_forms_that_the_vendors_sdk_does_not_parse_are_read_too(
-    body: dict[str, Any], code: str | None, text: str
-) -> None:
+def test_forms_that_the_vendors_sdk_cannot_parse_are_read(body: dict[str, Any], code: str | None, text: str) -> None:
     error = read_error(answer(body, 400))
     assert (error.code, error.text) == (code, text)
 
@@ -130,9 +128,7 @@ OBS_REFUSAL = (
         (b"", None, "", None),
     ],
 )
-def test_a_text_of_a_gateway_that_is_not_json_is_quoted(
-    body: bytes, code: str | None, text: str, request_id: str | None
-) -> None:
+def test_a_text_that_is_not_json_is_quoted(body: bytes, code: str | None, text: str, request_id: str | None) -> None:
     assert read_error(Response(403, {}, body)) == (code, text, request_id, None)
 
 

@@ -187,9 +187,7 @@ counts = st.none() | st.integers(-1, 60)
 
 @settings(deadline=None, max_examples=100)
 @given(unique_ids, st.integers(1, 12), st.booleans(), st.booleans())
-def test_a_list_that_does_not_change_is_read_completely(
-    listed: list[str], limit: int, counted: bool, has_more: bool
-) -> None:
+def test_a_constant_list_is_read_completely(listed: list[str], limit: int, counted: bool, has_more: bool) -> None:
     def serve(request: Request) -> Response:
         offset = int(dict(parse_qsl(urlsplit(request.url).query))["offset"])
         part, rest = listed[offset * limit : (offset + 1) * limit], listed[(offset + 1) * limit :]

@@ -97,7 +97,7 @@ def test_a_task_without_versions_cannot_be_stopped() -> None:
     ("status", "stopped", "ended"),
     [(4, ["v1"], {}), (2, [], {"v1": 2}), (3, [], {"v1": 3}), (1, [], {}), (None, [], {})],
 )
-def test_the_status_decides_what_a_failed_stop_was(
+def test_the_status_tells_a_failed_stop(
     error: Answer, status: int | None, stopped: list[str], ended: dict[str, int]
 ) -> None:
     described = refuse(403) if status is None else answer(version("v1", status))

@@ -11,11 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.api.errors import (
-    ModelArtsBusyError,
-    ModelArtsError,
-    ModelArtsThrottledError,
-)
+from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, Idempotency, RetryingRequest, RetryPolicy
 from tests.support.flows import (
@@ -117,9 +113,7 @@ table = pytest.mark.parametrize(("idempotency", "failure", "again"), TABLE)
 
 
 @table
-def test_each_failure_is_retried_or_not(
-    idempotency: Idempotency, failure: Response | TransportError, again: bool
-) -> None:
+def test_a_failure_is_retried_or_not(idempotency: Idempotency, failure: Response | TransportError, again: bool) -> None:
     result = run_flow(run(idempotency=idempotency), [failure, OK] if again else [failure])
     assert result.returned == ("done" if again else None)
     assert len(result.requests) == (2 if again else 1)

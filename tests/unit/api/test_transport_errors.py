@@ -5,11 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.api import error_mapping
-from airflow_modelarts.api.errors import (
-    ModelArtsConfigurationError,
-    ModelArtsRequestError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsRequestError, ModelArtsTransientError
 from airflow_modelarts.api.http import Response, TransportError
 from tests.support.flows import (
     BAD_CERTIFICATE,
@@ -36,9 +32,7 @@ from tests.support.flows import (
     ],
     ids=lambda case: getattr(case, "kind", ""),
 )
-def test_each_transport_error_has_its_kind_and_advice(
-    fault: TransportError, kind: type[Exception], advice: str
-) -> None:
+def test_a_transport_error_has_its_kind_and_advice(fault: TransportError, kind: type[Exception], advice: str) -> None:
     error = error_mapping.from_transport(fault, operation="CreateX", target="task 'x'", address="https://h.example")
     assert type(error) is kind
     assert all(part in str(error) for part in ("CreateX of task 'x'", "https://h.example", fault.reason, advice))
