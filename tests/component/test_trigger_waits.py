@@ -108,15 +108,14 @@ def test_refused_credentials_end_the_wait_with_an_error(
     assert state.log.count() <= 3
 
 
-def test_an_incomplete_connection_ends_the_wait(state: EmulatorState, set_connection: Callable[..., None]) -> None:
+def test_an_incomplete_or_missing_connection_ends_the_wait(
+    state: EmulatorState, set_connection: Callable[..., None]
+) -> None:
     set_connection(extra={"project_id": None})
-    (event,) = run(events(trigger("abc")))
-    assert "project_id is missing" in event.payload["error"]
-
-
-def test_a_missing_connection_ends_the_wait_with_an_error(state: EmulatorState) -> None:
-    (event,) = run(events(trigger("abc", modelarts_conn_id="absent")))
-    assert "absent" in event.payload["error"]
+    (incomplete,) = run(events(trigger("abc")))
+    (missing,) = run(events(trigger("abc", modelarts_conn_id="absent")))
+    assert "project_id is missing" in incomplete.payload["error"]
+    assert "absent" in missing.payload["error"]
 
 
 def test_the_project_of_the_trigger_replaces_that_of_the_connection(state: EmulatorState) -> None:

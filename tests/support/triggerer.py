@@ -20,7 +20,7 @@ from airflow.sdk.execution_time.comms import GetVariable, PutVariable
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 
-MANY = 40
+MANY = 20
 
 
 async def main(name: str) -> None:

@@ -81,7 +81,8 @@ def test_a_region_without_a_known_endpoint_is_rejected(region: str) -> None:
         *("ftp://modelarts.example.com", "https://modelarts.example.com/v2", "https://modelarts.example.com?x=1"),
         *("https://user:secret@modelarts.example.com", "https://user:secret@two words", "http://modelarts.example.com"),
         *("http://10.0.0.1", "http://127.0.0.1.example.com", "https://", "https://host:99999", "https://[::1"),
-        *("two words", "back\\slash"),
+        *("two words", "back\\slash", "modelarts..example", "https://a..b", f"{'a' * 64}.example", "a\x00b", "a\x7fb"),
+        "\u202e.x",
     ],
 )
 def test_an_invalid_host_is_rejected_without_showing_a_password(host: str) -> None:
@@ -200,6 +201,8 @@ def test_white_space_around_values_is_stripped(monkeypatch: pytest.MonkeyPatch) 
     assert (client.credentials, client.project_id) == (AccessKey("ENVAK", "ENVSK", "ENVT"), "envproject")
     client = read(overrides=Overrides(project_id=" p2\n", endpoint=" other.example.com\n")).client
     assert (client.project_id, client.endpoint) == ("p2", "https://other.example.com")
+    assert read(login="AK\n", password="SK\n").client.credentials == AccessKey("AK", "SK")
+    assert read({"auth": "token"}, password="T\n").client.credentials == StaticToken("T")
     assert read(overrides=Overrides(region=" eu-de\n")).client.endpoint.startswith("https://modelarts.eu-de.")
     extra = {**PASSWORD, "iam_endpoint": "iam.example.com", "domain_name": " account\n", "project_name": "\tname "}
     assert read(extra, login=" user\n", password=" pass word \r\n").client.credentials == PasswordToken(

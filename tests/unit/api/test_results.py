@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from airflow_modelarts.api import operations
 from airflow_modelarts.api.models import ProcessorTask, parse, parse_result, parse_sample_results
 
 
@@ -38,7 +39,7 @@ def test_a_result_has_the_form_of_the_contract(sent: Any, read: Any) -> None:
     assert task(result=sent).result == read
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1E+999", "2.5e400", "1e0309"])
 @pytest.mark.parametrize("form", ['{"x": [%s, 1]}', '"{\\"x\\": [%s, 1]}"'], ids=["object", "string"])
 def test_nan_and_infinities_in_a_result_become_none(form: str, number: str) -> None:
     assert task_of(f'{{"task_id": "t", "result": {form % number}}}').result == {"x": [None, 1]}
@@ -112,6 +113,12 @@ def test_a_signed_link_escaped_by_java_in_a_result_loses_its_signature(form: str
 @pytest.mark.parametrize("field", ["description", "error_msg", "new_field"])
 def test_a_signed_link_in_another_field_loses_its_signature(field: str) -> None:
     assert task(**{field: LINK}).to_json()[field] == "https://b.obs.example/k/a.jpg"
+
+
+def test_the_results_of_listed_tasks_have_no_signed_links() -> None:
+    listed = {"count": 1, "tasks": [{"task_id": "a", "result": {"link": LINK, "signed_x": LINK}}, {"task_id": "b"}]}
+    task, other = operations.list_processor_tasks(return_result=True).read(json.dumps(listed).encode()).items
+    assert (task.result, other.result) == ({"link": "https://b.obs.example/k/a.jpg"}, None)
 
 
 def test_fields_of_signed_links_are_removed_at_any_depth() -> None:
