@@ -238,12 +238,8 @@ def test_the_sensor_fails_with_the_error_of_the_timeout_that_comes_first(
 
 
 def test_a_second_deferral_does_not_extend_the_execution_timeout(simulation: Simulation) -> None:
-    waiting = sensor(
-        simulation.state.add_task(status=1).task_id,
-        deferrable=True,
-        timeout=1000,
-        execution_timeout=timedelta(seconds=500),
-    )
+    limits: dict[str, Any] = {"timeout": 1000, "execution_timeout": timedelta(seconds=500)}
+    waiting = sensor(simulation.state.add_task(status=1).task_id, deferrable=True, **limits)
     first = defer(waiting, simulation)
     simulation.sleep(400)
     again = defer_again(waiting, first, {}, simulation)

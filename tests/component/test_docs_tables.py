@@ -283,10 +283,8 @@ def meanings() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("meaning", "error_code"), meanings())
 def test_an_error_code_in_the_docs_has_its_meaning(emulator: EmulatorServer, meaning: str, error_code: str) -> None:
     emulator.faults.refuse(error_code)
-    with (
-        ModelArtsHook(retries=RetryPolicy(attempts=1, throttled_attempts=1)) as hook,
-        pytest.raises(errors.ModelArtsError) as raised,
-    ):
+    hook = ModelArtsHook(retries=RetryPolicy(attempts=1, throttled_attempts=1))
+    with hook, pytest.raises(errors.ModelArtsError) as raised:
         hook.describe_processor_task("AcYfsdfhGyrWL5TtahH")
     assert raised.value.error_code == error_code
     assert f" failed: {meaning}" in str(raised.value)

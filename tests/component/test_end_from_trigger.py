@@ -33,18 +33,6 @@ class WithExecuteComplete(ModelArtsProcessorTaskSensor):
         return super().execute_complete(*arguments, **named)
 
 
-def set_outlets(waiting: ModelArtsProcessorTaskSensor) -> None:
-    waiting.outlets = [Asset("late")]
-
-
-def add_outlets(waiting: ModelArtsProcessorTaskSensor) -> None:
-    waiting.add_outlets([Asset("late")])
-
-
-def set_callback(waiting: ModelArtsProcessorTaskSensor) -> None:
-    waiting.on_success_callback = [succeeded]
-
-
 def map_over_output(waiting: ModelArtsProcessorTaskSensor) -> None:
     with waiting.dag:
 
@@ -55,22 +43,18 @@ def map_over_output(waiting: ModelArtsProcessorTaskSensor) -> None:
         use.expand(value=waiting.output)
 
 
-def return_result(waiting: ModelArtsProcessorTaskSensor) -> None:
-    waiting.returns_dag_result = True
-
-
 NEEDS_A_WORKER: list[tuple[str, dict[str, Any], Callable[[ModelArtsProcessorTaskSensor], None] | None]] = [
     ("outlets", {"outlets": [Asset("a")]}, None),
     ("outlets", {"default_args": {"outlets": [Asset("a")]}}, None),
-    ("outlets", {}, set_outlets),
-    ("outlets", {}, add_outlets),
+    ("outlets", {}, lambda waiting: setattr(waiting, "outlets", [Asset("late")])),
+    ("outlets", {}, lambda waiting: waiting.add_outlets([Asset("late")])),
     ("on_success_callback", {"on_success_callback": succeeded}, None),
     ("on_success_callback", {"on_success_callback": [succeeded]}, None),
     ("on_success_callback", {"default_args": {"on_success_callback": succeeded}}, None),
-    ("on_success_callback", {}, set_callback),
+    ("on_success_callback", {}, lambda waiting: setattr(waiting, "on_success_callback", [succeeded])),
     ("post_execute", {"post_execute": succeeded}, None),
     ("multiple_outputs", {"multiple_outputs": True}, None),
-    ("returns_dag_result", {}, return_result),
+    ("returns_dag_result", {}, lambda waiting: setattr(waiting, "returns_dag_result", True)),
     ("tasks that are mapped over the XCom", {}, map_over_output),
     ("outlets, on_success_callback", {"outlets": [Asset("a")], "on_success_callback": succeeded}, None),
 ]
@@ -79,12 +63,7 @@ NEEDS_A_WORKER: list[tuple[str, dict[str, Any], Callable[[ModelArtsProcessorTask
 @pytest.mark.parametrize("starts_in_triggerer", [True, False])
 @pytest.mark.parametrize(("what", "arguments", "later"), NEEDS_A_WORKER)
 def test_a_sensor_ends_on_a_worker_and_logs_why_if_airflow_would_lose_something_otherwise(
-    simulation: Simulation,
-    lines: list[str],
-    what: str,
-    arguments: dict[str, Any],
-    later: Callable[[ModelArtsProcessorTaskSensor], None] | None,
-    starts_in_triggerer: bool,
+    simulation: Simulation, lines: list[str], what: str, arguments: dict[str, Any], later: Any, starts_in_triggerer: Any
 ) -> None:
     task_id = simulation.state.add_task(status=1).task_id
     with DAG("dag", schedule=None):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task, task_group
@@ -57,18 +58,29 @@ def test_the_trigger_gets_the_xcom_that_holds_the_id() -> None:
     assert arguments["processor_task_id"] == ""
 
 
-def with_template(text: str) -> ModelArtsProcessorTaskSensor:
+def with_template(text: Any) -> ModelArtsProcessorTaskSensor:
     return sensor(text, start_from_trigger=True)
 
 
-def with_mapped_task(_: str) -> ModelArtsProcessorTaskSensor:
-    with DAG("dag", schedule=None):
+def from_output(build: Callable[[Any], ModelArtsProcessorTaskSensor]) -> Callable[[str], ModelArtsProcessorTaskSensor]:
+    """Return a function that builds a sensor in a DAG from a task ``create``."""
 
-        @task
-        def create(name: str) -> str:
-            return name
+    def build_in_dag(_: str) -> ModelArtsProcessorTaskSensor:
+        with DAG("dag", schedule=None):
 
-        return sensor(create.expand(name=["a", "b"]), start_from_trigger=True)
+            @task
+            def create(name: str = "abc") -> str:
+                return name
+
+            return build(create)
+
+    return build_in_dag
+
+
+with_mapped_task = from_output(lambda create: with_template(create.expand(name=["a", "b"])))
+with_computed_value = from_output(lambda create: with_template(create().map(str.upper)))
+with_output_as_project = from_output(lambda create: sensor("abc", project_id=create(), start_from_trigger=True))
+with_output_as_version = from_output(lambda create: sensor("abc", task_version_id=create(), start_from_trigger=True))
 
 
 def with_mapped_task_group(_: str) -> ModelArtsProcessorTaskSensor:
@@ -81,36 +93,6 @@ def with_mapped_task_group(_: str) -> ModelArtsProcessorTaskSensor:
 
         wait_for.expand(task_id=["a", "b"])
     return built[0]
-
-
-def with_computed_value(_: str) -> ModelArtsProcessorTaskSensor:
-    with DAG("dag", schedule=None):
-
-        @task
-        def create() -> str:
-            return "abc"
-
-        return sensor(create().map(str.upper), start_from_trigger=True)
-
-
-def with_output_as_project(_: str) -> ModelArtsProcessorTaskSensor:
-    with DAG("dag", schedule=None):
-
-        @task
-        def create() -> str:
-            return "abc"
-
-        return sensor("abc", project_id=create(), start_from_trigger=True)
-
-
-def with_output_as_version(_: str) -> ModelArtsProcessorTaskSensor:
-    with DAG("dag", schedule=None):
-
-        @task
-        def run_again() -> str:
-            return "abc"
-
-        return sensor("abc", task_version_id=run_again(), start_from_trigger=True)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +112,7 @@ def with_output_as_version(_: str) -> ModelArtsProcessorTaskSensor:
     ],
 )
 def test_a_sensor_whose_arguments_need_a_worker_starts_on_one_and_logs_why(
-    simulation: Simulation,
-    lines: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    build: Callable[[str], ModelArtsProcessorTaskSensor],
-    text: str,
-    reason: str,
+    simulation: Simulation, lines: list[str], monkeypatch: pytest.MonkeyPatch, build: Any, text: str, reason: str
 ) -> None:
     waiting = build(text)
     assert not waiting.start_from_trigger

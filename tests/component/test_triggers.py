@@ -111,13 +111,8 @@ def test_no_secret_is_stored_or_shown(state: EmulatorState) -> None:
     [
         # Version 1.0.0
         {
-            "processor_task_id": "abc",
-            "modelarts_conn_id": "modelarts_default",
-            "project_id": None,
-            "poll_interval": 5.0,
-            "workspace_id": "0",
-            "version_id": VERSION,
-            "stop_on_kill": False,
+            **{"processor_task_id": "abc", "modelarts_conn_id": "modelarts_default", "project_id": None},
+            **{"poll_interval": 5.0, "workspace_id": "0", "version_id": VERSION, "stop_on_kill": False},
         },
         {**ARGUMENTS, "project_id": PROJECT_ID, "modelarts_conn_id": "modelarts_default", "upstream": None},
     ],
@@ -154,12 +149,7 @@ def test_on_kill_stops_versions_only_with_stop_on_kill(state: EmulatorState, sto
     [("deferred", 2, 1), ("deferred", 3, 4), ("deferred", None, 4), ("failed", 2, 4), (None, 2, 4)],
 )
 def test_on_kill_stops_nothing_that_another_triggerer_waits_for(
-    state: EmulatorState,
-    monkeypatch: pytest.MonkeyPatch,
-    lines: list[str],
-    airflow_state: str | None,
-    deferred_try: int | None,
-    status: int,
+    state: EmulatorState, monkeypatch: pytest.MonkeyPatch, airflow_state: str | None, deferred_try: Any, status: int
 ) -> None:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 

@@ -37,11 +37,8 @@ def test_it_is_valid_against_the_stricter_schema_of_provider_yaml(key: str) -> N
 
 
 def test_the_entry_point_returns_the_provider_info() -> None:
-    (entry_point,) = [
-        found
-        for found in entry_points(group="apache_airflow_provider")
-        if found.value == "airflow_modelarts.provider:get_provider_info"
-    ]
+    ours = "airflow_modelarts.provider:get_provider_info"
+    (entry_point,) = [found for found in entry_points(group="apache_airflow_provider") if found.value == ours]
     assert entry_point.load()() == provider.get_provider_info()
     assert (entry_point.dist.name, entry_point.dist.version) == ("airflow-modelarts", __version__)
 

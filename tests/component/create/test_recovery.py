@@ -6,15 +6,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.api.errors import (
-    ModelArtsAlreadyExistsError,
-    ModelArtsAuthenticationError,
-    ModelArtsBusyError,
-    ModelArtsError,
-    ModelArtsRequestError,
-    ModelArtsThrottledError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api import errors
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.hooks import ModelArtsHook
@@ -178,7 +170,7 @@ def test_a_crash_at_any_point_leaves_one_task_and_a_retry_that_succeeds(
 def test_the_intent_is_stored_before_the_request(emulator: EmulatorServer, pauses: list[float]) -> None:
     emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsTransientError):
+    with pytest.raises(errors.ModelArtsTransientError):
         run({}, attempt)
     assert attempt.store[RECORD_KEY]["intent"].startswith("check-")
 
@@ -189,7 +181,7 @@ def test_a_subclass_sets_the_retries_of_the_request(emulator: EmulatorServer, pa
             return super()._open_hook(RetryPolicy(attempts=1))
 
     emulator.faults.throttle(times=1, operation="CreateProcessorTask")
-    with pytest.raises(ModelArtsThrottledError):
+    with pytest.raises(errors.ModelArtsThrottledError):
         Impatient(task_id="run", name="check", template=VALIDATION, inputs=INPUTS).execute(Try().context)
     assert emulator.state.log.count("CreateProcessorTask") == 1
 
@@ -199,7 +191,7 @@ def test_a_subclass_sets_the_retries_of_the_request(emulator: EmulatorServer, pa
 def test_the_intent_of_a_refused_create_is_deleted(emulator: EmulatorServer, pauses: list[float], code: str) -> None:
     refusal = emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsError):
+    with pytest.raises(errors.ModelArtsError):
         run({"name": "invalid"}, attempt)
     assert attempt.store == {}
     emulator.faults.remove(refusal)
@@ -211,7 +203,7 @@ def unanswered(emulator: EmulatorServer) -> Try:
     """Return a try whose requests all got lost."""
     lost = emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsTransientError):
+    with pytest.raises(errors.ModelArtsTransientError):
         run({}, attempt)
     emulator.faults.remove(lost)
     return attempt
@@ -221,7 +213,7 @@ def unanswered(emulator: EmulatorServer) -> Try:
 def test_the_intent_is_deleted_if_a_retry_is_refused_too(emulator: EmulatorServer, pauses: list[float]) -> None:
     attempt = unanswered(emulator)
     emulator.faults.refuse("ModelArts.0104", operation="CreateProcessorTask")
-    with pytest.raises(ModelArtsRequestError):
+    with pytest.raises(errors.ModelArtsRequestError):
         run({}, attempt.next())
     assert attempt.store == {}
 
@@ -231,7 +223,7 @@ def test_the_intent_is_kept_if_the_service_is_busy_at_the_retry(emulator: Emulat
     attempt = unanswered(emulator)
     name = attempt.store[RECORD_KEY]["intent"]
     emulator.faults.refuse("ModelArts.4409", times=None, operation="CreateProcessorTask")
-    with pytest.raises(ModelArtsBusyError):
+    with pytest.raises(errors.ModelArtsBusyError):
         run({}, attempt.next())
     assert attempt.store[RECORD_KEY]["intent"] == name
 
@@ -241,7 +233,7 @@ def test_the_intent_is_kept_if_the_lookup_fails(emulator: EmulatorServer, pauses
     emulator.faults.reset("after", operation="CreateProcessorTask")
     emulator.faults.refuse("ModelArts.0108", operation="ListProcessorTasks")
     attempt = Try()
-    with pytest.raises(ModelArtsAuthenticationError):
+    with pytest.raises(errors.ModelArtsAuthenticationError):
         run({}, attempt)
     (task,) = tasks(emulator)
     assert run({}, attempt.next())["task_id"] == task.task_id
@@ -251,7 +243,7 @@ def test_the_intent_is_kept_if_the_lookup_fails(emulator: EmulatorServer, pauses
 def test_a_retry_does_not_adopt_a_task_that_had_the_exact_name_before(emulator: EmulatorServer) -> None:
     emulator.state.add_task("check", template="sys_data_validation", status=2)
     attempt = Try()
-    with pytest.raises(ModelArtsAlreadyExistsError):
+    with pytest.raises(errors.ModelArtsAlreadyExistsError):
         run({"random_name_suffix": False}, attempt)
     assert run({"random_name_suffix": False}, attempt.next())["name"] == "check-2"
 
@@ -260,7 +252,7 @@ def test_an_exact_name_is_looked_up_before_the_request(emulator: EmulatorServer)
     emulator.state.add_task("check")
     emulator.faults.reset("before", operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsAlreadyExistsError, match="'check' exists already"):
+    with pytest.raises(errors.ModelArtsAlreadyExistsError, match="'check' exists already"):
         run({"random_name_suffix": False}, attempt)
     assert emulator.state.log.count("CreateProcessorTask") == 0
     assert attempt.store == {}
@@ -285,7 +277,7 @@ def test_a_retry_after_a_refused_version_does_not_adopt_another_version(
 ) -> None:
     refusal = emulator.faults.refuse("ModelArts.4616", times=None, operation="CreateProcessorTaskVersion")
     attempt = Try()
-    with pytest.raises(ModelArtsBusyError):
+    with pytest.raises(errors.ModelArtsBusyError):
         version_operator(original).execute(attempt.context)
     emulator.faults.remove(refusal)
     version_operator(original, description="of a sibling").execute(Try().context)

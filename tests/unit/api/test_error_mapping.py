@@ -7,38 +7,27 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_modelarts.api import error_mapping
+from airflow_modelarts.api import error_mapping, errors
 from airflow_modelarts.api.error_codes import CODES
-from airflow_modelarts.api.errors import (
-    ModelArtsAlreadyExistsError,
-    ModelArtsAuthenticationError,
-    ModelArtsBusyError,
-    ModelArtsConfigurationError,
-    ModelArtsError,
-    ModelArtsNotFoundError,
-    ModelArtsRequestError,
-    ModelArtsThrottledError,
-    ModelArtsTransientError,
-)
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.redaction import redact
 from tests.support.flows import CONTRACT, NOON, answer, refuse
 
-KINDS: dict[str, type[ModelArtsError]] = {
-    "auth": ModelArtsAuthenticationError,
-    "configuration": ModelArtsConfigurationError,
-    "request": ModelArtsRequestError,
-    "not_found": ModelArtsNotFoundError,
-    "already_exists": ModelArtsAlreadyExistsError,
-    "busy": ModelArtsBusyError,
-    "throttled": ModelArtsThrottledError,
-    "transient": ModelArtsTransientError,
+KINDS: dict[str, type[errors.ModelArtsError]] = {
+    "auth": errors.ModelArtsAuthenticationError,
+    "configuration": errors.ModelArtsConfigurationError,
+    "request": errors.ModelArtsRequestError,
+    "not_found": errors.ModelArtsNotFoundError,
+    "already_exists": errors.ModelArtsAlreadyExistsError,
+    "busy": errors.ModelArtsBusyError,
+    "throttled": errors.ModelArtsThrottledError,
+    "transient": errors.ModelArtsTransientError,
 }
 ROWS = json.loads((CONTRACT / "errors.json").read_text(encoding="utf-8"))["codes"]
 ALL_STATUSES = [100, 300, 301, 302, 307, 400, 401, 403, 404, 405, 408, 409, 418, 425, 429, 500, 502, 503, 504, 599]
 
 
-def read(response: Response, *secrets: str, now: float = NOON) -> ModelArtsError:
+def read(response: Response, *secrets: str, now: float = NOON) -> errors.ModelArtsError:
     return error_mapping.from_response(
         response, operation="DescribeProcessorTask", target="processing task 'abc'", secrets=secrets, now=now
     )
@@ -62,7 +51,7 @@ def test_the_code_decides_with_any_status_below_500(row: dict[str, str], status:
 @pytest.mark.parametrize("code", [*CODES, "ModelArts.9999", None])
 def test_a_server_error_is_temporary_with_any_code(code: str | None, status: int) -> None:
     error = read(refuse(status, code))
-    assert type(error) is ModelArtsTransientError
+    assert type(error) is errors.ModelArtsTransientError
     assert error.outcome_unknown
     assert error.error_code == code
 
@@ -126,7 +115,7 @@ def test_every_message_has_the_code_the_status_and_the_operation(row: dict[str, 
 @example(503, b'{"error_code": [17], "error_msg": ["x"], "request_id": {}}')
 def test_any_failed_answer_becomes_an_error(status: int, body: bytes) -> None:
     error = read(Response(status, {}, body))
-    assert isinstance(error, ModelArtsTransientError if status >= 500 else ModelArtsError)
+    assert isinstance(error, errors.ModelArtsTransientError if status >= 500 else errors.ModelArtsError)
     assert error.http_status == status
     assert error.error_code is None or isinstance(error.error_code, str)
 
@@ -134,7 +123,7 @@ def test_any_failed_answer_becomes_an_error(status: int, body: bytes) -> None:
 def test_a_web_page_instead_of_the_api_is_a_configuration_error() -> None:
     error = read(html(404))
     message = str(error)
-    assert type(error) is ModelArtsConfigurationError, "not a missing task"
+    assert type(error) is errors.ModelArtsConfigurationError, "not a missing task"
     assert "web page, not the API" in message
     assert "ModelArts endpoint of your region" in message
 
@@ -252,13 +241,13 @@ def test_a_long_text_of_the_service_is_shortened(long: dict[str, str]) -> None:
 )
 def test_openstacks_form_of_throttling_is_recognized(response: Response) -> None:
     error = read(response)
-    assert isinstance(error, ModelArtsThrottledError)
+    assert isinstance(error, errors.ModelArtsThrottledError)
     assert not error.outcome_unknown
 
 
 def test_http_413_without_throttling_is_a_request_error() -> None:
-    assert isinstance(read(refuse(413, "ModelArts.4104")), ModelArtsRequestError)
-    assert isinstance(read(refuse(413)), ModelArtsRequestError)
+    assert isinstance(read(refuse(413, "ModelArts.4104")), errors.ModelArtsRequestError)
+    assert isinstance(read(refuse(413)), errors.ModelArtsRequestError)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +259,7 @@ def test_http_413_without_throttling_is_a_request_error() -> None:
 )
 def test_a_token_too_large_for_a_gateway_has_its_own_advice(response: Response) -> None:
     error = read(response)
-    assert isinstance(error, ModelArtsConfigurationError)
+    assert isinstance(error, errors.ModelArtsConfigurationError)
     assert "fewer roles" in str(error)
     assert "Change the request" not in str(error)
 

@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
-from airflow_modelarts.api import models
+from airflow_modelarts.api import errors, models
 from airflow_modelarts.api.client import ClientConfig, call
 from airflow_modelarts.api.credentials import Credentials, InstanceAgency, StaticToken, TokenCache
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-    ModelArtsConfigurationError,
-    ModelArtsRequestError,
-    ModelArtsTransientError,
-)
 from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Response
 from airflow_modelarts.api.models import ProcessorTask
 from tests.support.credentials import USER, security_key, token
@@ -48,7 +42,7 @@ from tests.support.flows import (
 def test_refused_static_credentials_are_sent_again_only_if_the_connection_changed(credentials: Credentials) -> None:
     one = client(credentials)
     result = describe(refuse(401), clients=(one, one))
-    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert isinstance(result.error, errors.ModelArtsAuthenticationError)
     assert len(result.requests) == 1
 
 
@@ -77,7 +71,7 @@ def test_any_change_of_the_connection_is_tried(change: dict[str, Any]) -> None:
 
 def test_a_refused_rotated_key_ends_the_call() -> None:
     result = describe(refuse(401), refuse(401), clients=(client(), client(OTHER_KEY)))
-    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert isinstance(result.error, errors.ModelArtsAuthenticationError)
     assert len(result.readings) == 2
 
 
@@ -113,7 +107,7 @@ def test_the_next_call_uses_a_renewed_token() -> None:
 def test_a_call_ends_after_one_renewal_and_one_reading_of_the_connection() -> None:
     one = client(USER)
     result = describe(token("T1"), refuse(401), token("T2"), refuse(401), clients=(one, one))
-    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert isinstance(result.error, errors.ModelArtsAuthenticationError)
     assert [type(step) for step in result.steps] == [ReadConnection, *[Request] * 4, ReadConnection]
 
 
@@ -127,7 +121,7 @@ def test_a_changed_password_is_read_from_the_connection() -> None:
 def test_a_refused_password_reads_the_connection_again_once() -> None:
     one = client(USER)
     result = describe(refuse(401), clients=(one, one))
-    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert isinstance(result.error, errors.ModelArtsAuthenticationError)
     assert len(result.readings) == 2
 
 
@@ -152,7 +146,7 @@ def test_an_outage_of_iam_is_a_temporary_error() -> None:
 )
 def test_a_wrong_iam_endpoint_is_a_configuration_error_and_not_a_missing_task(answered: Answer) -> None:
     error = describe(answered, clients=(client(USER),)).error
-    assert isinstance(error, ModelArtsConfigurationError)
+    assert isinstance(error, errors.ModelArtsConfigurationError)
     assert "iam_endpoint" in str(error)
 
 
@@ -176,7 +170,7 @@ def test_a_refused_token_is_renewed_once_with_any_http_status(refused: Response)
     renewed = run_flow(call(DESCRIBE, ONCE), [token(), refused, token("T2"), TASK], clients=client(USER))
     assert renewed.value is not None
     in_vain = run_flow(call(DESCRIBE, ONCE), [token(), refused, token("T2"), refused], clients=[client(USER)] * 2)
-    assert isinstance(in_vain.error, ModelArtsAuthenticationError)
+    assert isinstance(in_vain.error, errors.ModelArtsAuthenticationError)
 
 
 @pytest.mark.parametrize("code", ["ModelArts.0203", "ModelArts.0206"])
@@ -191,17 +185,17 @@ def test_a_refused_static_token_reads_the_connection_again(code: str) -> None:
 )
 def test_a_missing_permission_does_not_renew_the_token(code: str | None) -> None:
     result = run_flow(call(DESCRIBE, ONCE), [token(), refuse(403, code)], clients=[client(USER)] * 2)
-    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert isinstance(result.error, errors.ModelArtsAuthenticationError)
     assert not result.error.asks_for_new_credentials
 
 
 @pytest.mark.parametrize("code", ["ModelArts.4750", "ModelArts.4826"])
 def test_a_request_error_with_http_401_does_not_renew_the_token(code: str) -> None:
     result = run_flow(call(DESCRIBE, ONCE), [token(), refuse(401, code)], clients=client(USER))
-    assert isinstance(result.error, ModelArtsRequestError)
+    assert isinstance(result.error, errors.ModelArtsRequestError)
 
 
-UNREAD = ConnectionReadError(ModelArtsConfigurationError("connection 'mine' is not there"))
+UNREAD = ConnectionReadError(errors.ModelArtsConfigurationError("connection 'mine' is not there"))
 UNREADABLE = ConnectionReadError(RuntimeError("password=the-secret-key"))
 
 
@@ -218,7 +212,7 @@ def test_a_connection_that_cannot_be_read_again_is_read_later(failure: Connectio
 
 def test_an_unchanged_connection_is_still_refused() -> None:
     result = read_again(UNREAD, client(), answers=(refuse(401),))
-    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert isinstance(result.error, errors.ModelArtsAuthenticationError)
 
 
 def test_reading_the_connection_again_ends_after_a_minute() -> None:
@@ -235,7 +229,7 @@ def test_reading_the_connection_again_takes_half_a_minute_at_least() -> None:
 
 def test_an_outage_of_the_secrets_backend_is_temporary_and_not_quoted() -> None:
     error = read_again(*[UNREADABLE] * 7, answers=(refuse(401),)).error
-    assert isinstance(error, ModelArtsTransientError)
+    assert isinstance(error, errors.ModelArtsTransientError)
     assert "could not be read again (RuntimeError)" in str(error)
     assert SECRET_KEY not in str(error)
 

@@ -5,12 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_modelarts.api import errors
 from airflow_modelarts.api.credentials import StaticToken
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-    ModelArtsConfigurationError,
-    ModelArtsTransientError,
-)
 from airflow_modelarts.api.http import Response
 from tests.support.credentials import DAY, USER, Process, at, token
 from tests.support.flows import (
@@ -135,7 +131,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("response", UNREADABLE.values(), ids=UNREADABLE)
 def test_an_unreadable_answer_of_iam_is_a_temporary_error_without_quotes(process: Process, response: Response) -> None:
     error = process.obtain(USER, response).error
-    assert isinstance(error, ModelArtsTransientError)
+    assert isinstance(error, errors.ModelArtsTransientError)
     assert "T0KEN" not in str(error)
 
 
@@ -170,7 +166,7 @@ def project_token(project: object) -> Response:
 def test_a_project_name_and_a_project_id_of_different_projects_are_an_error(process: Process) -> None:
     other = "f" * 32
     error = process.obtain(NAMED, project_token({"id": other, "name": "eu-de_other"})).error
-    assert isinstance(error, ModelArtsConfigurationError)
+    assert isinstance(error, errors.ModelArtsConfigurationError)
     assert str(error).startswith(f"project_name 'eu-de_other' is the project {other}")
     assert f"project_id is '{PROJECT_ID}'" in str(error)
     assert "Change the request" not in str(error)
@@ -191,7 +187,9 @@ def test_a_token_of_another_project_is_not_cached(process: Process) -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_refusal_of_iam_names_every_setting_that_can_be_wrong(process: Process, status: int) -> None:
     error = process.obtain(NAMED, refuse(status)).error
-    assert type(error) is (ModelArtsAuthenticationError if status in (401, 403) else ModelArtsConfigurationError)
+    assert type(error) is (
+        errors.ModelArtsAuthenticationError if status in (401, 403) else errors.ModelArtsConfigurationError
+    )
     assert error.http_status == status
     settings = ("domain_name 'domain'", "login 'user'", "project_name 'eu-de_other'", "iam_endpoint")
     assert all(named in str(error) for named in ("KeystoneCreateUserTokenByPassword", *settings))
@@ -206,7 +204,7 @@ def test_a_refusal_of_iam_mentions_a_project_name_given_as_project_id(process: P
 
 def test_a_too_large_token_is_a_configuration_error(process: Process) -> None:
     error = process.obtain(USER, TOO_LARGE).error
-    assert isinstance(error, ModelArtsConfigurationError)
+    assert isinstance(error, errors.ModelArtsConfigurationError)
     assert "fewer roles" in str(error)
 
 

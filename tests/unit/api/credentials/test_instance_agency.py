@@ -5,13 +5,9 @@ from typing import Any
 
 import pytest
 
+from airflow_modelarts.api import errors
 from airflow_modelarts.api.credentials import AccessKey, InstanceAgency
 from airflow_modelarts.api.credentials.instance_agency import METADATA_DELAY, METADATA_ROUNDS, METADATA_TIMEOUT
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-    ModelArtsConfigurationError,
-    ModelArtsTransientError,
-)
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.retry import RetryPolicy
 from tests.support.credentials import AGENCY, DAY, Process, at, security_key, session_token
@@ -69,7 +65,7 @@ def test_a_refused_temporary_key_is_renewed(process: Process) -> None:
 @pytest.mark.parametrize("fault", [REFUSED_CONNECTION, TIMEOUT], ids=lambda fault: str(fault.kind))
 def test_an_error_without_a_metadata_service_advises_other_credentials(process: Process, fault: Answer) -> None:
     result = process.obtain(AGENCY, *[fault] * 6)
-    assert isinstance(result.error, ModelArtsConfigurationError)
+    assert isinstance(result.error, errors.ModelArtsConfigurationError)
     assert "Elastic Cloud Server only" in str(result.error)
     assert "auth" in str(result.error)
     assert result.error.operation == "GetSecurityKey"
@@ -85,7 +81,7 @@ def test_no_answer_after_an_earlier_key_is_an_outage(process: Process, fault: An
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_an_error_without_an_agency_advises_to_set_one(process: Process, status: int) -> None:
     error = process.obtain(AGENCY, session_token(), refuse(status)).error
-    assert isinstance(error, ModelArtsAuthenticationError)
+    assert isinstance(error, errors.ModelArtsAuthenticationError)
     assert "give it an agency" in str(error)
     assert error.http_status == status
 
@@ -105,7 +101,7 @@ def test_a_session_token_is_requested_again_after_a_temporary_failure(process: P
 @hiccups
 def test_a_container_behind_another_hop_gets_its_own_error_without_retries(process: Process, hiccup: Answer) -> None:
     result = process.obtain(AGENCY, *[hiccup, refuse(401)] * 3)
-    assert isinstance(result.error, ModelArtsConfigurationError)
+    assert isinstance(result.error, errors.ModelArtsConfigurationError)
     assert all(word in str(result.error) for word in ("container", "hop limit", "agency", "another auth"))
     assert sum(result.sleeps) < 5
 
@@ -114,7 +110,7 @@ def test_a_container_behind_another_hop_gets_its_own_error_without_retries(proce
 def test_no_session_token_after_an_earlier_key_is_an_outage(process: Process, hiccup: Answer) -> None:
     key = process.obtain(AGENCY, session_token(), security_key()).value
     error = process.obtain(AGENCY, *[hiccup, refuse(401)] * 3, refused=key).error
-    assert isinstance(error, ModelArtsTransientError)
+    assert isinstance(error, errors.ModelArtsTransientError)
     assert "did not issue one" in str(error)
 
 
@@ -133,19 +129,19 @@ NO_AGENCY = [
 @pytest.mark.parametrize("retries", [ONCE, FIVE_TIMES], ids=["poll", "call"])
 def test_a_missing_agency_is_reported_without_retries(no_agency: Response, first: Answer, retries: RetryPolicy) -> None:
     result = Process(retries).obtain(AGENCY, first, no_agency)
-    assert isinstance(result.error, ModelArtsAuthenticationError)
+    assert isinstance(result.error, errors.ModelArtsAuthenticationError)
     assert str(result.error).startswith("This server has no temporary key: give it an agency")
     assert result.sleeps == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 405])
 def test_no_key_from_a_service_without_session_tokens_means_no_agency(process: Process, status: int) -> None:
-    assert isinstance(process.obtain(AGENCY, refuse(status), refuse(401)).error, ModelArtsAuthenticationError)
+    assert isinstance(process.obtain(AGENCY, refuse(status), refuse(401)).error, errors.ModelArtsAuthenticationError)
 
 
 def test_an_outage_of_the_metadata_service_is_a_temporary_error(process: Process) -> None:
     error = process.obtain(AGENCY, session_token(), refuse(500)).error
-    assert isinstance(error, ModelArtsTransientError)
+    assert isinstance(error, errors.ModelArtsTransientError)
     assert error.http_status == 500
 
 
@@ -176,7 +172,7 @@ def test_an_incomplete_temporary_key_is_an_error_that_quotes_nothing(retries: Re
     attempts = [session_token(), *[answer(body)] * retries.attempts]
     result = process.obtain(AGENCY, *attempts * (METADATA_ROUNDS if retries is ONCE else 1))
     error = result.error
-    assert isinstance(error, ModelArtsAuthenticationError)
+    assert isinstance(error, errors.ModelArtsAuthenticationError)
     assert "give it an agency" in str(error)
     assert "S3CRET" not in str(error)
     assert "T0KEN" not in str(error)
@@ -186,7 +182,7 @@ def test_an_incomplete_temporary_key_is_an_error_that_quotes_nothing(retries: Re
 def test_an_incomplete_temporary_key_is_temporary_after_an_earlier_key(process: Process, body: Any) -> None:
     key = process.obtain(AGENCY, session_token(), security_key()).value
     error = process.obtain(AGENCY, *[session_token(), answer(body)] * METADATA_ROUNDS, refused=key).error
-    assert isinstance(error, ModelArtsTransientError)
+    assert isinstance(error, errors.ModelArtsTransientError)
     assert "S3CRET" not in str(error)
     assert "T0KEN" not in str(error)
 
