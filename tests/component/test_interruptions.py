@@ -83,8 +83,8 @@ def test_a_clone_that_reads_the_connection_waits_for_no_renewal(hook: ModelArtsH
 def test_a_clone_that_reads_the_connection_again_does_not_wait_for_the_renewal(
     hook: ModelArtsHook, requests_mock: Mocker, set_connection: Callable[..., None]
 ) -> None:
-    refusal: dict[str, Any] = {"status_code": 401, "json": {}}
-    stop = requests_mock.post(STOP, [refusal, refusal, {"json": {}}])
+    unauthorized: dict[str, Any] = {"status_code": 401, "json": {}}
+    stop = requests_mock.post(STOP, [unauthorized, unauthorized, {"json": {}}])
     another = ModelArtsHook()
     another.get_conn()
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": IAM}

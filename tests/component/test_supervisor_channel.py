@@ -67,17 +67,9 @@ class Supervisor:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
         match request:
             case {"type": "GetConnection", "conn_id": str(conn_id)}:
-                return {
-                    "type": "ConnectionResult",
-                    "conn_id": conn_id,
-                    "conn_type": "modelarts",
-                    "host": self.host,
-                    "schema": None,
-                    "port": None,
-                    "login": ACCESS_KEY,
-                    "password": SECRET_KEY,
-                    "extra": json.dumps({"project_id": PROJECT_ID}),
-                }
+                found = {"conn_id": conn_id, "conn_type": "modelarts", "host": self.host, "schema": None, "port": None}
+                keys = {"login": ACCESS_KEY, "password": SECRET_KEY, "extra": json.dumps({"project_id": PROJECT_ID})}
+                return {"type": "ConnectionResult", **found, **keys}
             case {"type": "GetVariable", "key": str(key)}:
                 return {"type": "VariableResult", "key": key, "value": f"value of {key}"}
             case {"type": "PutVariable", "key": "pace", "value": str(value)}:
@@ -107,14 +99,8 @@ def triggerer(supervisor: Supervisor) -> Callable[[str], Any]:
     """Run a function of :mod:`tests.support.triggerer` in a process whose standard input is the channel."""
 
     def run(name: str) -> Any:
-        finished = subprocess.run(
-            [sys.executable, str(TRIGGERER), name],
-            stdin=supervisor.triggerer_end,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=HANG_TIMEOUT,
-        )
+        how: dict[str, Any] = {"capture_output": True, "text": True, "check": False, "timeout": HANG_TIMEOUT}
+        finished = subprocess.run([sys.executable, str(TRIGGERER), name], stdin=supervisor.triggerer_end, **how)
         assert finished.returncode == 0, finished.stderr
         assert "Got response for unknown request frame" not in finished.stdout + finished.stderr
         return json.loads(finished.stdout.splitlines()[-1])

@@ -83,8 +83,8 @@ def one_signature(draws: Draws) -> str:
     request = make(draws)
     if (theirs := vendors_signature(request)) != request.headers["Authorization"]:
         raise PropertyViolationError(f"the vendor signs {theirs}\n{request}")
-    if (refusal := verify(request)) is not None:
-        raise PropertyViolationError(f"{refusal}\n{request}")
+    if (error := verify(request)) is not None:
+        raise PropertyViolationError(f"{error}\n{request}")
     changed = _changed(draws, request)
     if verify(changed) is None:
         raise PropertyViolationError(f"accepted although it was changed\n{request}\n{changed}")
@@ -97,8 +97,8 @@ def verify(request: Signed) -> ServiceError | None:
     raw_request = RawRequest(request.method, request.path, request.raw_query, headers, request.body)
     try:
         verify_signature(raw_request, _ACCOUNTS, NOON)
-    except ServiceError as refusal:
-        return refusal
+    except ServiceError as error:
+        return error
     return None
 
 

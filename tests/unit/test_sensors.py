@@ -46,7 +46,7 @@ def refused(status: int, code: str) -> dict[str, Any]:
     return {"status_code": status, "json": {"error_code": code, "error_msg": "no"}}
 
 
-REFUSALS: dict[str, tuple[dict[str, Any], type[ModelArtsError], str]] = {
+PERMANENT_ERRORS: dict[str, tuple[dict[str, Any], type[ModelArtsError], str]] = {
     "wrong key": (refused(401, "APIGW.0301"), ModelArtsAuthenticationError, "Check the credentials of the connection"),
     "unknown task": (refused(400, "ModelArts.4700"), ModelArtsNotFoundError, "Check the id"),
     "unknown task, the other shape": ({"status_code": 404}, ModelArtsNotFoundError, "Check the id"),
@@ -118,7 +118,7 @@ def test_soft_fail_and_never_fail_skip_after_a_failure(requests_mock: Mocker, op
 
 
 def test_soft_fail_does_not_hide_a_broken_connection(requests_mock: Mocker) -> None:
-    answer, error, _ = REFUSALS["wrong key"]
+    answer, error, _ = PERMANENT_ERRORS["wrong key"]
     requests_mock.get(TASK_URL, **answer)
     with pytest.raises(error):
         sensor(soft_fail=True).execute({})
@@ -178,7 +178,7 @@ def test_retry_after_is_honoured(requests_mock: Mocker, pauses: list[float]) -> 
     assert pauses == [5, 90], "at most 5 seconds within a poke, all of it between two"
 
 
-@pytest.mark.parametrize(("answer", "error", "advice"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize(("answer", "error", "advice"), PERMANENT_ERRORS.values(), ids=PERMANENT_ERRORS)
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_a_permanent_error_ends_the_wait_at_once_and_says_what_to_change(
     requests_mock: Mocker, pauses: list[float], answer: dict[str, Any], error: type[Exception], advice: str, mode: str

@@ -189,12 +189,12 @@ def test_a_subclass_sets_the_retries_of_the_request(emulator: EmulatorServer, pa
 @needs_state_store
 @pytest.mark.parametrize("code", ["ModelArts.0104", "ModelArts.4409"])
 def test_the_intent_of_a_refused_create_is_deleted(emulator: EmulatorServer, pauses: list[float], code: str) -> None:
-    refusal = emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
+    fault = emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
     attempt = Try()
     with pytest.raises(errors.ModelArtsError):
         run({"name": "invalid"}, attempt)
     assert attempt.store == {}
-    emulator.faults.remove(refusal)
+    emulator.faults.remove(fault)
     run({"name": "valid"}, attempt.next())
     assert [task.name.split("-")[0] for task in tasks(emulator)] == ["valid"]
 
@@ -275,11 +275,11 @@ def test_a_retry_adopts_a_task_that_an_earlier_try_created_under_the_exact_name(
 def test_a_retry_after_a_refused_version_does_not_adopt_another_version(
     emulator: EmulatorServer, original: Task, pauses: list[float]
 ) -> None:
-    refusal = emulator.faults.refuse("ModelArts.4616", times=None, operation="CreateProcessorTaskVersion")
+    fault = emulator.faults.refuse("ModelArts.4616", times=None, operation="CreateProcessorTaskVersion")
     attempt = Try()
     with pytest.raises(errors.ModelArtsBusyError):
         version_operator(original).execute(attempt.context)
-    emulator.faults.remove(refusal)
+    emulator.faults.remove(fault)
     version_operator(original, description="of a sibling").execute(Try().context)
     version_operator(original, description="its own").execute(attempt.next().context)
     assert [version.body.get("description") for version in original.versions[1:]] == ["of a sibling", "its own"]

@@ -109,7 +109,7 @@ def test_an_encoded_authorization_message_is_not_shortened() -> None:
     assert read(answer({}, 403)).encoded_authorization_message is None
 
 
-OBS_REFUSAL = (
+OBS_ERROR = (
     b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message>'
     b"<RequestId>b-1</RequestId></Error>"
 )
@@ -121,7 +121,7 @@ OBS_REFUSAL = (
         (b"RBAC: access denied\n", None, "RBAC: access denied", None),
         (b'"the upstream is full"', None, "the upstream is full", None),
         (b"<html>\n<head><title>403 Forbidden</title></head><body>nginx</body>", None, "403 Forbidden", None),
-        (OBS_REFUSAL, "AccessDenied", "Access Denied", "b-1"),
+        (OBS_ERROR, "AccessDenied", "Access Denied", "b-1"),
         (b"<html><body>nothing to quote</body></html>", None, "", None),
         (b"\x89PNG\x00\xff", None, "", None),
         (b'{"error_code": "ModelArts.0101", "error_', None, "", None),

@@ -214,9 +214,9 @@ def test_a_copy_takes_no_lock_and_has_no_waiting_requests(limiter: RateLimiter, 
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(10)
-    twin = limiter.copy()
-    assert send(twin, clock) == 0.0
-    assert twin.rate == pytest.approx(limiter.rate)
+    clone = limiter.copy()
+    assert send(clone, clock) == 0.0
+    assert clone.rate == pytest.approx(limiter.rate)
     release.set()
     holder.join()
     for flow in interrupted:
