@@ -111,18 +111,21 @@ def test_a_list_ends_although_its_count_always_grows() -> None:
     assert len(result.requests) == 7
 
 
-@pytest.mark.parametrize("turns", [["abc"], ["abc", "def"]], ids=["one page", "two pages"])
+@pytest.mark.parametrize(
+    ("turns", "changes", "requests"),
+    [(["abc"], False, 2), (["abc"], True, 3), (["abc", "def"], False, 5), (["abc", "def"], True, 5)],
+)
 @pytest.mark.parametrize("fields", [{}, {"count": 99}], ids=["no count", "count"])
-def test_pages_that_repeat_end_the_list(turns: list[str], fields: dict[str, int]) -> None:
+def test_pages_that_repeat_end_the_list(turns: list[str], changes: bool, requests: int, fields: dict[str, int]) -> None:
     pages_of, seconds = itertools.cycle(turns), itertools.count()
 
     def stuck(request: Request) -> Response:
-        return answer(
-            {**fields, "tasks": [{"task_id": one, "duration_seconds": next(seconds)} for one in next(pages_of)]}
-        )
+        tasks = [{"task_id": one, "duration_seconds": next(seconds) if changes else 1} for one in next(pages_of)]
+        return answer({**fields, "tasks": tasks})
 
     result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
     assert ids_of(result) == [*"".join(turns)]
+    assert len(result.requests) == requests
 
 
 def test_items_without_an_id_are_all_returned() -> None:
