@@ -17,8 +17,16 @@ READABLE = [
     b'{"task_id": "a", "status": 9, "status": 2.0, "result": "[1, 2"}',
 ]
 UNREADABLE = [
-    *(b"", b"null", b"[]", b"<html>", b'{"task_id": "a"', b'{"task_id": "a"} more', b'{"hello": "world"}'),
-    *(b'{"task_id": null, "status": 2}', b'{"task_id": "a", "status": "done"}', b'{"task_id": "a", "status": 2.5}'),
+    b"",
+    b"null",
+    b"[]",
+    b"<html>",
+    b'{"task_id": "a"',
+    b'{"task_id": "a"} more',
+    b'{"hello": "world"}',
+    b'{"task_id": null, "status": 2}',
+    b'{"task_id": "a", "status": "done"}',
+    b'{"task_id": "a", "status": 2.5}',
     b'{"task_id": "a", "workspace_id": {}}',
     b'{"task_id": "a", "name": "\xff"}',
     b'{"task_id": "b", "status": 2}',
