@@ -1,7 +1,5 @@
 """What all tests share: the marker of the long suites, the cleanup after SIGTERM, and tables after the output."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path

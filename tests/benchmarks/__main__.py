@@ -1,7 +1,5 @@
 """Print the tables that are named, by default all: ``python -m tests.benchmarks [imports|results|waits|workers …]``."""
 
-from __future__ import annotations
-
 import argparse
 
 from tests.benchmarks import imports, results, waits, workers

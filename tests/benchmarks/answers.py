@@ -4,8 +4,6 @@ As much of a service as the kinds of wait need that ask one by one, on a thread 
 It is so cheap that it is they who are measured. It speaks TLS where a client speaks nothing else.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl

@@ -1,7 +1,5 @@
 """What a DAG file pays for importing a provider's sensors and operators, on top of the Airflow SDK."""
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What a 20 MB result costs us, beside ``json.loads`` and ``json.dumps`` on the same answer. Linux only."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Smoke test of what the benchmarks print; the figures themselves are nobody's promise."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.benchmarks.tables import show

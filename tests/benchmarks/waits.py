@@ -15,8 +15,6 @@ The tasks that end do so one by one over an interval, since a single moment woul
 another. A wait is lost when its trigger raised.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import importlib.util
@@ -184,11 +182,7 @@ async def _ours(task_id: str, order: dict[str, Any]) -> None:
 async def _http(task_id: str, order: dict[str, Any]) -> None:
     from airflow.providers.http.triggers.http import HttpSensorTrigger
 
-    trigger = HttpSensorTrigger(
-        endpoint=f"{TASKS}/{task_id}",
-        headers=TOKEN,
-        poke_interval=INTERVAL,
-    )
+    trigger = HttpSensorTrigger(endpoint=f"{TASKS}/{task_id}", headers=TOKEN, poke_interval=INTERVAL)
     async for _ in trigger.run():
         return
 

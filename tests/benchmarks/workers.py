@@ -5,8 +5,6 @@ Every worker process begins the task's log with the same line, so counting these
 that of everything below the scheduler, which with the LocalExecutor is the workers, those that have ended included.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psutil

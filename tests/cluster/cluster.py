@@ -5,8 +5,6 @@ systemd or Kubernetes, and recorded: the scheduler of Airflow 3.3 exits when its
 loop. Workers, triggerers, the DAG processor and the API server reconnect.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

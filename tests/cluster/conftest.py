@@ -1,7 +1,5 @@
 """The emulator of the cluster tests, and what the cluster needs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

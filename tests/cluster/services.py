@@ -1,7 +1,5 @@
 """PostgreSQL and Redis from Debian's packages, each with its own data, loopback port and password."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pwd

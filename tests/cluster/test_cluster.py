@@ -1,7 +1,5 @@
 """Three hundred runs in a cluster that loses a worker, a triggerer and its database meanwhile."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections import Counter

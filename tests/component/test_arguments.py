@@ -1,11 +1,8 @@
 """How operators read their arguments: numbers for text, and objects given as text or in files."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +24,7 @@ from airflow_modelarts.operators.create import RequestBodyMixin
 from airflow_modelarts.operators.tasks import TaskResultMixin
 from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.support.fixtures import TASKS
+from tests.support.task_instances import TaskInstance
 
 TEMPLATE = {"id": "sys_data_validation", "operator_params": [{"id": "MetaValidation", "params": {"size": 7}}]}
 INPUTS = [{"type": "OBS", "source": "obs://bucket/in/"}]
@@ -34,16 +32,6 @@ FORM = r'give \{"id": "sys_data_validation", "operator_params": \[\]\}'
 
 
 TASK_DURATION = 0.05  # seconds, of the emulator's tasks
-
-
-class TaskInstance(SimpleNamespace):
-    """Keeps the XComs that are pushed."""
-
-    def __init__(self) -> None:
-        super().__init__(try_number=1, max_tries=1, map_index=-1, stats_tags={}, xcoms={})
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
 
 
 def operator(**arguments: Any) -> ModelArtsCreateProcessorTaskOperator:

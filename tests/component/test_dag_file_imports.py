@@ -1,7 +1,5 @@
 """What a DAG file imports with a sensor or an operator: every parse of the file pays for it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib.util import find_spec

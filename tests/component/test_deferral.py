@@ -1,7 +1,5 @@
 """The deferred sensor without Airflow's processes: its outcomes are those of the modes that stay on a worker."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,7 +13,6 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
-from airflow.triggers.base import TriggerEvent
 
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
@@ -23,6 +20,7 @@ from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.sensor_modes import MODES, Simulation, defer, outcome_of, run_sensor, sensor
+from tests.support.triggers import events
 from tests.support.virtual import run
 
 # All modes
@@ -121,13 +119,9 @@ def test_a_missing_connection_fails_the_sensor_and_never_skips_it(simulation: Si
 
 def test_a_connection_that_is_missing_in_the_triggerer_fails_the_sensor_as_on_a_worker(simulation: Simulation) -> None:
     waiting = sensor("abc", modelarts_conn_id="absent", soft_fail=True, deferrable=True)
-
-    async def first_event() -> TriggerEvent:
-        (event,) = [event async for event in ProcessorTaskTrigger(**waiting._trigger_arguments()).run()]
-        return event
-
+    (event,) = run(events(ProcessorTaskTrigger(**waiting._trigger_arguments())))
     with pytest.raises(ModelArtsConfigurationError, match="absent"):
-        waiting.resume_execution("execute_complete", {"event": run(first_event()).payload}, {})
+        waiting.resume_execution("execute_complete", {"event": event.payload}, {})
 
 
 # Deferring
@@ -244,12 +238,8 @@ def test_the_sensor_fails_with_the_error_of_the_timeout_that_comes_first(
 
 
 def test_a_second_deferral_does_not_extend_the_execution_timeout(simulation: Simulation) -> None:
-    waiting = sensor(
-        simulation.state.add_task(status=1).task_id,
-        deferrable=True,
-        timeout=1000,
-        execution_timeout=timedelta(seconds=500),
-    )
+    limits: dict[str, Any] = {"timeout": 1000, "execution_timeout": timedelta(seconds=500)}
+    waiting = sensor(simulation.state.add_task(status=1).task_id, deferrable=True, **limits)
     first = defer(waiting, simulation)
     simulation.sleep(400)
     again = defer_again(waiting, first, {}, simulation)
@@ -299,10 +289,7 @@ def test_a_wait_for_a_version_has_the_same_outcome_in_every_mode(
     kind, value = outcome_of(sensor(task_id, task_version_id=version_id, **mode), simulation)
     named = f"Version '{version_id}' of processing task '{task_id}'"
     expected: dict[int | None, tuple[str, Any]] = {
-        2: (
-            "succeeded",
-            {"task_id": task_id, "task_version_id": version_id, "status": 2, "status_name": "completed"},
-        ),
+        2: ("succeeded", {"task_id": task_id, "task_version_id": version_id, "status": 2, "status_name": "completed"}),
         3: ("ModelArtsProcessorTaskFailed", f"{named} failed: the service gave no error_msg"),
         4: ("ModelArtsProcessorTaskFailed", f"{named} stopped: the service gave no error_msg"),
         None: ("AirflowSensorTimeout", ""),
@@ -322,9 +309,7 @@ def test_failed_statuses_can_be_names(simulation: Simulation, mode: dict[str, An
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_an_id_that_native_rendering_made_a_number_is_used_as_text(
-    simulation: Simulation, mode: dict[str, Any]
-) -> None:
+def test_an_id_that_native_rendering_made_a_number_is_text(simulation: Simulation, mode: dict[str, Any]) -> None:
     _, message = outcome_of(sensor(7, **mode), simulation)  # type: ignore[arg-type]  # as native rendering makes it
     assert "processing task '7'" in message
     assert simulation.state.log.count("DescribeProcessorTask") >= 1

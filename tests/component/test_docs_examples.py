@@ -1,7 +1,5 @@
 """The code blocks of README.md and docs/ run, and the commands that the gate looks for are there."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -137,10 +135,8 @@ def test_the_curl_lines_control_the_emulator(emulator: EmulatorServer) -> None:
         assert (by_hand.name, by_hand.status_name) == ("by-hand", "completed")
         for name in ("one", "two"):
             inputs = [{"type": "OBS", "source": "obs://my-bucket/"}]
-            created = hook.create_processor_task(
-                name=name, template={"id": "sys_data_validation"}, inputs=inputs, create_version=True
-            )
-            assert hook.describe_processor_task(created.task_id).error_msg == (
-                "the bucket is full" if name == "one" else None
-            )
+            template = {"id": "sys_data_validation"}
+            created = hook.create_processor_task(name=name, template=template, inputs=inputs, create_version=True)
+            failure = "the bucket is full" if name == "one" else None
+            assert hook.describe_processor_task(created.task_id).error_msg == failure
     assert requests.get(f"{emulator.url}/emulator/settings", timeout=10).json()["running_limit"] == 2

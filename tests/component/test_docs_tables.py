@@ -1,7 +1,5 @@
 """What README.md and docs/ say in tables, links and messages is what the code says."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import os
@@ -10,9 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +23,7 @@ from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook, RetryPoli
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
 from tests.support.documents import PAGES, ROOT, code, table
+from tests.support.task_instances import TaskInstance
 
 PACKAGE = ROOT / "airflow_modelarts"
 MARKDOWN = {**PAGES, "CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text()}
@@ -127,24 +124,7 @@ def test_the_event_triggers_arguments_and_defaults_are_its_own() -> None:
 
 def test_the_xcoms_are_those_that_the_operators_push(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_modelarts.operators.base.TAKES_NONE", True)  # Airflow 3.0 gets no XCom that is None
-    pushed: set[str] = set()
-    versions: list[Any] = []
-
-    def push(key: str, value: Any) -> None:
-        pushed.add(key)
-        versions.extend([value] if key == "version" else [])
-
-    instance = SimpleNamespace(
-        dag_id="dag",
-        task_id="run",
-        run_id="manual",
-        map_index=-1,
-        try_number=1,
-        max_tries=0,
-        start_date=datetime.now(UTC),
-        stats_tags={},
-        xcom_push=push,
-    )
+    instance = TaskInstance()
     context: Any = {"ti": instance}
     create = operators.ModelArtsCreateProcessorTaskOperator(
         task_id="run",
@@ -159,10 +139,10 @@ def test_the_xcoms_are_those_that_the_operators_push(emulator: EmulatorServer, m
     )
     again.execute(context)
     rows = {code(row[0]): row[1] for row in table("docs/run.md", "XCom")}
-    own = {key for key in pushed if not key.startswith(("_link", "modelarts_"))}
+    own = {key for key in instance.xcoms if not key.startswith(("_link", "modelarts_"))}
     assert set(rows) == own | {"return_value"}
     for field in ("task_version_id", "version_name", "status", "status_name", "add_sample_count"):
-        assert field in versions[0]
+        assert field in instance.xcoms["version"]
         assert field.removesuffix("_sample_count") in rows["version"]
 
 
@@ -301,14 +281,10 @@ def meanings() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("meaning", "error_code"), meanings())
-def test_an_error_code_in_troubleshooting_has_the_meaning_beside_it(
-    emulator: EmulatorServer, meaning: str, error_code: str
-) -> None:
+def test_an_error_code_in_the_docs_has_its_meaning(emulator: EmulatorServer, meaning: str, error_code: str) -> None:
     emulator.faults.refuse(error_code)
-    with (
-        ModelArtsHook(retries=RetryPolicy(attempts=1, throttled_attempts=1)) as hook,
-        pytest.raises(errors.ModelArtsError) as raised,
-    ):
+    hook = ModelArtsHook(retries=RetryPolicy(attempts=1, throttled_attempts=1))
+    with hook, pytest.raises(errors.ModelArtsError) as raised:
         hook.describe_processor_task("AcYfsdfhGyrWL5TtahH")
     assert raised.value.error_code == error_code
     assert f" failed: {meaning}" in str(raised.value)

@@ -1,7 +1,5 @@
 """Tests of both drivers against servers on loopback: encodings, headers and sizes of answers."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import socket
@@ -10,26 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from airflow_modelarts.api import decoding
-from airflow_modelarts.api.errors import (
-    ModelArtsConfigurationError,
-    ModelArtsRequestError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsRequestError, ModelArtsTransientError
 from airflow_modelarts.api.http import MAX_HEADER_BYTES
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.retry import RetryPolicy
-from tests.support.loopback import (
-    DESCRIBE,
-    JSON,
-    ONCE,
-    TASK,
-    Carry,
-    Serve,
-    http,
-    raw,
-    token_answer,
-    zipped,
-)
+from tests.support.loopback import DESCRIBE, JSON, ONCE, TASK, Carry, Serve, http, raw, token_answer, zipped
 
 
 def test_an_answer_is_read_completely(serve: Serve, carry_out: Carry) -> None:
@@ -74,18 +57,14 @@ UNDECODABLE: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", UNDECODABLE)
-def test_an_answer_that_cannot_be_decoded_is_a_temporary_error_in_both_drivers(
-    serve: Serve, carry_out: Carry, case: str
-) -> None:
+def test_an_answer_that_cannot_be_decoded_is_a_temporary_error(serve: Serve, carry_out: Carry, case: str) -> None:
     coding, body, text = UNDECODABLE[case]
     serve(http("200 OK", body, Content_Encoding=coding))
     with pytest.raises(ModelArtsTransientError, match=text):
         carry_out(DESCRIBE, ONCE)
 
 
-def test_a_body_that_is_compressed_twice_is_limited(
-    serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_body_compressed_twice_is_limited(serve: Serve, carry_out: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = zipped(b" " * 50_000_000, "gzip", "gzip")
     serve(http("200 OK", bomb, Content_Encoding="gzip, gzip"))

@@ -1,7 +1,5 @@
 """Tests of both drivers against servers on loopback: faults, TLS, names, limits of time, sessions."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket
@@ -13,25 +11,11 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.errors import (
-    ModelArtsConfigurationError,
-    ModelArtsError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError, ModelArtsTransientError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.transport import exchange
-from tests.support.loopback import (
-    DESCRIBE,
-    ONCE,
-    TASK,
-    Carry,
-    Serve,
-    call_synchronously,
-    hang,
-    http,
-    send_slowly,
-)
+from tests.support.loopback import DESCRIBE, ONCE, TASK, Carry, Serve, call_synchronously, hang, http, send_slowly
 
 
 def reset(connection: socket.socket, _: bytes) -> None:
@@ -76,12 +60,7 @@ FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsEr
 
 @pytest.mark.parametrize(("behave", "kind", "text"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_the_same_error_in_both_drivers(
-    serve: Serve,
-    set_connection: Callable[..., None],
-    carry_out: Carry,
-    behave: Callable[[socket.socket, bytes], None],
-    kind: type[ModelArtsError],
-    text: str,
+    serve: Serve, set_connection: Any, carry_out: Carry, behave: Any, kind: type[ModelArtsError], text: str
 ) -> None:
     server = serve(behave)
     # Only one of them times out; the others are answered, also on a slow machine.
@@ -108,11 +87,7 @@ def test_a_refused_connection_was_certainly_not_sent(set_connection: Callable[..
     ids=["access key", "password"],
 )
 def test_a_misspelt_region_is_named_after_a_second_lookup(
-    set_connection: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    carry_out: Carry,
-    extra: dict[str, str],
-    service: str,
+    set_connection: Any, monkeypatch: pytest.MonkeyPatch, carry_out: Carry, extra: dict[str, str], service: str
 ) -> None:
     looked_up: list[Any] = []
 
@@ -198,9 +173,6 @@ def trickle_after(beginning: bytes) -> Callable[[socket.socket, bytes], None]:
     return behave
 
 
-trickle_head = trickle_after(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-
-
 @pytest.mark.parametrize(
     "beginning",
     [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 ", b"HTTP/1.1 103 Early Hints\r\nLink: "],
@@ -216,13 +188,10 @@ def test_the_time_for_a_slow_head_is_limited(
 
 
 def test_the_time_for_a_slow_head_over_tls_is_limited(
-    serve: Serve,
-    set_connection: Callable[..., None],
-    certificate: tuple[ssl.SSLContext, Path],
-    monkeypatch: pytest.MonkeyPatch,
+    serve: Serve, set_connection: Any, certificate: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange, "TOTAL_TIMEOUT", 0.3)
-    server = serve(trickle_head, tls=certificate[0])
+    server = serve(trickle_after(b"HTTP/1.1 200 OK\r\nX-Slow: "), tls=certificate[0])
     set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         call_synchronously(DESCRIBE, ONCE)
@@ -244,9 +213,7 @@ def test_the_signed_request_is_sent_unchanged(
     assert f"Host: 127.0.0.1:{server.port}\r\n" in head
 
 
-def test_cookies_are_not_kept(
-    serve: Serve,
-) -> None:
+def test_cookies_are_not_kept(serve: Serve) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode(), Set_Cookie="session=1; Path=/"))
     with ModelArtsHook() as hook:
         hook.describe_processor_task("abc")
@@ -263,20 +230,13 @@ def test_an_unknown_certificate_is_an_error_that_names_the_verify_extra(
         carry_out(DESCRIBE, ONCE)
 
 
-def test_a_certificate_authority_of_the_connection_is_trusted(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
-) -> None:
-    server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
-    set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": str(certificate[1])})
-    assert carry_out(DESCRIBE, ONCE).status == 2
-
-
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_verification_can_be_turned_off(
-    serve: Serve, set_connection: Callable[..., None], carry_out: Carry, certificate: tuple[ssl.SSLContext, Path]
+@pytest.mark.parametrize("is_verified", [True, False])
+def test_a_certificate_authority_can_be_trusted_and_verification_turned_off(
+    serve: Serve, set_connection: Any, carry_out: Carry, certificate: tuple[ssl.SSLContext, Path], is_verified: bool
 ) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
-    set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": False})
+    set_connection(host=f"127.0.0.1:{server.port}", extra={"verify": is_verified and str(certificate[1])})
     assert carry_out(DESCRIBE, ONCE).status == 2
 
 
@@ -286,9 +246,7 @@ def test_a_driver_sleeps_between_attempts(serve: Serve, carry_out: Carry) -> Non
     assert carry_out(DESCRIBE, RetryPolicy(attempts=2)).status == 2
 
 
-def test_a_list_requests_a_page_when_it_is_needed(
-    serve: Serve,
-) -> None:
+def test_a_list_requests_a_page_when_it_is_needed(serve: Serve) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         page = int(request.split(b"offset=")[1].split(b" ")[0])
         tasks = [{"task_id": f"task-{page}-{number}"} for number in range(2)]
@@ -322,11 +280,7 @@ def test_a_missing_airflow_connection_is_a_configuration_error() -> None:
 
 @pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n"], ids=["empty", "broken"])
 def test_an_invalid_file_of_certificate_authorities_is_a_configuration_error(
-    serve: Serve,
-    set_connection: Callable[..., None],
-    carry_out: Carry,
-    certificate: tuple[ssl.SSLContext, Path],
-    content: str,
+    serve: Serve, set_connection: Any, carry_out: Carry, certificate: tuple[ssl.SSLContext, Path], content: str
 ) -> None:
     server = serve(http("200 OK", json.dumps(TASK).encode()), tls=certificate[0])
     certificate[1].write_text(content)

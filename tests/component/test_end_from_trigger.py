@@ -1,7 +1,5 @@
 """Sensors that end in the triggerer, and the reasons for which one ends on a worker instead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +9,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from tests.support.sensor_modes import Simulation, defer, reasons, sensor
-from tests.support.task_instance import collect_log
+from tests.support.task_instances import collect_log
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="end_from_trigger needs Airflow 3.3")
 
@@ -35,18 +33,6 @@ class WithExecuteComplete(ModelArtsProcessorTaskSensor):
         return super().execute_complete(*arguments, **named)
 
 
-def set_outlets(waiting: ModelArtsProcessorTaskSensor) -> None:
-    waiting.outlets = [Asset("late")]
-
-
-def add_outlets(waiting: ModelArtsProcessorTaskSensor) -> None:
-    waiting.add_outlets([Asset("late")])
-
-
-def set_callback(waiting: ModelArtsProcessorTaskSensor) -> None:
-    waiting.on_success_callback = [succeeded]
-
-
 def map_over_output(waiting: ModelArtsProcessorTaskSensor) -> None:
     with waiting.dag:
 
@@ -57,22 +43,18 @@ def map_over_output(waiting: ModelArtsProcessorTaskSensor) -> None:
         use.expand(value=waiting.output)
 
 
-def return_result(waiting: ModelArtsProcessorTaskSensor) -> None:
-    waiting.returns_dag_result = True
-
-
 NEEDS_A_WORKER: list[tuple[str, dict[str, Any], Callable[[ModelArtsProcessorTaskSensor], None] | None]] = [
     ("outlets", {"outlets": [Asset("a")]}, None),
     ("outlets", {"default_args": {"outlets": [Asset("a")]}}, None),
-    ("outlets", {}, set_outlets),
-    ("outlets", {}, add_outlets),
+    ("outlets", {}, lambda waiting: setattr(waiting, "outlets", [Asset("late")])),
+    ("outlets", {}, lambda waiting: waiting.add_outlets([Asset("late")])),
     ("on_success_callback", {"on_success_callback": succeeded}, None),
     ("on_success_callback", {"on_success_callback": [succeeded]}, None),
     ("on_success_callback", {"default_args": {"on_success_callback": succeeded}}, None),
-    ("on_success_callback", {}, set_callback),
+    ("on_success_callback", {}, lambda waiting: setattr(waiting, "on_success_callback", [succeeded])),
     ("post_execute", {"post_execute": succeeded}, None),
     ("multiple_outputs", {"multiple_outputs": True}, None),
-    ("returns_dag_result", {}, return_result),
+    ("returns_dag_result", {}, lambda waiting: setattr(waiting, "returns_dag_result", True)),
     ("tasks that are mapped over the XCom", {}, map_over_output),
     ("outlets, on_success_callback", {"outlets": [Asset("a")], "on_success_callback": succeeded}, None),
 ]
@@ -81,12 +63,7 @@ NEEDS_A_WORKER: list[tuple[str, dict[str, Any], Callable[[ModelArtsProcessorTask
 @pytest.mark.parametrize("starts_in_triggerer", [True, False])
 @pytest.mark.parametrize(("what", "arguments", "later"), NEEDS_A_WORKER)
 def test_a_sensor_ends_on_a_worker_and_logs_why_if_airflow_would_lose_something_otherwise(
-    simulation: Simulation,
-    lines: list[str],
-    what: str,
-    arguments: dict[str, Any],
-    later: Callable[[ModelArtsProcessorTaskSensor], None] | None,
-    starts_in_triggerer: bool,
+    simulation: Simulation, lines: list[str], what: str, arguments: dict[str, Any], later: Any, starts_in_triggerer: Any
 ) -> None:
     task_id = simulation.state.add_task(status=1).task_id
     with DAG("dag", schedule=None):
@@ -98,7 +75,6 @@ def test_a_sensor_ends_on_a_worker_and_logs_why_if_airflow_would_lose_something_
     reason = f"end_from_trigger is not possible, since Airflow does this only where a worker ends the task: {what}."
     if starts_in_triggerer:
         start = waiting.start_trigger_args
-        assert start is not None
         assert (start.trigger_kwargs or {})["end_from_trigger"] is False
         waiting.resume_execution("execute_complete", {"event": {"task_id": task_id, "status": 2}}, {})
     else:
@@ -118,9 +94,7 @@ def test_a_subclass_with_code_for_the_end_ends_on_a_worker(kind: type[ModelArtsP
 
 
 @pytest.mark.parametrize("arguments", [{"on_execute_callback": succeeded}, {"pre_execute": succeeded}])
-def test_callbacks_of_the_start_need_a_worker_only_if_the_sensor_starts_in_the_triggerer(
-    arguments: dict[str, Any],
-) -> None:
+def test_callbacks_of_the_start_need_a_worker_only_for_a_start_in_the_triggerer(arguments: dict[str, Any]) -> None:
     assert sensor("abc", end_from_trigger=True, **arguments).end_from_trigger, "they run when it starts on a worker"
     assert not sensor("abc", start_from_trigger=True, end_from_trigger=True, **arguments).end_from_trigger
 

@@ -1,7 +1,5 @@
 """Every exception of the package can be copied and pickled, as multiprocessing and Airflow do."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import pickle
@@ -70,9 +68,7 @@ def create(kind: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize("copy_of", COPIES.values(), ids=COPIES)
 @pytest.mark.parametrize("kind", exceptions_of_the_package(), ids=lambda kind: kind.__name__)
-def test_a_copied_or_pickled_exception_equals_the_original(
-    kind: type[Exception], copy_of: Callable[[Any], Any]
-) -> None:
+def test_a_copied_or_pickled_exception_is_equal(kind: type[Exception], copy_of: Callable[[Any], Any]) -> None:
     error = create(kind)
     other = copy_of(error)
     assert type(other) is kind

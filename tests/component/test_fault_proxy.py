@@ -1,7 +1,5 @@
 """The fault proxy: what a caller sees of each fault."""
 
-from __future__ import annotations
-
 import gzip
 import http.client
 import socket
@@ -16,7 +14,7 @@ import pytest
 from cryptography import x509
 
 from tests.support import fault_proxy as proxy
-from tests.support.certificates import write_certificate
+from tests.support.certificates import server_context
 from tests.support.fault_proxy import FaultProxy, ProxyRoute
 from tests.support.waiting import wait_until
 
@@ -168,8 +166,8 @@ def test_a_flood_is_as_large_as_its_content_length(service: Service, faults: Fau
 
 
 def test_a_route_can_require_tls(service: Service, faults: FaultProxy, tmp_path: Path) -> None:
-    file, key_file = write_certificate(tmp_path)
-    route = faults.open(service.url, tls=server_context(file, key_file))
+    context, file = server_context(tmp_path)
+    route = faults.open(service.url, tls=context)
     assert post(route, tls=ssl.create_default_context(cafile=file)) == (200, BODY)
     assert route.url.startswith("https://")
 
@@ -185,8 +183,8 @@ def test_a_route_can_require_tls(service: Service, faults: FaultProxy, tmp_path:
 def test_a_route_can_have_an_invalid_certificate(
     service: Service, faults: FaultProxy, tmp_path: Path, options: dict[str, object], reason: str
 ) -> None:
-    file, key_file = write_certificate(tmp_path, **options)
-    route = faults.open(service.url, proxy.pass_on, tls=server_context(file, key_file))
+    context, file = server_context(tmp_path, **options)
+    route = faults.open(service.url, proxy.pass_on, tls=context)
     with pytest.raises(ssl.SSLCertVerificationError, match=reason):
         post(route, tls=ssl.create_default_context(cafile=file))
     assert route.hits == 1
@@ -208,9 +206,3 @@ def ended(connection: socket.socket) -> bool:
         return connection.recv(100) == b""
     except ConnectionError:
         return True
-
-
-def server_context(file: Path, key_file: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file, key_file)
-    return context

@@ -1,7 +1,5 @@
 """The gate's script with steps for the test: its exit status, its messages, and that it leaves no files."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Tests of calls during the handling of an exception, and of calls in a signal handler that interrupts another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -74,9 +72,7 @@ def test_a_clone_does_not_wait_for_the_renewal_that_it_interrupts(hook: ModelArt
     assert iam.given == 2
 
 
-def test_a_clone_that_reads_the_connection_does_not_wait_for_the_renewal(
-    hook: ModelArtsHook, requests_mock: Mocker
-) -> None:
+def test_a_clone_that_reads_the_connection_waits_for_no_renewal(hook: ModelArtsHook, requests_mock: Mocker) -> None:
     stop = requests_mock.post(STOP, json={})
     another = ModelArtsHook()  # it has not read the connection yet
     Iam(requests_mock, lambda: another.clone(ONCE).stop_processor_task_version("abc", "v1"))
@@ -87,8 +83,8 @@ def test_a_clone_that_reads_the_connection_does_not_wait_for_the_renewal(
 def test_a_clone_that_reads_the_connection_again_does_not_wait_for_the_renewal(
     hook: ModelArtsHook, requests_mock: Mocker, set_connection: Callable[..., None]
 ) -> None:
-    refusal: dict[str, Any] = {"status_code": 401, "json": {}}
-    stop = requests_mock.post(STOP, [refusal, refusal, {"json": {}}])
+    unauthorized: dict[str, Any] = {"status_code": 401, "json": {}}
+    stop = requests_mock.post(STOP, [unauthorized, unauthorized, {"json": {}}])
     another = ModelArtsHook()
     another.get_conn()
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": IAM}

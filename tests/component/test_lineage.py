@@ -1,7 +1,5 @@
 """The lineage of a processing task, in OpenLineage's own classes and through its own serializer."""
 
-from __future__ import annotations
-
 import builtins
 import json
 import subprocess
@@ -90,20 +88,19 @@ def facets(described: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_before_the_start_the_body_has_inputs_and_output() -> None:
-    found = extract("start", body=BODY)
+@pytest.mark.parametrize(
+    ("when", "known"),
+    [
+        ("start", {"body": BODY}),
+        ("complete", {"task": {"status": 2, **BODY}}),
+        ("complete", {"body": BODY, "task": {"status": 2}}),
+    ],
+    ids=["of the body at the start", "of the task at the end", "of the body if the task lacks them"],
+)
+def test_there_are_inputs_and_outputs(when: str, known: dict[str, Any]) -> None:
+    found = extract(when, **known)
     assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
-    assert found.run_facets == {}
-
-
-def test_at_the_end_the_task_has_inputs_and_output() -> None:
-    found = extract("complete", task={"status": 2, **BODY})
-    assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
-
-
-def test_fields_that_the_task_lacks_come_from_the_body() -> None:
-    found = extract("complete", body=BODY, task={"status": 2})
-    assert (names(found.inputs), names(found.outputs)) == (INPUTS, OUTPUTS)
+    assert bool(found.run_facets) is (when == "complete")
 
 
 def test_the_version_takes_precedence() -> None:
@@ -203,14 +200,10 @@ def test_a_version_without_its_task_links_to_both() -> None:
 
 def test_an_output_has_its_task_as_a_second_name() -> None:
     (output,) = serialized(extract("complete", task=BODY))["outputs"]
-    assert facets(output["facets"]) == {
-        "symlinks": {
-            "identifiers": [{"namespace": "modelarts", "name": "processor-task/abc", "type": "PROCESSOR_TASK"}]
-        }
-    }
-    assert names(extract("start", body={"data_source": {"type": "TASK", "source": "abc"}}).inputs) == [
-        ("modelarts", "processor-task/abc")
-    ]
+    name = {"namespace": "modelarts", "name": "processor-task/abc"}
+    assert facets(output["facets"]) == {"symlinks": {"identifiers": [{**name, "type": "PROCESSOR_TASK"}]}}
+    read = extract("start", body={"data_source": {"type": "TASK", "source": "abc"}})
+    assert names(read.inputs) == [tuple(name.values())]
 
 
 def test_a_failure_has_the_services_message_without_its_signed_links() -> None:

@@ -1,7 +1,5 @@
 """The operators for existing tasks, against answers of requests-mock and against the emulator."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,19 +20,9 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from tests.support.fixtures import TASKS
+from tests.support.task_instances import TaskInstance
 
 TASK_URL = f"{TASKS}/abc"
-
-
-class TaskInstance:
-    """Keeps the XComs that are pushed."""
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        json.dumps(value, allow_nan=False)  # as strict as PostgreSQL is with an XCom
-        self.xcoms[key] = value
 
 
 def describe(**arguments: Any) -> tuple[Any, dict[str, Any]]:
@@ -43,36 +31,11 @@ def describe(**arguments: Any) -> tuple[Any, dict[str, Any]]:
     return operator.execute({"ti": task_instance}), task_instance.xcoms  # type: ignore[typeddict-item]
 
 
-@pytest.mark.parametrize(
-    ("answered", "pushed"),
-    [
-        ({"classes": 3}, {"classes": 3}),
-        ([1, {"a": 2}], [1, {"a": 2}]),
-        ('{"classes": 3}', {"classes": 3}),
-        (" [1, 2]", [1, 2]),
-        ("xxx", "xxx"),
-        ("{not json", "{not json"),
-        ("42", "42"),
-        (None, None),
-    ],
-)
-def test_the_result_is_pushed_parsed(requests_mock: Mocker, answered: Any, pushed: Any) -> None:
-    requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2, "result": answered})
-    _, xcoms = describe()
-    assert xcoms.get("result") == pushed
-
-
 def test_an_absent_result_and_work_path_are_pushed_as_none(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2})
     returned, xcoms = describe()
     assert xcoms == ({"result": None, "work_path": None} if TAKES_NONE else {})
     assert returned == {"task_id": "abc", "status": 2, "status_name": "completed"}
-
-
-def test_nan_and_infinity_become_null(requests_mock: Mocker) -> None:
-    requests_mock.get(TASK_URL, text='{"task_id": "abc", "status": 2, "result": {"mean": NaN, "max": -Infinity}}')
-    _, xcoms = describe()
-    assert xcoms["result"] == {"mean": None, "max": None}
 
 
 def test_the_task_is_returned_under_api_names_without_its_result(requests_mock: Mocker) -> None:
@@ -94,10 +57,8 @@ def test_the_task_is_returned_under_api_names_without_its_result(requests_mock: 
 
 def test_signed_links_stay_out_of_every_xcom(requests_mock: Mocker) -> None:
     link = "https://bucket.obs.example.com/a.jpg?AccessKeyId=TEMP&Expires=1&x-obs-security-token=T&Signature=SIG"
-    requests_mock.get(
-        TASK_URL,
-        json={"task_id": "abc", "status": 2, "result": {"signed_source": link, "preview": link}, "signed_icon": link},
-    )
+    result = {"signed_source": link, "preview": link}
+    requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2, "result": result, "signed_icon": link})
     returned, xcoms = describe()
     assert "SIG" not in json.dumps([returned, xcoms])
     assert xcoms["result"] == {"preview": "https://bucket.obs.example.com/a.jpg"}
@@ -120,14 +81,6 @@ def test_an_invalid_id_is_refused_before_sending(requests_mock: Mocker, processo
     with pytest.raises(ModelArtsRequestError, match="check what that pushed"):
         describe(processor_task_id=processor_task_id)
     assert not requests_mock.called
-
-
-def test_ids_and_the_connection_are_templated() -> None:
-    assert set(ModelArtsDescribeProcessorTaskOperator.template_fields) == {
-        "processor_task_id",
-        "modelarts_conn_id",
-        "project_id",
-    }
 
 
 def task_with_versions(emulator: EmulatorServer, *statuses: int) -> tuple[Task, list[str]]:
@@ -164,13 +117,11 @@ def test_a_named_version_is_stopped_alone(emulator: EmulatorServer) -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_version_that_has_ended_is_not_stopped(
-    emulator: EmulatorServer, said: Callable[[], str], *, named: bool
-) -> None:
+def test_no_ended_version_is_stopped(emulator: EmulatorServer, printed_log: Callable[[], str], *, named: bool) -> None:
     task, versions = task_with_versions(emulator, 2)
     stopped = stop(task.task_id, task_version_id=versions[0] if named else None)
     assert stopped["stopped_version_ids"] == []
-    assert ("it is completed" if named else "nothing to stop") in said()
+    assert ("it is completed" if named else "nothing to stop") in printed_log()
     assert emulator.state.log.count("StopProcessorTaskVersion") == 0
 
 
@@ -181,14 +132,14 @@ def test_a_task_without_versions_cannot_be_stopped(emulator: EmulatorServer) -> 
 
 
 def test_a_version_that_cannot_be_stopped_does_not_keep_others_from_being_stopped(
-    emulator: EmulatorServer, said: Callable[[], str]
+    emulator: EmulatorServer, printed_log: Callable[[], str]
 ) -> None:
     task, _ = task_with_versions(emulator, 1, 1, 1)
     emulator.faults.refuse("ModelArts.0104", skip=1, operation="StopProcessorTaskVersion")
     with pytest.raises(ModelArtsRequestError, match="a parameter is wrong"):
         stop(task.task_id)
     assert version_statuses(emulator, task) == [4, 1, 4]
-    assert said().count("Stopped version") == 2
+    assert printed_log().count("Stopped version") == 2
 
 
 def test_a_version_that_stays_in_initialization_is_busy(emulator: EmulatorServer, pauses: list[float]) -> None:
@@ -197,15 +148,10 @@ def test_a_version_that_stays_in_initialization_is_busy(emulator: EmulatorServer
         stop(task.task_id)
 
 
-def test_a_stop_whose_answer_is_lost_succeeds(emulator: EmulatorServer, pauses: list[float]) -> None:
+@pytest.mark.parametrize("times", [1, None], ids=["one answer", "all answers"])
+def test_a_stop_whose_answer_is_lost_succeeds(emulator: EmulatorServer, pauses: list[float], times: int | None) -> None:
     task, versions = task_with_versions(emulator, 1)
-    emulator.faults.reset("after", operation="StopProcessorTaskVersion")
-    assert stop(task.task_id)["stopped_version_ids"] == versions
-
-
-def test_a_stop_whose_answers_are_all_lost_succeeds(emulator: EmulatorServer, pauses: list[float]) -> None:
-    task, versions = task_with_versions(emulator, 1)
-    emulator.faults.reset("after", times=None, operation="StopProcessorTaskVersion")
+    emulator.faults.reset("after", times=times, operation="StopProcessorTaskVersion")
     assert stop(task.task_id)["stopped_version_ids"] == versions
 
 
@@ -227,12 +173,12 @@ def test_one_version_is_deleted_and_the_task_stays(emulator: EmulatorServer) -> 
 
 @pytest.mark.parametrize("arguments", [{}, {"task_version_id": "v1"}])
 def test_deleting_what_does_not_exist_is_an_error_without_ignore_if_missing(
-    emulator: EmulatorServer, said: Callable[[], str], arguments: dict[str, str]
+    emulator: EmulatorServer, printed_log: Callable[[], str], arguments: dict[str, str]
 ) -> None:
     with pytest.raises(ModelArtsNotFoundError, match="Check the id"):
         delete("no-such-task", **arguments)
     assert delete("no-such-task", ignore_if_missing=True, **arguments)["deleted"] is False
-    assert "nothing to delete" in said()
+    assert "nothing to delete" in printed_log()
 
 
 def test_a_deletion_whose_answer_is_lost_succeeds(emulator: EmulatorServer, pauses: list[float]) -> None:
@@ -241,9 +187,7 @@ def test_a_deletion_whose_answer_is_lost_succeeds(emulator: EmulatorServer, paus
     assert delete(task.task_id)["deleted"] is True
 
 
-def test_a_task_that_stays_in_initialization_is_busy_after_five_attempts(
-    emulator: EmulatorServer, pauses: list[float]
-) -> None:
+def test_a_task_that_stays_initialized_is_busy_after_five_tries(emulator: EmulatorServer, pauses: list[float]) -> None:
     task = emulator.state.add_task(status=0)
     with pytest.raises(ModelArtsBusyError, match="initializing"):
         delete(task.task_id)
@@ -312,10 +256,10 @@ def test_a_window_includes_its_start_and_not_its_end(
     assert names(**window) == expected
 
 
-def test_an_empty_window_is_logged(a_task_an_hour: EmulatorServer, said: Callable[[], str]) -> None:
+def test_an_empty_window_is_logged(a_task_an_hour: EmulatorServer, printed_log: Callable[[], str]) -> None:
     noon = "2026-05-01T12:00:00Z"  # start and end of the data interval of a cron schedule in Airflow 3
     assert names(created_after=noon, created_before=noon) == []
-    assert f"The time window is empty: created_after is {noon}, and created_before is {noon}." in said()
+    assert f"The time window is empty: created_after is {noon}, and created_before is {noon}." in printed_log()
 
 
 def test_an_invalid_datetime_is_refused_with_its_argument() -> None:
@@ -332,18 +276,19 @@ def test_pages_older_than_the_window_are_not_read(emulator: EmulatorServer) -> N
     assert emulator.state.log.count("ListProcessorTasks") == 1
 
 
-def test_a_list_that_is_cut_off_is_logged(emulator: EmulatorServer, said: Callable[[], str]) -> None:
+def test_a_list_that_is_cut_off_is_logged(emulator: EmulatorServer, printed_log: Callable[[], str]) -> None:
     emulator.state.add_tasks(4, status=2)
     assert len(names(max_tasks=4)) == 4
     assert len(names(max_tasks=None)) == 4
-    assert "cut off" not in said()
+    assert "cut off" not in printed_log()
     assert len(names(max_tasks=3)) == 3
-    assert "There are more than 3 tasks: the list is cut off" in said()
+    assert "There are more than 3 tasks: the list is cut off" in printed_log()
 
 
 @pytest.mark.parametrize(
     ("operator", "fields"),
     [
+        (ModelArtsDescribeProcessorTaskOperator, {"processor_task_id"}),
         (ModelArtsStopProcessorTaskOperator, {"processor_task_id", "task_version_id"}),
         (ModelArtsDeleteProcessorTaskOperator, {"processor_task_id", "task_version_id"}),
         (

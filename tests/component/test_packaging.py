@@ -1,7 +1,5 @@
 """The wheel, the sdist, the constraints files and the version in the changelog."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

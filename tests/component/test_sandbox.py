@@ -1,7 +1,5 @@
 """The sandbox's environment, processes and clean-up; no test here starts a whole Airflow."""
 
-from __future__ import annotations
-
 import json
 import os
 import pkgutil
@@ -106,9 +104,7 @@ def test_an_existing_home_is_refused_and_not_changed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").exists()
 
 
-def test_a_component_that_ignores_sigterm_is_killed_with_its_descendants(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_component_that_ignores_sigterm_is_killed_with_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker = tmp_path / "children"
     script = f"""
 import os, signal, subprocess, sys, time

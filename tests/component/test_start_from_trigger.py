@@ -1,9 +1,8 @@
 """Sensors that start in the triggerer, and the reasons for which one starts on a worker instead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task, task_group
@@ -13,7 +12,7 @@ from jinja2 import Environment
 from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator.service.accounts import PROJECT_ID
 from tests.support.sensor_modes import TICK, Simulation, defer, reasons, sensor
-from tests.support.task_instance import collect_log
+from tests.support.task_instances import collect_log
 
 needs_airflow_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger needs Airflow 3.3")
 
@@ -29,7 +28,6 @@ def test_a_wait_can_start_in_the_triggerer() -> None:
     assert waiting.start_from_trigger
     assert waiting.deferrable
     start = waiting.start_trigger_args
-    assert start is not None
     assert (start.trigger_cls, start.next_method) == (TRIGGER, "execute_complete")
     assert start.timeout == timedelta(seconds=1000)
     assert start.trigger_kwargs == {
@@ -60,18 +58,29 @@ def test_the_trigger_gets_the_xcom_that_holds_the_id() -> None:
     assert arguments["processor_task_id"] == ""
 
 
-def with_template(text: str) -> ModelArtsProcessorTaskSensor:
+def with_template(text: Any) -> ModelArtsProcessorTaskSensor:
     return sensor(text, start_from_trigger=True)
 
 
-def with_mapped_task(_: str) -> ModelArtsProcessorTaskSensor:
-    with DAG("dag", schedule=None):
+def from_output(build: Callable[[Any], ModelArtsProcessorTaskSensor]) -> Callable[[str], ModelArtsProcessorTaskSensor]:
+    """Return a function that builds a sensor in a DAG from a task ``create``."""
 
-        @task
-        def create(name: str) -> str:
-            return name
+    def build_in_dag(_: str) -> ModelArtsProcessorTaskSensor:
+        with DAG("dag", schedule=None):
 
-        return sensor(create.expand(name=["a", "b"]), start_from_trigger=True)
+            @task
+            def create(name: str = "abc") -> str:
+                return name
+
+            return build(create)
+
+    return build_in_dag
+
+
+with_mapped_task = from_output(lambda create: with_template(create.expand(name=["a", "b"])))
+with_computed_value = from_output(lambda create: with_template(create().map(str.upper)))
+with_output_as_project = from_output(lambda create: sensor("abc", project_id=create(), start_from_trigger=True))
+with_output_as_version = from_output(lambda create: sensor("abc", task_version_id=create(), start_from_trigger=True))
 
 
 def with_mapped_task_group(_: str) -> ModelArtsProcessorTaskSensor:
@@ -84,36 +93,6 @@ def with_mapped_task_group(_: str) -> ModelArtsProcessorTaskSensor:
 
         wait_for.expand(task_id=["a", "b"])
     return built[0]
-
-
-def with_computed_value(_: str) -> ModelArtsProcessorTaskSensor:
-    with DAG("dag", schedule=None):
-
-        @task
-        def create() -> str:
-            return "abc"
-
-        return sensor(create().map(str.upper), start_from_trigger=True)
-
-
-def with_output_as_project(_: str) -> ModelArtsProcessorTaskSensor:
-    with DAG("dag", schedule=None):
-
-        @task
-        def create() -> str:
-            return "abc"
-
-        return sensor("abc", project_id=create(), start_from_trigger=True)
-
-
-def with_output_as_version(_: str) -> ModelArtsProcessorTaskSensor:
-    with DAG("dag", schedule=None):
-
-        @task
-        def run_again() -> str:
-            return "abc"
-
-        return sensor("abc", task_version_id=run_again(), start_from_trigger=True)
 
 
 @pytest.mark.parametrize(
@@ -133,12 +112,7 @@ def with_output_as_version(_: str) -> ModelArtsProcessorTaskSensor:
     ],
 )
 def test_a_sensor_whose_arguments_need_a_worker_starts_on_one_and_logs_why(
-    simulation: Simulation,
-    lines: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    build: Callable[[str], ModelArtsProcessorTaskSensor],
-    text: str,
-    reason: str,
+    simulation: Simulation, lines: list[str], monkeypatch: pytest.MonkeyPatch, build: Any, text: str, reason: str
 ) -> None:
     waiting = build(text)
     assert not waiting.start_from_trigger
@@ -183,14 +157,11 @@ def test_a_sensor_starts_on_a_worker_and_logs_why_if_triggerers_have_queues(
 @needs_airflow_3_3
 def test_the_trigger_gets_the_template_of_the_version() -> None:
     waiting = sensor("abc", task_version_id="{{ params.version }}", start_from_trigger=True)
-    assert waiting.start_trigger_args is not None
     assert (waiting.start_trigger_args.trigger_kwargs or {})["task_version_id"] == "{{ params.version }}"
 
 
 @pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="Airflow 3.3 can start in the triggerer")
-def test_before_airflow_3_3_the_sensor_defers_from_the_worker_and_logs_why(
-    simulation: Simulation, lines: list[str]
-) -> None:
+def test_before_airflow_3_3_a_sensor_defers_on_a_worker_and_logs_why(simulation: Simulation, lines: list[str]) -> None:
     waiting = sensor(simulation.state.add_task(status=1).task_id, start_from_trigger=True, end_from_trigger=True)
     assert reasons(lines) == []
     deferred = defer(waiting, simulation)

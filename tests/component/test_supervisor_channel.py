@@ -1,7 +1,5 @@
 """Airflow's triggerer and its supervisor share one channel: no call of the package may mix up its answers."""
 
-from __future__ import annotations
-
 import ast
 import json
 import socket
@@ -12,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import airflow
 import pytest
@@ -42,7 +40,7 @@ class Supervisor:
         self._pace = 0.0005
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -69,17 +67,9 @@ class Supervisor:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
         match request:
             case {"type": "GetConnection", "conn_id": str(conn_id)}:
-                return {
-                    "type": "ConnectionResult",
-                    "conn_id": conn_id,
-                    "conn_type": "modelarts",
-                    "host": self.host,
-                    "schema": None,
-                    "port": None,
-                    "login": ACCESS_KEY,
-                    "password": SECRET_KEY,
-                    "extra": json.dumps({"project_id": PROJECT_ID}),
-                }
+                found = {"conn_id": conn_id, "conn_type": "modelarts", "host": self.host, "schema": None, "port": None}
+                keys = {"login": ACCESS_KEY, "password": SECRET_KEY, "extra": json.dumps({"project_id": PROJECT_ID})}
+                return {"type": "ConnectionResult", **found, **keys}
             case {"type": "GetVariable", "key": str(key)}:
                 return {"type": "VariableResult", "key": key, "value": f"value of {key}"}
             case {"type": "PutVariable", "key": "pace", "value": str(value)}:
@@ -109,14 +99,8 @@ def triggerer(supervisor: Supervisor) -> Callable[[str], Any]:
     """Run a function of :mod:`tests.support.triggerer` in a process whose standard input is the channel."""
 
     def run(name: str) -> Any:
-        finished = subprocess.run(
-            [sys.executable, str(TRIGGERER), name],
-            stdin=supervisor.triggerer_end,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=HANG_TIMEOUT,
-        )
+        how: dict[str, Any] = {"capture_output": True, "text": True, "check": False, "timeout": HANG_TIMEOUT}
+        finished = subprocess.run([sys.executable, str(TRIGGERER), name], stdin=supervisor.triggerer_end, **how)
         assert finished.returncode == 0, finished.stderr
         assert "Got response for unknown request frame" not in finished.stdout + finished.stderr
         return json.loads(finished.stdout.splitlines()[-1])
@@ -145,9 +129,7 @@ def test_triggers_push_and_read_xcoms_and_states_while_other_triggers_get_their_
 
 
 @on_airflow_3
-def test_a_cancelled_request_takes_no_answer_from_other_triggers(
-    triggerer: Callable[[str], Any],
-) -> None:
+def test_a_cancelled_request_takes_no_answer_from_other_triggers(triggerer: Callable[[str], Any]) -> None:
     assert triggerer("cancelled") == 12
 
 

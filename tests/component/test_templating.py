@@ -1,7 +1,5 @@
 """Templated fields that rendered to nothing: sensor, operators and trigger refuse them before sending anything."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +18,7 @@ from airflow_modelarts.templating import ID, is_empty, read_argument
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.fixtures import TASKS
+from tests.support.triggers import events
 from tests.support.virtual import run
 
 BODY = {"name": "a", "template": {"id": "sys_data_analyse"}, "inputs": [{"type": "DATASET", "source": "d"}]}
@@ -75,9 +74,7 @@ def test_an_operator_refuses_a_field_that_rendered_to_nothing_before_sending(
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
-def test_an_operator_refuses_a_field_that_rendered_natively_to_nothing(
-    requests_mock: Mocker, name: str, field: str
-) -> None:
+def test_an_operator_refuses_a_field_natively_rendered_to_nothing(requests_mock: Mocker, name: str, field: str) -> None:
     for text, environment in (("{{ none }}", NativeEnvironment()), ("{{ absent }}", NativeEnvironment())):
         with DAG("dag", schedule=None, render_template_as_native_obj=True):
             operator = getattr(operators, name)(task_id="t", **{**OPERATORS[name], field: text})
@@ -89,9 +86,7 @@ def test_an_operator_refuses_a_field_that_rendered_natively_to_nothing(
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 @pytest.mark.parametrize("value", ["", "  ", "None"])
-def test_an_operator_refuses_a_field_that_was_given_empty(
-    requests_mock: Mocker, name: str, field: str, value: str
-) -> None:
+def test_an_operator_refuses_a_field_given_empty(requests_mock: Mocker, name: str, field: str, value: str) -> None:
     """An empty value can come from a mapped XCom, which Airflow passes to the constructor."""
 
     def make_and_execute() -> None:
@@ -199,11 +194,7 @@ def test_an_argument_given_as_none_uses_the_default(requests_mock: Mocker) -> No
 def test_the_trigger_ends_with_an_error_before_sending(server: EmulatorServer, field: str, value: Any) -> None:
     server.state.reset()
     waiting = ProcessorTaskTrigger(**{"processor_task_id": "abc", field: value})
-
-    async def first_event() -> Any:
-        return [event async for event in waiting.run()]
-
-    (event,) = run(first_event())
+    (event,) = run(events(waiting))
     assert event.payload["error"].startswith(f"{field} is ")
     assert server.state.log.count() == 0
 
@@ -224,11 +215,7 @@ def test_a_template_that_a_triggerer_renders_to_nothing_ends_the_wait_with_an_er
     waiting = ProcessorTaskTrigger(**(sensor.start_trigger_args.trigger_kwargs or {}))
     waiting.task_instance = SimpleNamespace(task_id="wait", task=sensor)  # type: ignore[assignment]  # as much as is used
     waiting.render_template_fields({"dag_run": SimpleNamespace(conf={}), "params": {"none": None}})
-
-    async def first_event() -> Any:
-        return [event async for event in waiting.run()]
-
-    (event,) = run(first_event())
+    (event,) = run(events(waiting))
     if "none" in text:
         assert event.payload["error"].startswith(f"{field} rendered to nothing ('None') from '{{{{ params.none }}}}'")
     else:

@@ -1,7 +1,5 @@
 """The trigger of deferred waits against the emulator, on a virtual clock: its event, its log and its requests."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json
@@ -24,14 +22,9 @@ from airflow_modelarts.testing.emulator.service.accounts import (
     KeyPair,
 )
 from airflow_modelarts.triggers import ProcessorTaskTrigger
-from tests.support.task_instance import FakeTaskInstance, collect_log
+from tests.support.task_instances import TaskInstance, collect_log
 from tests.support.triggers import events, trigger
 from tests.support.virtual import run
-
-
-@pytest.fixture
-def state(emulator: EmulatorServer) -> EmulatorState:
-    return emulator.state
 
 
 @pytest.fixture
@@ -59,7 +52,7 @@ def test_the_event_has_the_id_and_the_status_but_no_result(state: EmulatorState,
 
 def ending_in_the_triggerer(processor_task_id: str, failed_statuses: tuple[int, ...]) -> ProcessorTaskTrigger:
     waiting = trigger(processor_task_id, end_from_trigger=True, failed_statuses=failed_statuses)
-    waiting.task_instance = FakeTaskInstance()
+    waiting.task_instance = TaskInstance(task_id="wait")
     return waiting
 
 
@@ -115,17 +108,14 @@ def test_refused_credentials_end_the_wait_with_an_error(
     assert state.log.count() <= 3
 
 
-def test_an_incomplete_connection_ends_the_wait_with_an_error(
+def test_an_incomplete_or_missing_connection_ends_the_wait(
     state: EmulatorState, set_connection: Callable[..., None]
 ) -> None:
     set_connection(extra={"project_id": None})
-    (event,) = run(events(trigger("abc")))
-    assert "project_id is missing" in event.payload["error"]
-
-
-def test_a_missing_connection_ends_the_wait_with_an_error(state: EmulatorState) -> None:
-    (event,) = run(events(trigger("abc", modelarts_conn_id="absent")))
-    assert "absent" in event.payload["error"]
+    (incomplete,) = run(events(trigger("abc")))
+    (missing,) = run(events(trigger("abc", modelarts_conn_id="absent")))
+    assert "project_id is missing" in incomplete.payload["error"]
+    assert "absent" in missing.payload["error"]
 
 
 def test_the_project_of_the_trigger_replaces_that_of_the_connection(state: EmulatorState) -> None:
@@ -158,7 +148,7 @@ def test_without_a_task_instance_a_worker_ends_the_task(state: EmulatorState, li
     assert lines == [f"Processing task '{task_id}' is completed."]
 
 
-def test_an_id_that_native_rendering_made_a_number_is_used_as_text(state: EmulatorState) -> None:
+def test_an_id_that_native_rendering_made_a_number_is_text(state: EmulatorState) -> None:
     (event,) = run(events(trigger(7, look_at_once=True)))  # type: ignore[arg-type]  # as native rendering makes it
     assert event.payload["task_id"] == "7"
     assert state.log.count() > 0
@@ -280,7 +270,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str, int], Any]:
 
 def with_upstream(map_index: int = -1) -> ProcessorTaskTrigger:
     waiting = trigger(upstream={"task_id": "create", "key": "return_value"}, look_at_once=True)
-    waiting.task_instance = FakeTaskInstance(map_index=map_index)
+    waiting.task_instance = TaskInstance(map_index=map_index)
     return waiting
 
 

@@ -1,7 +1,5 @@
 """The trigger of deferred waits: what Airflow stores of it, and what it does when a user kills the Airflow task."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from types import SimpleNamespace
@@ -13,17 +11,12 @@ from airflow.providers.common.compat.sdk import XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts import airflow_calls, triggers
-from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator import EmulatorState
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID, SECRET_KEY
 from airflow_modelarts.triggers import ProcessorTaskTrigger
-from tests.support.task_instance import collect_log
+from tests.support.task_instances import collect_log
 from tests.support.triggers import events, trigger
 from tests.support.virtual import run
-
-
-@pytest.fixture
-def state(emulator: EmulatorServer) -> EmulatorState:
-    return emulator.state
 
 
 @pytest.fixture
@@ -118,13 +111,8 @@ def test_no_secret_is_stored_or_shown(state: EmulatorState) -> None:
     [
         # Version 1.0.0
         {
-            "processor_task_id": "abc",
-            "modelarts_conn_id": "modelarts_default",
-            "project_id": None,
-            "poll_interval": 5.0,
-            "workspace_id": "0",
-            "version_id": VERSION,
-            "stop_on_kill": False,
+            **{"processor_task_id": "abc", "modelarts_conn_id": "modelarts_default", "project_id": None},
+            **{"poll_interval": 5.0, "workspace_id": "0", "version_id": VERSION, "stop_on_kill": False},
         },
         {**ARGUMENTS, "project_id": PROJECT_ID, "modelarts_conn_id": "modelarts_default", "upstream": None},
     ],
@@ -161,12 +149,7 @@ def test_on_kill_stops_versions_only_with_stop_on_kill(state: EmulatorState, sto
     [("deferred", 2, 1), ("deferred", 3, 4), ("deferred", None, 4), ("failed", 2, 4), (None, 2, 4)],
 )
 def test_on_kill_stops_nothing_that_another_triggerer_waits_for(
-    state: EmulatorState,
-    monkeypatch: pytest.MonkeyPatch,
-    lines: list[str],
-    airflow_state: str | None,
-    deferred_try: int | None,
-    status: int,
+    state: EmulatorState, monkeypatch: pytest.MonkeyPatch, airflow_state: str | None, deferred_try: Any, status: int
 ) -> None:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -276,9 +259,7 @@ def test_on_kill_says_that_a_version_has_ended_meanwhile(state: EmulatorState, l
     assert lines == [f"{version} had ended already: it is completed."]
 
 
-def test_on_kill_logs_the_error_of_a_version_that_cannot_be_stopped_or_read(
-    state: EmulatorState, lines: list[str]
-) -> None:
+def test_on_kill_logs_the_error_of_a_version_it_cannot_stop_or_read(state: EmulatorState, lines: list[str]) -> None:
     task = state.add_task(template="sys_data_cleaning", status=1)
     for operation in ("StopProcessorTaskVersion", "DescribeProcessorTaskVersion"):
         state.faults.refuse("ModelArts.0104", "no such thing", operation=operation)
@@ -288,9 +269,7 @@ def test_on_kill_logs_the_error_of_a_version_that_cannot_be_stopped_or_read(
     assert "no such thing" in line
 
 
-def test_on_kill_retries_the_stop_for_almost_half_a_minute(
-    state: EmulatorState, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_kill_retries_the_stop_for_half_a_minute(state: EmulatorState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 0.5)
     task = state.add_task(template="sys_data_cleaning", status=0)
 

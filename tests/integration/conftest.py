@@ -1,7 +1,5 @@
 """One emulator and one running Airflow for each module: an idle Airflow costs the other modules CPU time."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Iterator
@@ -37,19 +35,8 @@ def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
     connections = {"modelarts_default": json.dumps(by_key), "modelarts_password": json.dumps(by_password)}
     with Sandbox(DAGS, connections=connections) as running:
         # Airflow 2 triggers only DAGs that it has parsed.
-        names = (
-            "bodies",
-            "export",
-            "inputs",
-            "many",
-            "one_timeout",
-            "outputs",
-            "patience",
-            "tidy_up",
-            "timeouts",
-            "waits",
-        )
-        running.wait_for_dags(*names, timeout=180)
+        names = "bodies export inputs many one_timeout outputs patience tidy_up timeouts waits"
+        running.wait_for_dags(*names.split(), timeout=180)
         yield running
 
 

@@ -1,7 +1,5 @@
 """The essentials in a real Airflow: an example, each mode of waiting, and a create whose worker is killed."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Listing, stopping, exporting and deleting in a real Airflow, and an export that is killed halfway."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import json

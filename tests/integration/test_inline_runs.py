@@ -1,7 +1,5 @@
 """Waits without a scheduler: in ``dag.test()`` and ``airflow tasks test``."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """What a run emits in a real Airflow: asset events, links to the console, OpenLineage events."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,9 +100,7 @@ def test_the_outlets_receive_an_event_with_the_output(airflow_with_lineage: Sand
 
 
 @pytest.mark.parametrize("way", ["worker", "triggerer"])
-def test_an_alias_receives_the_output_of_the_version(
-    airflow_with_lineage: Sandbox, run: dict[str, str], way: str
-) -> None:
+def test_an_alias_gets_the_output_of_the_version(airflow_with_lineage: Sandbox, run: dict[str, str], way: str) -> None:
     (version,) = [
         xcom.value
         for xcom in airflow_with_lineage.xcoms("lineage", run["run_id"])
@@ -131,9 +127,7 @@ def test_the_event_of_an_alias_starts_a_dag_that_reads_it(airflow_with_lineage: 
     assert {event["task_id"] for event in xcom.value} == {run["created_worker"]}
 
 
-def test_the_link_leads_to_the_console(
-    airflow_with_lineage: Sandbox, run: dict[str, str], emulator: EmulatorServer
-) -> None:
+def test_a_link_leads_to_console(airflow_with_lineage: Sandbox, run: dict[str, str], emulator: EmulatorServer) -> None:
     links = {
         task_id: airflow_with_lineage.api.extra_links("lineage", run["run_id"], task_id)["ModelArts console"]
         for task_id in run
@@ -155,9 +149,7 @@ def test_openlineage_gets_inputs_and_outputs_at_the_start(run: dict[str, str], l
 
 
 @pytest.mark.parametrize("way", ["worker", "triggerer"])
-def test_openlineage_gets_the_id_of_the_processing_task_at_the_end(
-    run: dict[str, str], lineage: Path, way: str
-) -> None:
+def test_openlineage_gets_the_id_of_the_processing_task(run: dict[str, str], lineage: Path, way: str) -> None:
     (event,) = lineage_events(lineage, f"created_{way}", "COMPLETE")
     link = event["run"]["facets"]["externalQuery"]
     assert link["source"] == "modelarts"
@@ -169,9 +161,7 @@ def test_openlineage_gets_the_id_of_the_processing_task_at_the_end(
     assert alias["name"] == f"processor-task/{run[f'created_{way}']}"
 
 
-def test_openlineage_gets_the_inputs_and_outputs_of_a_task_that_was_only_read(
-    run: dict[str, str], lineage: Path
-) -> None:
+def test_openlineage_gets_the_inputs_and_outputs_of_a_described_task(run: dict[str, str], lineage: Path) -> None:
     (event,) = lineage_events(lineage, "describe", "COMPLETE")
     assert names(event["inputs"]) == [("obs://lineage", "raw")]
     assert names(event["outputs"]) == [("obs://lineage", "described")]

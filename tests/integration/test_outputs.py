@@ -1,7 +1,5 @@
 """What downstream tasks receive of an operator's outputs, and how bodies in text and files are sent."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -43,9 +41,7 @@ def taken(sandbox: Sandbox, emulator: EmulatorServer) -> dict[tuple[str, int, st
         ("take_validate_triggerer", [None, None, "dict"]),
     ],
 )
-def test_downstream_tasks_receive_outputs_with_and_without_a_value(
-    taken: Any, task_id: str, arrived: list[Any]
-) -> None:
+def test_downstream_tasks_get_outputs_with_and_without_a_value(taken: Any, task_id: str, arrived: list[Any]) -> None:
     assert taken[task_id, -1, "return_value"] == arrived
 
 

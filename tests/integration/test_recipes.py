@@ -1,7 +1,5 @@
 """The DAGs and connection commands of README.md and docs/, and an example DAG, in a real Airflow."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

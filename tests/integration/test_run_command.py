@@ -1,7 +1,5 @@
 """`airflow-modelarts run` and its sandbox, in real Airflow processes."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -86,7 +84,7 @@ def test_a_successful_run_prints_its_xcoms_and_leaves_nothing_behind(
     assert processes_of(scratch) == []
 
 
-def test_a_failed_run_prints_the_log_of_every_failed_try(
+def test_a_failed_run_prints_its_failed_tries(
     tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dag_file = write_dag(
@@ -162,9 +160,7 @@ def test_the_sensor_of_the_readme_sees_a_seeded_task_run_and_complete(
     assert list(scratch.iterdir()) == []
 
 
-def test_a_conf_that_does_not_match_the_params_is_a_usage_error(
-    scratch: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_conf_that_breaks_the_params_is_a_usage_error(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(ROOT / "dags_examples" / "wait_for_console_task.py")]) == 2
     errors = capsys.readouterr().err
     assert "processor_task_id" in errors

@@ -1,7 +1,5 @@
 """The sensor in every mode in a real Airflow: outcomes, XComs, inputs, outages, timeouts."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 
@@ -73,9 +71,7 @@ def test_each_final_status_has_the_same_outcome_in_every_mode(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_calls_the_success_callback(
-    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
-) -> None:
+def test_every_mode_calls_the_callback(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str) -> None:
     run_id, _ = run_of_waits
     log = sandbox.task_log("waits", run_id, f"{mode}_outlets")
     assert "The callback is called" in log
@@ -97,9 +93,7 @@ def test_a_failure_shows_its_reason_and_is_retried_if_retries_are_set(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_unknown_task_fails_at_once_with_advice(
-    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
-) -> None:
+def test_an_unknown_task_fails_at_once(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str) -> None:
     run_id, _ = run_of_waits
     (instance,) = [i for i in sandbox.task_instances("waits", run_id) if i.task_id == f"{mode}_unknown"]
     assert instance.state == "failed"

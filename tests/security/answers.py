@@ -1,7 +1,5 @@
 """Random answers: mutated examples of the contract, errors, odd headers, and quotes of the request."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

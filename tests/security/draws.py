@@ -1,7 +1,5 @@
 """The random choices of a fuzzing case: from a seeded generator, or from the input of a coverage-guided fuzzer."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar

@@ -1,13 +1,11 @@
 """Arbitrary requests to the emulator's application, without a socket, and what every answer must be."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
 
 from airflow_modelarts.api import signing
@@ -156,7 +154,7 @@ class Emulated:
         self.app: Callable[..., Coroutine[Any, Any, None]] = create_app(self.state)
         self._add_tasks()
 
-    def __enter__(self) -> Emulated:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """Runs whole calls and whole lists with random answers, and checks their requests, errors, values and messages."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -5,8 +5,6 @@ Calls and lists get random answers, the emulator gets random requests, and signa
 prints the outcomes. At the first unexpected error it exits with 1 and prints the command that repeats the case.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

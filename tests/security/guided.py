@@ -5,8 +5,6 @@ Half of the inputs are the bytes of an answer, beginning with the contract's exa
 :mod:`tests.security.flows`. The fuzzer ends its process, so it runs in a child process.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -1,10 +1,8 @@
 """Mutated JSON: valid documents with replaced values, and with removed, repeated or swapped bytes."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from tests.security.draws import Draws, one_in, pick
 
@@ -21,7 +19,7 @@ class Document:
     spans: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, value: Any) -> Document:
+    def of(cls, value: Any) -> Self:
         """Encode a value."""
         parts: list[bytes] = []
         spans: list[tuple[int, int]] = []

@@ -1,7 +1,5 @@
 """Compares random signatures with the vendor's, and checks that the emulator's gateway accepts only signed requests."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -85,8 +83,8 @@ def one_signature(draws: Draws) -> str:
     request = make(draws)
     if (theirs := vendors_signature(request)) != request.headers["Authorization"]:
         raise PropertyViolationError(f"the vendor signs {theirs}\n{request}")
-    if (refusal := verify(request)) is not None:
-        raise PropertyViolationError(f"{refusal}\n{request}")
+    if (error := verify(request)) is not None:
+        raise PropertyViolationError(f"{error}\n{request}")
     changed = _changed(draws, request)
     if verify(changed) is None:
         raise PropertyViolationError(f"accepted although it was changed\n{request}\n{changed}")
@@ -99,8 +97,8 @@ def verify(request: Signed) -> ServiceError | None:
     raw_request = RawRequest(request.method, request.path, request.raw_query, headers, request.body)
     try:
         verify_signature(raw_request, _ACCOUNTS, NOON)
-    except ServiceError as refusal:
-        return refusal
+    except ServiceError as error:
+        return error
     return None
 
 

@@ -1,7 +1,5 @@
 """Any text where a place in OBS belongs becomes a URI without a signature, or is rejected."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from urllib.parse import SplitResult, unquote, urlsplit
 

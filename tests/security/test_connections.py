@@ -1,7 +1,5 @@
 """Any connection is read into usable settings, or rejected by an error that names the field and shows no secret."""
 
-from __future__ import annotations
-
 import re
 from contextlib import closing
 from types import SimpleNamespace
@@ -61,9 +59,7 @@ def read(extra: dict[str, Any], **fields: Any) -> Settings:
         optional={"host": PLACES, "login": TEXTS, "schema": TEXTS, "port": st.integers(), "password": st.just(SECRET)},
     ),
 )
-def test_a_connection_is_read_or_rejected_without_showing_a_secret(
-    extra: dict[str, Any], fields: dict[str, Any]
-) -> None:
+def test_a_connection_is_read_or_rejected_and_no_secret_shown(extra: dict[str, Any], fields: dict[str, Any]) -> None:
     found, message = None, ""
     try:
         found = read(extra, **fields)
@@ -93,20 +89,10 @@ def test_a_connection_is_read_or_rejected_without_showing_a_secret(
         ({"project_id": "漢"}, {}, "project_id"),
     ],
 )
-def test_a_field_that_no_header_can_hold_is_named_and_not_shown(
-    extra: dict[str, Any], fields: dict[str, Any], field: str
-) -> None:
+def test_an_unsendable_field_is_named_and_not_shown(extra: dict[str, Any], fields: dict[str, Any], field: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=f"^{field} of connection 'mine' holds a space") as caught:
         read(extra, **fields)
     assert not [value for value in fields.values() if value in str(caught.value)]
-
-
-def test_a_trailing_line_feed_of_a_key_is_stripped() -> None:
-    assert read({}, login="AK\n", password="SK\n").client.credentials == AccessKey("AK", "SK")
-
-
-def test_a_trailing_line_feed_of_a_token_is_stripped() -> None:
-    assert read({"auth": "token"}, password="T\n").client.credentials == StaticToken("T")
 
 
 @pytest.mark.parametrize(
@@ -116,14 +102,6 @@ def test_a_password_in_a_url_is_not_quoted(place: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match="iam_endpoint of connection 'mine' is") as caught:
         read({"auth": "password", "domain_name": "d", "iam_endpoint": place})
     assert "pass" not in str(caught.value).removesuffix(" path, query and user").split(":")[0]
-
-
-@pytest.mark.parametrize(
-    "host", ["modelarts..example", "https://a..b", f"{'a' * 64}.example", "a\x00b", "a\x7fb", "\u202e.x"]
-)
-def test_a_host_that_cannot_be_resolved_is_rejected_when_it_is_read(host: str) -> None:
-    with pytest.raises(ModelArtsConfigurationError, match="it must be a host or a URL"):
-        read({}, host=host)
 
 
 PROXY = "http://proxy..example:3128"
@@ -144,9 +122,7 @@ def test_an_invalid_proxy_is_a_configuration_error_on_a_worker(unusable_proxy: S
         driver.call(operations.describe_processor_task("a"), RETRIES)
 
 
-async def test_an_invalid_proxy_is_a_configuration_error_in_a_triggerer(
-    unusable_proxy: Settings,
-) -> None:
+async def test_an_invalid_proxy_is_a_configuration_error_in_a_triggerer(unusable_proxy: Settings) -> None:
     async def read_settings() -> Settings:
         return unusable_proxy
 

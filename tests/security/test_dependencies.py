@@ -5,8 +5,6 @@ This is no audit: it knows no advisories, which need a database from elsewhere. 
 declared, so that an audit of a constraints file is an audit of this package.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tomllib
@@ -71,9 +69,7 @@ def test_a_declared_dependency_has_a_lower_bound(requirement: Requirement) -> No
 
 
 @pytest.mark.parametrize("requirement", [*DECLARED, *optional()], ids=str)
-def test_only_libraries_with_used_internals_have_an_upper_bound(
-    requirement: Requirement,
-) -> None:
+def test_only_libraries_with_used_internals_have_an_upper_bound(requirement: Requirement) -> None:
     # Any other upper bound only fights with Airflow's.
     newest = pinned("3.3")[canonicalize_name(requirement.name)]
     upper = [str(specifier) for specifier in requirement.specifier if specifier.operator != ">="]

@@ -1,7 +1,5 @@
 """Defects of the emulator that fuzzing has found."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

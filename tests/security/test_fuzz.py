@@ -1,7 +1,5 @@
 """Short runs of ``python -m tests.security.fuzz`` and ``python -m tests.security.guided``."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.security import fuzz, guided

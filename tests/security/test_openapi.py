@@ -1,7 +1,5 @@
 """The emulator conforms to its OpenAPI document, for requests that schemathesis generates from it."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 
@@ -34,11 +32,7 @@ def headers() -> dict[str, str]:
 
 def use_existing_ids(case: Any) -> None:
     task = STATE.add_task(template="sys_data_cleaning", status=2)
-    known = {
-        "project_id": accounts.PROJECT_ID,
-        "task_id": task.task_id,
-        "version_id": task.versions[-1].version_id,
-    }
+    known = {"project_id": accounts.PROJECT_ID, "task_id": task.task_id, "version_id": task.versions[-1].version_id}
     for name in case.path_parameters or {}:
         if name in known:
             case.path_parameters[name] = known[name]

@@ -1,7 +1,5 @@
 """Lists end with any repeated answers of the service."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from typing import Any

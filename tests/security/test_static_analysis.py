@@ -1,7 +1,5 @@
 """Bandit has nothing to say about the package that a comment beside the line does not answer."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Tokens and keys of IAM and the metadata service are used only if a header can hold them."""
 
-from __future__ import annotations
-
 import pytest
 
 from airflow_modelarts.api import operations

@@ -1,7 +1,5 @@
 """Helpers for tests that run DAGs in a real Airflow: read states and XComs, mark and clear tasks, follow a run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

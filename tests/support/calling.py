@@ -1,7 +1,5 @@
 """A client for tests of the emulator: it sends signed HTTP requests, without the hook."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 A table module describes its cases and what each does to its task. This module starts Airflow and collects the results.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import time

@@ -1,10 +1,10 @@
 """Certificates for servers that tests start on this machine."""
 
-from __future__ import annotations
-
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -43,3 +43,11 @@ def write_certificate(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return certificate_file, key_file
+
+
+def server_context(folder: Path, **options: Any) -> tuple[ssl.SSLContext, Path]:
+    """Return a server's TLS context with a self-signed certificate, and the file of the certificate."""
+    file, key_file = write_certificate(folder, **options)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key_file)
+    return context, file

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from airflow_modelarts.operators import (
 from airflow_modelarts.operators.submission_store import RECORD_KEY
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
+from tests.support.task_instances import TaskInstance
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "contract" / "examples"
 VALIDATION = {"id": "sys_data_validation", "operator_params": [{"name": "MetaValidation", "params": {}}]}
@@ -43,27 +42,13 @@ class Try:
 
     def __init__(self, store: Store | None = None, *, number: int = 1, max_tries: int = 2) -> None:
         self.store = Store() if store is None else store
-        self.xcoms: dict[str, Any] = {}
         #: The state of the task instance in Airflow; empty if its row was deleted.
         self.states: list[str | None] = ["failed"]
         self.has_store = True
-        self.ti = SimpleNamespace(
-            dag_id="dag",
-            task_id="run",
-            run_id="manual",
-            get_task_states=lambda **_: {"manual": dict(zip(["run"], self.states, strict=False))},
-            try_number=number,
-            max_tries=max_tries,
-            map_index=-1,
-            start_date=datetime.now(UTC),
-            stats_tags={},
-            xcom_push=self.push,
-            xcom_pull=lambda **asked: self.xcoms.get(asked["key"]),
-        )
         self.number = number
-
-    def push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value, allow_nan=False))
+        self.ti: Any = TaskInstance(task_id="run", run_id="manual", try_number=number, max_tries=max_tries)
+        self.ti.get_task_states = lambda **_: {"manual": dict(zip(["run"], self.states, strict=False))}
+        self.xcoms = self.ti.xcoms
 
     def next(self, *, cleared: bool = False) -> Try:
         max_tries = self.ti.max_tries + self.number if cleared else self.ti.max_tries
@@ -124,3 +109,13 @@ def unconfirmed(intent: Any) -> Try:
     store = Store()
     store.set(RECORD_KEY, {"intent": intent, "max_tries": 2})
     return Try(store, number=2)
+
+
+def deferred(emulator: EmulatorServer, attempt: Try | None = None, **arguments: Any) -> tuple[Try, Task]:
+    """Return a try that waits in the triggerer, and its processing task, which runs and does not end."""
+    emulator.state.next_task(duration=1000)
+    attempt = attempt or Try()
+    deferral(attempt, **arguments)
+    task = tasks(emulator)[-1]
+    emulator.state.set_status(task.task_id, 1)
+    return attempt, task

@@ -1,7 +1,5 @@
 """Credentials, answers of IAM and of the metadata service, and the state that the calls of a process share."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
@@ -16,17 +14,7 @@ from airflow_modelarts.api.credentials import (
 )
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.retry import RetryPolicy
-from tests.support.flows import (
-    NOON,
-    ONCE,
-    PROJECT_ID,
-    Answer,
-    Clock,
-    FlowResult,
-    answer,
-    no_jitter,
-    run_flow,
-)
+from tests.support.flows import NOON, ONCE, PROJECT_ID, Answer, Clock, FlowResult, answer, no_jitter, run_flow
 
 DAY = 24 * 3600.0
 USER = PasswordToken("https://iam.example", "user", "the-password", "domain")

@@ -1,7 +1,5 @@
 """README.md and the pages in docs/: their text, their marked code blocks and their tables."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

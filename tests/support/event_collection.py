@@ -1,7 +1,5 @@
 """Waits in tests of the watcher: start them, and collect their events with the times."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing

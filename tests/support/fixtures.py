@@ -1,7 +1,5 @@
 """The fixtures of unit and component tests: a connection in the environment, and an emulator behind it."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.connection import reading
-from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from tests.support.values import PROJECT_ID
 
 ENDPOINT = "https://modelarts.example.com"
@@ -23,30 +21,18 @@ def set_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Set the connection ``modelarts_default``. Keyword arguments replace its fields, ``extra=`` adds extras."""
 
     def set_it(*, extra: dict[str, Any] | None = None, **fields: Any) -> None:
-        usual: dict[str, Any] = {
-            "conn_type": "modelarts",
-            "host": "modelarts.example.com",
-            "login": "FAKEACCESSKEY",
-            "password": SECRET_KEY,
-        }
-        described = {**usual, **fields, "extra": {"project_id": PROJECT_ID, **(extra or {})}}
+        usual = {"host": "modelarts.example.com", "login": "FAKEACCESSKEY", "password": SECRET_KEY, **fields}
+        described = {"conn_type": "modelarts", **usual, "extra": {"project_id": PROJECT_ID, **(extra or {})}}
         monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
 
     return set_it
 
 
 @pytest.fixture(autouse=True)
-def usual_connection(set_connection: Callable[..., None]) -> None:
+def usual_connection(set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the connection, with no token and no rate limit of an earlier test."""
     set_connection()
-
-
-@pytest.fixture(autouse=True)
-def fresh_token_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "TOKEN_CACHE", reading.TokenCache())
-
-
-@pytest.fixture(autouse=True)
-def fresh_rate_limiters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LIMITERS", reading.RateLimiters(time.monotonic))
 
 
@@ -60,15 +46,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def task_duration(request: pytest.FixtureRequest) -> float:
-    """Return the seconds that a task of the emulator takes: the module's TASK_DURATION, by default 0."""
-    return float(getattr(request.module, "TASK_DURATION", 0))
-
-
-@pytest.fixture(scope="module")
-def server(task_duration: float) -> Iterator[EmulatorServer]:
-    """Start an emulator for the module."""
-    with EmulatorServer(task_duration=task_duration) as running:
+def server(request: pytest.FixtureRequest) -> Iterator[EmulatorServer]:
+    """Start an emulator for the module. A task takes the seconds of the module's TASK_DURATION, by default 0."""
+    with EmulatorServer(task_duration=getattr(request.module, "TASK_DURATION", 0)) as running:
         yield running
 
 
@@ -81,6 +61,15 @@ def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> Emulato
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+def state(emulator: EmulatorServer) -> EmulatorState:
+    return emulator.state
+
+
+@pytest.fixture
+def printed_log(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Return what was logged since the last call. Outside of tasks, Airflow prints its log."""
     return lambda: capsys.readouterr().out
+
+
+#: The name of ``printed_log`` in tests of audits and exports.
+said = printed_log

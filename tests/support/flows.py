@@ -1,7 +1,5 @@
 """Runs flows without sockets and sleeps: a script answers their steps, and the result records them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,14 +11,7 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import ClientConfig, Pager, call
 from airflow_modelarts.api.credentials import AccessKey, Credentials, TokenCache
 from airflow_modelarts.api.errors import ModelArtsError
-from airflow_modelarts.api.http import (
-    ConnectionReadError,
-    ReadConnection,
-    Request,
-    Response,
-    Sleep,
-    TransportError,
-)
+from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.operations import ListOperation
 from airflow_modelarts.api.retry import RetryPolicy

@@ -1,7 +1,5 @@
 """Servers on loopback with a given behaviour, and the calls of both drivers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
@@ -19,7 +17,7 @@ import pytest
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
-from tests.support.certificates import write_certificate
+from tests.support.certificates import server_context
 from tests.support.fixtures import PROJECT_ID
 
 ONCE = RetryPolicy(attempts=1)
@@ -30,11 +28,7 @@ class Server:
     """A server on loopback that calls a behaviour with each connection and its request."""
 
     def __init__(
-        self,
-        behave: Callable[[socket.socket, bytes], None],
-        *,
-        tls: ssl.SSLContext | None = None,
-        until: bytes = b"",
+        self, behave: Callable[[socket.socket, bytes], None], *, tls: ssl.SSLContext | None = None, until: bytes = b""
     ) -> None:
         """Call ``behave`` after a complete request, or after bytes that begin with ``until``, which are not HTTP."""
         self.requests: list[bytes] = []
@@ -168,7 +162,4 @@ def token_answer(token: str, **headers: str) -> Callable[[socket.socket, bytes],
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     """A server's TLS context with a self-signed certificate for 127.0.0.1, and the file of the certificate."""
-    file, key_file = write_certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file, key_file)
-    return context, file
+    return server_context(tmp_path)

@@ -1,7 +1,5 @@
 """Runs a sensor in each mode as Airflow would, deferrals and reschedules included, on a simulated clock."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
-from tests.support.task_instance import FakeTaskInstance
+from tests.support.task_instances import TaskInstance
 from tests.support.virtual import EPOCH, run
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
@@ -72,7 +70,7 @@ class Simulation:
     def start_try(self) -> None:
         """Start a try of the Airflow task."""
         began = self.now
-        self.instance = FakeTaskInstance(start_date=datetime.fromtimestamp(self.time(), UTC))
+        self.instance = TaskInstance(task_id="wait", start_date=datetime.fromtimestamp(self.time(), UTC))
         self.instance.get_first_reschedule_date = lambda _: datetime.now(UTC) - timedelta(seconds=self.now - began)
 
 

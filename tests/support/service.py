@@ -1,7 +1,5 @@
 """Helpers for tests of the emulated service without HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

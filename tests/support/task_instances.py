@@ -1,10 +1,10 @@
-"""A stand-in for Airflow's task instance, with what operators, sensors and triggers read of it."""
-
-from __future__ import annotations
+"""A stand-in for Airflow's task instance, with what operators, sensors and triggers read of it, and what they log."""
 
 import json
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 
 class TaskInstance:
@@ -33,3 +33,17 @@ class TaskInstance:
 
     def get_first_reschedule_date(self, context: Any) -> None:
         """Return None: no reschedule preceded this one."""
+
+
+def collect_log(monkeypatch: pytest.MonkeyPatch, owner: type) -> list[str]:
+    """Collect what operators, sensors or triggers of a class log."""
+    lines: list[str] = []
+
+    class Log:
+        def info(self, text: str, *values: Any) -> None:
+            lines.append(text % values if values else text)
+
+        debug = warning = error = info
+
+    monkeypatch.setattr(owner, "log", Log())
+    return lines

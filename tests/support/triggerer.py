@@ -5,8 +5,6 @@ It uses Airflow's own end of the channel, runs one of the functions below beside
 It is a separate process because a channel that mixes up answers hangs.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -22,7 +20,7 @@ from airflow.sdk.execution_time.comms import GetVariable, PutVariable
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 
-MANY = 40
+MANY = 20
 
 
 async def main(name: str) -> None:

@@ -1,7 +1,5 @@
 """Makes triggers of deferred waits, and runs them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from airflow.triggers.base import TriggerEvent

@@ -1,7 +1,5 @@
 """An event loop with a virtual clock: sleeping takes no time, so tests of hours of polling are fast."""
 
-from __future__ import annotations
-
 import asyncio
 import selectors
 from collections.abc import Coroutine

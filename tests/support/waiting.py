@@ -1,7 +1,5 @@
 """Waits for a condition. A test that waits does not depend on the speed of the machine."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

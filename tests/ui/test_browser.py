@@ -106,9 +106,7 @@ def test_the_test_of_a_connection_with_a_wrong_key_gives_advice(page: Page, emul
     assert "not-the-key" not in message
 
 
-def test_the_test_of_a_connection_without_a_project_names_the_missing_extra(
-    page: Page, emulator: EmulatorServer
-) -> None:
+def test_the_test_of_a_connection_without_a_project_names_the_extra(page: Page, emulator: EmulatorServer) -> None:
     form = ConnectionForm.add(page, "no_project")
     form.fill(keys_of(emulator), {})
     form.save()

@@ -1,7 +1,5 @@
 """The sandbox's client of Airflow's REST API, against recorded answers of v1 and v2."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -125,10 +123,7 @@ def test_xcoms_are_sorted_by_the_time_of_their_task(api: AirflowApi) -> None:
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_an_unreadable_xcom_does_not_break_the_listing(
-    api: AirflowApi,
-    requests_mock: requests_mock.Mocker,
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
+    api: AirflowApi, requests_mock: requests_mock.Mocker, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(airflow_api, "XCOM_TIMEOUT", 0)
     key = f"{api._base}/{RUN}/taskInstances/create/xcomEntries/id"
@@ -138,9 +133,7 @@ def test_an_unreadable_xcom_does_not_break_the_listing(
     assert "Out of range float values" in values["create", "id"]
 
 
-def test_links_runs_and_asset_events_are_the_same_in_both_versions(
-    client: AirflowApi, requests_mock: requests_mock.Mocker
-) -> None:
+def test_links_runs_and_asset_events_of_both_versions(client: AirflowApi, requests_mock: requests_mock.Mocker) -> None:
     base, is_v1 = client._base, client._is_v1
     links = {"ModelArts console": "https://console.example.com"}
     requests_mock.get(f"{base}/{RUN}/taskInstances/wait/links", json=links if is_v1 else {"extra_links": links})

@@ -1,7 +1,5 @@
 """Reading an Airflow connection: every field, and the error for each that is missing or wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +23,15 @@ def read(
     """Read a complete connection with the changes of the test."""
     extras = (extra or {}) if bare else {"project_id": "p1", **(extra or {})}
     return reading.read(complete(**fields), extras, overrides or Overrides())
+
+
+PASSWORD = {"auth": "password", "domain_name": "account"}
+
+
+def iam_endpoint(extra: dict[str, Any], **fields: Any) -> str:
+    credentials = read(extra, **fields).client.credentials
+    assert isinstance(credentials, PasswordToken)
+    return credentials.iam_endpoint
 
 
 def complete(**fields: Any) -> SimpleNamespace:
@@ -71,19 +78,11 @@ def test_a_region_without_a_known_endpoint_is_rejected(region: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "ftp://modelarts.example.com",
-        "https://modelarts.example.com/v2",
-        "https://modelarts.example.com?x=1",
-        "https://user:secret@modelarts.example.com",
-        "https://user:secret@two words",
-        "http://modelarts.example.com",
-        "http://10.0.0.1",
-        "http://127.0.0.1.example.com",
-        "https://",
-        "https://host:99999",
-        "https://[::1",
-        "two words",
-        "back\\slash",
+        *("ftp://modelarts.example.com", "https://modelarts.example.com/v2", "https://modelarts.example.com?x=1"),
+        *("https://user:secret@modelarts.example.com", "https://user:secret@two words", "http://modelarts.example.com"),
+        *("http://10.0.0.1", "http://127.0.0.1.example.com", "https://", "https://host:99999", "https://[::1"),
+        *("two words", "back\\slash", "modelarts..example", "https://a..b", f"{'a' * 64}.example", "a\x00b", "a\x7fb"),
+        "\u202e.x",
     ],
 )
 def test_an_invalid_host_is_rejected_without_showing_a_password(host: str) -> None:
@@ -110,7 +109,7 @@ def test_the_hooks_arguments_override_the_connection() -> None:
         ({"project_id": "p", "auth": "password"}, {}, "domain_name is missing"),
         ({"project_id": "p", "auth": "password", "domain_name": "d"}, {}, "iam_endpoint is missing"),
         (
-            {"project_id": "p", "auth": "password", "domain_name": "d", "iam_endpoint": "iam.example.com"},
+            {**PASSWORD, "project_id": "p", "iam_endpoint": "i.example"},
             {"login": ""},
             "login .the IAM user. is missing",
         ),
@@ -134,27 +133,20 @@ def test_login_and_password_are_a_user_and_a_password_for_auth_password() -> Non
 @pytest.mark.parametrize("suffix", ["", "/", "/v3", "/v3/", "/v3.0", "/V3", "/v3/auth/tokens", ":443/v3/auth/tokens/"])
 @pytest.mark.parametrize("scheme", ["", "https://"])
 def test_the_iam_endpoint_can_include_the_version(scheme: str, suffix: str) -> None:
-    extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f" {scheme}iam.example.com{suffix}\n"}
-    credentials = read(extra).client.credentials
-    assert isinstance(credentials, PasswordToken)
-    assert credentials.iam_endpoint == f"https://iam.example.com{':443' if ':443' in suffix else ''}"
+    extra = {**PASSWORD, "iam_endpoint": f" {scheme}iam.example.com{suffix}\n"}
+    assert iam_endpoint(extra) == f"https://iam.example.com{':443' if ':443' in suffix else ''}"
 
 
 @pytest.mark.parametrize("path", ["/v2.0", "/v3/users", "/x/v3", "/v3?x=1", "/v33"])
 def test_any_other_path_of_iam_is_rejected(path: str) -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^iam_endpoint of connection 'mine' is"):
-        read({"auth": "password", "domain_name": "account", "iam_endpoint": f"https://iam.example.com{path}"})
-
-
-PASSWORD = {"auth": "password", "domain_name": "account"}
+        read({**PASSWORD, "iam_endpoint": f"https://iam.example.com{path}"})
 
 
 @pytest.mark.parametrize("value", ["iam.env.example", " https://iam.env.example/v3\n"])
 def test_the_environment_gives_the_default_iam_endpoint(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", value)
-    credentials = read(PASSWORD).client.credentials
-    assert isinstance(credentials, PasswordToken)
-    assert credentials.iam_endpoint == "https://iam.env.example"
+    assert iam_endpoint(PASSWORD) == "https://iam.env.example"
 
 
 @pytest.mark.parametrize(
@@ -169,16 +161,12 @@ def test_the_environment_does_not_change_where_a_connection_sends_its_password(
     monkeypatch: pytest.MonkeyPatch, extra: dict[str, str], host: str, iam: str
 ) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "https://evil.example")
-    credentials = read({**PASSWORD, **extra}, host=host).client.credentials
-    assert isinstance(credentials, PasswordToken)
-    assert credentials.iam_endpoint == iam
+    assert iam_endpoint({**PASSWORD, **extra}, host=host) == iam
 
 
 def test_an_invalid_iam_endpoint_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "http://user:secret@iam.example")
-    with pytest.raises(
-        ModelArtsConfigurationError, match=r"^HUAWEICLOUD_SDK_IAM_ENDPOINT in the environment is"
-    ) as caught:
+    with pytest.raises(ModelArtsConfigurationError, match=r"^HUAWEICLOUD_SDK_IAM_ENDPOINT in the envi.* is") as caught:
         read(PASSWORD)
     assert "secret" not in str(caught.value)
 
@@ -192,9 +180,7 @@ def test_an_invalid_iam_endpoint_of_the_environment_is_named(monkeypatch: pytest
     ],
 )
 def test_the_iam_endpoint_is_derived_from_a_public_host(host: str, iam: str) -> None:
-    credentials = read({"auth": "password", "domain_name": "account"}, host=host).client.credentials
-    assert isinstance(credentials, PasswordToken)
-    assert credentials.iam_endpoint == iam
+    assert iam_endpoint(PASSWORD, host=host) == iam
 
 
 def test_the_other_kinds_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,11 +199,10 @@ def test_white_space_around_values_is_stripped(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(f"HUAWEICLOUD_SDK_{name}", f" {value}\r\n")
     client = read({"auth": " environment\n"}, bare=True, login=None, password=None).client
     assert (client.credentials, client.project_id) == (AccessKey("ENVAK", "ENVSK", "ENVT"), "envproject")
-    overrides = Overrides(project_id=" p2\n", endpoint=" other.example.com\n")
-    assert (read(overrides=overrides).client.project_id, read(overrides=overrides).client.endpoint) == (
-        "p2",
-        "https://other.example.com",
-    )
+    client = read(overrides=Overrides(project_id=" p2\n", endpoint=" other.example.com\n")).client
+    assert (client.project_id, client.endpoint) == ("p2", "https://other.example.com")
+    assert read(login="AK\n", password="SK\n").client.credentials == AccessKey("AK", "SK")
+    assert read({"auth": "token"}, password="T\n").client.credentials == StaticToken("T")
     assert read(overrides=Overrides(region=" eu-de\n")).client.endpoint.startswith("https://modelarts.eu-de.")
     extra = {**PASSWORD, "iam_endpoint": "iam.example.com", "domain_name": " account\n", "project_name": "\tname "}
     assert read(extra, login=" user\n", password=" pass word \r\n").client.credentials == PasswordToken(
@@ -241,13 +226,6 @@ def test_the_environment_does_not_change_other_kinds_of_credentials(monkeypatch:
     monkeypatch.setenv("HUAWEICLOUD_SDK_PROJECT_ID", "envproject")
     with pytest.raises(ModelArtsConfigurationError, match="project_id is missing"):
         read(bare=True)
-
-
-def test_missing_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HUAWEICLOUD_SDK_AK", raising=False)
-    monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "x")
-    with pytest.raises(ModelArtsConfigurationError, match="HUAWEICLOUD_SDK_AK missing"):
-        read({"auth": "environment"})
 
 
 def test_every_kind_of_credentials_has_a_builder() -> None:
@@ -293,9 +271,7 @@ def test_verify_can_be_a_file_that_exists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_the_bundle_of_the_environment_is_used_by_default(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> None:
+def test_the_bundle_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     file = tmp_path / "bundle.pem"
     file.touch()
@@ -341,9 +317,8 @@ def test_an_extra_that_is_not_text_is_rejected_by_its_name(name: str, value: obj
     extra = {**PASSWORD, "iam_endpoint": "iam.example.com", "project_id": "p", name: value}
     if name == "security_token":
         del extra["auth"]
-    with pytest.raises(
-        ModelArtsConfigurationError, match=f"^{name} of connection 'mine' is .*not text.*__extra__"
-    ) as caught:
+    words = f"^{name} of connection 'mine' is .*not text.*__extra__"
+    with pytest.raises(ModelArtsConfigurationError, match=words) as caught:
         read(extra, host=None if name == "region" else HOST)
     assert name != "security_token" or repr(value) not in str(caught.value)
 
@@ -416,13 +391,7 @@ def test_a_project_id_with_a_slash_is_rejected(project_id: str) -> None:
 @pytest.mark.parametrize(
     ("extra", "fields", "overrides", "message"),
     [
-        (
-            {"region": "cn-nort-4"},
-            {"host": None},
-            Overrides(),
-            "region 'cn-nort-4' of connection 'mine' has no ModelArts endpoint that resolves: check its spelling, or "
-            "set host",
-        ),
+        ({"region": "cn-nort-4"}, {"host": None}, Overrides(), "region 'cn-nort-4' of connection 'mine' has no Model"),
         ({}, {"host": "user:pass@x.example"}, Overrides(endpoint="e.example"), "endpoint='e.example' has a host name"),
         ({}, {}, Overrides(region="cn-nort-4"), "region='cn-nort-4' has no ModelArts endpoint that resolves: check"),
         ({"region": "eu-de"}, {}, Overrides(), f"host '{HOST}' of connection 'mine' does not resolve: check its"),
@@ -439,19 +408,13 @@ def test_the_message_for_an_unresolved_endpoint_names_the_given_value(
     [
         ({"region": "cn-nort-4"}, None, "region 'cn-nort-4' of connection 'mine' has no IAM endpoint that resolves"),
         ({"iam_endpoint": "iam.exmple.com"}, HOST, "iam_endpoint 'iam.exmple.com' of connection 'mine' does not"),
-        (
-            {},
-            "modelarts.eu-dee.otc.t-systems.com",
-            "https://modelarts.eu-dee.otc.t-systems.com leads to https://iam.",
-        ),
+        ({}, "modelarts.eu-dee.otc.t-systems.com", "https://modelarts.eu-dee.otc.t-systems.com leads to https://iam."),
     ],
 )
 def test_the_message_for_an_unresolved_iam_endpoint_names_the_given_value(
     extra: dict[str, Any], host: str | None, message: str
 ) -> None:
-    credentials = read({**PASSWORD, **extra}, host=host).client.credentials
-    assert isinstance(credentials, PasswordToken)
-    assert credentials.unresolved.startswith(message)
+    assert read({**PASSWORD, **extra}, host=host).client.credentials.unresolved.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -473,13 +436,9 @@ def test_an_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str
     assert name == "PROJECT_ID" or value not in str(caught.value)
 
 
-def test_the_message_for_an_unresolved_iam_endpoint_names_the_variable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_message_for_an_unresolved_iam_endpoint_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUAWEICLOUD_SDK_IAM_ENDPOINT", "https://iam.exmple.com/v3")
-    credentials = read(PASSWORD).client.credentials
-    assert isinstance(credentials, PasswordToken)
-    assert credentials.unresolved.startswith("HUAWEICLOUD_SDK_IAM_ENDPOINT 'https://iam.exmple.com/v3' in the environ")
-    credentials = read(PASSWORD, host="modelarts.eu-dee.otc.t-systems.com").client.credentials
-    assert isinstance(credentials, PasswordToken)
-    assert credentials.unresolved.startswith("https://modelarts.eu-dee.otc.t-systems.com leads to https://iam.")
+    public = "modelarts.eu-dee.otc.t-systems.com"
+    by_variable, by_host = (read(PASSWORD, host=host).client.credentials.unresolved for host in (HOST, public))
+    assert by_variable.startswith("HUAWEICLOUD_SDK_IAM_ENDPOINT 'https://iam.exmple.com/v3' in the environ")
+    assert by_host.startswith(f"https://{public} leads to https://iam.")

@@ -1,7 +1,5 @@
 """The example DAGs can be imported without a connection or a running Airflow."""
 
-from __future__ import annotations
-
 import runpy
 from pathlib import Path
 

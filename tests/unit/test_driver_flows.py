@@ -1,7 +1,5 @@
 """Which errors of a step go back into a flow, for both drivers."""
 
-from __future__ import annotations
-
 import pytest
 
 from airflow_modelarts.api.errors import ModelArtsConfigurationError

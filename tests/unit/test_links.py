@@ -1,7 +1,5 @@
 """The link to the console: its URL, and the XCom that holds it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -48,10 +46,7 @@ def persist(settings: Settings) -> dict[str, Any]:
             "modelarts.ap-southeast-1.myhuaweicloud.com",
             "https://console-intl.huaweicloud.com/modelarts/?region=ap-southeast-1",
         ),
-        (
-            "modelarts.eu-west-101.myhuaweicloud.eu",
-            "https://console.eu.huaweicloud.com/modelarts/?region=eu-west-101",
-        ),
+        ("modelarts.eu-west-101.myhuaweicloud.eu", "https://console.eu.huaweicloud.com/modelarts/?region=eu-west-101"),
         ("modelarts.eu-de.otc.t-systems.com", "https://console.otc.t-systems.com/console/?region=eu-de"),
     ],
 )
@@ -93,9 +88,7 @@ def test_placeholders_are_replaced_and_escaped(settings: Callable[..., Settings]
         ("modelarts.eu-de.otc.t-systems.com", "eu-de"),  # the calls go there, regardless of the extra
     ],
 )
-def test_the_region_of_the_extras_is_used_if_the_host_has_none(
-    settings: Callable[..., Settings], host: str, region: str
-) -> None:
+def test_the_region_extra_is_used_if_a_host_has_none(settings: Callable[..., Settings], host: str, region: str) -> None:
     configured = settings(host, region="region-7", console_url="https://console.example.com/?region={region}")
     assert console_url(configured, "abc") == f"https://console.example.com/?region={region}"
 
@@ -138,9 +131,7 @@ def test_an_unusable_console_url_is_logged_without_its_secret(
     assert "pass-word" not in text
 
 
-def test_without_a_known_console_nothing_is_pushed_or_logged(
-    settings: Callable[..., Settings], logged: Callable[[], str]
-) -> None:
+def test_without_a_console_nothing_is_pushed(settings: Callable[..., Settings], logged: Callable[[], str]) -> None:
     assert persist(settings()) == {}
     assert "console" not in logged()
 

@@ -1,7 +1,5 @@
 """Which requests a round needs: tables, without an event loop."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,36 +37,23 @@ def wait(target: Target = A, *, due: float = 100.0, interval: float = 10.0, fail
 # plan_round, at 100 seconds
 
 
-@pytest.mark.parametrize(
-    ("waits", "by_id", "missing"),
-    [
-        ([], [], {}),
-        ([wait(A)], [A], {"0": {A}}),
-        ([wait(A, due=105)], [A], {"0": {A}}),
-        ([wait(A, due=105.1)], [], {}),
-        ([wait(A, due=105.1, interval=60)], [A], {"0": {A}}),
-        ([wait(A, due=99), wait(B, due=90), wait(C, due=95)], [B, C, A], {"0": {A, B, C}}),
-        ([wait(A, due=99), wait(B, due=98), wait(A, due=97)], [A, B], {"0": {A, B}}),
-        ([wait(Target("a", workspace_id="w")), wait(B)], [A, B], {"w": {A}, "0": {B}}),
-        ([wait(VERSION), wait(A)], [VERSION, A], {"0": {A}}),
-        ([wait(VERSION)], [VERSION], {}),
-    ],
-    ids=[
-        "no wait",
-        "a wait that is due",
-        "within half its interval",
-        "not yet due",
-        "within half a longer interval",
-        "the longest due first",
-        "two waits for one target",
-        "by workspace",
-        "a version is in no list",
-        "a version alone",
-    ],
-)
-def test_a_round_polls_the_targets_that_are_due(
-    waits: list[Wait], by_id: list[Target], missing: dict[str, set[Target]]
-) -> None:
+ROUNDS: dict[str, tuple[list[Wait], list[Target], dict[str, set[Target]]]] = {
+    "no wait": ([], [], {}),
+    "a wait that is due": ([wait(A)], [A], {"0": {A}}),
+    "within half its interval": ([wait(A, due=105)], [A], {"0": {A}}),
+    "not yet due": ([wait(A, due=105.1)], [], {}),
+    "within half a longer interval": ([wait(A, due=105.1, interval=60)], [A], {"0": {A}}),
+    "the longest due first": ([wait(A, due=99), wait(B, due=90), wait(C, due=95)], [B, C, A], {"0": {A, B, C}}),
+    "two waits for one target": ([wait(A, due=99), wait(B, due=98), wait(A, due=97)], [A, B], {"0": {A, B}}),
+    "by workspace": ([wait(Target("a", workspace_id="w")), wait(B)], [A, B], {"w": {A}, "0": {B}}),
+    "a version is in no list": ([wait(VERSION), wait(A)], [VERSION, A], {"0": {A}}),
+    "a version alone": ([wait(VERSION)], [VERSION], {}),
+}
+
+
+@pytest.mark.parametrize("case", ROUNDS)
+def test_a_round_polls_what_is_due(case: str) -> None:
+    waits, by_id, missing = ROUNDS[case]
     plan = plan_round(waits, 100.0)
     assert (plan.by_id(), dict(plan.missing)) == (by_id, missing)
 
@@ -151,9 +136,7 @@ def test_only_the_first_transient_error_of_the_lists_has_a_second_try(
         (ModelArtsTransientError("later", retry_after=90), 0, 90, 90),
     ],
 )
-def test_lists_that_failed_are_skipped_for_a_time(
-    error: ModelArtsError, failures: int, least: float, most: float
-) -> None:
+def test_failed_lists_are_skipped_for_a_time(error: ModelArtsError, failures: int, least: float, most: float) -> None:
     history = ListHistory(failures=failures)
     history.record_failure(error, now=1000.0, interval=20.0)
     assert least <= history.skip_until - 1000.0 <= most

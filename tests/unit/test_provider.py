@@ -1,7 +1,5 @@
 """The provider info, checked against Airflow's schemas and its providers manager."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import subprocess
@@ -39,13 +37,9 @@ def test_it_is_valid_against_the_stricter_schema_of_provider_yaml(key: str) -> N
 
 
 def test_the_entry_point_returns_the_provider_info() -> None:
-    (entry_point,) = [
-        found
-        for found in entry_points(group="apache_airflow_provider")
-        if found.value == "airflow_modelarts.provider:get_provider_info"
-    ]
+    ours = "airflow_modelarts.provider:get_provider_info"
+    (entry_point,) = [found for found in entry_points(group="apache_airflow_provider") if found.value == ours]
     assert entry_point.load()() == provider.get_provider_info()
-    assert entry_point.dist is not None
     assert (entry_point.dist.name, entry_point.dist.version) == ("airflow-modelarts", __version__)
 
 
@@ -129,7 +123,6 @@ def test_openlineage_converts_an_asset_in_obs() -> None:
     from airflow.providers.common.compat.openlineage.utils.utils import translate_airflow_asset
 
     dataset = translate_airflow_asset(Asset(uri="obs://bucket/out/"), None)
-    assert dataset is not None
     assert (dataset.namespace, dataset.name) == ("obs://bucket", "out")
 
 

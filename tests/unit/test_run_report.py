@@ -1,7 +1,5 @@
 """What `airflow-modelarts run` prints: progress, tables, XComs and the ends of logs."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

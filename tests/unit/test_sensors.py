@@ -1,7 +1,5 @@
 """The sensor in modes poke and reschedule, against answers of requests-mock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,6 +26,7 @@ from airflow_modelarts.api.errors import (
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from tests.support.fixtures import TASKS
+from tests.support.task_instances import TaskInstance
 
 TASK_URL = f"{TASKS}/abc"
 
@@ -42,38 +41,18 @@ OUTAGES: dict[str, dict[str, Any]] = {
     "not a task": {"status_code": 200, "json": {"hello": "world"}},
 }
 
-REFUSALS: dict[str, tuple[dict[str, Any], type[ModelArtsError], str]] = {
-    "wrong key": (
-        {"status_code": 401, "json": {"error_code": "APIGW.0301", "error_msg": "Incorrect IAM authentication"}},
-        ModelArtsAuthenticationError,
-        "Check the credentials of the connection",
-    ),
-    "unknown task": (
-        {"status_code": 400, "json": {"error_code": "ModelArts.4700", "error_msg": "no such task"}},
-        ModelArtsNotFoundError,
-        "Check the id",
-    ),
+
+def refused(status: int, code: str) -> dict[str, Any]:
+    return {"status_code": status, "json": {"error_code": code, "error_msg": "no"}}
+
+
+PERMANENT_ERRORS: dict[str, tuple[dict[str, Any], type[ModelArtsError], str]] = {
+    "wrong key": (refused(401, "APIGW.0301"), ModelArtsAuthenticationError, "Check the credentials of the connection"),
+    "unknown task": (refused(400, "ModelArts.4700"), ModelArtsNotFoundError, "Check the id"),
     "unknown task, the other shape": ({"status_code": 404}, ModelArtsNotFoundError, "Check the id"),
-    "wrong project": (
-        {"status_code": 400, "json": {"error_code": "ModelArts.0210", "error_msg": "invalid project"}},
-        ModelArtsConfigurationError,
-        "project_id",
-    ),
-    "wrong endpoint": (
-        {"status_code": 404, "json": {"error_code": "APIGW.0101", "error_msg": "no such API"}},
-        ModelArtsConfigurationError,
-        "host must be the ModelArts endpoint",
-    ),
+    "wrong project": (refused(400, "ModelArts.0210"), ModelArtsConfigurationError, "project_id"),
+    "wrong endpoint": (refused(404, "APIGW.0101"), ModelArtsConfigurationError, "host must be the ModelArts endpoint"),
 }
-
-
-class TaskInstance:
-    """A task instance as far as a sensor in mode reschedule uses it, on Airflow 3 and Airflow 2."""
-
-    dag_id, task_id, run_id, map_index, max_tries = "dag", "wait", "run", -1, 0
-
-    def get_first_reschedule_date(self, context: Any) -> None:
-        return None
 
 
 @pytest.fixture(autouse=True)
@@ -108,18 +87,14 @@ def test_a_completed_task_ends_the_wait_with_its_status_as_xcom(requests_mock: M
 
 
 @pytest.mark.parametrize(("status", "name"), [(3, "failed"), (4, "stopped")])
-def test_a_failed_status_raises_with_the_error_msg_of_the_service(
-    requests_mock: Mocker, status: int, name: str
-) -> None:
+def test_a_failed_status_raises_with_the_services_error_msg(requests_mock: Mocker, status: int, name: str) -> None:
     requests_mock.get(TASK_URL, **task(status, error_msg="no labeled samples"))
     with pytest.raises(ModelArtsProcessorTaskFailed, match=f"'abc' {name}: no labeled samples"):
         sensor().poke({})
 
 
 @pytest.mark.parametrize(("status", "name"), [(2, "completed"), (3, "failed"), (4, "stopped")])
-def test_without_failed_statuses_any_end_succeeds_and_is_returned(
-    requests_mock: Mocker, status: int, name: str
-) -> None:
+def test_without_failed_statuses_any_end_is_returned(requests_mock: Mocker, status: int, name: str) -> None:
     requests_mock.get(TASK_URL, **task(status))
     outcome = sensor(failed_statuses=()).execute({})
     assert outcome == {"task_id": "abc", "status": status, "status_name": name}
@@ -135,20 +110,15 @@ def test_failed_statuses_must_be_terminal() -> None:
         sensor(failed_statuses=[1])
 
 
-def test_soft_fail_skips_after_a_failure(requests_mock: Mocker) -> None:
+@pytest.mark.parametrize(("option", "reason"), [("soft_fail", "broken"), ("never_fail", "never_fail is set")])
+def test_soft_fail_and_never_fail_skip_after_a_failure(requests_mock: Mocker, option: str, reason: str) -> None:
     requests_mock.get(TASK_URL, **task(3, error_msg="broken"))
-    with pytest.raises(AirflowSkipException, match="broken"):
-        sensor(soft_fail=True).execute({})
-
-
-def test_never_fail_skips_after_a_failure(requests_mock: Mocker) -> None:
-    requests_mock.get(TASK_URL, **task(3))
-    with pytest.raises(AirflowSkipException):
-        sensor(never_fail=True).execute({})
+    with pytest.raises(AirflowSkipException, match=reason):
+        sensor(**{option: True}).execute({})
 
 
 def test_soft_fail_does_not_hide_a_broken_connection(requests_mock: Mocker) -> None:
-    answer, error, _ = REFUSALS["wrong key"]
+    answer, error, _ = PERMANENT_ERRORS["wrong key"]
     requests_mock.get(TASK_URL, **answer)
     with pytest.raises(error):
         sensor(soft_fail=True).execute({})
@@ -175,29 +145,16 @@ def test_reschedule_mode_frees_the_worker_between_pokes(requests_mock: Mocker) -
     assert caught.value.reschedule_date - before >= timedelta(seconds=5)
 
 
-def test_reschedule_mode_returns_the_same_as_poke_mode(requests_mock: Mocker) -> None:
-    requests_mock.get(TASK_URL, **task(2))
-    assert sensor(mode="reschedule").execute({"ti": TaskInstance()}) == sensor().execute({})
-
-
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
-def test_an_outage_does_not_end_poke_mode(requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]) -> None:
+def test_an_outage_ends_no_mode(requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]) -> None:
     requests_mock.get(TASK_URL, [*[outage] * 6, task(2)])
     assert sensor().execute({})["status"] == 2
-
-
-@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
-def test_an_outage_does_not_end_reschedule_mode(
-    requests_mock: Mocker, pauses: list[float], outage: dict[str, Any]
-) -> None:
     requests_mock.get(TASK_URL, **outage)
     with pytest.raises(AirflowRescheduleException):
         sensor(mode="reschedule").execute({"ti": TaskInstance()})
 
 
-def test_a_long_outage_ends_with_the_timeout_of_the_sensor(
-    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_outage_ends_with_the_sensors_timeout(requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
@@ -221,15 +178,10 @@ def test_retry_after_is_honoured(requests_mock: Mocker, pauses: list[float]) -> 
     assert pauses == [5, 90], "at most 5 seconds within a poke, all of it between two"
 
 
-@pytest.mark.parametrize(("answer", "error", "advice"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize(("answer", "error", "advice"), PERMANENT_ERRORS.values(), ids=PERMANENT_ERRORS)
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_a_permanent_error_ends_the_wait_at_once_and_says_what_to_change(
-    requests_mock: Mocker,
-    pauses: list[float],
-    answer: dict[str, Any],
-    error: type[ModelArtsError],
-    advice: str,
-    mode: str,
+    requests_mock: Mocker, pauses: list[float], answer: dict[str, Any], error: type[Exception], advice: str, mode: str
 ) -> None:
     requests_mock.get(TASK_URL, **answer)
     with pytest.raises(error, match=advice):
@@ -269,12 +221,8 @@ def test_only_changes_are_logged(requests_mock: Mocker, pauses: list[float]) -> 
 
 
 def test_ids_and_the_connection_are_templated() -> None:
-    assert set(ModelArtsProcessorTaskSensor.template_fields) == {
-        "processor_task_id",
-        "task_version_id",
-        "modelarts_conn_id",
-        "project_id",
-    }
+    fields = {"processor_task_id", "task_version_id", "modelarts_conn_id", "project_id"}
+    assert set(ModelArtsProcessorTaskSensor.template_fields) == fields
 
 
 def test_an_unknown_argument_is_refused() -> None:

@@ -1,7 +1,5 @@
 """The record of a submission in Airflow's task state store."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a wait reads of an answer by id."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import pytest

@@ -1,7 +1,5 @@
 """Task logs become readable text that cannot control the terminal."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """When the waits of the triggerer end, and how they join and leave the watcher that they share."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import random
@@ -21,16 +19,7 @@ from airflow_modelarts.api.errors import (
 from airflow_modelarts.polling.plan import CONCURRENCY
 from airflow_modelarts.polling.wait import Changed, Ended
 from airflow_modelarts.polling.watcher import BATCH_DELAY
-from tests.support.event_collection import (
-    FOREVER,
-    Timed,
-    collect,
-    collect_all,
-    kinds,
-    names,
-    run_for,
-    watch,
-)
+from tests.support.event_collection import FOREVER, Timed, collect, collect_all, kinds, names, run_for, watch
 from tests.support.virtual import now, run
 from tests.support.virtual_service import PAGE, History, Service, error_response, unavailable
 

@@ -1,7 +1,5 @@
 """How the waits of a triggerer get through outages: of everything, of the lists, and of a single task."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Callable
@@ -87,10 +85,7 @@ def test_throttling_of_everything_costs_few_requests() -> None:
 
 def test_throttling_in_the_middle_of_a_round_stops_it() -> None:
     answers = iter(range(10))
-    service = Service(
-        latency=0.1,
-        fault=lambda call: None if call.is_list or next(answers, None) else throttled(),
-    )
+    service = Service(latency=0.1, fault=lambda call: None if call.is_list or next(answers, None) else throttled())
     service.add(names(200), (0, 2))
     run_for(8, service, names(200))
     assert service.count(DESCRIBE) <= 10 + 2 * plan.CONCURRENCY
@@ -185,9 +180,7 @@ def test_an_outage_of_the_service_and_one_of_a_single_task_have_one_event_each()
 
 @pytest.mark.parametrize("error", [unavailable, unreachable])
 @pytest.mark.parametrize("failing_call", [0, 3, 5])
-def test_a_single_failure_of_a_list_has_no_event_and_costs_few_requests(
-    error: Callable[[], Any], failing_call: int
-) -> None:
+def test_one_failure_of_a_list_has_no_event_and_costs_little(error: Callable[[], Any], failing_call: int) -> None:
     """The call that fails is the first, one in the middle, or the first of the second list."""
     lists = itertools.count()
     service = Service(fault=lambda _: error() if now() >= 60 and next(lists) == failing_call else None)

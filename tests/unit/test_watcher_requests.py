@@ -1,7 +1,5 @@
 """How many requests the waits of a triggerer cost."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 
@@ -35,10 +33,7 @@ def test_five_hundred_waits_take_few_requests() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    waits=st.integers(1, 260),
-    foreign=st.integers(0, 600),
-    initialized=st.integers(0, 100),
-    newest_first=st.booleans(),
+    waits=st.integers(1, 260), foreign=st.integers(0, 600), initialized=st.integers(0, 100), newest_first=st.booleans()
 )
 def test_a_round_never_takes_many_more_requests_than_reading_each_target_by_id(
     waits: int, foreign: int, initialized: int, newest_first: bool
@@ -158,9 +153,7 @@ def test_tasks_are_read_by_id_where_lists_are_forbidden(status: int, code: str |
 
 
 def test_a_forbidden_list_is_tried_again_after_an_hour() -> None:
-    service = Service(
-        fault=lambda call: error_response(403) if call.is_list and call.time < 90 else None,
-    )
+    service = Service(fault=lambda call: error_response(403) if call.is_list and call.time < 90 else None)
     service.add(names(20), *FOREVER)
     run_for(3 * HOUR, service, names(20), interval=60)
     assert service.count(since=3 * HOUR - 601) <= 21

@@ -1,7 +1,5 @@
 """Waits behind a gateway that forwards so many requests at once, and so many a second."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable
@@ -37,7 +35,7 @@ from tests.support.virtual import now, run
 from tests.support.virtual_service import Gateway, Service, throttled
 
 BODY = b'{"error_code": "APIGW.0308", "error_msg": "slow down"}'
-REFUSALS: dict[str, Callable[[], Response]] = {
+LIMIT_RESPONSES: dict[str, Callable[[], Response]] = {
     "429": lambda: Response(429, {}, BODY),
     "429 with Retry-After": lambda: Response(429, {"retry-after": "1"}, BODY),
     "429 as a web page": lambda: Response(429, {"content-type": "text/html"}, b"<html>Too Many Requests</html>"),
@@ -46,16 +44,14 @@ REFUSALS: dict[str, Callable[[], Response]] = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("kind", LIMIT_RESPONSES)
 @pytest.mark.parametrize(("ended", "running"), [(24, 0), (24, 40), (500, 0)])
-def test_tasks_that_end_together_end_their_waits_as_fast_as_the_gateway_permits(
-    kind: str, ended: int, running: int
-) -> None:
+def test_tasks_that_end_together_end_their_waits_as_fast_as_they_can(kind: str, ended: int, running: int) -> None:
     service = Service()
     tasks = names(ended + running)
     service.add(tasks[:ended], (0, 1), (21, 2))
     service.add(tasks[ended:], *FOREVER)
-    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS[kind])
+    gateway = Gateway(service, rate=2, burst=5, refuse=LIMIT_RESPONSES[kind])
     least = gateway.least_seconds(ended)
     waits = run_for(30 + 2 * least, gateway, tasks)
     assert len(end_times(waits)) == ended
@@ -70,7 +66,7 @@ def test_tasks_that_end_together_end_their_waits_as_fast_as_the_gateway_permits(
     burst=st.integers(1, 60),
     ended=st.integers(1, 120),
     running=st.sampled_from([0, 0, 5, 150]),
-    kind=st.sampled_from(sorted(REFUSALS)),
+    kind=st.sampled_from(sorted(LIMIT_RESPONSES)),
     interval=st.sampled_from([5.0, 5.0, 60.0]),
     latency=st.sampled_from([0.0, 0.02, 0.3]),
 )
@@ -81,7 +77,7 @@ def test_no_wait_starves_at_any_rate(
     tasks = names(ended + running)
     service.add(tasks[:ended], (0, 1), (21, 2))
     service.add(tasks[ended:], *FOREVER)
-    gateway = Gateway(service, rate, burst, REFUSALS[kind], latency=latency)
+    gateway = Gateway(service, rate, burst, LIMIT_RESPONSES[kind], latency=latency)
     # The requests by id and the lists, these twice, since the round before may still be under way.
     least = (ended + 6) / rate + latency * ended / CONCURRENCY
     waits = run_for(21 + 2 * interval + 3 * least + 60, gateway, tasks, interval)
@@ -96,7 +92,7 @@ def test_a_gateway_that_refuses_most_requests_at_any_rate_is_no_outage() -> None
     """Other processes of the same account may use up what it forwards."""
     calls = itertools.count()
     service = Service()
-    gateway = Gateway(service, rate=1000, burst=1000, refuse=REFUSALS["429"])
+    gateway = Gateway(service, rate=1000, burst=1000, refuse=LIMIT_RESPONSES["429"])
     gateway.is_open = lambda: next(calls) % 3 == 0
     service.add(names(24), (0, 1), (21, 2))
     waits = run_for(HOUR, gateway, names(24))
@@ -127,7 +123,7 @@ def test_tasks_on_pages_before_a_throttled_page_are_not_read_by_id() -> None:
 def test_lists_are_read_to_their_end_at_the_rate_of_the_gateway() -> None:
     service = Service()
     service.add(names(500), *FOREVER)
-    gateway = Gateway(service, rate=1, burst=2, refuse=REFUSALS["429"])
+    gateway = Gateway(service, rate=1, burst=2, refuse=LIMIT_RESPONSES["429"])
     waits = run_for(900, gateway, names(500), interval=10)
     assert outage_times(waits) == []
     assert all(kinds(events) == [Changed] for events in waits)
@@ -137,7 +133,7 @@ def test_lists_are_read_to_their_end_at_the_rate_of_the_gateway() -> None:
 @pytest.mark.parametrize("kind", ["429", "503"])
 def test_the_projects_of_one_connection_share_its_rate(kind: str) -> None:
     service = Service()
-    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS[kind])
+    gateway = Gateway(service, rate=2, burst=5, refuse=LIMIT_RESPONSES[kind])
     service.add(names(60), (0, 1), (21, 2))
 
     def watch_in_project(number: int) -> AsyncGenerator[WaitEvent, None]:
@@ -158,7 +154,7 @@ def test_the_projects_of_one_connection_share_its_rate(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["429", "503"])
 def test_the_rate_recovers_from_an_outage_between_two_throttled_rounds(kind: str, waits: int) -> None:
     service = Service()
-    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS[kind])
+    gateway = Gateway(service, rate=2, burst=5, refuse=LIMIT_RESPONSES[kind])
     gateway.is_open = lambda: not 100 <= now() < 1300
     service.add(names(waits), (0, 1), (50, 0), (600, 2))
     collected = run_for(3000, gateway, names(waits))
@@ -171,7 +167,7 @@ def test_the_rate_recovers_from_an_outage_between_two_throttled_rounds(kind: str
 
 def test_an_outage_that_begins_while_requests_are_paced_has_an_event_soon() -> None:
     service = Service()
-    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS["429"])
+    gateway = Gateway(service, rate=2, burst=5, refuse=LIMIT_RESPONSES["429"])
     gateway.is_open = lambda: now() < 30
     service.add(names(100), (0, 1), (21, 2))
     waits = run_for(300, gateway, names(100))
@@ -183,7 +179,7 @@ def test_an_outage_that_begins_while_requests_are_paced_has_an_event_soon() -> N
 def test_a_key_that_is_refused_while_requests_are_paced_ends_the_waits() -> None:
     service = Service()
     denied = Response(401, {}, b'{"error_code": "APIGW.0301", "error_msg": "no"}')
-    gateway = Gateway(service, rate=2, burst=5, refuse=lambda: REFUSALS["429"]() if now() < 30 else denied)
+    gateway = Gateway(service, rate=2, burst=5, refuse=lambda: LIMIT_RESPONSES["429"]() if now() < 30 else denied)
     gateway.is_open = lambda: now() < 30
     service.add(names(100), (0, 1), (21, 2))
     refused = [end for end in run(collect_all(gateway, names(100))) if isinstance(end, BaseException)]
@@ -194,7 +190,7 @@ def test_a_key_that_is_refused_while_requests_are_paced_ends_the_waits() -> None
 
 def test_an_event_trigger_and_the_waits_share_the_rate() -> None:
     service = Service()
-    gateway = Gateway(service, rate=2, burst=5, refuse=REFUSALS["429"])
+    gateway = Gateway(service, rate=2, burst=5, refuse=LIMIT_RESPONSES["429"])
     service.add(names(400, "foreign"), *FOREVER)
     service.add(names(24), (0, 1), (21, 2))
     snapshots: list[Any] = []
@@ -222,7 +218,7 @@ def test_a_gateway_that_does_not_throttle_costs_no_further_request() -> None:
         service = Service()
         service.add(names(500)[:480], *FOREVER)
         service.add(names(500)[480:], (0, 1), (60, 2))
-        gateway = Gateway(service, rate=10000, burst=10000, refuse=REFUSALS["429"], latency=0.0)
+        gateway = Gateway(service, rate=10000, burst=10000, refuse=LIMIT_RESPONSES["429"], latency=0.0)
         run_for(300, gateway if through_a_gateway else service, names(500))
         return len(gateway.sent) if through_a_gateway else service.count()
 

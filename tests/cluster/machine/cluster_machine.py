@@ -1,7 +1,5 @@
 """`core.hostname_callable` of the cluster: its processes share a machine, and each has its own host name."""
 
-from __future__ import annotations
-
 import os
 
 

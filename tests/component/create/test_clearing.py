@@ -1,7 +1,5 @@
 """Create operators against the emulator: a user clears the Airflow task."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -9,15 +7,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import (
-    Try,
-    deferral,
-    needs_state_store,
-    operator,
-    run,
-    tasks,
-    version_operator,
-)
+from tests.support.create import Try, deferral, deferred, needs_state_store, operator, run, tasks, version_operator
 
 
 @needs_state_store
@@ -30,10 +20,7 @@ def test_clearing_after_a_success_creates_a_new_task(emulator: EmulatorServer) -
 
 @needs_state_store
 def test_a_completed_task_is_adopted_after_clearing(emulator: EmulatorServer) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt)
-    (task,) = tasks(emulator)
+    attempt, task = deferred(emulator)
     emulator.state.finish(task.task_id)
     assert run({}, attempt.next(cleared=True))["task_id"] == task.task_id
 
@@ -43,11 +30,7 @@ def test_a_completed_task_is_adopted_after_clearing(emulator: EmulatorServer) ->
 def test_a_running_task_is_stopped_after_clearing_and_a_new_one_is_created(
     emulator: EmulatorServer, pauses: list[float], *, id_is_known: bool
 ) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt)
-    (first,) = tasks(emulator)
-    emulator.state.set_status(first.task_id, 1)
+    attempt, first = deferred(emulator)
     if not id_is_known:
         attempt.store.delete("modelarts_processor_task_id")
     assert run({}, attempt.next(cleared=True))["task_id"] != first.task_id
@@ -60,10 +43,7 @@ def test_a_running_task_is_stopped_after_clearing_and_a_new_one_is_created(
 def test_after_clearing_the_worker_first_lets_the_triggerer_stop_the_version(
     emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, *, id_is_known: bool
 ) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt)
-    (first,) = tasks(emulator)
+    attempt, first = deferred(emulator)
     if not id_is_known:
         attempt.store.delete("modelarts_processor_task_id")
     monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(first.task_id))
@@ -76,11 +56,7 @@ def test_after_clearing_the_worker_first_lets_the_triggerer_stop_the_version(
 def test_an_event_of_a_cleared_try_does_not_end_the_wait_of_the_next_try(
     emulator: EmulatorServer, pauses: list[float], status: int
 ) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt)
-    (first,) = tasks(emulator)
-    emulator.state.set_status(first.task_id, 1)
+    attempt, first = deferred(emulator)
     emulator.state.next_task(duration=1000)
     cleared = attempt.next(cleared=True)
     deferral(cleared)
@@ -110,39 +86,23 @@ def test_only_the_version_of_a_cleared_try_is_stopped(
 @needs_state_store
 def test_a_running_feature_analysis_is_adopted_after_clearing(emulator: EmulatorServer, pauses: list[float]) -> None:
     analysis = {"template": {"id": "sys_data_analyse"}}
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt, **analysis)
-    (task,) = tasks(emulator)
+    attempt, task = deferred(emulator, **analysis)
     trigger: Any = deferral(attempt.next(cleared=True), **analysis).trigger
     assert trigger.processor_task_id == task.task_id
     assert len(tasks(emulator)) == 1
 
 
-def stopped(emulator: EmulatorServer) -> Try:
-    """Return a try whose task Airflow has stopped, as after ``execution_timeout``."""
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt)
-    emulator.state.stop(tasks(emulator)[0].task_id)
-    return attempt
-
-
 @needs_state_store
 @pytest.mark.parametrize("cleared", [False, True])
 def test_a_stopped_task_is_not_adopted(emulator: EmulatorServer, *, cleared: bool) -> None:
-    attempt = stopped(emulator).next(cleared=cleared)
-    assert run({"failed_statuses": (3,)}, attempt)["status_name"] == "completed"
+    attempt, task = deferred(emulator)
+    emulator.state.stop(task.task_id)
+    assert run({"failed_statuses": (3,)}, attempt.next(cleared=cleared))["status_name"] == "completed"
     assert len(tasks(emulator)) == 2
 
 
 @needs_state_store
-def test_a_task_stopped_during_the_grace_period_is_not_adopted(
-    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt)
-    first = tasks(emulator)[0].task_id
-    monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(first))
-    assert run({"failed_statuses": (3,)}, attempt.next(cleared=True))["task_id"] != first
+def test_a_task_stopped_in_the_wait_is_not_adopted(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt, first = deferred(emulator)
+    monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(first.task_id))
+    assert run({"failed_statuses": (3,)}, attempt.next(cleared=True))["task_id"] != first.task_id

@@ -1,36 +1,26 @@
 """Create operators against the emulator: the wait in the triggerer."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
-from airflow_modelarts.api.errors import (
-    ModelArtsNotFoundError,
-)
+from airflow_modelarts.api.errors import ModelArtsNotFoundError
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import (
-    Try,
-    deferral,
-    operator,
-    tasks,
-    version_operator,
-)
+from tests.support.create import Try, deferral, deferred, operator, tasks, version_operator
 
 
 def test_a_deferred_wait_pushes_the_same_xcoms(emulator: EmulatorServer) -> None:
     attempt = Try()
-    deferred = deferral(attempt)
-    trigger: Any = deferred.trigger
+    waiting = deferral(attempt)
+    trigger: Any = waiting.trigger
     assert trigger.stop_on_kill
     assert trigger.processor_task_id == tasks(emulator)[0].task_id
     emulator.state.finish(trigger.processor_task_id)
     event = {"task_id": trigger.processor_task_id, "status": 2}
-    returned = operator(deferrable=True).execute_complete(attempt.context, event, **(deferred.kwargs or {}))
+    returned = operator(deferrable=True).execute_complete(attempt.context, event, **(waiting.kwargs or {}))
     assert returned["status_name"] == "completed"
     assert attempt.xcoms["version"]["status_name"] == "completed"
 
@@ -45,13 +35,9 @@ def test_an_outage_after_a_deferred_wait_is_waited_out(emulator: EmulatorServer,
 
 
 def test_an_event_before_the_end_defers_again(emulator: EmulatorServer) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    trigger: Any = deferral(attempt).trigger
+    attempt, task = deferred(emulator)
     with pytest.raises(TaskDeferred):
-        operator(deferrable=True).execute_complete(
-            attempt.context, {"task_id": trigger.processor_task_id, "error": "?"}
-        )
+        operator(deferrable=True).execute_complete(attempt.context, {"task_id": task.task_id, "error": "?"})
 
 
 def test_the_error_of_a_trigger_is_raised_by_the_worker(emulator: EmulatorServer) -> None:
@@ -62,9 +48,8 @@ def test_the_error_of_a_trigger_is_raised_by_the_worker(emulator: EmulatorServer
 def test_a_deferred_wait_has_what_is_left_of_the_execution_timeout(emulator: EmulatorServer) -> None:
     attempt = Try()
     attempt.ti.start_date -= timedelta(seconds=60)
-    deferred = deferral(attempt, execution_timeout=timedelta(seconds=100))
-    assert deferred.timeout is not None
-    assert 30 < deferred.timeout.total_seconds() <= 40
+    timeout = deferral(attempt, execution_timeout=timedelta(seconds=100)).timeout
+    assert 30 < timeout.total_seconds() <= 40
 
 
 def test_a_deferred_wait_has_no_timeout_without_execution_timeout(emulator: EmulatorServer) -> None:
@@ -72,11 +57,7 @@ def test_a_deferred_wait_has_no_timeout_without_execution_timeout(emulator: Emul
 
 
 def test_a_timeout_stops_the_version(emulator: EmulatorServer) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
-    deferral(attempt)
-    (task,) = tasks(emulator)
-    emulator.state.set_status(task.task_id, 1)
+    attempt, task = deferred(emulator)
     resumed = operator(deferrable=True)
     with pytest.raises(AirflowTaskTimeout, match="execution_timeout is over"):
         resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)

@@ -1,7 +1,5 @@
 """Create operators against the emulator: Airflow kills the task."""
 
-from __future__ import annotations
-
 import threading
 from datetime import timedelta
 from typing import Any
@@ -10,21 +8,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.api.errors import (
-    ModelArtsError,
-)
+from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import (
-    Try,
-    deferral,
-    needs_state_store,
-    operator,
-    run,
-    tasks,
-    version_operator,
-)
+from tests.support.create import Try, deferred, needs_state_store, operator, run, tasks, version_operator
 
 
 def test_a_kill_before_execute_stops_nothing(emulator: EmulatorServer) -> None:
@@ -32,13 +20,21 @@ def test_a_kill_before_execute_stops_nothing(emulator: EmulatorServer) -> None:
     assert emulator.state.log.count() == 0
 
 
-def test_a_kill_stops_the_version(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["task", "version"])
+@pytest.mark.parametrize("failed_statuses", [(3, 4), (3,)])
+def test_a_kill_stops_the_version_which_is_a_failure_whatever_failed_statuses_says(
+    emulator: EmulatorServer,
+    original: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    failed_statuses: tuple[int, ...],
+) -> None:
     emulator.state.next_task(duration=1000)
-    task = operator()
+    how: dict[str, Any] = {"failed_statuses": failed_statuses}
+    task = operator(**how) if kind == "task" else version_operator(original, **how)
 
     def kill(_: float) -> None:
-        (created,) = tasks(emulator)
-        emulator.state.set_status(created.task_id, 1)
+        emulator.state.set_status(tasks(emulator)[-1 if kind == "task" else 0].task_id, 1)
         task.on_kill()
 
     monkeypatch.setattr("time.sleep", kill)
@@ -79,24 +75,7 @@ def test_nothing_is_submitted_after_a_kill(emulator: EmulatorServer) -> None:
     assert attempt.store == {}
 
 
-def test_a_stop_by_on_kill_is_a_failure_whatever_failed_statuses_says(
-    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    emulator.state.next_task(duration=1000)
-    task = operator(failed_statuses=(3,))
-
-    def kill(_: float) -> None:
-        emulator.state.set_status(tasks(emulator)[0].task_id, 1)
-        task.on_kill()
-
-    monkeypatch.setattr("time.sleep", kill)
-    with pytest.raises(ModelArtsProcessorTaskFailed, match="stopped"):
-        task.execute(Try().context)
-
-
-def test_a_stop_by_somebody_else_succeeds_if_it_is_no_failed_status(
-    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_by_another_succeeds_if_no_failure(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.state.next_task(duration=1000)
     monkeypatch.setattr("time.sleep", lambda _: emulator.state.stop(tasks(emulator)[0].task_id))
     assert run({"failed_statuses": (3,)}, Try())["status_name"] == "stopped"
@@ -127,11 +106,7 @@ def killed(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, attempt: T
     ("states", "number", "expected"),
     [
         # Reset by another scheduler, or lost and rescheduled: the next try adopts it.
-        ([None], 1, 1),
-        (["scheduled"], 1, 1),
-        (["queued"], 1, 1),
-        (["up_for_retry"], 1, 1),
-        (["deferred"], 1, 1),
+        *(([state], 1, 1) for state in (None, "scheduled", "queued", "up_for_retry", "deferred")),
         ([None], 3, 1),
         # The worker is shut down: Airflow retries as long as retries are left.
         (["running"], 2, 1),
@@ -140,11 +115,7 @@ def killed(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, attempt: T
         (["restarting"], 1, 4),
         (["restarting"], 3, 4),
         # Marked by a user, timed out with its DAG run, or deleted: no try follows.
-        (["failed"], 1, 4),
-        (["success"], 1, 4),
-        (["skipped"], 1, 4),
-        (["removed"], 1, 4),
-        (["upstream_failed"], 1, 4),
+        *(([state], 1, 4) for state in ("failed", "success", "skipped", "removed", "upstream_failed")),
         ([], 1, 4),
     ],
 )
@@ -215,12 +186,8 @@ def test_a_kill_without_a_state_store_stops_the_version(
 
 @needs_state_store
 def test_a_timeout_of_a_deferred_wait_stops_the_version_even_if_a_retry_follows(emulator: EmulatorServer) -> None:
-    emulator.state.next_task(duration=1000)
-    attempt = Try()
+    attempt, task = deferred(emulator)
     attempt.states = ["running"]
-    deferral(attempt)
-    (task,) = tasks(emulator)
-    emulator.state.set_status(task.task_id, 1)
     resumed = operator(execution_timeout=timedelta(seconds=1))
     try:
         resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
@@ -253,10 +220,7 @@ def test_a_timeout_on_a_worker_stops_the_version_even_if_a_retry_follows(
 
 
 def test_a_kill_logs_that_a_feature_analysis_cannot_be_stopped(
-    emulator: EmulatorServer,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, caplog: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = operator(template={"id": "sys_data_analyse"})
     monkeypatch.setattr("time.sleep", lambda _: task.on_kill())

@@ -1,22 +1,12 @@
 """Create operators against the emulator: lost answers, crashes and retries create exactly one task."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.api.errors import (
-    ModelArtsAlreadyExistsError,
-    ModelArtsAuthenticationError,
-    ModelArtsBusyError,
-    ModelArtsError,
-    ModelArtsRequestError,
-    ModelArtsThrottledError,
-    ModelArtsTransientError,
-)
+from airflow_modelarts.api import errors
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.hooks import ModelArtsHook
@@ -102,9 +92,7 @@ def test_a_retry_after_the_end_pushes_the_id_again(emulator: EmulatorServer) -> 
 
 
 @pytest.mark.parametrize("arguments", [{"durable": False}, {}] if AIRFLOW_V_3_3_PLUS else [{}])
-def test_an_operator_runs_without_airflows_task_state_store(
-    emulator: EmulatorServer, arguments: dict[str, Any]
-) -> None:
+def test_an_operator_runs_without_a_task_state_store(emulator: EmulatorServer, arguments: dict[str, Any]) -> None:
     attempt = Try()
     context = attempt.context
     context.pop("task_state_store")
@@ -113,9 +101,9 @@ def test_an_operator_runs_without_airflows_task_state_store(
     assert len(tasks(emulator)) == 1
 
 
-def test_an_airflow_without_crash_recovery_is_logged_once(emulator: EmulatorServer, said: Callable[[], str]) -> None:
+def test_an_airflow_without_recovery_is_logged_once(emulator: EmulatorServer, printed_log: Callable[[], str]) -> None:
     run({}, Try())
-    assert said().count("Crash recovery needs Airflow 3.3") == (0 if AIRFLOW_V_3_3_PLUS else 1)
+    assert printed_log().count("Crash recovery needs Airflow 3.3") == (0 if AIRFLOW_V_3_3_PLUS else 1)
 
 
 class Crashes:
@@ -160,7 +148,7 @@ def test_a_crash_at_any_point_leaves_one_task_and_a_retry_that_succeeds(
         for name in ("get", "set", "delete"):
             monkeypatch.setattr(attempt.store, name, crashes.around(getattr(attempt.store, name)), raising=False)
         monkeypatch.setattr(requests.Session, "request", crashes.around(send))
-        attempt.ti.xcom_push = crashes.around(attempt.push)
+        attempt.ti.xcom_push = crashes.around(attempt.ti.xcom_push)
         try:
             work(attempt)
             crashed = False
@@ -182,7 +170,7 @@ def test_a_crash_at_any_point_leaves_one_task_and_a_retry_that_succeeds(
 def test_the_intent_is_stored_before_the_request(emulator: EmulatorServer, pauses: list[float]) -> None:
     emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsTransientError):
+    with pytest.raises(errors.ModelArtsTransientError):
         run({}, attempt)
     assert attempt.store[RECORD_KEY]["intent"].startswith("check-")
 
@@ -193,22 +181,20 @@ def test_a_subclass_sets_the_retries_of_the_request(emulator: EmulatorServer, pa
             return super()._open_hook(RetryPolicy(attempts=1))
 
     emulator.faults.throttle(times=1, operation="CreateProcessorTask")
-    with pytest.raises(ModelArtsThrottledError):
+    with pytest.raises(errors.ModelArtsThrottledError):
         Impatient(task_id="run", name="check", template=VALIDATION, inputs=INPUTS).execute(Try().context)
     assert emulator.state.log.count("CreateProcessorTask") == 1
 
 
 @needs_state_store
 @pytest.mark.parametrize("code", ["ModelArts.0104", "ModelArts.4409"])
-def test_the_intent_of_a_refused_submission_is_deleted(
-    emulator: EmulatorServer, pauses: list[float], code: str
-) -> None:
-    refusal = emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
+def test_the_intent_of_a_refused_create_is_deleted(emulator: EmulatorServer, pauses: list[float], code: str) -> None:
+    fault = emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsError):
+    with pytest.raises(errors.ModelArtsError):
         run({"name": "invalid"}, attempt)
     assert attempt.store == {}
-    emulator.faults.remove(refusal)
+    emulator.faults.remove(fault)
     run({"name": "valid"}, attempt.next())
     assert [task.name.split("-")[0] for task in tasks(emulator)] == ["valid"]
 
@@ -217,19 +203,17 @@ def unanswered(emulator: EmulatorServer) -> Try:
     """Return a try whose requests all got lost."""
     lost = emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsTransientError):
+    with pytest.raises(errors.ModelArtsTransientError):
         run({}, attempt)
     emulator.faults.remove(lost)
     return attempt
 
 
 @needs_state_store
-def test_the_intent_is_deleted_if_a_retry_is_refused_and_finds_nothing(
-    emulator: EmulatorServer, pauses: list[float]
-) -> None:
+def test_the_intent_is_deleted_if_a_retry_is_refused_too(emulator: EmulatorServer, pauses: list[float]) -> None:
     attempt = unanswered(emulator)
     emulator.faults.refuse("ModelArts.0104", operation="CreateProcessorTask")
-    with pytest.raises(ModelArtsRequestError):
+    with pytest.raises(errors.ModelArtsRequestError):
         run({}, attempt.next())
     assert attempt.store == {}
 
@@ -239,7 +223,7 @@ def test_the_intent_is_kept_if_the_service_is_busy_at_the_retry(emulator: Emulat
     attempt = unanswered(emulator)
     name = attempt.store[RECORD_KEY]["intent"]
     emulator.faults.refuse("ModelArts.4409", times=None, operation="CreateProcessorTask")
-    with pytest.raises(ModelArtsBusyError):
+    with pytest.raises(errors.ModelArtsBusyError):
         run({}, attempt.next())
     assert attempt.store[RECORD_KEY]["intent"] == name
 
@@ -249,7 +233,7 @@ def test_the_intent_is_kept_if_the_lookup_fails(emulator: EmulatorServer, pauses
     emulator.faults.reset("after", operation="CreateProcessorTask")
     emulator.faults.refuse("ModelArts.0108", operation="ListProcessorTasks")
     attempt = Try()
-    with pytest.raises(ModelArtsAuthenticationError):
+    with pytest.raises(errors.ModelArtsAuthenticationError):
         run({}, attempt)
     (task,) = tasks(emulator)
     assert run({}, attempt.next())["task_id"] == task.task_id
@@ -259,7 +243,7 @@ def test_the_intent_is_kept_if_the_lookup_fails(emulator: EmulatorServer, pauses
 def test_a_retry_does_not_adopt_a_task_that_had_the_exact_name_before(emulator: EmulatorServer) -> None:
     emulator.state.add_task("check", template="sys_data_validation", status=2)
     attempt = Try()
-    with pytest.raises(ModelArtsAlreadyExistsError):
+    with pytest.raises(errors.ModelArtsAlreadyExistsError):
         run({"random_name_suffix": False}, attempt)
     assert run({"random_name_suffix": False}, attempt.next())["name"] == "check-2"
 
@@ -268,7 +252,7 @@ def test_an_exact_name_is_looked_up_before_the_request(emulator: EmulatorServer)
     emulator.state.add_task("check")
     emulator.faults.reset("before", operation="CreateProcessorTask")
     attempt = Try()
-    with pytest.raises(ModelArtsAlreadyExistsError, match="'check' exists already"):
+    with pytest.raises(errors.ModelArtsAlreadyExistsError, match="'check' exists already"):
         run({"random_name_suffix": False}, attempt)
     assert emulator.state.log.count("CreateProcessorTask") == 0
     assert attempt.store == {}
@@ -291,11 +275,11 @@ def test_a_retry_adopts_a_task_that_an_earlier_try_created_under_the_exact_name(
 def test_a_retry_after_a_refused_version_does_not_adopt_another_version(
     emulator: EmulatorServer, original: Task, pauses: list[float]
 ) -> None:
-    refusal = emulator.faults.refuse("ModelArts.4616", times=None, operation="CreateProcessorTaskVersion")
+    fault = emulator.faults.refuse("ModelArts.4616", times=None, operation="CreateProcessorTaskVersion")
     attempt = Try()
-    with pytest.raises(ModelArtsBusyError):
+    with pytest.raises(errors.ModelArtsBusyError):
         version_operator(original).execute(attempt.context)
-    emulator.faults.remove(refusal)
+    emulator.faults.remove(fault)
     version_operator(original, description="of a sibling").execute(Try().context)
     version_operator(original, description="its own").execute(attempt.next().context)
     assert [version.body.get("description") for version in original.versions[1:]] == ["of a sibling", "its own"]
@@ -308,9 +292,7 @@ def test_the_intent_of_another_task_is_ignored(emulator: EmulatorServer, origina
 
 
 @needs_state_store
-def test_a_stopped_task_that_was_published_is_adopted(
-    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_task_with_pushed_xcoms_is_adopted(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.state.next_task(status=4)
     attempt = Try()
     first = run({"failed_statuses": (3,)}, attempt)

@@ -1,23 +1,17 @@
 """Fixtures of the emulator's tests, besides those of ``tests/support``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest
 
-from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.support.calling import Caller
 
 
 @pytest.fixture(scope="module")
-def task_duration() -> float:
-    return 10.0
-
-
-@pytest.fixture
-def state(emulator: EmulatorServer) -> EmulatorState:
-    return emulator.state
+def server() -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=10.0) as running:
+        yield running
 
 
 @pytest.fixture

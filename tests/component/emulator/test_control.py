@@ -1,7 +1,5 @@
 """The control API over HTTP."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -155,9 +153,7 @@ def test_the_control_api_resets_the_emulator(call: Caller) -> None:
         ({"kind": "malformed"}, 200, ("Content-Type", "text/html")),
     ],
 )
-def test_the_control_api_adds_a_fault(
-    call: Caller, body: dict[str, Any], expected: int, header: tuple[str, str]
-) -> None:
+def test_control_adds_a_fault(call: Caller, body: dict[str, Any], expected: int, header: tuple[str, str]) -> None:
     added = call.control("POST", "/faults", body).json()
     assert call.control("GET", "/faults").json() == [added]
     response = call("GET")

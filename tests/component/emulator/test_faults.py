@@ -1,7 +1,5 @@
 """The faults, as a caller sees them on the wire."""
 
-from __future__ import annotations
-
 import math
 import socket
 import struct
@@ -111,9 +109,7 @@ async def test_the_base_fault_does_nothing() -> None:
 
 
 @pytest.mark.parametrize(("retry_after", "header"), [(None, None), (7, "7"), (A_DATE, A_DATE)])
-def test_throttling_sends_retry_after_when_it_is_given(
-    call: Caller, state: EmulatorState, retry_after: Any, header: str | None
-) -> None:
+def test_throttling_sends_retry_after(call: Caller, state: EmulatorState, retry_after: Any, header: str | None) -> None:
     state.faults.throttle(retry_after=retry_after)
     response = call("GET")
     assert error_of(response) == (429, "APIGW.0308")
@@ -199,9 +195,7 @@ def test_a_fault_can_redirect(call: Caller, state: EmulatorState) -> None:
         ("not_an_object", "application/json", "[["),
     ],
 )
-def test_a_fault_can_send_a_malformed_response(
-    call: Caller, state: EmulatorState, form: Any, content_type: str, start: str
-) -> None:
+def test_a_body_can_be_malformed(call: Caller, state: EmulatorState, form: Any, content_type: str, start: str) -> None:
     state.faults.malformed(form)
     response = call("GET")
     assert (response.status_code, response.headers["Content-Type"]) == (200, content_type)
@@ -228,9 +222,7 @@ def test_a_short_response_is_cut_off_too(call: Caller, state: EmulatorState) -> 
 
 
 @pytest.mark.parametrize(("when", "tasks"), [("before", 0), ("after", 1)])
-def test_a_connection_is_reset_before_or_after_the_service_acts(
-    call: Caller, state: EmulatorState, when: Any, tasks: int
-) -> None:
+def test_a_reset_comes_before_or_after_the_act(call: Caller, state: EmulatorState, when: Any, tasks: int) -> None:
     state.faults.reset(when)
     with pytest.raises(requests.ConnectionError, match="reset by peer"):
         call("POST", body=FEATURE_ANALYSIS)
@@ -274,9 +266,7 @@ def test_a_response_can_be_sent_slowly(call: Caller, state: EmulatorState) -> No
     assert time.monotonic() - start >= 0.2
 
 
-def test_the_service_acts_on_a_call_held_before_when_it_is_released(
-    call: Caller, state: EmulatorState, hold: Hold
-) -> None:
+def test_the_service_acts_on_a_held_call_when_it_is_released(call: Caller, state: EmulatorState, hold: Hold) -> None:
     answer = in_background(call, "POST", "", FEATURE_ANALYSIS)
     assert hold.wait(TIMEOUT)
     assert (state.all_tasks(), answer.done()) == ([], False)
@@ -305,9 +295,7 @@ def test_the_service_never_acts_on_a_dropped_call(call: Caller, state: EmulatorS
     assert state.all_tasks() == []
 
 
-def test_the_service_acts_on_a_released_call_whose_caller_has_died(
-    emulator: EmulatorServer, call: Caller, hold: Hold
-) -> None:
+def test_a_released_call_of_a_dead_caller_is_served(emulator: EmulatorServer, call: Caller, hold: Hold) -> None:
     body = b"{}"
     url = call.url("")
     headers = call.signed("POST", url, body)

@@ -1,7 +1,5 @@
 """A short run of the fuzzing of ``tests/security``: every request gets a valid answer of the emulator, never a 500."""
 
-from __future__ import annotations
-
 from tests.security import fuzz
 from tests.security.emulated import Emulated
 

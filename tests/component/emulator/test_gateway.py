@@ -1,7 +1,5 @@
 """The gateway and IAM over HTTP: signatures and tokens, valid and changed in each part."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json
@@ -47,19 +45,18 @@ def test_a_request_without_credentials_is_refused(call: Caller) -> None:
     assert response.json()["request_id"] == response.headers["X-Request-Id"]
 
 
+def replace(old: str, new: str) -> Any:
+    return lambda headers: headers.update(Authorization=headers["Authorization"].replace(old, new))
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda headers: headers.update(Authorization=headers["Authorization"][:-1] + "g"),
         lambda headers: headers.update(Authorization=headers["Authorization"][:-64] + "0" * 64),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("SDK-HMAC-SHA256", "Basic")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("EMULATOR", "UNKNOWN")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("content-type;", "")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("host;", "")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("x-project-id;", "")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace(";x-sdk-date", "")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("host;", "host;host;")),
-        lambda headers: headers.update(Authorization=headers["Authorization"].replace("host;", "host;missing;")),
+        *(replace("SDK-HMAC-SHA256", "Basic"), replace("EMULATOR", "UNKNOWN"), replace("content-type;", "")),
+        *(replace("host;", ""), replace("x-project-id;", ""), replace(";x-sdk-date", "")),
+        *(replace("host;", "host;host;"), replace("host;", "host;missing;")),
         lambda headers: headers.update({"Content-Type": "text/plain"}),
         lambda headers: headers.update({"X-Project-Id": accounts.OTHER_PROJECT_ID}),
         lambda headers: headers.update({"X-Sdk-Date": time.strftime("%Y%m%dT%H%M00Z", time.gmtime(time.time() - 120))}),
@@ -286,11 +283,7 @@ def test_iam_refuses_a_wrong_user_password_domain_or_project(call: Caller, chang
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"[]",
-        b"{",
-        b'{"auth": {}}',
-        b'{"auth": {"identity": {"methods": ["token"]}}}',
+        *(b"", b"[]", b"{", b'{"auth": {}}', b'{"auth": {"identity": {"methods": ["token"]}}}'),
         json.dumps(token_request(name=None)).encode(),
     ],
 )

@@ -1,7 +1,5 @@
 """The server: where it listens, how it starts and stops, and what it imports."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import socket
@@ -47,11 +45,8 @@ def test_the_airflow_connection_has_the_servers_credentials(emulator: EmulatorSe
     connection = json.loads(emulator.airflow_connection())
     assert (connection["conn_type"], connection["host"]) == ("modelarts", emulator.url)
     assert (connection["login"], connection["password"]) == (accounts.ACCESS_KEY, accounts.SECRET_KEY)
-    assert connection["extra"] == {
-        "project_id": accounts.PROJECT_ID,
-        "region": accounts.REGION,
-        "iam_endpoint": emulator.url,
-    }
+    extra = {"project_id": accounts.PROJECT_ID, "region": accounts.REGION, "iam_endpoint": emulator.url}
+    assert connection["extra"] == extra
 
 
 def test_the_server_sets_the_duration_of_tasks() -> None:
@@ -76,7 +71,6 @@ def test_the_server_stops_at_once_with_open_held_and_slow_connections(
         time.sleep(0.05)
         uvicorn_server = server._server
         server.stop()
-        assert uvicorn_server is not None
         assert not uvicorn_server.force_exit
         for call in calls:
             with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):

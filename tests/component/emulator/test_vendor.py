@@ -1,7 +1,5 @@
 """The vendor's own client with the emulator: the emulator verifies the vendor's signatures."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any, ClassVar

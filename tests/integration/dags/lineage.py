@@ -7,10 +7,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias, Param, task
 
-from airflow_modelarts.operators import (
-    ModelArtsCreateProcessorTaskOperator,
-    ModelArtsDescribeProcessorTaskOperator,
-)
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator, ModelArtsDescribeProcessorTaskOperator
 
 WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "triggerer": {"deferrable": True}}
 
@@ -20,10 +17,7 @@ def create(way: str, name: str, **arguments: Any) -> ModelArtsCreateProcessorTas
         task_id=f"{name}_{way}",
         name=f"{name}_{way}",
         template={"id": "sys_data_cleaning"},
-        inputs=[
-            {"type": "OBS", "source": "/lineage/in/"},
-            {"type": "DATASET", "source": "images", "version_id": "v7"},
-        ],
+        inputs=[{"type": "OBS", "source": "/lineage/in/"}, {"type": "DATASET", "source": "images", "version_id": "v7"}],
         work_path={"type": "OBS", "path": f"s3://lineage/{name}/{way}/"},
         poll_interval=1,
         **WAYS[way],

@@ -6,10 +6,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task, task_group
 
-from airflow_modelarts.operators import (
-    ModelArtsCreateProcessorTaskOperator,
-    ModelArtsDescribeProcessorTaskOperator,
-)
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator, ModelArtsDescribeProcessorTaskOperator
 
 WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "triggerer": {"deferrable": True}}
 BODY = '{"id": "sys_data_validation", "operator_params": [{"params": {"n": 7, "text": "7", "on": true}}]}'

@@ -116,9 +116,7 @@ with DAG("inputs", schedule=None, params={"ids": Param([], type="array")}):
         one = first()
         wait = sensor(f"{mode}_xcom", processor_task_id=one, **options)
         pulled = sensor(
-            f"{mode}_pulled",
-            processor_task_id=f"{{{{ ti.xcom_pull(task_ids='{one.operator.task_id}') }}}}",
-            **options,
+            f"{mode}_pulled", processor_task_id=f"{{{{ ti.xcom_pull(task_ids='{one.operator.task_id}') }}}}", **options
         )
         one >> pulled
     read = ModelArtsDescribeProcessorTaskOperator(task_id="read", processor_task_id=one)

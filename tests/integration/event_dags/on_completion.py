@@ -10,24 +10,19 @@ from airflow_modelarts.triggers import ProcessorTaskEventTrigger
 
 ends = Asset(
     "ends",
-    watchers=[
-        AssetWatcher(name="ends", trigger=ProcessorTaskEventTrigger(name_prefix="watched", poll_interval=1)),
-    ],
+    watchers=[AssetWatcher(name="ends", trigger=ProcessorTaskEventTrigger(name_prefix="watched", poll_interval=1))],
 )
 # Airflow makes one trigger of equal watchers, here of two assets.
 ends_too = Asset(
     "ends_too",
-    watchers=[
-        AssetWatcher(name="ends", trigger=ProcessorTaskEventTrigger(name_prefix="watched", poll_interval=1)),
-    ],
+    watchers=[AssetWatcher(name="ends", trigger=ProcessorTaskEventTrigger(name_prefix="watched", poll_interval=1))],
 )
 failures = Asset(
     "failures",
     watchers=[
         AssetWatcher(
-            name="failures",
-            trigger=ProcessorTaskEventTrigger(name_prefix="watched", statuses=[3], poll_interval=1),
-        ),
+            name="failures", trigger=ProcessorTaskEventTrigger(name_prefix="watched", statuses=[3], poll_interval=1)
+        )
     ],
 )
 

@@ -1,7 +1,5 @@
 """The crash table: every point at which a worker is killed, run in a real Airflow."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The points at which workers are killed, as data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -143,7 +141,4 @@ DEFERRABLE = (
     Point("conclude", (Kill("after", DESCRIBE, resumed=True), Kill("after", VERSIONS)), stays_active=False),
     Point("conclude", (Kill("after", "SucceedTask", resumed=True),), stays_active=False, needs_retry=False),
 )
-MODES: dict[str, Iterable[Point]] = {
-    "create": (*SUBMIT, *SYNCHRONOUS),
-    "create deferrable": (*SUBMIT, *DEFERRABLE),
-}
+MODES: dict[str, Iterable[Point]] = {"create": (*SUBMIT, *SYNCHRONOUS), "create deferrable": (*SUBMIT, *DEFERRABLE)}

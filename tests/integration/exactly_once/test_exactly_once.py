@@ -1,7 +1,5 @@
 """A worker that is killed at any point leaves one processing task, and its retry succeeds."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 

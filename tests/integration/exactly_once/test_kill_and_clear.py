@@ -1,7 +1,5 @@
 """What happens to the processing task when its run is marked, cleared or timed out, and when a triggerer restarts."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sqlite3
@@ -45,9 +43,7 @@ def user(sandbox: Sandbox) -> AirflowUser:
 
 
 @pytest.mark.parametrize("path", ["synchronous", "deferrable"])
-def test_a_run_creates_a_task_waits_for_it_and_pushes_its_result(
-    sandbox: Sandbox, emulator: EmulatorServer, path: str
-) -> None:
+def test_a_run_creates_a_task_waits_and_pushes_a_result(sandbox: Sandbox, emulator: EmulatorServer, path: str) -> None:
     run = CreateRun(sandbox, emulator, f"happy_{path}", duration=2.0)
     assert run.wait_for_end() == "success", run.log()
     (task,) = run.tasks
@@ -180,9 +176,7 @@ def test_clearing_a_succeeded_task_creates_another_processing_task(
         pytest.param("deferrable", marks=since_3_3),
     ],
 )
-def test_an_execution_timeout_stops_the_version_and_fails_the_run(
-    sandbox: Sandbox, emulator: EmulatorServer, path: str
-) -> None:
+def test_a_timeout_stops_the_version_and_fails_the_run(sandbox: Sandbox, emulator: EmulatorServer, path: str) -> None:
     run = CreateRun(sandbox, emulator, f"timed_out_{path}")
     task = run.wait_for_running_task()
     assert run.wait_for_end() == "failed", run.log()

@@ -1,7 +1,5 @@
 """A scheduler dies while its workers continue: Airflow runs their tasks again and tells the old workers to stop."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -116,9 +114,7 @@ def cases() -> Iterator[dict[str, LossCase]]:
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_a_worker_that_outlives_its_scheduler_creates_no_second_processing_task(
-    cases: dict[str, LossCase], name: str
-) -> None:
+def test_a_worker_that_outlives_its_scheduler_creates_no_second_task(cases: dict[str, LossCase], name: str) -> None:
     case = cases[name]
     statuses = [case.emulator.state.status(task.task_id) for task in case.processing_tasks]
     assert (case.state, statuses) == ("success", [COMPLETED]), case.log

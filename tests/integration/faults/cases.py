@@ -1,8 +1,5 @@
 """The rows of the fault matrix as data: what fails, how long, and the expected outcome."""
 
-from __future__ import annotations
-
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +12,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.control.fault_queue import Faults
 from airflow_modelarts.testing.emulator.control.faults import Fault as ServiceFault
 from tests.support import fault_proxy as proxy
-from tests.support.certificates import LOOPBACK, write_certificate
+from tests.support.certificates import LOOPBACK, server_context
 from tests.support.fault_proxy import ConnectionFault, FaultProxy, ProxyRoute
 
 #: How many calls meet a temporary fault: more than one poke of the sensor makes.
@@ -114,9 +111,7 @@ def by_tls(
     def inject(servers: Servers, project_id: str) -> InjectedFault:
         folder = servers.folder / project_id
         folder.mkdir()
-        file, key_file = write_certificate(folder, subject=subject, valid_for=timedelta(days=days))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file, key_file)
+        context, file = server_context(folder, subject=subject, valid_for=timedelta(days=days))
         route = servers.proxy.open(servers.emulator.url, fault, tls=context)
         return InjectedFault(route.url, servers.emulator, {"verify": str(file)} if trusted else {}, route)
 
@@ -222,10 +217,7 @@ FAULTS = (
     Fault("100 MB", in_the_network(proxy.flood, None), REQUEST, "sent more than this client takes", 1),
     Fault("401, an access key", in_the_service(Faults.expire_token, None), AUTHENTICATION, CHECK_CREDENTIALS),
     Fault(
-        "401, a token",
-        in_the_service(Faults.expire_token, None, by_password=True),
-        AUTHENTICATION,
-        CHECK_CREDENTIALS,
+        "401, a token", in_the_service(Faults.expire_token, None, by_password=True), AUTHENTICATION, CHECK_CREDENTIALS
     ),
     Fault("403", in_the_service(Faults.refuse, None, code="APIGW.0302"), AUTHENTICATION, CHECK_CREDENTIALS),
     Fault("404", in_the_service(Faults.refuse, None, code="ModelArts.4700", status=404), NOT_FOUND, "Check the id"),

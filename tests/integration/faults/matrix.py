@@ -1,7 +1,5 @@
 """The fault matrix: every fault in every mode, run in a real Airflow."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

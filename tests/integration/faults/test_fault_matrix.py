@@ -1,7 +1,5 @@
 """Every fault in every mode: the outcome, the number of requests and processing tasks, and no leaked secret."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 
@@ -67,9 +65,7 @@ def test_hardly_any_task_is_lost_by_airflow_itself(matrix: FaultMatrix) -> None:
 
 
 @each
-def test_a_task_outlasts_a_temporary_fault_and_fails_with_advice_on_any_other(
-    matrix: FaultMatrix, fault: Fault, mode: str
-) -> None:
+def test_a_task_outlasts_a_temporary_fault_and_fails_on_any_other(matrix: FaultMatrix, fault: Fault, mode: str) -> None:
     case = case_of(matrix, fault, mode)
     assert case.state == ("failed" if fault.error else "success"), case.log
     assert fault.error in case.log

@@ -1,7 +1,5 @@
 """What works on every supported Airflow, and what an older Airflow does instead. The gate runs it on each version."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +27,7 @@ def sandbox(emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) 
     connections = {"modelarts_default": emulator.airflow_connection()}
     environment = {
         # Airflow starts runs for asset events only with the scheduler's schedules.
-        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True"
     }
     with Sandbox(folder, connections=connections, environment=environment) as running:
         running.wait_for_dags("waits", "create_worker", "create_deferred", timeout=180)
@@ -89,9 +87,7 @@ def test_a_wait_succeeds_or_fails_as_its_processing_task_does(
     assert f"Processing task '{ids['failed']}' failed: the bucket is full" in logs["bad"]
 
 
-def test_a_wait_uses_a_worker_before_airflow_3_3_and_logs_why(
-    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]
-) -> None:
+def test_a_wait_uses_a_worker_before_airflow_3_3(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]) -> None:
     run_id, _ = run_of_waits
     log = sandbox.task_log("waits", run_id, "triggerer_good")
     for what in ("end_from_trigger", "start_from_trigger"):
@@ -103,9 +99,7 @@ def test_a_wait_uses_a_worker_before_airflow_3_3_and_logs_why(
 
 
 @pytest.mark.parametrize("way", ["worker", "deferred"])
-def test_a_run_creates_a_task_waits_for_it_and_pushes_its_result(
-    sandbox: Sandbox, emulator: EmulatorServer, way: str
-) -> None:
+def test_a_run_creates_a_task_waits_and_pushes_a_result(sandbox: Sandbox, emulator: EmulatorServer, way: str) -> None:
     run_id = sandbox.trigger(f"create_{way}")
     ended = sandbox.wait(f"create_{way}", run_id, timeout=TIMEOUT)
     log = sandbox.task_log(f"create_{way}", run_id, "run")
@@ -169,9 +163,7 @@ def test_clearing_a_task_runs_another_and_stops_the_first_where_airflow_tells_th
     assert pushed(sandbox, run.dag_id, run.run_id)["run", "return_value"]["task_id"] == second.task_id
 
 
-def test_an_execution_timeout_while_deferred_stops_the_version_since_airflow_3(
-    sandbox: Sandbox, emulator: EmulatorServer
-) -> None:
+def test_a_timeout_while_deferred_stops_the_version_since_airflow_3(sandbox: Sandbox, emulator: EmulatorServer) -> None:
     sandbox.wait_for_dags("timed_out", timeout=180)
     run = CreateRun(sandbox, emulator, "timed_out")
     task = run.wait_for_running_task()

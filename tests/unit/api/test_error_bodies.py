@@ -1,8 +1,5 @@
 """Tests of reading error bodies, compared with the vendor's SDK."""
 
-from __future__ import annotations
-
-import json
 from typing import Any
 
 import pytest
@@ -14,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_modelarts.api import error_mapping
 from airflow_modelarts.api.error_bodies import read_error
-from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
+from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
 from airflow_modelarts.api.http import Response
 from tests.support.flows import NOON, answer
 
@@ -34,7 +31,7 @@ def read(response: Response) -> ModelArtsError:
     return error_mapping.from_response(response, operation="DescribeX", target="x", secrets=(), now=NOON)
 
 
-SAID = {
+FORMS = {
     "ModelArts": {"error_code": "ModelArts.4700", "error_msg": "gone"},
     "camel case": {"errorCode": "ModelArts.4700", "errorMsg": "gone"},
     "code and message": {"code": "ModelArts.4700", "message": "gone"},
@@ -53,18 +50,12 @@ SAID = {
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 503])
-@pytest.mark.parametrize("shape", SAID)
+@pytest.mark.parametrize("shape", FORMS)
 def test_each_form_is_read_as_the_vendors_sdk_reads_it(shape: str, status: int) -> None:
-    response = answer(SAID[shape], status, x_request_id="r-1")
+    response = answer(FORMS[shape], status, x_request_id="r-1")
     ours, theirs = read(response), vendors_reading(response)
     assert (ours.error_code, ours.request_id) == (str(theirs.error_code), theirs.request_id)
     assert f'"{theirs.error_msg}"' in str(ours)
-
-
-def test_the_code_decides_in_every_form() -> None:
-    for shape, body in SAID.items():
-        if "ModelArts.4700" in json.dumps(body):
-            assert isinstance(read(answer(body, 400)), ModelArtsNotFoundError), shape
 
 
 @pytest.mark.parametrize(
@@ -87,9 +78,7 @@ def test_the_code_decides_in_every_form() -> None:
         ({"error": {"code": "A.1", "message": "m"}, "details": [{"code": "B.2", "message": "b"}]}, "A.1", "m"),
     ],
 )  # fmt: skip
-def test_forms_that_the_vendors_sdk_does_not_parse_are_read_too(
-    body: dict[str, Any], code: str | None, text: str
-) -> None:
+def test_forms_that_the_vendors_sdk_cannot_parse_are_read(body: dict[str, Any], code: str | None, text: str) -> None:
     error = read_error(answer(body, 400))
     assert (error.code, error.text) == (code, text)
 
@@ -120,7 +109,7 @@ def test_an_encoded_authorization_message_is_not_shortened() -> None:
     assert read(answer({}, 403)).encoded_authorization_message is None
 
 
-OBS_REFUSAL = (
+OBS_ERROR = (
     b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message>'
     b"<RequestId>b-1</RequestId></Error>"
 )
@@ -132,16 +121,14 @@ OBS_REFUSAL = (
         (b"RBAC: access denied\n", None, "RBAC: access denied", None),
         (b'"the upstream is full"', None, "the upstream is full", None),
         (b"<html>\n<head><title>403 Forbidden</title></head><body>nginx</body>", None, "403 Forbidden", None),
-        (OBS_REFUSAL, "AccessDenied", "Access Denied", "b-1"),
+        (OBS_ERROR, "AccessDenied", "Access Denied", "b-1"),
         (b"<html><body>nothing to quote</body></html>", None, "", None),
         (b"\x89PNG\x00\xff", None, "", None),
         (b'{"error_code": "ModelArts.0101", "error_', None, "", None),
         (b"", None, "", None),
     ],
 )
-def test_a_text_of_a_gateway_that_is_not_json_is_quoted(
-    body: bytes, code: str | None, text: str, request_id: str | None
-) -> None:
+def test_a_text_that_is_not_json_is_quoted(body: bytes, code: str | None, text: str, request_id: str | None) -> None:
     assert read_error(Response(403, {}, body)) == (code, text, request_id, None)
 
 
@@ -162,8 +149,8 @@ def test_a_text_is_decoded_with_the_charset_of_the_answer(charset: str) -> None:
 
 @pytest.mark.parametrize("charset", ["undefined", "idna", "base64", "none such"])
 def test_an_unknown_charset_is_ignored(charset: str) -> None:
-    body = b'{"error_code": "ModelArts.0101", "error_msg": "said"}'
-    assert "said" in str(read(Response(400, {"content-type": f"application/json; charset={charset}"}, body)))
+    body = b'{"error_code": "ModelArts.0101", "error_msg": "a reason"}'
+    assert "a reason" in str(read(Response(400, {"content-type": f"application/json; charset={charset}"}, body)))
 
 
 def test_a_body_in_another_charset_keeps_its_code() -> None:

@@ -1,7 +1,5 @@
 """Tests of the error codes against the table of the reference: kind, advice, and codes left to the status."""
 
-from __future__ import annotations
-
 import pytest
 
 from airflow_modelarts.api import error_mapping
@@ -70,7 +68,7 @@ EXPECTED = {f"ModelArts.{number}": kind for kind, numbers in BY_MEANING.items() 
 
 def read(status: int, code: str) -> ModelArtsError:
     return error_mapping.from_response(
-        refuse(status, code, "said so"), operation="CreateProcessorTask", target="it", secrets=(), now=NOON
+        refuse(status, code, "a reason"), operation="CreateProcessorTask", target="it", secrets=(), now=NOON
     )
 
 
@@ -134,9 +132,3 @@ def test_an_exceeded_quota_is_not_temporary() -> None:
     quotas = [code for code, known in CODES.items() if "quota" in known.meaning or "as it may have" in known.meaning]
     assert len(quotas) >= 5
     assert not any(CODES[code].kind.temporary for code in quotas)
-
-
-def test_a_limit_of_running_tasks_is_temporary() -> None:
-    assert read(400, "ModelArts.4409").temporary
-    assert read(400, "ModelArts.4616").temporary
-    assert read(400, "ModelArts.4992").temporary

@@ -1,7 +1,5 @@
 """Tests of removing signed links, secrets and unprintable characters from texts of the service."""
 
-from __future__ import annotations
-
 import html
 import json
 import time
@@ -92,14 +90,8 @@ def test_a_signature_is_removed_from_tasks_and_errors(form: str, spelling: str) 
     assert_no_secret(json.dumps([task.result, task.to_json()]))
     version = models.parse(models.ProcessorTaskVersion, json.dumps({"error_msg": text}).encode())
     assert_no_secret(version.error_msg or "")
-    error = error_mapping.from_response(
-        answer({"error_code": "ModelArts.4312", "error_msg": text}, 400),
-        operation="X",
-        target="x",
-        secrets=(),
-        now=NOON,
-    )
-    assert_no_secret(str(error))
+    response = answer({"error_code": "ModelArts.4312", "error_msg": text}, 400)
+    assert_no_secret(str(error_mapping.from_response(response, operation="X", target="x", secrets=(), now=NOON)))
 
 
 def test_the_text_around_a_query_is_kept() -> None:
@@ -185,18 +177,8 @@ def test_any_text_without_a_signature_is_unchanged_and_any_other_loses_it(text: 
 @pytest.mark.parametrize(
     "piece",
     [
-        *(
-            "\\",
-            "%25",
-            "&amp;",
-            "&#0",
-            "signature",
-            "&signature=",
-            "?signature=1 ",
-            "x-a-",
-            "security%25",
-            "x-aaaaaaaaa-",
-        ),
+        *("\\", "%25", "&amp;", "&#0", "signature", "&signature=", "?signature=1 ", "x-a-", "security%25"),
+        *("x-aaaaaaaaa-", "a", "a.", "a://", "a://b?", "https://x/y?z=1,", "https://x/y?signatur=1,", "x ? "),
         *('Signature="', "#", "signature=\t", " Expires=", "?Signature=S ", "?'", "a?", "&amp;signature", "\\u0026"),
     ],
 )
@@ -204,8 +186,9 @@ def test_any_text_without_a_signature_is_unchanged_and_any_other_loses_it(text: 
 def test_a_long_hostile_text_takes_linear_time(piece: str, before: str) -> None:
     text = before + piece * (300_000 // len(piece))
     started = time.process_time()
-    without_signed_links(text)
+    cut = without_signed_links(text)
     redact(text, ["a-secret"])
+    assert has_signature(text) or cut == text
     assert time.process_time() - started < 3
 
 
@@ -231,11 +214,10 @@ def test_a_body_with_a_signed_link_is_found_in_any_letter_case(word: bytes, befo
 
 
 @pytest.mark.parametrize(
-    "character",
-    ["\n", "\r", "\t", "\x00", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200f"],
+    "character", ["\n", "\r", "\t", "\x00", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200f"]
 )
 def test_unprintable_characters_become_a_space(character: str) -> None:
-    assert printable(f"a{character}b") == "a b"
+    assert printable(f"a{character}b") == redact(f"a{character}b", []) == "a b"
     content = json.dumps({"task_id": "t", "status": 3, "error_msg": f"a{character}[31mb"}).encode()
     assert models.parse(models.ProcessorTask, content).error_msg == "a [31mb"
     assert models.parse(models.ProcessorTaskVersion, content).error_msg == "a [31mb"

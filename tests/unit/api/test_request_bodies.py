@@ -1,14 +1,11 @@
 """Tests of request bodies: the models and the messages of their faults."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
 import pytest
 
 from airflow_modelarts.api import operations, request_parts
-from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.models import (
     CreateProcessorTaskRequest,
     CreateProcessorTaskVersionRequest,
@@ -16,23 +13,10 @@ from airflow_modelarts.api.models import (
 )
 from tests.support.flows import CONTRACT
 
-EXAMPLES = CONTRACT / "examples"
 
-
-BODIES = [
-    (CreateProcessorTaskRequest, "create-data-validation.json"),
-    (CreateProcessorTaskRequest, "create-feature-analysis.json"),
-]
-
-
-@pytest.mark.parametrize(("model", "name"), BODIES, ids=[name for _, name in BODIES])
-def test_the_bodies_of_the_contract_are_valid(model: type[CreateProcessorTaskRequest], name: str) -> None:
-    assert model.model_validate_json((EXAMPLES / name).read_bytes()).name in ("PRE-e77c", "V001")
-
-
-@pytest.mark.parametrize("name", [name for _, name in BODIES])
+@pytest.mark.parametrize("name", ["create-data-validation", "create-feature-analysis"])
 def test_a_body_of_the_contract_is_sent_unchanged(name: str) -> None:
-    body = json.loads((EXAMPLES / name).read_bytes())
+    body = json.loads((CONTRACT / "examples" / f"{name}.json").read_bytes())
     assert json.loads(operations.create_processor_task(**body).body) == body
 
 
@@ -40,6 +24,9 @@ def create(**changes: Any) -> dict[str, Any]:
     """Return the valid body of a create with changes; None removes a field."""
     body = {"name": "n", "template": {"id": "sys_data_cleaning"}, "data_source": {"type": "OBS"}, **changes}
     return {name: value for name, value in body.items() if value is not None}
+
+
+VERSIONED = {"create_version": True, "template": {"id": "sys_data_analyse"}}
 
 
 def faults_of(body: dict[str, Any], model: Any = CreateProcessorTaskRequest) -> str:
@@ -101,26 +88,17 @@ def test_a_body_that_the_service_may_accept_is_valid(changes: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        (create(name="", description="!", template={}), ["name", "description", "template.id"]),
+        (create(name="", description="\n!", template={}), ["name", "description", "template.id"]),
         (create(name="", data_source=None), ["name", "give data_source or inputs"]),
-        (
-            create(name="", create_version=True, template={"id": "sys_data_analyse"}),
-            ["name", "create_version must not be true"],
-        ),
-        (
-            create(data_source=None, create_version=True, template={"id": "sys_data_analyse"}),
-            ["give data_source or inputs", "create_version must not be true"],
-        ),
+        (create(name="", **VERSIONED), ["name", "create_version must not be true"]),
+        (create(data_source=None, **VERSIONED), ["give data_source or inputs", "create_version must not be true"]),
     ],
     ids=["three fields", "a field and the input", "a field and the version", "the input and the version"],
 )
-def test_every_fault_of_a_body_is_named_at_once(body: dict[str, Any], named: list[str]) -> None:
+def test_every_fault_of_a_body_is_named_at_once_on_one_line(body: dict[str, Any], named: list[str]) -> None:
     faults = faults_of(body)
     assert [name for name in named if name not in faults] == []
-
-
-def test_the_faults_of_a_body_are_one_line() -> None:
-    assert "\n" not in faults_of(create(name="", description="\n!"))
+    assert "\n" not in faults
 
 
 @pytest.mark.parametrize(
@@ -149,8 +127,3 @@ def test_the_body_of_a_version_ignores_create_version() -> None:
 @pytest.mark.parametrize("description", ["!", "a" * 257, None, 17])
 def test_an_update_with_an_invalid_description_has_a_fault(description: Any) -> None:
     assert "description" in faults_of({"description": description}, UpdateProcessorTaskRequest)
-
-
-def test_the_error_of_an_invalid_body_names_the_operation_that_was_not_sent() -> None:
-    with pytest.raises(ModelArtsRequestError, match="CreateProcessorTask was not sent"):
-        operations.create_processor_task(**create(name=""))

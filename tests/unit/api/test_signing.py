@@ -1,7 +1,5 @@
 """Tests of the signature against the vendor's signer."""
 
-from __future__ import annotations
-
 import hashlib
 import string
 from collections.abc import Mapping
@@ -40,12 +38,7 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
 
 
 def vendors_authorization(
-    key: AccessKey,
-    method: str,
-    path: str,
-    query: list[tuple[str, str]],
-    sent: Mapping[str, str],
-    body: bytes,
+    key: AccessKey, method: str, path: str, query: list[tuple[str, str]], sent: Mapping[str, str], body: bytes
 ) -> str:
     """
     Sign with the vendor's code what we have signed.
@@ -101,12 +94,7 @@ def test_any_request_has_the_vendors_signature(
     st.from_regex(r"[A-Za-z0-9-]{1,32}", fullmatch=True),
 )
 def test_an_operation_with_a_temporary_key_has_the_vendors_signature(
-    method: str,
-    segments: list[str],
-    query: dict[str, str],
-    body: bytes,
-    security_token: str | None,
-    project_id: str,
+    method: str, segments: list[str], query: dict[str, str], body: bytes, security_token: str | None, project_id: str
 ) -> None:
     path = f"/v2/{project_id}/" + "/".join(signing.encode(segment) for segment in segments)
     operation = Operation(name="X", target="x", method=method, path=path, read=bytes, query=query, body=body)
@@ -131,26 +119,11 @@ def sign(**changes: object) -> dict[str, str]:
     return signing.sign("AK", "SK", **{**arguments, **changes})  # type: ignore[arg-type]  # checked by the calls
 
 
-def test_a_signed_request_has_the_date_in_utc() -> None:
-    assert sign()["X-Sdk-Date"] == "20260131T120000Z"
-
-
-def test_a_signed_request_has_the_host_with_its_port() -> None:
-    assert sign()["Host"] == HOST
-
-
-def test_a_signed_request_keeps_the_given_headers() -> None:
-    assert sign(headers={"X-Project-Id": "p", "Accept": "application/json"}).items() >= {
-        ("X-Project-Id", "p"),
-        ("Accept", "application/json"),
-    }
-
-
-def test_the_names_of_all_signed_headers_are_listed_in_order() -> None:
-    assert (
-        "SignedHeaders=accept;host;x-project-id;x-sdk-date,"
-        in sign(headers={"X-Project-Id": "p", "Accept": "*/*"})["Authorization"]
-    )
+def test_a_signed_request_has_the_given_headers_the_host_with_its_port_and_the_date_in_utc() -> None:
+    given = {"X-Project-Id": "p", "Accept": "*/*"}
+    signed = sign(headers=given)
+    assert "SignedHeaders=accept;host;x-project-id;x-sdk-date," in signed.pop("Authorization"), "in order"
+    assert signed == {**given, "Host": HOST, "X-Sdk-Date": "20260131T120000Z"}
 
 
 @pytest.mark.parametrize(
@@ -171,9 +144,8 @@ def test_a_signature_covers(changes: dict[str, object]) -> None:
 
 
 def test_the_secret_key_is_in_no_header() -> None:
-    assert "SECRET" not in str(
-        signing.sign("AK", "SECRET", method="GET", url="https://h/", headers={}, body=b"", now=0)
-    )
+    signed = signing.sign("AK", "SECRET", method="GET", url="https://h/", headers={}, body=b"", now=0)
+    assert "SECRET" not in str(signed)
 
 
 def test_the_order_of_parameters_does_not_change_a_signature() -> None:
@@ -182,9 +154,6 @@ def test_the_order_of_parameters_does_not_change_a_signature() -> None:
 
 def test_a_canonical_path_ends_with_one_slash() -> None:
     assert signing.canonical_path("/a") == signing.canonical_path("/a/") == "/a/"
-
-
-def test_the_canonical_form_of_an_empty_path_is_a_slash() -> None:
     assert signing.canonical_path("") == "/"
 
 

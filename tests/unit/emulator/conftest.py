@@ -1,7 +1,5 @@
 """A service without HTTP."""
 
-from __future__ import annotations
-
 import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorState

@@ -1,7 +1,5 @@
 """Creating, updating, deleting and listing tasks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -69,18 +67,16 @@ def test_every_form_of_an_obs_path_is_accepted(state: EmulatorState, place: str)
     assert state.create_task(PROJECT_ID, {**FEATURE_ANALYSIS, **change}).body["work_path"]["path"] == place
 
 
+DATASET = {"type": "DATASET", "source": "x"}
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "change", "expected"),
     [
         ("datasets", "gone", {"data_source": {"type": "DATASET", "source": "gone"}}, "ModelArts.4352"),
         ("datasets", "gone", {"work_path": {"type": "DATASET", "path": "gone"}}, "ModelArts.4352"),
         ("dataset_versions", "v9", {"version_id": "v9"}, "ModelArts.4353"),
-        (
-            "dataset_versions",
-            "v9",
-            {"data_source": {"type": "DATASET", "source": "x", "version_id": "v9"}},
-            "ModelArts.4353",
-        ),
+        ("dataset_versions", "v9", {"data_source": {**DATASET, "version_id": "v9"}}, "ModelArts.4353"),
         ("buckets", "gone", {"data_source": {"type": "OBS", "source": "/gone/key"}}, "ModelArts.4311"),
         ("paths", "/bucket/gone", {"work_path": {"type": "OBS", "path": "/bucket/gone"}}, "ModelArts.4312"),
         ("encrypted_buckets", "kms", {"work_path": {"type": "OBS", "path": "obs://kms/x"}}, "ModelArts.0101"),
@@ -98,12 +94,7 @@ def test_a_source_can_be_another_task_or_a_tenant(state: EmulatorState) -> None:
     first = state.add_task()
     for number, source in enumerate(({"type": "TASK", "source": first.task_id}, {"type": "CUSTOM"}, {})):
         place = {"type": "OBS", "output_path": "/datasets/demo"}
-        body = {
-            "name": f"n{number}",
-            "template": {"id": "sys_data_cleaning"},
-            "inputs": [source],
-            "work_path": place,
-        }
+        body = {"name": f"n{number}", "template": {"id": "sys_data_cleaning"}, "inputs": [source], "work_path": place}
         assert describe(state, state.create_task(PROJECT_ID, body))["inputs"] == [source]
 
 

@@ -1,7 +1,5 @@
 """Results of feature analyses, and sample results."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

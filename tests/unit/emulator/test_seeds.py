@@ -1,7 +1,5 @@
 """The generated processing tasks of the last day."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """How the status of tasks follows from the clock, and how tests control it."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

@@ -1,7 +1,5 @@
 """Versions of data-processing tasks."""
 
-from __future__ import annotations
-
 from airflow_modelarts.testing.emulator import EmulatorState
 from airflow_modelarts.testing.emulator.service.accounts import PROJECT_ID
 from airflow_modelarts.testing.emulator.service.projects import VersionQuery

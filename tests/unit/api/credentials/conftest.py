@@ -1,7 +1,5 @@
 """The fixture of these tests."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.support.credentials import Process

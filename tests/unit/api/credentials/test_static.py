@@ -1,8 +1,7 @@
 """Tests of access keys, static tokens and keys of the environment, and of the secrets of all credentials."""
 
-from __future__ import annotations
-
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,15 +13,10 @@ from airflow_modelarts.api.credentials import (
     StaticToken,
     from_environment,
 )
-from airflow_modelarts.api.errors import (
-    ModelArtsConfigurationError,
-)
+from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.http import Request
 from tests.support.credentials import AGENCY, USER, Process, security_key, session_token, token
-from tests.support.flows import (
-    NOON,
-    PROJECT_ID,
-)
+from tests.support.flows import NOON, PROJECT_ID
 
 
 def authorized(authorizer: Authorizer, request: Request | None = None) -> Request:
@@ -34,17 +28,11 @@ STATIC: list[AccessKey | StaticToken] = [AccessKey("AK", "SK"), StaticToken("T")
 
 
 @pytest.mark.parametrize("credentials", STATIC, ids=["key", "token"])
-def test_static_credentials_are_their_own_authorizer_and_send_no_request(
-    process: Process, credentials: AccessKey | StaticToken
-) -> None:
-    result = process.obtain(credentials)
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_static_credentials_are_their_own_authorizer(process: Process, credentials: Any, is_refused: bool) -> None:
+    result = process.obtain(credentials, refused=credentials if is_refused else None)
     assert result.value is credentials
-    assert result.steps == []
-
-
-@pytest.mark.parametrize("credentials", STATIC, ids=["key", "token"])
-def test_refused_static_credentials_stay_the_same(process: Process, credentials: AccessKey | StaticToken) -> None:
-    assert process.obtain(credentials, refused=credentials).value is credentials
+    assert result.steps == [], "no request"
 
 
 def test_a_permanent_key_sends_the_project_id_and_no_security_token() -> None:
@@ -74,10 +62,6 @@ def test_a_static_token_is_sent_unchanged() -> None:
 ENVIRONMENT = {"HUAWEICLOUD_SDK_AK": "AK", "HUAWEICLOUD_SDK_SK": "SK", "HUAWEICLOUD_SDK_SECURITY_TOKEN": "T0KEN"}
 
 
-def test_an_access_key_is_read_from_the_environment() -> None:
-    assert from_environment({**ENVIRONMENT, "OTHER": "x"}) == AccessKey("AK", "SK", "T0KEN")
-
-
 @pytest.mark.parametrize("missing", [{}, {"HUAWEICLOUD_SDK_SECURITY_TOKEN": ""}], ids=["absent", "empty"])
 def test_the_security_token_of_the_environment_is_optional(missing: dict[str, str]) -> None:
     environment = {"HUAWEICLOUD_SDK_AK": "AK", "HUAWEICLOUD_SDK_SK": "SK", **missing}
@@ -92,9 +76,9 @@ def test_a_missing_variable_is_named(name: str, value: str | None) -> None:
         from_environment(environment)
 
 
-@pytest.mark.parametrize("around", ["{}\n", " {} ", "\t{}\r\n"])
-def test_white_space_around_a_variable_is_removed(around: str) -> None:
-    environment = {name: around.format(value) for name, value in ENVIRONMENT.items()}
+@pytest.mark.parametrize("around", ["{}", "{}\n", " {} ", "\t{}\r\n"])
+def test_an_access_key_is_read_from_the_environment_without_white_space(around: str) -> None:
+    environment = {name: around.format(value) for name, value in {**ENVIRONMENT, "OTHER": "x"}.items()}
     assert from_environment(environment) == AccessKey("AK", "SK", "T0KEN")
 
 

@@ -1,28 +1,17 @@
 """Tests of the token cache: shared, failed and closed renewals."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from airflow_modelarts.api.credentials import (
-    AccessKey,
-    Authorizer,
-    StaticToken,
-)
+from airflow_modelarts.api.credentials import AccessKey, Authorizer, StaticToken
 from airflow_modelarts.api.credentials.base import RENEWAL_POLL
-from airflow_modelarts.api.errors import (
-    ModelArtsAuthenticationError,
-)
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError
 from airflow_modelarts.api.http import Request, Sleep
 from tests.support.credentials import AGENCY, USER, Process, security_key, session_token, token
-from tests.support.flows import (
-    FIVE_TIMES,
-    refuse,
-)
+from tests.support.flows import FIVE_TIMES, refuse
 
 
 def test_a_failed_renewal_is_not_cached(process: Process) -> None:
@@ -49,6 +38,14 @@ def finish(flow: Generator[Any, Any, Authorizer], reply: Any = None) -> Authoriz
     return authorizer
 
 
+def started(process: Process) -> list[Generator[Any, Any, Authorizer]]:
+    """Return two flows for one token: the first requests it, the second waits."""
+    flows = [process.flow(USER), process.flow(USER)]
+    for flow in flows:
+        start(flow)
+    return flows
+
+
 def test_of_two_concurrent_callers_one_requests_a_token_and_one_sleeps(process: Process) -> None:
     first, second = process.flow(USER), process.flow(USER)
     assert isinstance(start(first), Request)
@@ -57,16 +54,12 @@ def test_of_two_concurrent_callers_one_requests_a_token_and_one_sleeps(process: 
 
 
 def test_a_waiting_caller_gets_the_token_of_the_other(process: Process) -> None:
-    first, second = process.flow(USER), process.flow(USER)
-    start(first)
-    start(second)
+    first, second = started(process)
     assert finish(first, token("T1")) == finish(second) == StaticToken("T1")
 
 
 def test_a_waiting_caller_gets_the_error_of_the_other(process: Process) -> None:
-    first, second = process.flow(USER), process.flow(USER)
-    start(first)
-    start(second)
+    first, second = started(process)
     with pytest.raises(ModelArtsAuthenticationError) as firsts:
         first.send(refuse(401, x_request_id="r-1"))
     with pytest.raises(ModelArtsAuthenticationError) as seconds:
@@ -76,25 +69,14 @@ def test_a_waiting_caller_gets_the_error_of_the_other(process: Process) -> None:
 
 
 def test_a_waiting_caller_renews_itself_if_the_other_flow_is_closed(process: Process) -> None:
-    first, second = process.flow(USER), process.flow(USER)
-    start(first)
-    start(second)
+    first, second = started(process)
     first.close()
     assert isinstance(second.send(None), Request)
     assert finish(second, token("T1")) == StaticToken("T1")
 
 
-def test_a_closed_renewal_does_not_block_the_next_one(process: Process) -> None:
-    first = process.flow(USER)
-    start(first)
-    first.close()
-    assert process.obtain(USER, token("T1")).value == StaticToken("T1")
-
-
 def test_a_renewal_with_an_unexpected_exception_does_not_block_the_next_one(process: Process) -> None:
-    first, second = process.flow(USER), process.flow(USER)
-    start(first)
-    start(second)
+    first, second = started(process)
     with pytest.raises(ZeroDivisionError):
         first.throw(ZeroDivisionError())
     assert isinstance(second.send(None), Request)
@@ -135,9 +117,7 @@ def test_renewals_of_different_credentials_do_not_wait_for_each_other(process: P
 
 def test_a_waiting_caller_waits_through_the_retries_of_the_other() -> None:
     process = Process(FIVE_TIMES)
-    first, second = process.flow(USER), process.flow(USER)
-    start(first)
-    start(second)
+    first, second = started(process)
     assert first.send(refuse(503)) == Sleep(1.0)
     assert second.send(None) == Sleep(RENEWAL_POLL)
     assert isinstance(first.send(None), Request)
