@@ -186,8 +186,9 @@ def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step |
     """
     Carry out a list operation page by page. No page that is yielded repeats an item of an earlier one.
 
-    The list ends when ``count`` items were read, or at a short or empty page. ``has_more`` is ignored, since the
-    reference contradicts itself about its meaning.
+    The list ends when ``count`` items were read, or at an empty page; without a ``count``, at a short page too. A
+    service may limit its pages to fewer items than were requested. ``has_more`` is ignored, since the reference
+    contradicts itself about its meaning.
 
     The list shifts while it is read: an item can come twice, and an existing item can be missed. So a full page
     without a new item does not end it at once.
@@ -195,9 +196,10 @@ def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step |
     seen: set[Hashable] = set()
     seen_pages: set[str] = set()  # of items without identity, with which a service could repeat pages endlessly
     previous: tuple[list[T], int | None] = [], None
-    pages_without_new_items = 0
+    received = pages_without_new_items = 0
     for number in count():
         page = yield from call(operation.page(number), retries)
+        received += len(page.items)
         seen_before = len(seen)
         new = [item for item in page.items if _add_if_new(operation.identify(item), seen)]
         content = page.items, page.count
@@ -211,7 +213,7 @@ def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step |
             return
         if new:
             yield Page(new, page.count, page.has_more)
-        if _is_last(page, operation.limit, len(seen)):
+        if _is_last(page, operation.limit, len(seen), received):
             return
 
 
@@ -225,8 +227,14 @@ def _add_if_new(identity: Hashable | None, seen: set[Any]) -> bool:
     return True
 
 
-def _is_last(page: Page[T], limit: int, items_read: int) -> bool:
+def _is_last(page: Page[T], limit: int, items_read: int, received: int) -> bool:
+    """
+    Return whether no page follows.
+
+    :param items_read: the number of different items.
+    :param received: the number of items with those that came twice: a shifting list repeats some at its end.
+    """
     if len(page.items) < limit:
-        return True
+        return page.count is None or received >= page.count
     # A count below the number of items on this page cannot be the count of the whole list.
     return page.count is not None and items_read >= page.count >= len(page.items)
