@@ -189,6 +189,7 @@ REFUSED_TOKEN = [
     refuse(401, "APIGW.0301"),
     refuse(401, "APIGW.0307"),
     refuse(403, "APIGW.0307"),
+    refuse(403, "APIG.0307"),
     refuse(403, "ModelArts.4127"),
     answer({"error": {"code": 401, "message": "no", "title": "Unauthorized"}}, 401),
 ]
