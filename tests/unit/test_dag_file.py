@@ -117,6 +117,10 @@ NO_DAG = {
         "import airflow.sdk\n@airflow.sdk.dag\ndef p(): ...",
         "line 3: @dag makes a DAG of p()",
     ),
+    "a name without parentheses": (
+        "from airflow.sdk import dag\n@dag\ndef p(): ...\np",
+        "line 3: @dag makes a DAG of p() only when it is called",
+    ),
     "called under the main guard": (
         """
         from airflow.sdk import dag
