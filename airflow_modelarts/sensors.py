@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+    from airflow_modelarts.hooks import ModelArtsHook
 
 TRIGGER = "airflow_modelarts.triggers.ProcessorTaskTrigger"
 #: The variables of a template that can be rendered in a triggerer. Others may need a worker; ``ti`` does.
@@ -140,6 +141,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         self._start_requested = start_from_trigger
         self._end_requested = end_from_trigger
         self._executing = False
+        self._hook: ModelArtsHook | None = None
         self._poller: StatusPoller[ProcessorTask | ProcessorTaskVersion] | None = None
 
     def execute(self, context: Context) -> Any:
@@ -346,7 +348,10 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         from airflow_modelarts.api.retry import RetryPolicy
 
         # The wait itself retries. A second attempt keeps a brief fault from costing a whole poke interval.
-        with self._open_hook(RetryPolicy(attempts=2, max_retry_after=5.0)) as hook:
+        # One hook for all pokes: a connection that could be read once is not lost while its backend has a fault.
+        if self._hook is None:
+            self._hook = self._open_hook(RetryPolicy(attempts=2, max_retry_after=5.0))
+        with self._hook as hook:
             return describe(hook, self._target())
 
     def _get_next_poke_interval(

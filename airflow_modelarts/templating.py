@@ -6,6 +6,7 @@ An empty value would often mean something else: the connection's own project, or
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from numbers import Number
@@ -23,6 +24,8 @@ MAX_QUOTE = 200
 #: Ends a template so that native rendering finds no Python literal in it, and Airflow no file name.
 _END_OF_TEXT = "\x00"
 _END_OF_LITERAL = "\x00\x00"
+#: A filter for native rendering: a text with JSON is not a Python literal, in which escapes have other meanings.
+_KEEP_TEXT = "modelarts_keep_text"
 
 
 class TemplatedFields:
@@ -62,6 +65,9 @@ class TemplatedFields:
             for field in marked:
                 if id(getattr(self, field)) not in seen_oids:  # Airflow does not render what another task has pushed
                     self._replace(field, lambda value, shape: self._protect(value, shape, jinja_env))
+            if is_native:
+                jinja_env = jinja_env.overlay()
+                jinja_env.filters = {**jinja_env.filters, _KEEP_TEXT: _keep_text}
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)  # type: ignore[misc]  # Airflow's
         finally:
             for field in marked:
@@ -80,6 +86,8 @@ class TemplatedFields:
             text = leaf.removesuffix("\n")  # as Jinja does at the end of a template
             if not any(mark in leaf for mark in marks):
                 return text + _END_OF_LITERAL
+            if isinstance(leaf_shape, Mapping) and (inner := _only_expression(leaf, jinja_env)):
+                return f"{expression}({inner})|{_KEEP_TEXT}{jinja_env.variable_end_string}"
             if leaf_shape in (TEXT, ID) or (leaf_shape is not None and not leaf.lstrip().startswith(expression)):
                 return text + _END_OF_TEXT
             no_file = jinja_env.comment_start_string + jinja_env.comment_end_string
@@ -149,6 +157,21 @@ def _unprotect(value: Any, is_native: bool) -> Any:
         return leaf
 
     return replace_leaves(value, None, unprotect)
+
+
+def _keep_text(value: Any) -> Any:
+    return value + _END_OF_LITERAL if isinstance(value, str) else value
+
+
+def _only_expression(text: str, jinja_env: Any) -> str:
+    """Return the expression of a template that has nothing else, for native rendering; empty for any other text."""
+    from jinja2.nativetypes import NativeEnvironment
+
+    marks = (jinja_env.variable_start_string, jinja_env.variable_end_string)
+    inner = text.strip().removeprefix(marks[0]).removesuffix(marks[1])
+    is_alone = text.strip() == f"{marks[0]}{inner}{marks[1]}" and not any(mark in inner for mark in marks)
+    # A minus or plus at the edge controls white space.
+    return re.sub(r"^[-+]|[-+]$", "", inner) if is_alone and isinstance(jinja_env, NativeEnvironment) else ""
 
 
 def _is_undefined(value: Any) -> bool:

@@ -177,8 +177,9 @@ class Pager(Generic[T]):
     """
     Carries out a list operation page by page. No page that it returns repeats an item of an earlier one.
 
-    The list ends when ``count`` items were read, or at a short or empty page. ``has_more`` is ignored, since the
-    reference contradicts itself about its meaning.
+    The list ends when ``count`` items were read, or at an empty page; without a ``count``, at a short page too. A
+    service may limit its pages to fewer items than were requested. ``has_more`` is ignored, since the reference
+    contradicts itself about its meaning.
 
     The list shifts while it is read: an item can come twice, and an existing item can be missed. So a full page
     without a new item does not end it at once.
@@ -188,6 +189,7 @@ class Pager(Generic[T]):
         self._operation = operation
         self._retries = retries
         self._next_number: int | None = 0
+        self._received = 0  # items, with those that came twice: a shifting list repeats some at its end
         self._seen: set[Hashable] = set()
         self._seen_pages: set[str] = set()  # of items without identity: a service could repeat such pages endlessly
         self._previous: tuple[list[T], int | None] = [], None
@@ -199,6 +201,7 @@ class Pager(Generic[T]):
         while self._next_number is not None:
             page = yield from call(operation.page(self._next_number), self._retries)
             number, self._next_number = self._next_number, None
+            self._received += len(page.items)
             seen_before = len(seen)
             new = [item for item in page.items if _add_if_new(operation.identify(item), seen)]
             content = page.items, page.count
@@ -208,11 +211,13 @@ class Pager(Generic[T]):
                 return None
             self._previous = content
             self._pages_without_new_items = 0 if new else self._pages_without_new_items + 1
-            # A count below the number of items on this page cannot be the count of the whole list.
-            is_whole_list = page.count is not None and len(seen) >= page.count >= len(page.items)
+            if len(page.items) < operation.limit:
+                is_last = page.count is None or self._received >= page.count
+            else:  # a count below the number of items on this page cannot be the count of the whole list
+                is_last = page.count is not None and len(seen) >= page.count >= len(page.items)
             # However far the list shifts, the items that were read cannot fill more pages than this.
             is_stuck = self._pages_without_new_items * operation.limit > seen_before
-            if not (is_whole_list or is_stuck or len(page.items) < operation.limit):
+            if not (is_last or is_stuck):
                 self._next_number = number + 1
             if new:
                 return Page(new, page.count, page.has_more)

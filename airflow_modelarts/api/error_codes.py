@@ -50,6 +50,7 @@ CODES: dict[str, Code] = {
     "APIG.0301": Code(_AUTH, "the gateway refused the credentials: wrong key, wrong signature, or an expired token"),
     "APIGW.0303": Code(_AUTH, "the credentials were refused, which a clock more than 15 minutes off can cause too"),
     "APIGW.0307": Code(_AUTH, "the token must be renewed", _RENEW),
+    "APIG.0307": Code(_AUTH, "the token must be renewed", _RENEW),
     "APIGW.0308": Code(_THROTTLED, "the gateway throttles this caller"),
     "APIG.0308": Code(_THROTTLED, "the gateway throttles this caller"),
     "ModelArts.0101": Code(_REQUEST, "an argument is not valid"),

@@ -7,7 +7,7 @@ from typing import ClassVar
 #: Error codes with which a token or temporary key is refused, whatever the HTTP status; a new one may be accepted.
 CODES_OF_REFUSED_CREDENTIALS = frozenset(
     {
-        *("APIGW.0301", "APIG.0301", "APIGW.0307"),
+        *("APIGW.0301", "APIG.0301", "APIGW.0307", "APIG.0307"),
         *("ModelArts.0201", "ModelArts.0202", "ModelArts.0203", "ModelArts.0206", "ModelArts.4127"),
     }
 )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from airflow_modelarts.api.json_reading import null_for_non_finite, read_json, repaired
 from airflow_modelarts.api.redaction import may_hold_a_signed_link, printable, without_signed_links
@@ -349,6 +357,9 @@ class CreateProcessorTaskRequest(CreateProcessorTaskVersionRequest):
         return found
 
 
+#: An answer that has another type for one of these is unreadable.
+_NEEDED_FIELDS = frozenset({"status", "task_id", "task_version_id"})
+
 Parsed = TypeVar("Parsed", bound=ApiModel)
 TaskT = TypeVar("TaskT", bound=ProcessorTask)
 
@@ -374,13 +385,35 @@ def parse(model: type[Parsed], body: bytes) -> Parsed:
 
 def _parse(model: type[Parsed], body: bytes) -> Parsed:
     # Not model_validate_json, which keeps the answer twice in memory, as JSON and as Python.
-    parsed = model.model_validate(read_json(body))
+    content = read_json(body)
+    try:
+        parsed = model.model_validate(content)
+    except ValidationError as error:
+        _remove_unexpected_fields(model, content, error)
+        parsed = model.model_validate(content)
     if may_hold_a_signed_link(body):
         if isinstance(parsed, ProcessorTask):
             return _without_signed_links(parsed)
         if isinstance(parsed, ProcessorTaskPage) and parsed.tasks:
             return parsed.model_copy(update={"tasks": [_without_signed_links(task) for task in parsed.tasks]})
     return parsed
+
+
+def _remove_unexpected_fields(model: type[ApiModel], content: Any, error: ValidationError) -> None:
+    """
+    Remove the fields that have another type than expected. No wait and no list needs them.
+
+    :raises ValidationError: one of them is an id, a status or the list itself.
+    """
+    depth = 3 if issubclass(model, Listing) else 1  # such as ("tasks", 0, "work_path")
+    fields = {fault["loc"][:depth] for fault in error.errors(include_url=False, include_input=False)}
+    for *path, name in fields:
+        if len(path) != depth - 1 or name in _NEEDED_FIELDS:
+            raise error
+        item = content
+        for part in path:
+            item = item[part]
+        item.pop(name, None)
 
 
 def _without_signed_links(task: TaskT) -> TaskT:

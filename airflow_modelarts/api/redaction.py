@@ -27,39 +27,43 @@ _MARK = (
 _EQUALS = r"[ \t]{0,9}(?:=|%(?:25)*3D|\\{1,8}(?:u00|x)3D|&(?:amp;)*(?:#0*61|#x0*3D|equals);)"
 _HYPHEN = r"(?:-|_|%(?:25)*2D)"
 _VENDOR = rf"(?:x{_HYPHEN}[a-z]{{1,9}}{_HYPHEN})"
+_SIGNATURES = rf"{_VENDOR}?(?:sig(?:nature)?|(?:access|auth|security|session){_HYPHEN}?token)"
 # A link with one of these parameters authorizes a download.
-_SECRET_NAMES = rf"{_VENDOR}?(?:signature|security{_HYPHEN}?token)"
+_SECRET_NAMES = rf"(?:{_SIGNATURES}|{_VENDOR}?token)"
 # These accompany them: the key, its permission and the time.
 _NAMES = (
     rf"(?:{_SECRET_NAMES}|(?:AWS|OSS)?AccessKeyId|GoogleAccessId|Expires"
     rf"|{_VENDOR}(?:algorithm|credential|date|expires|signed{_HYPHEN}?headers|access{_HYPHEN}?key))"
 )
-# The same as headers, as in debug output, and as fields of JSON. IAM tokens have only these forms.
+# The same as headers, as in debug output. IAM tokens have only this form.
 _HEADER = (
     rf"(?:x{_HYPHEN}(?:[a-z]{{1,9}}{_HYPHEN})?(?:signature|security{_HYPHEN}?token)|x[-_](?:auth|subject)[-_]token)"
     rf"(?:\\{{0,8}}[\"']?[ \t]{{0,9}}:[ \t]{{0,9}}(?:\\{{0,8}}[\"'])?|{_EQUALS})"
 )
+# The same as a text in JSON.
+_MEMBER = rf"{_SIGNATURES}\\{{0,8}}[\"'][ \t]{{0,9}}:[ \t]{{0,9}}\\{{0,8}}[\"']"
 # A parameter without a mark before it begins a word. After a slash it is a folder, as in /signature=1/. A number or a
 # truth value is not a signature.
 _BEGINNING = r"(?<![\w./%+-])"
 _NO_SIGNATURE = r"(?![ \t]{0,9}(?:\d{1,9}|true|false|null|none)(?:[\s\"'<>,.;:)\]}]|\Z))"
 _SECRET_PARAMETER = re.compile(
-    rf"(?i){_MARK}{_SECRET_NAMES}{_EQUALS}|{_BEGINNING}(?:{_SECRET_NAMES}{_EQUALS}|{_HEADER}){_NO_SIGNATURE}"
+    rf"(?i){_MARK}{_SECRET_NAMES}{_EQUALS}|{_BEGINNING}(?:{_SECRET_NAMES}{_EQUALS}|{_HEADER}|{_MEMBER})"
+    rf"{_NO_SIGNATURE}"
 )
 _PARAMETER = re.compile(
-    rf"(?i)(?:{_MARK}{_NAMES}{_EQUALS}|(?P<alone>{_BEGINNING}(?:{_NAMES}{_EQUALS}|{_HEADER})){_NO_SIGNATURE})"
+    rf"(?i)(?:{_MARK}{_NAMES}{_EQUALS}|(?P<alone>{_BEGINNING}(?:{_NAMES}{_EQUALS}|{_HEADER}|{_MEMBER})){_NO_SIGNATURE})"
     r"[ \t]{0,9}\\{0,8}[\"']?"
 )
 # Excludes most texts without a signature faster than the patterns above.
-_SECRET_WORD = re.compile(r"(?i)signature|security|x[-_](?:auth|subject)")
+_SECRET_WORD = re.compile(r"(?i)sig(?:nature)?(?![a-z])|token(?![a-z])")
 # The end of a link; within JSON a quotation mark is escaped.
 _END_OF_WORD = re.compile(r"\\{0,8}[\"']|[\s<>]")
 
 _CHUNK_BYTES = 1024 * 1024
 #: A body with a signed link contains one of these. JSON can escape any letter.
 _SECRET_BYTES = (
-    *(b"signature", b"security", b"signed_", b"\\u00"),
-    *(b"x-auth", b"x_auth", b"x-subject", b"x_subject"),
+    *(b"signature", b"token", b"signed_", b"\\u00"),
+    *(b"sig=", b"sig ", b"sig\t", b"sig%", b"sig&", b"sig\\"),
 )
 
 

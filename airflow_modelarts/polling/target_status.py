@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.json_reading import repaired, without_byte_order_mark
 from airflow_modelarts.api.models import Status
 from airflow_modelarts.api.operations import Operation
 from airflow_modelarts.api.targets import Target
+
+
+def _id_or_none(value: Any) -> str | int | float | None:
+    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else None
 
 
 class TargetStatus(BaseModel):
@@ -26,7 +30,7 @@ class TargetStatus(BaseModel):
 
     task_id: str
     status: Status = None
-    workspace_id: str | None = None
+    workspace_id: Annotated[str | None, BeforeValidator(_id_or_none)] = None
 
 
 def describe_status(target: Target) -> Operation[TargetStatus]:

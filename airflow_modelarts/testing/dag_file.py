@@ -203,6 +203,10 @@ class _ReachableCode(ast.NodeVisitor):
         else:
             self.generic_visit(node)
 
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, ast.Name):  # a name alone, without parentheses, calls nothing
+            self.generic_visit(node)
+
     def visit_Name(self, node: ast.Name) -> None:
         if not isinstance(node.ctx, ast.Load):
             return

@@ -187,9 +187,18 @@ def test_a_list_of_statuses_can_come_from_one_expression(requests_mock: Mocker, 
 
 
 @pytest.mark.parametrize("native", [False, True])
-@pytest.mark.parametrize("write", [json.dumps, repr, lambda body: json.dumps(json.dumps(body)), lambda body: body])
+@pytest.mark.parametrize(
+    "write",
+    [
+        json.dumps,
+        lambda body: json.dumps(body).replace("/", "\\/"),  # as PHP and Java write it: no Python literal is the same
+        repr,
+        lambda body: json.dumps(json.dumps(body)),
+        lambda body: body,
+    ],
+)
 def test_a_body_can_be_the_text_that_a_template_renders(emulator: EmulatorServer, write: Any, native: bool) -> None:
-    template = {**TEMPLATE, "name": '数据 "it\'s"'}
+    template = {**TEMPLATE, "name": '数据 🚦 "it\'s"'}
     work_path = {"type": "OBS", "path": "obs://bucket/out/", "version_name": "V1"}
     x = {"template": write(template), "inputs": write(INPUTS), "work_path": write(work_path)}
     task = operator(template="{{ x.template }}", inputs=" {{ x.inputs }}\n", work_path="{{ x.work_path }}")

@@ -90,7 +90,19 @@ def test_the_page_for_the_package_index_has_no_relative_link() -> None:
     assert project["readme"] == page
 
 
+def test_the_constraints_of_airflow_are_named_where_one_installs() -> None:
+    for page in ("README.md", "docs/package-index.md"):
+        text = " ".join(PAGES[page].split())
+        install = text.index("pip install .") if page == "README.md" else 0
+        assert "constraints that it publishes](https://airflow.apache.org/" in text[install:], page
+
+
 # The connection
+
+
+def test_the_fault_of_airflows_test_button_is_named_where_one_connects() -> None:
+    (section,) = [text for text in PAGES["docs/connect.md"].split("\n## ") if text.startswith("Test it\n")]
+    assert re.search(r'On Airflow 3\.3\.1 and\s3\.3\.2 that button answers "Bad Request"', section)
 
 
 def test_the_connections_fields_are_those_of_the_code() -> None:

@@ -82,6 +82,16 @@ def test_the_gate_passes_if_no_step_fails_and_leaves_no_files(
     assert list(Path(machine["TMPDIR"]).iterdir()) == []
 
 
+def test_a_version_step_whose_python_the_machine_lacks_says_so_and_is_no_failure(
+    clone: Path, machine: dict[str, str]
+) -> None:
+    script = (clone / ".ci/run").read_text().replace("bad    60 what fails", "3.1-py9.9 60 what lacks its Python")
+    (clone / ".ci/run").write_text(script)
+    finished = gate(clone, machine, "3.1-py9.9")
+    assert finished.returncode == 0, finished
+    assert "there is no Python 9.9 on this machine" in finished.stdout
+
+
 def test_a_step_that_hangs_is_killed_and_named(clone: Path, machine: dict[str, str]) -> None:
     assert "what hangs, ended after 1 s" in gate(clone, machine, "slow").stdout
 

@@ -76,6 +76,19 @@ def test_only_libraries_with_used_internals_have_an_upper_bound(requirement: Req
     assert upper == ([f"<{newest.major + 1}"] if requirement.name in REACHED_INTO else [])
 
 
+@pytest.mark.parametrize(
+    ("name", "version"), [("apache-airflow-providers-common-compat", "1.19.0"), ("apache-airflow", "2.11.0")]
+)
+def test_what_airflows_own_constraints_of_3_3_hold_is_accepted(name: str, version: str) -> None:
+    (requirement,) = [one for one in DECLARED if one.name == name]
+    assert requirement.specifier.contains(version)
+
+
+def test_aiohttp_is_as_new_as_airflows_own_providers_require() -> None:
+    (requirement,) = [one for one in DECLARED if one.name == "aiohttp"]
+    assert not requirement.specifier.contains("3.13.5"), "it has published advisories"
+
+
 @pytest.mark.parametrize("airflow", AIRFLOWS)
 def test_nothing_declared_is_pinned_to_a_pre_release(airflow: str) -> None:
     names = {canonicalize_name(requirement.name) for requirement in [*DECLARED, *optional()]}

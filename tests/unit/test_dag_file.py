@@ -105,6 +105,10 @@ NO_DAG = {
     ),
     "a bare decorator": ("from airflow.decorators import dag as d\n@d\ndef p(): ...", "3: @dag makes a DAG of p()"),
     "a decorator of a module": ("import airflow.sdk\n@airflow.sdk.dag\ndef p(): ...", "3: @dag makes a DAG of p()"),
+    "a name without parentheses": (
+        "from airflow.sdk import dag\n@dag\ndef p(): ...\np",
+        "3: @dag makes a DAG of p() only when",
+    ),
     "called under the main guard": (
         """
         from airflow.sdk import dag

@@ -203,6 +203,16 @@ def test_a_key_rotated_in_the_connection_is_picked_up_within_the_poke(
     assert sensor().poke({})
 
 
+def test_a_connection_that_is_missing_for_a_while_does_not_end_the_wait(
+    requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests_mock.get(TASK_URL, [task(1), task(2)])
+    waiting = sensor()
+    assert not waiting.poke({})
+    monkeypatch.delenv("AIRFLOW_CONN_MODELARTS_DEFAULT")
+    assert waiting.poke({})
+
+
 def test_only_changes_are_logged(requests_mock: Mocker, pauses: list[float]) -> None:
     requests_mock.get(TASK_URL, [task(0), *[task(1)] * 50, *[{"status_code": 503}] * 40, *[task(1)] * 50, task(2)])
     waiting = sensor()

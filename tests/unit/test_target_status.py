@@ -15,6 +15,9 @@ READABLE = [
     b'\xef\xbb\xbf{"task_id": "a", "status": 1e400, "name": "\\ud83d"}',
     b'{"task_id": "a", "status": null, "result": {"number": NaN}}',
     b'{"task_id": "a", "status": 9, "status": 2.0, "result": "[1, 2"}',
+    b'{"task_id": "a", "status": 2, "workspace_id": {}, "work_path": "", "template": "t", "inputs": {}}',
+    b'{"task_id": "a", "status": 3, "workspace_id": true, "error_msg": ["m"], "create_time": "x", "is_current": 5}',
+    b'{"task_id": "a", "status": 3, "inputs": ["i", {"type": []}], "template": {"operator_params": [1, 2]}}',
 ]
 UNREADABLE = [
     b"",
@@ -27,7 +30,6 @@ UNREADABLE = [
     b'{"task_id": null, "status": 2}',
     b'{"task_id": "a", "status": "done"}',
     b'{"task_id": "a", "status": 2.5}',
-    b'{"task_id": "a", "workspace_id": {}}',
     b'{"task_id": "a", "name": "\xff"}',
     b'{"task_id": "b", "status": 2}',
 ]

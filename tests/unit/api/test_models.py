@@ -197,6 +197,29 @@ def test_an_unknown_field_named_like_one_of_ours_does_not_replace_it() -> None:
     assert task(status=2, is_terminal=False).is_terminal is True
 
 
+def test_a_field_of_another_type_does_not_make_a_list_unreadable() -> None:
+    body = b'{"count": 2, "tasks": [{"task_id": "a", "status": 2, "work_path": "", "inputs": [7]}, {"task_id": "b"}]}'
+    page = parse(ProcessorTaskPage, body)
+    assert [(task.task_id, task.status, task.work_path) for task in page.tasks or ()] == [
+        ("a", 2, None),
+        ("b", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"tasks": {}}',
+        b'{"tasks": [1]}',
+        b'{"tasks": [{"task_id": {}}]}',
+        b'{"tasks": [{"task_id": "a", "status": []}]}',
+    ],
+)
+def test_a_list_without_readable_ids_and_statuses_is_unreadable(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse(ProcessorTaskPage, body)
+
+
 def test_a_numeric_id_is_read() -> None:
     assert task(task_id=17).task_id == "17"
 

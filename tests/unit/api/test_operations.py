@@ -117,6 +117,22 @@ def test_an_unrendered_template_has_its_own_advice(operation_of: OperationOf, va
         operation_of(value)
 
 
+@pytest.mark.parametrize("name", ["source", "task_name", "version_id", "workspace_id"])
+def test_an_unrendered_template_in_a_query_is_named(name: str) -> None:
+    arguments: dict[str, Any] = {name: "{{ params.x }}"}
+    with pytest.raises(
+        ModelArtsRequestError, match=rf"{name} is '.*params\.x.*': it is a template that was not rendered"
+    ):
+        operations.list_processor_tasks(**arguments)
+
+
+@pytest.mark.parametrize("name", ["name", "version_id", "workspace_id"])
+def test_an_unrendered_template_in_a_body_is_named(name: str) -> None:
+    arguments: dict[str, Any] = {"name": "n", name: "{% if x %}1{% endif %}"}
+    with pytest.raises(ModelArtsRequestError, match=rf"{name} is '.*endif.*': it is a template that was not rendered"):
+        operations.create_processor_task(template={"id": "t"}, data_source={"type": "OBS"}, **arguments)
+
+
 @pytest.mark.parametrize(
     "build",
     [

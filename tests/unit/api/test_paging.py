@@ -17,17 +17,24 @@ from tests.support.flows import FIVE_TIMES, ONCE, TIMEOUT, FlowResult, answer, c
 
 
 class Listed:
-    """A service's list of tasks that can change between two answers."""
+    """
+    A service's list of tasks that can change between two answers.
 
-    def __init__(self, ids: list[str], *, shift: Iterator[list[str]] | None = None, **extra: Any) -> None:
+    :param most: items a page at most, whatever is requested.
+    """
+
+    def __init__(
+        self, ids: list[str], *, shift: Iterator[list[str]] | None = None, most: int = 100, **extra: Any
+    ) -> None:
         self.ids = ids
         self.shift = shift
+        self.most = most
         self.extra = extra
         self.offsets: list[int] = []
 
     def __call__(self, request: Request) -> Response:
         query = dict(parse_qsl(urlsplit(request.url).query))
-        limit, offset = int(query["limit"]), int(query["offset"])
+        limit, offset = min(int(query["limit"]), self.most), int(query["offset"])
         self.offsets.append(offset)
         part = self.ids[offset * limit : (offset + 1) * limit]
         content = {"count": len(self.ids), "tasks": [{"task_id": one} for one in part], **self.extra}
@@ -81,10 +88,34 @@ def test_no_page_is_requested_without_need(count: int, fields: dict[str, Any], r
     assert len(service.offsets) == requests
 
 
-def test_a_short_page_ends_a_list_with_any_count() -> None:
+def test_an_empty_page_ends_a_list_whose_count_is_too_large() -> None:
     service = Listed(numbered(4), count=1000)
     assert ids_of(read_all(service)) == numbered(4)
-    assert service.offsets == [0, 1]
+    assert service.offsets == [0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize("has_more", [True, False, None])
+def test_a_list_is_read_completely_if_the_service_limits_its_pages(count: int, has_more: bool | None) -> None:
+    service = Listed(numbered(count), most=2, has_more=has_more)
+    assert ids_of(read_all(service, limit=100)) == numbered(count)
+    assert len(service.offsets) == -(-count // 2)
+
+
+def test_a_repeated_short_page_ends_a_list_whose_count_is_too_large() -> None:
+    def stuck(request: Request) -> Response:
+        return answer({"count": 99, "tasks": [{"task_id": one} for one in "ab"]})
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), stuck, clients=client(), max_steps=50)
+    assert ids_of(result) == ["a", "b"]
+    assert len(result.requests) == 2
+
+
+def test_a_list_that_grows_or_shrinks_takes_no_further_request() -> None:
+    for later in (["new", *numbered(5)], numbered(5)[1:]):
+        service = Listed(numbered(5), shift=iter([later]))
+        read_all(service, limit=4)
+        assert service.offsets == [0, 1]
 
 
 def test_a_repeated_item_is_returned_once() -> None:
@@ -143,10 +174,10 @@ def test_items_without_an_id_are_all_returned() -> None:
 
 
 def test_a_page_has_the_count_and_has_more_of_the_answer() -> None:
-    body = {"count": 7, "has_more": False, "results": [{"sample_id": "s"}]}
+    body = {"count": 1, "has_more": False, "results": [{"sample_id": "s"}]}
     flow = pages(operations.list_processor_task_version_results("t", "v"), ONCE)
     page: Page[Any] = run_flow(flow, [answer(body)], clients=client()).pages[0]
-    assert (page.count, page.has_more, len(page.items)) == (7, False, 1)
+    assert (page.count, page.has_more, len(page.items)) == (1, False, 1)
 
 
 def test_a_page_is_yielded_before_the_next_one_is_requested() -> None:

@@ -84,6 +84,19 @@ def test_answers_increase_the_rate_and_throttling_decreases_it(limiter: RateLimi
     assert limiter.rate <= rates[-1] * rate.DECREASE
 
 
+def test_each_answer_adds_the_same_below_the_throttled_rate(limiter: RateLimiter, clock: Clock) -> None:
+    for _ in range(10):
+        send(limiter, clock)
+    for error in (throttled(), None, None, throttled()):  # the second time, the throttled rate is known
+        send(limiter, clock, error)
+    rates = [limiter.rate]
+    for _ in range(5):
+        send(limiter, clock)
+        rates.append(limiter.rate)
+    step = rate.INCREASE * rates[0]
+    assert rates == pytest.approx([rates[0] + number * step for number in range(6)])
+
+
 def test_requests_sent_before_a_decrease_do_not_decrease_the_rate_again(limiter: RateLimiter, clock: Clock) -> None:
     turns = [turn_of(limiter.wait(60.0), clock) for _ in range(8)]
     limiter.answered(turns[0])

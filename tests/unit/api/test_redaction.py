@@ -3,6 +3,7 @@
 import html
 import json
 import time
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -94,6 +95,35 @@ def test_a_signature_is_removed_from_tasks_and_errors(form: str, spelling: str) 
     assert_no_secret(str(error_mapping.from_response(response, operation="X", target="x", secrets=(), now=NOON)))
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["sv=2025&se=2026-01-01&sr=b&sig=S3CRET%2Fx%3D", "token=T0KEN", "access_token=T0KEN&a=1", "a=1&auth-token=T0KEN"],
+)
+@pytest.mark.parametrize("spelling", ["as it is", "URL", "HTML", "Java's JSON", "JSON in JSON"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_token_or_a_signature_of_another_service_is_removed(form: str, spelling: str, query: str) -> None:
+    text = FORMS[form].format(SPELLINGS[spelling](query))
+    assert_no_secret(without_signed_links(text))
+    assert_no_secret(redact(text, []))
+    content = json.dumps({"task_id": "t", "result": [text], "error_msg": text}).encode()
+    task = models.parse(models.ProcessorTask, content)
+    assert_no_secret(f"{task.result} {task.error_msg}")
+
+
+@pytest.mark.parametrize("name", ["signature", "Signature", "sig", "securityToken", "security_token", "access_token"])
+@pytest.mark.parametrize(
+    "dump", [json.dumps, repr, lambda value: json.dumps(json.dumps(value))], ids=["JSON", "repr", "twice"]
+)
+def test_a_signature_in_json_within_a_text_is_removed(name: str, dump: Callable[[object], str]) -> None:
+    text = f"sent {dump({'key': 'k', name: 'S3CRET', 'v': 1})} to OBS"
+    assert_no_secret(redact(text, []))
+    cut = without_signed_links(text)
+    assert_no_secret(cut)
+    assert cut.startswith("sent ")
+    assert cut.endswith(" to OBS")
+    assert "v" in cut
+
+
 def test_the_text_around_a_query_is_kept() -> None:
     text = f"GET /bucket/cat.jpg?{QUERY} returned 403"
     assert without_signed_links(text) == "GET /bucket/cat.jpg returned 403"
@@ -147,6 +177,12 @@ PROSE = [
     "https://h.example/?q=1&expires=2",
     "Expires=Thu, 01 Jan 2026 00:00:00 GMT",
     "my_signature=abc",
+    "https://h.example/?design=1&page_token=2",
+    "tokens=abc",
+    '{"signature": null, "tokens": "abc", "design": "x"}',
+    '{"signature": {"name": "f"}}',
+    "obs://bucket/token=abc/part-0.parquet",
+    "the token is missing; sig: x",
     "security token is missing",
     "x" * 1000,
     "",
@@ -162,7 +198,9 @@ def test_a_text_without_a_signature_parameter_is_unchanged(text: str) -> None:
 @settings(deadline=None, max_examples=300)
 @given(
     st.lists(
-        st.sampled_from([*"?&;=%/\\\"' <>.-_sS1", "ignature", "Signature", "x-amz-", "u0026", "%26", "Expires"]),
+        st.sampled_from(
+            [*"?&;=%/\\\"' <>.-_sS1", "ignature", "Signature", "x-amz-", "u0026", "%26", "Expires", "token", ": "]
+        ),
         max_size=30,
     ).map("".join)
 )
@@ -205,7 +243,7 @@ def test_a_folder_named_like_a_signature_is_a_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", [b"Signature", b"SIGNATURE", b"sIGNATURe", b"Security", b"signed_", b"Sign\\u0061ture"]
+    "word", [b"Signature", b"SIGNATURE", b"sIGNATURe", b"Token", b"Sig", b"signed_", b"Sign\\u0061ture"]
 )
 @pytest.mark.parametrize("before", [0, 1024 * 1024 - 4, 1024 * 1024, 3 * 1024 * 1024 - 1])
 def test_a_body_with_a_signed_link_is_found_in_any_letter_case(word: bytes, before: int) -> None:

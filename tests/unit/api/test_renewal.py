@@ -160,7 +160,7 @@ def test_a_create_with_a_refused_token_is_repeated_with_the_new_token() -> None:
 CODES_401 = (None, "ModelArts.0202", "ModelArts.4127", "APIGW.0301", "APIGW.0307")
 REFUSED_TOKEN = [
     *(refuse(401, code) for code in CODES_401),
-    *(refuse(403, code) for code in ("ModelArts.0203", "ModelArts.0206", "APIGW.0307", "ModelArts.4127")),
+    *(refuse(403, code) for code in ("ModelArts.0203", "ModelArts.0206", "APIGW.0307", "APIG.0307", "ModelArts.4127")),
     answer({"error": {"code": 401, "message": "no", "title": "Unauthorized"}}, 401),
 ]
 

@@ -66,6 +66,19 @@ def test_the_pages_of_sample_results_add_up_to_their_count(count: int, wanted: i
     assert wanted == -1 or {sample["result_property"] for sample in samples} <= {wanted}
 
 
+@pytest.mark.parametrize(
+    ("meaning", "answers"),
+    [("more_follow", [True, False]), ("all_returned", [False, True]), ("absent", [None, None])],
+)
+def test_has_more_has_the_meaning_in_the_settings(meaning: Any, answers: list[bool | None]) -> None:
+    state = EmulatorState(Settings(sample_count=150, has_more=meaning), clock=Clock(lambda: NOON))
+    task = state.add_task(template="sys_data_cleaning", status=2)
+    queries = [ResultQuery(offset=page, limit=100) for page in range(2)]
+    version_id = task.versions[0].version_id
+    pages = [state.list_results(PROJECT_ID, task.task_id, version_id, query) for query in queries]
+    assert [page.get("has_more") for page in pages] == answers
+
+
 def test_the_sample_counts_of_a_version_match_its_results(state: EmulatorState) -> None:
     state.next_task(sample_count=103)
     task = state.create_task(PROJECT_ID, DATA_VALIDATION)
