@@ -30,7 +30,7 @@ class UnreadableItem:
     An item of a list that cannot be read at all.
 
     :param index: its place on the page, from 0.
-    :param reason: why, for example ``no task_id``.
+    :param reason: why, for example ``no readable task_id``.
     :param identity: the same for the same object, to recognize one that is listed twice; None for anything else.
     """
 
@@ -107,7 +107,7 @@ def _explain(value: Any, error: ValidationError) -> str:
     if not isinstance(value, dict):
         return "no object"
     names = sorted({str(fault["loc"][0]) for fault in error.errors(include_url=False, include_context=False)})
-    return ", ".join(f"no {name}" if value.get(name) is None else f"{name} is not text" for name in names)
+    return f"no readable {' and '.join(names)}"
 
 
 def _read_number(value: Any) -> int | None:

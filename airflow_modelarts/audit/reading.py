@@ -24,7 +24,7 @@ class Unreadable:
     What of a list could not be read.
 
     :param items: the number of listed items that could not be read at all, so they are in no other count.
-    :param first_items: where the first of them are and why, for example ``page 3, item 7: no task_id``.
+    :param first_items: where the first of them are and why, for example ``page 3, item 7: no readable task_id``.
     :param fields: for each unreadable field, the number of tasks of the report that have it. Its value counts as
         missing.
     :param first: for the first of these tasks, the unreadable fields by task id.
