@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, Window, audit, newest_first
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
-from airflow_modelarts.operators.audit_files import SUFFIXES, AuditFiles, RowFile
-from airflow_modelarts.operators.audit_paths import is_mapped, own_path
+from airflow_modelarts.operators.audit_files import AuditFiles, RowFile
+from airflow_modelarts.operators.audit_paths import SUFFIXES, check_paths, is_mapped, own_path
 from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, parse_datetime
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
@@ -117,6 +117,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         self.rows_path = rows_path
         self.object_storage_conn_id = object_storage_conn_id
         self.fail_on_broken_rules = fail_on_broken_rules
+        check_paths(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from airflow_modelarts.exceptions import ModelArtsReportNotWritten
+from airflow_modelarts.operators.audit_paths import check_suffix
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, probe, refuse_folder, resolve_path
 
 if TYPE_CHECKING:
@@ -21,20 +22,6 @@ if TYPE_CHECKING:
 
     from airflow_modelarts.api.models import ProcessorTask
     from airflow_modelarts.audit import AuditReport
-
-#: How the names of the files may end, by the operator's argument.
-SUFFIXES = {"report_path": (".html",), "rows_path": (".jsonl", ".csv")}
-
-
-def check_suffix(argument: str, path: object) -> None:
-    """
-    Check how the name of a file ends.
-
-    :raises ValueError: the name does not end as SUFFIXES says, or is nothing but that.
-    """
-    name, suffixes = PurePosixPath(str(path)).name, SUFFIXES[argument]
-    if str(path).endswith("/") or not name.endswith(suffixes) or name in suffixes:
-        raise ValueError(f"{argument} is {str(path)!r}: name a file that ends in {' or '.join(suffixes)}")
 
 
 class AuditFiles:
