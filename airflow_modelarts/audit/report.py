@@ -141,6 +141,17 @@ class AuditReport:
         verdicts = ((check, findings, check.verdict(findings.count, self.rules)) for check, findings in found)
         return tuple(BrokenRule(check.rule, message, findings) for check, findings, message in verdicts if message)
 
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """Sentences on what of the list could not be read, or can be missing."""
+        sentences = self.unreadable.describe()
+        if deleted := self.deleted_while_listing:
+            sentences.append(
+                f"At least {deleted:,} {'task was' if deleted == 1 else 'tasks were'} deleted while the list was read: "
+                "as many others can be missing here."
+            )
+        return tuple(sentences)
+
     def to_json(self) -> dict[str, Any]:
         """
         Return the whole report as JSON: times in ISO 8601, durations in seconds.
@@ -285,7 +296,7 @@ def audit(
         made_at=now,
         rules=rules,
         scope=scope or Scope(),
-        unreadable=Unreadable(fields=unreadable.counts, first=unreadable.first),
+        unreadable=unreadable.result(),
         total=by_status.total(),
         undated=undated,
         by_status=by_status,

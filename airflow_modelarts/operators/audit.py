@@ -226,13 +226,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
             self.log.warning("%s listed tasks have no create_time and are excluded.", report.undated)
-        if report.unreadable:
-            self.log.warning("%s", report.unreadable)
-        if report.deleted_while_listing:
-            self.log.warning(
-                "At least %s tasks were deleted while the list was read: as many others may be missing here.",
-                report.deleted_while_listing,
-            )
+        for gap in report.gaps:
+            self.log.warning("%s", gap)
         for broken in report.broken_rules:
             self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
 
