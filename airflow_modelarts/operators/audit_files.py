@@ -7,6 +7,7 @@ They are tried out before the list is read. What fails later is collected, so th
 from __future__ import annotations
 
 import json
+from codecs import getwriter
 from contextlib import ExitStack, suppress
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -70,15 +71,16 @@ class AuditFiles:
             return
         argument = "report_path"
         try:
-            # The page refers to the JSON file, so it is written last. Both are made before either is written.
-            contents = {
-                "json_path": json.dumps(report.to_json(), ensure_ascii=False, indent=1).encode(),
-                "report_path": page(report, facts).encode(),
-            }
-            for argument, content in contents.items():
-                with self.open(argument) as file:
-                    file.write(content)
-                self.written[argument] = str(self.path(argument))
+            # Both are made before either is written. The page refers to the JSON file, so it is written last.
+            content, html = report.to_json(), page(report, facts).encode()
+            argument = "json_path"
+            with self.open(argument) as file:
+                json.dump(content, getwriter("utf-8")(file), ensure_ascii=False, indent=1)  # piece by piece
+            self.written[argument] = str(self.path(argument))
+            argument = "report_path"
+            with self.open(argument) as file:
+                file.write(html)
+            self.written[argument] = str(self.path(argument))
         except Exception as error:
             self.note_failure(argument, error)
 
