@@ -39,11 +39,16 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     The audit reads the current state of the tasks, not the state at the window's end. A task that is still active is
     not audited again by the next run: ``lag`` gives it time to end. The operator reads the list newest first, down to
     the window's start. It keeps findings only, up to a limit, so its memory is limited too. The list shifts while it is
-    read: if a task is deleted meanwhile, another one can be missed.
+    read: if a task is deleted meanwhile, another one can be missed; the report says how many were deleted. An odd field
+    of a task counts as missing, and the report names it.
 
-    Its XCom is a summary of a few kilobytes: ``window``, ``total``, ``undated``, ``by_status``, ``by_template``,
-    ``broken_rules``, ``findings`` with the first ten task ids of each check, ``failures`` with the first ten messages,
-    and, if a report was written, ``report_path`` and ``json_path``.
+    It creates and removes an empty file beside each path before it reads the list. After the list is read, it logs the
+    counts, pushes its XCom, and then writes the report. A file that cannot be written fails the task at the end.
+
+    Its XCom is a summary of a few kilobytes: ``window``, ``project_id``, ``region``, ``host``, ``filters``, ``total``,
+    ``undated``, ``unreadable``, ``deleted_while_listing``, ``by_status``, ``by_template``, ``broken_rules``,
+    ``findings`` with the first ten task ids of each check, ``failures`` with the first ten messages, ``map_index`` of a
+    mapped audit, and ``report_path``, ``json_path`` and ``rows_path`` of the files that were written.
 
     :param window_start: audit tasks created at this moment or later: a datetime or ISO 8601 text, in UTC if it has no
         offset (templated). Default, also for an empty text and ``None``: the start of the data interval; a day before
@@ -61,16 +66,21 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param workspace_id: the workspace of the tasks (templated); the service's default is "0".
     :param report_path: where to write the report as an HTML page that loads nothing else, for example
         ``s3://bucket/audits/{{ ds }}.html`` (templated; a run without a logical date has no ``ds``). A ``.json`` file
-        of the same name has all findings. The provider of the object store must be installed. Each file appears only
-        when it is complete, and then replaces the previous one. Until then it is a hidden file beside it,
-        ``.name.part-…``, so the connection needs the rights to copy and delete. Default: no report.
+        of the same name has the report as JSON, with the first 10,000 findings of each check. The provider of the
+        object store must be installed. Each file appears only when it is complete, and then replaces the previous one.
+        Until then it is a hidden file beside it, ``.name.part-…``, so the connection needs the rights to copy and
+        delete. If mapped audits share the path, each adds its map index before the suffix. Default: no report.
+    :param rows_path: where to write a row for each task of the window, as JSON Lines or CSV, for example
+        ``s3://bucket/audits/{{ ds }}.jsonl`` or ``….csv`` (templated; otherwise as ``report_path``). Default: no rows.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
     :param fail_on_broken_rules: fail if a rule is broken, after the report is written and the XCom is pushed; default
         false. Airflow does not retry this failure; ``retries`` are for an unreachable service.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: overrides the connection's project (templated).
     :raises ModelArtsAuditFailed: a rule is broken and ``fail_on_broken_rules`` is set; the message names each rule.
-    :raises ValueError: the window, the rules or the path are invalid.
+    :raises ModelArtsReportNotWritten: a file cannot be written; the message names it, the cause and the broken rules.
+        Airflow retries it. It is raised before the list is read if the store refuses an empty file.
+    :raises ValueError: the window, the rules or a path are invalid, or another audit of the DAG has the same path.
     :raises ModelArtsRequestError: another templated argument rendered to nothing; no request was sent.
     :raises ModelArtsError: the service rejected the call; the message says what to change.
     """
