@@ -212,6 +212,14 @@ class ModelArtsHook(_BaseHook):
         """Call a list operation; each page is requested when the items of the one before it are consumed."""
         return self._driver.iterate(operation, self.retries)
 
+    def pages(self, operation: ListOperation[T]) -> Iterator[Page[T]]:
+        """
+        Call a list operation page by page, each with the service's count of all items.
+
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
+        """
+        return self._driver.pages(operation, self.retries)
+
     def run(self, procedure: Flow[T]) -> T:
         """Run a procedure of :mod:`airflow_modelarts.api.procedures`: several calls with their own retry policies."""
         return self._driver.run(procedure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -192,35 +192,39 @@ class Pager(Generic[T]):
         self._received = 0  # items, with those that came twice: a shifting list repeats some at its end
         self._seen: set[Hashable] = set()
         self._seen_pages: set[str] = set()  # of items without identity: a service could repeat such pages endlessly
-        self._previous: tuple[list[T], int | None] = [], None
+        self._seen_unreadable: set[bytes] = set()
+        self._previous: Page[T] = Page([])
         self._pages_without_new_items = 0
 
     def next_page(self) -> Flow[Page[T] | None]:
         """Return the next page that has new items; None after the last one."""
         operation, seen = self._operation, self._seen
         while self._next_number is not None:
-            page = yield from call(operation.page(self._next_number), self._retries)
             number, self._next_number = self._next_number, None
-            self._received += len(page.items)
+            page = replace((yield from call(operation.page(number), self._retries)), number=number)
+            self._received += page.size
             seen_before = len(seen)
             new = [item for item in page.items if _add_if_new(operation.identify(item), seen)]
-            content = page.items, page.count
-            if not page.items or content == self._previous:
-                return None  # past the end, or the service repeats its last page
+            unreadable = tuple(item for item in page.unreadable if _add_if_new(item.identity, self._seen_unreadable))
+            if not page.size or page == replace(self._previous, number=number):  # past the end, or its last page again
+                if number and page.count != self._previous.count:
+                    return replace(page, items=[], unreadable=())  # says how many items are left
+                return None
             if new and len(seen) == seen_before and not _add_if_new(repr(new), self._seen_pages):
                 return None
-            self._previous = content
-            self._pages_without_new_items = 0 if new else self._pages_without_new_items + 1
-            if len(page.items) < operation.limit:
+            is_new = bool(new or unreadable)
+            self._previous = page
+            self._pages_without_new_items = 0 if is_new else self._pages_without_new_items + 1
+            if page.size < operation.limit:
                 is_last = page.count is None or self._received >= page.count
             else:  # a count below the number of items on this page cannot be the count of the whole list
-                is_last = page.count is not None and len(seen) >= page.count >= len(page.items)
+                is_last = page.count is not None and len(seen) >= page.count >= page.size
             # However far the list shifts, the items that were read cannot fill more pages than this.
             is_stuck = self._pages_without_new_items * operation.limit > seen_before
             if not (is_last or is_stuck):
                 self._next_number = number + 1
-            if new:
-                return Page(new, page.count, page.has_more)
+            if is_new:
+                return replace(page, items=new, unreadable=unreadable)
         return None
 
 

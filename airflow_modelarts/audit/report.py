@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.audit.findings import CHECKS, Finding, template_id
+from airflow_modelarts.audit.reading import Unreadable, UnreadableFields
 from airflow_modelarts.audit.rules import AuditRules
+from airflow_modelarts.audit.scope import Scope
 from airflow_modelarts.audit.text import format_datetime, iso, milliseconds, shorten
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask
 
+#: The version of the report's JSON. It grows when a field is renamed or removed, or changes its meaning.
+SCHEMA_VERSION = 1
 #: Findings of each check that a report keeps; the others are only counted.
 KEPT_FINDINGS = 10_000
 #: Limits of a summary: findings of a check, templates or statuses, characters of a message.
@@ -81,6 +85,11 @@ class Findings:
     count: int
     kept: Sequence[Finding]
 
+    @property
+    def left_out(self) -> int:
+        """How many findings the report does not keep; the file of rows has all of them."""
+        return self.count - len(self.kept)
+
 
 @dataclass(frozen=True, slots=True)
 class BrokenRule:
@@ -103,11 +112,20 @@ class AuditReport:
     :param timeline: for each step of the window with tasks, the number of tasks of each status.
     :param durations: for each template, the number of terminal tasks in each group that DURATION_BOUNDS delimits.
     :param findings: by the name of their check.
+    :param scope: whose tasks were audited, with which filters, and by which run.
+    :param unreadable: what of the list could not be read.
+    :param deleted_while_listing: at least so many tasks were deleted while the list was read. A deletion moves the
+        rest of the list up, so the audit can have missed as many tasks that still exist.
+    :param rows_path: the file with a row for each task of the window; None if there is none.
     """
 
     window: Window
     made_at: datetime
     rules: AuditRules
+    scope: Scope = field(default_factory=Scope)
+    unreadable: Unreadable = field(default_factory=Unreadable)
+    deleted_while_listing: int = 0
+    rows_path: str | None = None
     total: int
     undated: int
     by_status: Mapping[str, int]
@@ -123,10 +141,29 @@ class AuditReport:
         verdicts = ((check, findings, check.verdict(findings.count, self.rules)) for check, findings in found)
         return tuple(BrokenRule(check.rule, message, findings) for check, findings, message in verdicts if message)
 
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """Sentences on what of the list could not be read, or can be missing."""
+        sentences = self.unreadable.describe()
+        if deleted := self.deleted_while_listing:
+            sentences.append(
+                f"At least {deleted:,} {'task was' if deleted == 1 else 'tasks were'} deleted while the list was read: "
+                "as many others can be missing here."
+            )
+        return tuple(sentences)
+
     def to_json(self) -> dict[str, Any]:
-        """Return the whole report as JSON: times in ISO 8601, durations in seconds."""
+        """
+        Return the whole report as JSON: times in ISO 8601, durations in seconds.
+
+        :mod:`airflow_modelarts.audit.schema` describes it.
+        """
         return {
+            "schema_version": SCHEMA_VERSION,
             **self._head(),
+            "dag_id": self.scope.dag_id,
+            "run_id": self.scope.run_id,
+            "rows_path": self.rows_path,
             "by_status": dict(self.by_status),
             "made_at": iso(self.made_at),
             "by_template": {template: dict(counts) for template, counts in self.by_template.items()},
@@ -143,7 +180,11 @@ class AuditReport:
             },
             "rules": self.rules.to_json(),
             "findings": {
-                name: {"count": findings.count, "tasks": [finding.to_json() for finding in findings.kept]}
+                name: {
+                    "count": findings.count,
+                    "left_out": findings.left_out,
+                    "tasks": [finding.to_json() for finding in findings.kept],
+                }
                 for name, findings in self.findings.items()
             },
         }
@@ -169,8 +210,11 @@ class AuditReport:
     def _head(self) -> dict[str, Any]:
         return {
             "window": {"start": iso(self.window.start), "end": iso(self.window.end)},
+            **self.scope.to_json(),
             "total": self.total,
             "undated": self.undated,
+            "unreadable": self.unreadable.to_json(),
+            "deleted_while_listing": self.deleted_while_listing,
             "broken_rules": {broken.rule: broken.message for broken in self.broken_rules},
         }
 
@@ -200,7 +244,13 @@ def newest_first(tasks: Iterable[ProcessorTask], window: Window) -> Iterator[Pro
 
 
 def audit(
-    tasks: Iterable[ProcessorTask], *, window: Window, now: datetime, rules: AuditRules | None = None
+    tasks: Iterable[ProcessorTask],
+    *,
+    window: Window,
+    now: datetime,
+    rules: AuditRules | None = None,
+    scope: Scope | None = None,
+    on_task: Callable[[ProcessorTask, Sequence[str]], None] | None = None,
 ) -> AuditReport:
     """
     Audit the tasks that were created in the window, reading one task at a time.
@@ -209,8 +259,11 @@ def audit(
 
     :param now: the moment at which active tasks are checked for being stuck.
     :param rules: default ``AuditRules()``.
+    :param scope: whose tasks they are; the report repeats it.
+    :param on_task: called with each task of the window, and the names of the checks that found something in it.
     """
     rules = rules or AuditRules()
+    unreadable = UnreadableFields()
     undated, by_status = 0, Counter[str]()
     by_template, timeline = dict[str, Counter[str]](), dict[int, Counter[str]]()
     durations: dict[str, list[int]] = {}
@@ -218,6 +271,8 @@ def audit(
     start, step, at = milliseconds(window.start), window.step_seconds * 1000, milliseconds(now)
     for task in tasks:
         undated += task.create_time is None
+        if task.create_time is None or window.contains(task):
+            unreadable.add(task)
         if task.create_time is None or not window.contains(task):
             continue
         template, status = template_id(task) or UNKNOWN_TEMPLATE, task.status_name
@@ -227,15 +282,21 @@ def audit(
         if task.is_terminal and task.duration_seconds is not None:
             groups = durations.setdefault(template, [0] * (len(DURATION_BOUNDS) + 1))
             groups[sum(task.duration_seconds >= bound for bound in DURATION_BOUNDS)] += 1
+        found_in_task = []
         for check in CHECKS:
             if (detail := check.find(task, rules, at)) is not None:
+                found_in_task.append(check.name)
                 found[check.name] += 1
                 if found[check.name] <= KEPT_FINDINGS:
                     kept[check.name].append(Finding.of(task, detail))
+        if on_task is not None:
+            on_task(task, found_in_task)
     return AuditReport(
         window=window,
         made_at=now,
         rules=rules,
+        scope=scope or Scope(),
+        unreadable=unreadable.result(),
         total=by_status.total(),
         undated=undated,
         by_status=by_status,

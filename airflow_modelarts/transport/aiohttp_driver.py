@@ -76,6 +76,7 @@ class AsyncDriver:
         """Carry out a list operation; each page is requested when the one before it is used up."""
         async with aclosing(self.pages(operation, retries)) as found:
             async for page in found:
+                exchange.log_unreadable(operation, page)
                 for item in page.items:
                     yield item
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ from airflow_modelarts.api.http import (
     Step,
     TransportError,
 )
+from airflow_modelarts.api.operations import ListOperation, Page
+
+log = logging.getLogger(__name__)
 
 #: Bytes of one line of an answer's head up to which the libraries read; ``read_headers`` then checks the limits.
 MAX_LINE_BYTES = 2 * MAX_HEADER_BYTES
@@ -33,6 +37,8 @@ MAX_LINE_BYTES = 2 * MAX_HEADER_BYTES
 TOTAL_TIMEOUT = 300.0
 #: The headers that every request has.
 REQUEST_HEADERS = {"User-Agent": f"airflow-modelarts/{__version__}", "Accept-Encoding": ACCEPT_ENCODING}
+#: Unreadable items of a page that the log names.
+LOGGED_ITEMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,15 @@ def as_outcome(error: Exception, step: Step) -> Exception:
     if isinstance(step, ReadConnection) and step.refused is not None:
         return ConnectionReadError(error)
     raise error
+
+
+def log_unreadable(operation: ListOperation[Any], page: Page[Any]) -> None:
+    """Log the items of a page that could not be read, since whoever iterates over the items does not see them."""
+    if page.unreadable:
+        items = ", ".join(f"item {item.index + 1} ({item.reason})" for item in page.unreadable[:LOGGED_ITEMS])
+        more = f" and {len(page.unreadable) - LOGGED_ITEMS} more" if len(page.unreadable) > LOGGED_ITEMS else ""
+        text = "%s left out what it could not read on page %s: %s%s."
+        log.warning(text, operation.name, page.number + 1, items, more)
 
 
 def read_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

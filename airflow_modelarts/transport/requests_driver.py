@@ -15,7 +15,7 @@ from urllib3 import exceptions as urllib3_errors
 from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
 from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
-from airflow_modelarts.api.operations import ListOperation, Operation
+from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.exchange import Settings
@@ -64,10 +64,16 @@ class Driver:
             flow.close()  # releases what the flow holds at once, such as a token renewal
             raise
 
-    def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[T]:
-        """Carry out a list operation; each page is requested when the one before it is used up."""
+    def pages(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[Page[T]]:
+        """Carry out a list operation page by page; each is requested when the one before it is used up."""
         pager = Pager(operation, retries)
         while page := self.run(pager.next_page()):
+            yield page
+
+    def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[T]:
+        """Carry out a list operation item by item."""
+        for page in self.pages(operation, retries):
+            exchange.log_unreadable(operation, page)
             yield from page.items
 
     def settings(self, refused: object = None) -> Settings:

@@ -206,18 +206,9 @@ def test_a_field_of_another_type_does_not_make_a_list_unreadable() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"tasks": {}}',
-        b'{"tasks": [1]}',
-        b'{"tasks": [{"task_id": {}}]}',
-        b'{"tasks": [{"task_id": "a", "status": []}]}',
-    ],
-)
-def test_a_list_without_readable_ids_and_statuses_is_unreadable(body: bytes) -> None:
+def test_a_list_that_is_no_list_is_unreadable() -> None:
     with pytest.raises(ValueError, match=r"."):
-        parse(ProcessorTaskPage, body)
+        parse(ProcessorTaskPage, b'{"tasks": {}}')
 
 
 def test_a_numeric_id_is_read() -> None:
