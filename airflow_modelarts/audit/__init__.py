@@ -8,9 +8,9 @@ a file or reads the clock.
 from __future__ import annotations
 
 from airflow_modelarts.audit.findings import Finding
-from airflow_modelarts.audit.report import AuditReport, BrokenRule, Findings, Window, audit, newest_first
+from airflow_modelarts.audit.report import AuditReport, BrokenRule, Findings, Window, audit
 from airflow_modelarts.audit.rules import AuditRules
-from airflow_modelarts.audit.text import milliseconds
+from airflow_modelarts.audit.text import from_milliseconds, milliseconds
 
 __all__ = [
     "AuditReport",
@@ -20,6 +20,6 @@ __all__ = [
     "Findings",
     "Window",
     "audit",
+    "from_milliseconds",
     "milliseconds",
-    "newest_first",
 ]

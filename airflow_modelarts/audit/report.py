@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.audit.findings import CHECKS, Finding, template_id
 from airflow_modelarts.audit.rules import AuditRules
 from airflow_modelarts.audit.text import format_datetime, iso, milliseconds, shorten
@@ -27,6 +27,7 @@ DURATION_BOUNDS = (60, 5 * 60, 15 * 60, 60 * 60, 4 * 3600, 12 * 3600, 24 * 3600)
 TIMELINE_STEPS = (60, 300, 900, 1800, 3600, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600)
 MAX_STEPS = 60
 WEEK = 7 * 24 * 3600
+OUT_OF_ORDER = "The service did not list the tasks newest first, so the whole list was read."
 #: The name under which tasks without a template are counted.
 UNKNOWN_TEMPLATE = "unknown"
 
@@ -36,23 +37,35 @@ class Window:
     """
     The time in which the audited tasks were created, in UTC. The start is inclusive, the end exclusive.
 
-    :raises ValueError: a moment has no time zone, or the end is not after the start.
+    :param start: the end as well if the window is empty.
+    :param covered: ranges in it that earlier audits have covered, in milliseconds since the epoch, in order. Their
+        tasks are left out.
+    :raises ValueError: a moment has no time zone, or the end is before the start.
     """
 
     start: datetime
     end: datetime
+    covered: Sequence[tuple[int, int]] = ()
 
     def __post_init__(self) -> None:
         for name, moment in (("start", self.start), ("end", self.end)):
             if moment.tzinfo is None:
                 raise ValueError(f"the window's {name} is {moment}: give it a time zone")
             object.__setattr__(self, name, moment.astimezone(UTC))  # differences within a zone ignore clock changes
-        if self.start >= self.end:
-            raise ValueError(f"the window ends at {self.end}, which is not after its start at {self.start}")
+        if self.start > self.end:
+            raise ValueError(f"the window ends at {self.end}, which is before its start at {self.start}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task can be in it."""
+        return self.start == self.end
 
     def contains(self, task: ProcessorTask) -> bool:
         """Return whether a task was created in the window; false if its ``create_time`` is unknown."""
-        return task.create_time is not None and milliseconds(self.start) <= task.create_time < milliseconds(self.end)
+        created = task.create_time
+        if created is None or not milliseconds(self.start) <= created < milliseconds(self.end):
+            return False
+        return not any(start <= created < end for start, end in self.covered)
 
     @property
     def step_seconds(self) -> int:
@@ -103,6 +116,8 @@ class AuditReport:
     :param timeline: for each step of the window with tasks, the number of tasks of each status.
     :param durations: for each template, the number of terminal tasks in each group that DURATION_BOUNDS delimits.
     :param findings: by the name of their check.
+    :param order_held: whether the list was sorted newest first, as far as it was read.
+    :param notes: sentences on what the window and the list leave open.
     """
 
     window: Window
@@ -115,6 +130,8 @@ class AuditReport:
     timeline: Mapping[int, Mapping[str, int]]
     durations: Mapping[str, Sequence[int]]
     findings: Mapping[str, Findings]
+    order_held: bool = True
+    notes: Sequence[str] = ()
 
     @property
     def broken_rules(self) -> tuple[BrokenRule, ...]:
@@ -171,6 +188,8 @@ class AuditReport:
             "window": {"start": iso(self.window.start), "end": iso(self.window.end)},
             "total": self.total,
             "undated": self.undated,
+            "order_held": self.order_held,
+            "notes": list(self.notes),
             "broken_rules": {broken.rule: broken.message for broken in self.broken_rules},
         }
 
@@ -188,27 +207,23 @@ def _outline(findings: Findings) -> dict[str, Any]:
     return {"count": findings.count, "task_ids": ids, "more": findings.count - len(ids)}
 
 
-def newest_first(tasks: Iterable[ProcessorTask], window: Window) -> Iterator[ProcessorTask]:
-    """
-    Yield tasks of a list, which is sorted newest first, until one is older than the window.
-
-    A task without ``create_time`` does not end the iteration: the API reference does not say where the service sorts
-    it. Neither do tasks created at the very start of the window, whose order is arbitrary.
-    """
-    start = milliseconds(window.start)
-    return takewhile(lambda task: task.create_time is None or task.create_time >= start, tasks)
-
-
 def audit(
-    tasks: Iterable[ProcessorTask], *, window: Window, now: datetime, rules: AuditRules | None = None
+    tasks: Iterable[ProcessorTask],
+    *,
+    window: Window,
+    now: datetime,
+    rules: AuditRules | None = None,
+    notes: Sequence[str] = (),
 ) -> AuditReport:
     """
     Audit the tasks that were created in the window, reading one task at a time.
 
     No task is kept: memory grows with the findings only, and their number is limited.
 
+    :param tasks: a list sorted newest first; it is not read far beyond the window's start.
     :param now: the moment at which active tasks are checked for being stuck.
     :param rules: default ``AuditRules()``.
+    :param notes: sentences for the readers of the report.
     """
     rules = rules or AuditRules()
     undated, by_status = 0, Counter[str]()
@@ -216,7 +231,8 @@ def audit(
     durations: dict[str, list[int]] = {}
     found, kept = Counter[str](), {check.name: list[Finding]() for check in CHECKS}
     start, step, at = milliseconds(window.start), window.step_seconds * 1000, milliseconds(now)
-    for task in tasks:
+    listed = NewestFirst(tasks, start)
+    for task in listed:
         undated += task.create_time is None
         if task.create_time is None or not window.contains(task):
             continue
@@ -243,4 +259,6 @@ def audit(
         timeline=timeline,
         durations=durations,
         findings={name: Findings(found[name], tuple(findings)) for name, findings in kept.items()},
+        order_held=listed.order_held,
+        notes=(*notes, *([] if listed.order_held else [OUT_OF_ORDER])),
     )

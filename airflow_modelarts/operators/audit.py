@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import TEXT
-from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
+from airflow_modelarts.audit import AuditReport, AuditRules, audit
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
-from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, parse_datetime
+from airflow_modelarts.operators.audit_window import AuditWindow, WindowKind, check_window, choose_window
+from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.hooks import ModelArtsHook
 
-A_DAY = timedelta(days=1)
 #: How many processing tasks the exception names for each broken rule.
 NAMED_TASKS = 3
 
@@ -90,6 +90,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         *,
         window_start: datetime | str | None = None,
         window_end: datetime | str | None = None,
+        window: WindowKind = "since_last",
         lag: timedelta = timedelta(),
         rules: AuditRules | Mapping[str, Any] | None = None,
         template_id: str | None = None,
@@ -101,9 +102,13 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         fail_on_broken_rules: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_window(window, lag)
+        if window == "since_last" and window_start is None and window_end is None:
+            kwargs.setdefault("max_active_tis_per_dag", 1)  # runs at the same time would audit the same tasks
         super().__init__(**kwargs)
         self.window_start = window_start
         self.window_end = window_end
+        self.window = window
         self.lag = lag
         self.rules = rules
         self.template_id = template_id
@@ -118,34 +123,24 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         """Audit, write the report and return its summary."""
         self._prepare_fields()
         now = datetime.now(UTC)
-        window, path = self._window(context, now), self._open_path()
+        path = self._open_path()
         with self._open_hook() as hook:
-            report = self._audit(hook, window, now)
             project_id = hook.get_conn().client.project_id
+            chosen = choose_window(self, context, now, project_id)
+            report = self._audit(hook, chosen, now)
         summary = report.summary()
         if path:
             facts = {"Project": project_id, "DAG": self.dag_id, "Run": str(context["run_id"])}
             summary = {**self._write(path, report, facts, context["ti"]), **summary}
         self._log_report(report)
+        chosen.mark_ended()
         if self.fail_on_broken_rules and report.broken_rules:
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="return_value", value=summary)
             raise ModelArtsAuditFailed(_describe_broken_rules(report))
         return summary
 
-    def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
-        start, end = parse_datetime("window_start", self.window_start), parse_datetime("window_end", self.window_end)
-        lag = timedelta() if end else self.lag
-        if end is None:
-            interval_start, end = _interval(context, now)
-            if start is None and interval_start:
-                start = in_utc(interval_start) - lag
-        if start is None:
-            start = in_utc(_day_before(end, context)) - lag
-            self.log.info("No window_start and no data interval: auditing the day before %s.", in_utc(end) - lag)
-        return Window(in_utc(start), in_utc(end) - lag)
-
-    def _audit(self, hook: ModelArtsHook, window: Window, now: datetime) -> AuditReport:
+    def _audit(self, hook: ModelArtsHook, chosen: AuditWindow, now: datetime) -> AuditReport:
         tasks = hook.list_processor_tasks(
             task_type=self.template_id,
             source_type=self.source_type,
@@ -159,7 +154,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
                 f"rules is {self.rules!r}: give the rules as an object, such as {{'longest_seconds': 3600}}"
             )
         rules = AuditRules.from_mapping(self.rules) if isinstance(self.rules, Mapping) else self.rules
-        return audit(newest_first(tasks, window), window=window, now=now, rules=rules)
+        listed = () if chosen.window.is_empty else tasks
+        return audit(listed, window=chosen.window, now=now, rules=rules, notes=chosen.notes)
 
     def _open_path(self) -> ObjectStoragePath | None:
         if not self.report_path:
@@ -189,28 +185,14 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     def _log_report(self, report: AuditReport) -> None:
         statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items())
         self.log.info("Processing tasks created from %s: %s (%s).", report.window, report.total, statuses or "none")
+        for note in report.notes:
+            self.log.info("%s", note)
         if not report.total:
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
             self.log.warning("%s listed tasks have no create_time and are excluded.", report.undated)
         for broken in report.broken_rules:
             self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
-
-
-def _interval(context: Mapping[str, Any], now: datetime) -> tuple[datetime | None, datetime]:
-    """Return the run's data interval; if that is empty, None and the moment that the run is for."""
-    start, end = context.get("data_interval_start"), context.get("data_interval_end")
-    if start and end and start < end:
-        return start, end
-    # An empty interval lies at the moment of triggering, even if the run has another logical date.
-    moment: datetime | None = context.get("logical_date") or end or getattr(context.get("dag_run"), "run_after", None)
-    return None, moment or now
-
-
-def _day_before(moment: datetime, context: Mapping[str, Any]) -> datetime:
-    """Return the same time on the day before in the DAG's time zone, where a day can have 23 or 25 hours."""
-    zone = getattr(context.get("dag"), "timezone", UTC)
-    return in_utc(moment).astimezone(zone) - A_DAY
 
 
 def _describe_broken_rules(report: AuditReport) -> str:
