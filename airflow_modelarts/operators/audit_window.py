@@ -196,7 +196,7 @@ class HistoryStore:
         history = self.load()
         history.add(self._run_id, ranges, keeps_since=keeps_since)
         if self._run_state:  # first: without it, another try would find nothing left
-            from airflow.sdk import NEVER_EXPIRE
+            from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]  # missing in its stub
 
             self._run_state.set(self._run_key, [list(each) for each in ranges], retention=NEVER_EXPIRE)
         try:
