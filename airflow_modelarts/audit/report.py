@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.audit.findings import CHECKS, Finding, template_id
 from airflow_modelarts.audit.rules import AuditRules
-from airflow_modelarts.audit.text import format_datetime, iso, milliseconds, shorten
+from airflow_modelarts.audit.text import format_datetime, from_milliseconds, iso, milliseconds, shorten
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask
@@ -82,6 +82,12 @@ class Window:
     def step_start(self, index: int) -> datetime:
         """Return the start of a step in UTC, counted from zero."""
         return self.start + timedelta(seconds=index * self.step_seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the bounds in ISO 8601; ``covered`` only if there is such a range."""
+        bounds: dict[str, Any] = {"start": iso(self.start), "end": iso(self.end)}
+        covered = [[iso(from_milliseconds(moment)) for moment in pair] for pair in self.covered]
+        return {**bounds, "covered": covered} if covered else bounds
 
     def __str__(self) -> str:
         return f"{format_datetime(self.start)} to {format_datetime(self.end)} UTC"
@@ -185,7 +191,7 @@ class AuditReport:
 
     def _head(self) -> dict[str, Any]:
         return {
-            "window": {"start": iso(self.window.start), "end": iso(self.window.end)},
+            "window": self.window.to_json(),
             "total": self.total,
             "undated": self.undated,
             "order_held": self.order_held,
