@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from airflow_modelarts.audit.change import Previous
 from airflow_modelarts.audit.findings import CHECKS, Finding, template_id
+from airflow_modelarts.audit.markdown import to_markdown
 from airflow_modelarts.audit.rules import AuditRules
-from airflow_modelarts.audit.text import format_datetime, iso, milliseconds, shorten
+from airflow_modelarts.audit.statistics import Statistics, StatisticsCounter
+from airflow_modelarts.audit.text import format_datetime, format_duration, iso, milliseconds, sanitize, shorten
+from airflow_modelarts.audit.verdicts import RULES, Tally, broken_rules
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask
@@ -70,21 +75,37 @@ class Window:
         """Return the start of a step in UTC, counted from zero."""
         return self.start + timedelta(seconds=index * self.step_seconds)
 
+    def title(self, zone: tzinfo = UTC) -> str:
+        """Return the day that the window is; else start and end."""
+        start, end = self.start.astimezone(zone), self.end.astimezone(zone)
+        if start.time() == end.time() == time() and start.date() + timedelta(days=1) == end.date():
+            return f"{start.day} {start:%B %Y}"
+        return f"{start.day} {start:%b %Y %H:%M} to {end.day} {end:%b %Y %H:%M}"
+
+    def format(self, zone: tzinfo = UTC) -> str:
+        """Return start and end in a time zone, and its name."""
+        return f"{format_datetime(self.start, zone)} to {format_datetime(self.end, zone)} {zone}"
+
     def __str__(self) -> str:
-        return f"{format_datetime(self.start)} to {format_datetime(self.end)} UTC"
+        return self.format()
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The findings of a check: all are counted, the first KEPT_FINDINGS are kept."""
+    """
+    The findings of a check: all are counted, the first KEPT_FINDINGS are kept.
+
+    :param by_template: the number of findings of each template that has rules of its own.
+    """
 
     count: int
     kept: Sequence[Finding]
+    by_template: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenRule:
-    """A rule that tasks broke, a message about it, and the tasks."""
+    """A rule that is broken, a message about it, and the tasks that broke it, if it is about single tasks."""
 
     rule: str
     message: str
@@ -103,6 +124,9 @@ class AuditReport:
     :param timeline: for each step of the window with tasks, the number of tasks of each status.
     :param durations: for each template, the number of terminal tasks in each group that DURATION_BOUNDS delimits.
     :param findings: by the name of their check.
+    :param statistics: the durations of terminal tasks by template, name and source.
+    :param previous: the audit before; None if no report of it was found.
+    :param zone: the time zone in which the page and the Markdown show times. JSON has UTC.
     """
 
     window: Window
@@ -115,13 +139,70 @@ class AuditReport:
     timeline: Mapping[int, Mapping[str, int]]
     durations: Mapping[str, Sequence[int]]
     findings: Mapping[str, Findings]
+    statistics: Statistics = field(default_factory=Statistics)
+    previous: Previous | None = None
+    zone: tzinfo = UTC
+
+    @cached_property
+    def broken_rules(self) -> tuple[BrokenRule, ...]:
+        """The rules that are broken, in the order of RULES."""
+        tallies = {template: self._tally(template) for template in self.rules.templates}
+        messages = broken_rules(self.tally, tallies, self.rules)
+        return tuple(
+            BrokenRule(rule.name, messages[rule.name], self.findings[rule.check] if rule.check else Findings(0, ()))
+            for rule in RULES
+            if rule.name in messages
+        )
 
     @property
-    def broken_rules(self) -> tuple[BrokenRule, ...]:
-        """The rules that tasks broke, in the order of the checks."""
-        found = ((check, self.findings[check.name]) for check in CHECKS)
-        verdicts = ((check, findings, check.verdict(findings.count, self.rules)) for check, findings in found)
-        return tuple(BrokenRule(check.rule, message, findings) for check, findings, message in verdicts if message)
+    def tally(self) -> Tally:
+        """The counts of all tasks and findings."""
+        found = Counter({name: findings.count for name, findings in self.findings.items()})
+        return Tally(Counter(self.by_status), found)
+
+    @property
+    def change(self) -> dict[str, Any] | None:
+        """What has changed since the audit before: tasks, failures, and the sum of durations in seconds."""
+        if (before := self.previous) is None:
+            return None
+        seconds = self.statistics.total.seconds if self.statistics.total else 0
+        return {
+            "since": {"start": iso(before.start), "end": iso(before.end)},
+            "total": self.total - before.total,
+            "failed": self.by_status.get("failed", 0) - before.failed,
+            "seconds": round(seconds - before.seconds, 3),
+        }
+
+    def describe_change(self) -> str | None:
+        """Return in one sentence what has changed since the audit before; None if it is not known."""
+        if (change := self.change) is None or self.previous is None:
+            return None
+        seconds = change["seconds"]
+        duration = f"{'-' if seconds < 0 else '+'}{format_duration(abs(seconds))}"
+        window = Window(self.previous.start, self.previous.end).format(self.zone)
+        return (
+            f"{change['total']:+,} tasks, {change['failed']:+,} failed, {duration} in total since the audit of {window}"
+        )
+
+    def to_markdown(self) -> str:
+        """Return the main facts in at most ten lines of Markdown, in which texts of the service cannot break out."""
+        return to_markdown(self)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: how many rules are broken, that all hold, or that there was nothing to check."""
+        checked = sum(self.rules.is_checked(rule.name) for rule in RULES)
+        if broken := len(self.broken_rules):
+            return f"{broken} of {checked} rules {'is' if broken == 1 else 'are'} broken"
+        if not checked:
+            return "No rule was checked"
+        if not self.total:
+            return "There was no task to check"
+        return f"All {checked} rules hold" if checked > 1 else "The rule holds"
+
+    def _tally(self, template: str) -> Tally:
+        found = Counter({name: findings.by_template.get(template, 0) for name, findings in self.findings.items()})
+        return Tally(Counter(self.by_template.get(template, {})), found)
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole report as JSON: times in ISO 8601, durations in seconds."""
@@ -141,6 +222,7 @@ class AuditReport:
                 "bounds_seconds": list(DURATION_BOUNDS),
                 "by_template": {template: list(counts) for template, counts in self.durations.items()},
             },
+            "statistics": self.statistics.to_json(),
             "rules": self.rules.to_json(),
             "findings": {
                 name: {"count": findings.count, "tasks": [finding.to_json() for finding in findings.kept]}
@@ -153,6 +235,7 @@ class AuditReport:
         templates = Counter({template: sum(counts.values()) for template, counts in self.by_template.items()})
         return {
             **self._head(),
+            "markdown": self.to_markdown(),
             "by_status": dict(_top(Counter(self.by_status))),
             "by_template": dict(_top(templates)),
             "findings": {name: _outline(findings) for name, findings in self.findings.items()},
@@ -169,9 +252,11 @@ class AuditReport:
     def _head(self) -> dict[str, Any]:
         return {
             "window": {"start": iso(self.window.start), "end": iso(self.window.end)},
+            "verdict": self.verdict,
             "total": self.total,
             "undated": self.undated,
             "broken_rules": {broken.rule: broken.message for broken in self.broken_rules},
+            "change": self.change,
         }
 
 
@@ -200,7 +285,13 @@ def newest_first(tasks: Iterable[ProcessorTask], window: Window) -> Iterator[Pro
 
 
 def audit(
-    tasks: Iterable[ProcessorTask], *, window: Window, now: datetime, rules: AuditRules | None = None
+    tasks: Iterable[ProcessorTask],
+    *,
+    window: Window,
+    now: datetime,
+    rules: AuditRules | None = None,
+    console_url: Callable[[str], str | None] = lambda task_id: None,
+    zone: tzinfo = UTC,
 ) -> AuditReport:
     """
     Audit the tasks that were created in the window, reading one task at a time.
@@ -209,8 +300,11 @@ def audit(
 
     :param now: the moment at which active tasks are checked for being stuck.
     :param rules: default ``AuditRules()``.
+    :param console_url: returns the address of a task in the web console.
+    :param zone: the time zone in which the page and the Markdown show times.
     """
     rules = rules or AuditRules()
+    seconds, found_by_template = StatisticsCounter(), {check.name: Counter[str]() for check in CHECKS}
     undated, by_status = 0, Counter[str]()
     by_template, timeline = dict[str, Counter[str]](), dict[int, Counter[str]]()
     durations: dict[str, list[int]] = {}
@@ -227,11 +321,14 @@ def audit(
         if task.is_terminal and task.duration_seconds is not None:
             groups = durations.setdefault(template, [0] * (len(DURATION_BOUNDS) + 1))
             groups[sum(task.duration_seconds >= bound for bound in DURATION_BOUNDS)] += 1
+            seconds.add(task, template)
         for check in CHECKS:
-            if (detail := check.find(task, rules, at)) is not None:
+            if (detail := check.find(task, rules.of(template), at)) is not None:
                 found[check.name] += 1
+                if template in rules.templates:
+                    found_by_template[check.name][template] += 1
                 if found[check.name] <= KEPT_FINDINGS:
-                    kept[check.name].append(Finding.of(task, detail))
+                    kept[check.name].append(Finding.of(task, detail, console_url(sanitize(task.task_id))))
     return AuditReport(
         window=window,
         made_at=now,
@@ -242,5 +339,9 @@ def audit(
         by_template=by_template,
         timeline=timeline,
         durations=durations,
-        findings={name: Findings(found[name], tuple(findings)) for name, findings in kept.items()},
+        findings={
+            name: Findings(found[name], tuple(findings), found_by_template[name]) for name, findings in kept.items()
+        },
+        statistics=seconds.result(),
+        zone=zone,
     )

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
+from airflow_modelarts.audit.text import read_timezone
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
+from airflow_modelarts.links import console_url
+from airflow_modelarts.operators.arguments import literals
 from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, parse_datetime
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
 from airflow_modelarts.templating import TEXT_OR_VALUE
@@ -51,7 +54,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param lag: how far to move the window back, so that its tasks have ended; default zero. It does not move a
         ``window_start`` that is given, and has no effect if ``window_end`` is given.
     :param rules: the rules that tasks must comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
-        fields or the text of one (templated). By default no task may have failed, and every output must be named.
+        fields or the text of one in JSON (templated). Values may be text, as templates render it. By default no task
+        may have failed, and every output must be named.
     :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated). The API calls this
         filter ``task_type``, a name that Airflow's operators use for themselves.
     :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
@@ -63,6 +67,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         when it is complete, and then replaces the previous one. Until then it is a hidden file beside it,
         ``.name.part-…``, so the connection needs the rights to copy and delete. Default: no report.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
+    :param timezone: the time zone of the times on the page and in the summary's ``markdown``, for example
+        ``Europe/Berlin`` (templated); default ``UTC``. JSON always has UTC.
     :param fail_on_broken_rules: fail if a rule is broken, after the report is written and the XCom is pushed; default
         false. Airflow does not retry this failure; ``retries`` are for an unreachable service.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
@@ -75,7 +81,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     template_fields: Sequence[str] = (
         *("window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"),
-        *("report_path", "object_storage_conn_id"),
+        *("report_path", "object_storage_conn_id", "timezone"),
         *ModelArtsOperator.template_fields,
     )
     argument_shapes: ClassVar[Mapping[str, Shape]] = {
@@ -83,7 +89,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         **dict.fromkeys(("window_start", "window_end"), TEXT_OR_VALUE),
     }
     #: An empty value means the default.
-    may_be_empty = frozenset({"window_start", "window_end"})
+    may_be_empty = frozenset({"window_start", "window_end", "rules"})
 
     def __init__(
         self,
@@ -91,17 +97,21 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         window_start: datetime | str | None = None,
         window_end: datetime | str | None = None,
         lag: timedelta = timedelta(),
-        rules: AuditRules | Mapping[str, Any] | None = None,
+        rules: AuditRules | Mapping[str, Any] | str | None = None,
         template_id: str | None = None,
         source_type: str | None = None,
         source: str | None = None,
         workspace_id: str | None = None,
         report_path: str | ObjectStoragePath | None = None,
         object_storage_conn_id: str | None = None,
+        timezone: str = "UTC",
         fail_on_broken_rules: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        AuditRules.read(literals(rules))
+        if literals(timezone) is not None:
+            read_timezone(timezone)
         self.window_start = window_start
         self.window_end = window_end
         self.lag = lag
@@ -112,6 +122,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         self.workspace_id = workspace_id
         self.report_path = report_path
         self.object_storage_conn_id = object_storage_conn_id
+        self.timezone = timezone
         self.fail_on_broken_rules = fail_on_broken_rules
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -154,12 +165,15 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             sort_by="create_time",
             order="desc",
         )
-        if isinstance(self.rules, str):
-            raise ValueError(
-                f"rules is {self.rules!r}: give the rules as an object, such as {{'longest_seconds': 3600}}"
-            )
-        rules = AuditRules.from_mapping(self.rules) if isinstance(self.rules, Mapping) else self.rules
-        return audit(newest_first(tasks, window), window=window, now=now, rules=rules)
+        settings = hook.get_conn()
+        return audit(
+            newest_first(tasks, window),
+            window=window,
+            now=now,
+            rules=AuditRules.read(self.rules),
+            console_url=lambda task_id: console_url(settings, task_id),
+            zone=read_timezone(self.timezone),
+        )
 
     def _open_path(self) -> ObjectStoragePath | None:
         if not self.report_path:

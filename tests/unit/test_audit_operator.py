@@ -326,5 +326,5 @@ def test_rules_given_as_audit_rules_survive_rendering() -> None:
 
 def test_the_template_fields() -> None:
     names = {"window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"}
-    connections = {"report_path", "object_storage_conn_id", "modelarts_conn_id", "project_id"}
+    connections = {"report_path", "object_storage_conn_id", "timezone", "modelarts_conn_id", "project_id"}
     assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | connections
