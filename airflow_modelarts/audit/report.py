@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_modelarts.audit.change import Previous
 from airflow_modelarts.audit.findings import CHECKS, Finding, template_id
 from airflow_modelarts.audit.markdown import to_markdown
+from airflow_modelarts.audit.reading import Unreadable, UnreadableFields
 from airflow_modelarts.audit.rules import AuditRules
+from airflow_modelarts.audit.scope import Scope
 from airflow_modelarts.audit.statistics import Statistics, StatisticsCounter
 from airflow_modelarts.audit.text import format_datetime, format_duration, iso, milliseconds, sanitize, shorten
 from airflow_modelarts.audit.verdicts import RULES, Tally, broken_rules
@@ -22,6 +24,8 @@ from airflow_modelarts.audit.verdicts import RULES, Tally, broken_rules
 if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask
 
+#: The version of the report's JSON. It grows when a field is renamed or removed, or changes its meaning.
+SCHEMA_VERSION = 1
 #: Findings of each check that a report keeps; the others are only counted.
 KEPT_FINDINGS = 10_000
 #: Limits of a summary: findings of a check, templates or statuses, characters of a message.
@@ -102,6 +106,11 @@ class Findings:
     kept: Sequence[Finding]
     by_template: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def left_out(self) -> int:
+        """How many findings the report does not keep; the file of rows has all of them."""
+        return self.count - len(self.kept)
+
 
 @dataclass(frozen=True, slots=True)
 class BrokenRule:
@@ -127,11 +136,20 @@ class AuditReport:
     :param statistics: the durations of terminal tasks by template, name and source.
     :param previous: the audit before; None if no report of it was found.
     :param zone: the time zone in which the page and the Markdown show times. JSON has UTC.
+    :param scope: whose tasks were audited, with which filters, and by which run.
+    :param unreadable: what of the list could not be read.
+    :param deleted_while_listing: at least so many tasks were deleted while the list was read. A deletion moves the
+        rest of the list up, so the audit can have missed as many tasks that still exist.
+    :param rows_path: the file with a row for each task of the window; None if there is none.
     """
 
     window: Window
     made_at: datetime
     rules: AuditRules
+    scope: Scope = field(default_factory=Scope)
+    unreadable: Unreadable = field(default_factory=Unreadable)
+    deleted_while_listing: int = 0
+    rows_path: str | None = None
     total: int
     undated: int
     by_status: Mapping[str, int]
@@ -205,9 +223,17 @@ class AuditReport:
         return Tally(Counter(self.by_template.get(template, {})), found)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole report as JSON: times in ISO 8601, durations in seconds."""
+        """
+        Return the whole report as JSON: times in ISO 8601, durations in seconds.
+
+        :mod:`airflow_modelarts.audit.schema` describes it.
+        """
         return {
+            "schema_version": SCHEMA_VERSION,
             **self._head(),
+            "dag_id": self.scope.dag_id,
+            "run_id": self.scope.run_id,
+            "rows_path": self.rows_path,
             "by_status": dict(self.by_status),
             "made_at": iso(self.made_at),
             "by_template": {template: dict(counts) for template, counts in self.by_template.items()},
@@ -225,7 +251,11 @@ class AuditReport:
             "statistics": self.statistics.to_json(),
             "rules": self.rules.to_json(),
             "findings": {
-                name: {"count": findings.count, "tasks": [finding.to_json() for finding in findings.kept]}
+                name: {
+                    "count": findings.count,
+                    "left_out": findings.left_out,
+                    "tasks": [finding.to_json() for finding in findings.kept],
+                }
                 for name, findings in self.findings.items()
             },
         }
@@ -253,8 +283,11 @@ class AuditReport:
         return {
             "window": {"start": iso(self.window.start), "end": iso(self.window.end)},
             "verdict": self.verdict,
+            **self.scope.to_json(),
             "total": self.total,
             "undated": self.undated,
+            "unreadable": self.unreadable.to_json(),
+            "deleted_while_listing": self.deleted_while_listing,
             "broken_rules": {broken.rule: broken.message for broken in self.broken_rules},
             "change": self.change,
         }
@@ -292,6 +325,8 @@ def audit(
     rules: AuditRules | None = None,
     console_url: Callable[[str], str | None] = lambda task_id: None,
     zone: tzinfo = UTC,
+    scope: Scope | None = None,
+    on_task: Callable[[ProcessorTask, Sequence[str]], None] | None = None,
 ) -> AuditReport:
     """
     Audit the tasks that were created in the window, reading one task at a time.
@@ -302,8 +337,11 @@ def audit(
     :param rules: default ``AuditRules()``.
     :param console_url: returns the address of a task in the web console.
     :param zone: the time zone in which the page and the Markdown show times.
+    :param scope: whose tasks they are; the report repeats it.
+    :param on_task: called with each task of the window, and the names of the checks that found something in it.
     """
     rules = rules or AuditRules()
+    unreadable = UnreadableFields()
     seconds, found_by_template = StatisticsCounter(), {check.name: Counter[str]() for check in CHECKS}
     undated, by_status = 0, Counter[str]()
     by_template, timeline = dict[str, Counter[str]](), dict[int, Counter[str]]()
@@ -312,6 +350,8 @@ def audit(
     start, step, at = milliseconds(window.start), window.step_seconds * 1000, milliseconds(now)
     for task in tasks:
         undated += task.create_time is None
+        if task.create_time is None or window.contains(task):
+            unreadable.add(task)
         if task.create_time is None or not window.contains(task):
             continue
         template, status = template_id(task) or UNKNOWN_TEMPLATE, task.status_name
@@ -322,17 +362,23 @@ def audit(
             groups = durations.setdefault(template, [0] * (len(DURATION_BOUNDS) + 1))
             groups[sum(task.duration_seconds >= bound for bound in DURATION_BOUNDS)] += 1
             seconds.add(task, template)
+        found_in_task = []
         for check in CHECKS:
             if (detail := check.find(task, rules.of(template), at)) is not None:
+                found_in_task.append(check.name)
                 found[check.name] += 1
                 if template in rules.templates:
                     found_by_template[check.name][template] += 1
                 if found[check.name] <= KEPT_FINDINGS:
                     kept[check.name].append(Finding.of(task, detail, console_url(sanitize(task.task_id))))
+        if on_task is not None:
+            on_task(task, found_in_task)
     return AuditReport(
         window=window,
         made_at=now,
         rules=rules,
+        scope=scope or Scope(),
+        unreadable=Unreadable(fields=unreadable.counts, first=unreadable.first),
         total=by_status.total(),
         undated=undated,
         by_status=by_status,

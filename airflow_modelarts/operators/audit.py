@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from airflow_modelarts.api.bodies import TEXT
-from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
+from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, Window, audit, newest_first
 from airflow_modelarts.audit.text import read_timezone
-from airflow_modelarts.exceptions import ModelArtsAuditFailed
+from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.links import console_url
 from airflow_modelarts.operators.arguments import literals
+from airflow_modelarts.operators.audit_files import SUFFIXES, AuditFiles, RowFile
+from airflow_modelarts.operators.audit_paths import is_mapped, own_path
 from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, parse_datetime
-from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     template_fields: Sequence[str] = (
         *("window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"),
-        *("report_path", "object_storage_conn_id", "timezone"),
+        *("report_path", "rows_path", "object_storage_conn_id", "timezone"),
         *ModelArtsOperator.template_fields,
     )
     argument_shapes: ClassVar[Mapping[str, Shape]] = {
@@ -103,6 +105,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         source: str | None = None,
         workspace_id: str | None = None,
         report_path: str | ObjectStoragePath | None = None,
+        rows_path: str | ObjectStoragePath | None = None,
         object_storage_conn_id: str | None = None,
         timezone: str = "UTC",
         fail_on_broken_rules: bool = False,
@@ -121,6 +124,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         self.source = source
         self.workspace_id = workspace_id
         self.report_path = report_path
+        self.rows_path = rows_path
         self.object_storage_conn_id = object_storage_conn_id
         self.timezone = timezone
         self.fail_on_broken_rules = fail_on_broken_rules
@@ -129,20 +133,34 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         """Audit, write the report and return its summary."""
         self._prepare_fields()
         now = datetime.now(UTC)
-        window, path = self._window(context, now), self._open_path()
+        rules, window = AuditRules.read(self.rules), self._window(context, now)
+        files = AuditFiles(self._paths(context), self.object_storage_conn_id, context["ti"])
         with self._open_hook() as hook:
-            report = self._audit(hook, window, now)
-            project_id = hook.get_conn().client.project_id
-        summary = report.summary()
-        if path:
-            facts = {"Project": project_id, "DAG": self.dag_id, "Run": str(context["run_id"])}
-            summary = {**self._write(path, report, facts, context["ti"]), **summary}
+            scope = self._scope(context, hook)
+            with files.rows(scope.project_id) as rows:
+                report = self._audit(hook, window, now, rules, scope, rows)
+        report = replace(report, rows_path=files.written.get("rows_path"))
         self._log_report(report)
-        if self.fail_on_broken_rules and report.broken_rules:
-            if self.do_xcom_push:
-                context["ti"].xcom_push(key="return_value", value=summary)
-            raise ModelArtsAuditFailed(_describe_broken_rules(report))
+        # The summary is there although a store fails later.
+        self._push(context, report.summary())
+        files.write_report(report, _facts(scope))
+        for argument, path in files.written.items():
+            self.log.info("Wrote %s: %s.", argument, path)
+        summary = {**files.written, **report.summary()}
+        if error := self._error(report, files):
+            self._push(context, summary)
+            raise error
         return summary
+
+    def _push(self, context: Context, summary: dict[str, Any]) -> None:
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="return_value", value=summary)
+
+    def _error(self, report: AuditReport, files: AuditFiles) -> Exception | None:
+        broken = _describe_broken_rules(report) if report.broken_rules else ""
+        if files.failures:
+            return ModelArtsReportNotWritten(". ".join(filter(None, [*files.failures, broken])))
+        return ModelArtsAuditFailed(broken) if broken and self.fail_on_broken_rules else None
 
     def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
         start, end = parse_datetime("window_start", self.window_start), parse_datetime("window_end", self.window_end)
@@ -156,8 +174,35 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             self.log.info("No window_start and no data interval: auditing the day before %s.", in_utc(end) - lag)
         return Window(in_utc(start), in_utc(end) - lag)
 
-    def _audit(self, hook: ModelArtsHook, window: Window, now: datetime) -> AuditReport:
-        tasks = hook.list_processor_tasks(
+    def _scope(self, context: Context, hook: ModelArtsHook) -> Scope:
+        from airflow_modelarts.links import endpoint_region
+
+        settings, ti = hook.get_conn(), context["ti"]
+        return Scope(
+            project_id=settings.client.project_id,
+            region=endpoint_region(settings),
+            host=urlsplit(settings.client.endpoint).hostname,
+            template_id=self.template_id,
+            source_type=self.source_type,
+            source=self.source,
+            workspace_id=self.workspace_id,
+            dag_id=self.dag_id,
+            run_id=str(context["run_id"]),
+            map_index=ti.map_index if is_mapped(ti) else None,
+        )
+
+    def _audit(
+        self,
+        hook: ModelArtsHook,
+        window: Window,
+        now: datetime,
+        rules: AuditRules,
+        scope: Scope,
+        rows: RowFile,
+    ) -> AuditReport:
+        from airflow_modelarts.api.operations import list_processor_tasks
+
+        listing = list_processor_tasks(
             task_type=self.template_id,
             source_type=self.source_type,
             source=self.source,
@@ -165,40 +210,25 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             sort_by="create_time",
             order="desc",
         )
-        settings = hook.get_conn()
-        return audit(
-            newest_first(tasks, window),
+        reader, settings = ListReader(hook.pages(listing)), hook.get_conn()
+        report = audit(
+            newest_first(reader, window),
             window=window,
             now=now,
-            rules=AuditRules.read(self.rules),
+            rules=rules,
             console_url=lambda task_id: console_url(settings, task_id),
             zone=read_timezone(self.timezone),
+            scope=scope,
+            on_task=rows.write,
         )
+        return reader.complete(report)
 
-    def _open_path(self) -> ObjectStoragePath | None:
-        if not self.report_path:
-            return None
-        if not str(self.report_path).endswith(".html"):
-            raise ValueError(f"report_path is {str(self.report_path)!r}: name a file that ends in .html")
-        return resolve_path(self.report_path, self.object_storage_conn_id)
-
-    def _write(
-        self, path: ObjectStoragePath, report: AuditReport, facts: Mapping[str, str], task_instance: Any
-    ) -> dict[str, str]:
-        from airflow_modelarts.audit.html import page
-
-        json_path = path.with_name(f"{path.name.removesuffix('.html')}.json")
-        content = {**report.to_json(), **{name.lower(): fact for name, fact in facts.items()}}
-        # The page refers to the JSON file, so it is written last. Both are made before either is written.
-        files = {
-            json_path: json.dumps(content, ensure_ascii=False, indent=1).encode(),
-            path: page(report, facts).encode(),
+    def _paths(self, context: Context) -> dict[str, str]:
+        """Return the paths of the files that are wanted, each with the index of a mapped task where it needs one."""
+        given = {name: getattr(self, name) for name in SUFFIXES}
+        return {
+            name: own_path(str(path), self._as_written(name), name, context) for name, path in given.items() if path
         }
-        for file_path, encoded in files.items():
-            with atomic_write(file_path, clean_up_partials(file_path, task_instance)) as file:
-                file.write(encoded)
-        self.log.info("Wrote the report to %s.", path)
-        return {"report_path": str(path), "json_path": str(json_path)}
 
     def _log_report(self, report: AuditReport) -> None:
         statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items())
@@ -207,6 +237,13 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
             self.log.warning("%s listed tasks have no create_time and are excluded.", report.undated)
+        if report.unreadable:
+            self.log.warning("%s", report.unreadable)
+        if report.deleted_while_listing:
+            self.log.warning(
+                "At least %s tasks were deleted while the list was read: as many others may be missing here.",
+                report.deleted_while_listing,
+            )
         for broken in report.broken_rules:
             self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
 
@@ -225,6 +262,23 @@ def _day_before(moment: datetime, context: Mapping[str, Any]) -> datetime:
     """Return the same time on the day before in the DAG's time zone, where a day can have 23 or 25 hours."""
     zone = getattr(context.get("dag"), "timezone", UTC)
     return in_utc(moment).astimezone(zone) - A_DAY
+
+
+def _facts(scope: Scope) -> dict[str, str]:
+    """Return what the page says about the scope of the audit."""
+    facts = {
+        "Project": scope.project_id,
+        "Region": scope.region,
+        "Host": scope.host,
+        "Workspace": scope.workspace_id,
+        "Template": scope.template_id,
+        "Source type": scope.source_type,
+        "Source": scope.source,
+        "DAG": scope.dag_id,
+        "Run": scope.run_id,
+        "Map index": None if scope.map_index is None else str(scope.map_index),
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 def _describe_broken_rules(report: AuditReport) -> str:

@@ -16,7 +16,7 @@ from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, 
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import answers, faults
-from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, resume
+from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, log_unreadable, resume
 from airflow_modelarts.transport.proxies import find_proxy
 from airflow_modelarts.transport.settings import Settings
 
@@ -55,6 +55,7 @@ class AsyncDriver:
         """Carry out a list operation page by page."""
         flow = pages(operation, retries)
         while isinstance(page := await self._advance(flow), Page):
+            log_unreadable(operation, page)
             yield page
 
     async def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> AsyncGenerator[T, None]:

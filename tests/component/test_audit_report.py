@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.audit import AuditRules, Window, audit, charts, milliseconds
 from airflow_modelarts.audit.html import ROWS, page
+from airflow_modelarts.audit.report import KEPT_FINDINGS
 from airflow_modelarts.audit.text import percent
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
@@ -157,7 +159,21 @@ def test_a_long_table_expands_and_a_very_long_one_refers_to_the_json() -> None:
     read = Page(page_of(tasks(ROWS + 20, status=3)))
     assert read.elements["details"] == 1
     assert "94 more" in read.text
-    assert "20 more are not on this page; the JSON file has them." in read.text
+    assert "20 more are not on this page; the JSON file has them." in " ".join(read.text.split())
+
+
+@pytest.mark.parametrize(
+    ("rows_path", "where"),
+    [
+        ("s3://b/rows.jsonl", "every task is in s3://b/rows.jsonl ."),
+        (None, "no file has those, since rows_path is not"),
+    ],
+)
+def test_the_page_says_how_many_findings_the_json_left_out(rows_path: str | None, where: str) -> None:
+    report = audit(tasks(KEPT_FINDINGS + 2000, status=3), window=DAY, now=DAY.end, rules=RULES)
+    assert report.to_json()["findings"]["failed"]["left_out"] == 2000
+    text = " ".join(Page(page(replace(report, rows_path=rows_path))).text.split())
+    assert f"11,900 more are not on this page; the JSON file has all but 2,000; {where}" in text
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStor
 from requests_mock import Mocker
 
 from airflow_modelarts.audit import AuditRules
-from airflow_modelarts.exceptions import ModelArtsAuditFailed
+from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
 from airflow_modelarts.operators.files import clean_up_partials
 from tests.support.fixtures import PROJECT_ID
@@ -35,8 +35,8 @@ INTERVAL = {"data_interval_start": START, "data_interval_end": END, "logical_dat
 
 def run(context: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
     operator = ModelArtsAuditProcessorTasksOperator(task_id="audit", **arguments)
-    usual = {"ti": TaskInstance(), "run_id": "scheduled__2026", **INTERVAL}
-    return operator.execute(usual if context is None else {"run_id": "manual", **context})  # type: ignore[arg-type]
+    usual = {"ti": TaskInstance(), "run_id": "scheduled__2026"}
+    return operator.execute({**usual, **(INTERVAL if context is None else context)})  # type: ignore[arg-type]
 
 
 def at(moment: datetime, **fields: Any) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def test_the_report_is_an_html_page_and_a_json_file(tmp_path: Path) -> None:
     assert "the bucket is full" in html
     assert "&lt;b&gt;bold&lt;/b&gt;" in html
     assert content["findings"]["failed"]["tasks"][0]["detail"] == "the bucket is full"
-    assert (content["project"], content["run"]) == (PROJECT_ID, "scheduled__2026")
+    assert (content["project_id"], content["run_id"]) == (PROJECT_ID, "scheduled__2026")
     assert sorted(file.name for file in path.parent.iterdir()) == ["yet.html", "yet.json"]
 
 
@@ -257,7 +257,7 @@ def test_if_the_page_cannot_be_made_neither_file_is_written(
         raise OSError("no page")
 
     monkeypatch.setattr("airflow_modelarts.audit.html.page", fail)
-    with pytest.raises(OSError, match="no page"):
+    with pytest.raises(ModelArtsReportNotWritten, match="no page"):
         run(report_path=str(tmp_path / "report.html"))
     assert list(tmp_path.iterdir()) == []
 
@@ -326,5 +326,6 @@ def test_rules_given_as_audit_rules_survive_rendering() -> None:
 
 def test_the_template_fields() -> None:
     names = {"window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"}
-    connections = {"report_path", "object_storage_conn_id", "timezone", "modelarts_conn_id", "project_id"}
-    assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | connections
+    files = {"report_path", "rows_path", "object_storage_conn_id", "timezone"}
+    connection = {"modelarts_conn_id", "project_id"}
+    assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | files | connection

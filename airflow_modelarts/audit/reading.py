@@ -1,0 +1,108 @@
+"""Reads the list of an audit, and notes what could not be read and what was deleted meanwhile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_modelarts.audit.text import sanitize
+
+if TYPE_CHECKING:
+    from airflow_modelarts.api.models import ProcessorTask
+    from airflow_modelarts.api.operations import Page
+    from airflow_modelarts.audit.report import AuditReport
+
+#: Tasks with unreadable fields, and unreadable items, that a report names.
+NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """
+    What of a list could not be read.
+
+    :param items: the number of listed items that could not be read at all, so they are in no other count.
+    :param first_items: where the first of them are and why, for example ``page 3, item 7: no readable task_id``.
+    :param fields: for each unreadable field, the number of tasks of the report that have it. Its value counts as
+        missing.
+    :param first: for the first of these tasks, the unreadable fields by task id.
+    """
+
+    items: int = 0
+    first_items: Sequence[str] = ()
+    fields: Mapping[str, int] = field(default_factory=dict)
+    first: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.items or self.fields)
+
+    def __str__(self) -> str:
+        """Say it in a sentence or two, for a log."""
+        sentences = []
+        if self.items:
+            sentences.append(
+                f"{self.items} listed items cannot be read and are excluded ({', '.join(self.first_items)})"
+            )
+        if self.fields:
+            counts = ", ".join(f"{name} of {count} tasks" for name, count in self.fields.items())
+            tasks = ", ".join(f"{task_id}: {' and '.join(names)}" for task_id, names in self.first.items())
+            sentences.append(f"Fields that cannot be read count as missing: {counts} ({tasks})")
+        return ". ".join(sentences)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "items": self.items,
+            "first_items": list(self.first_items),
+            "fields": dict(self.fields),
+            "first_tasks": {task_id: list(names) for task_id, names in self.first.items()},
+        }
+
+
+class UnreadableFields:
+    """Counts unreadable fields, and keeps the names of the first tasks that have some."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, Sequence[str]] = {}
+
+    def add(self, task: ProcessorTask) -> None:
+        """Note the unreadable fields of a task."""
+        if names := task.unreadable:
+            self.counts.update(names)
+            if len(self.first) < NAMED:
+                self.first[sanitize(task.task_id)] = names
+
+
+class ListReader:
+    """
+    Iterates over the tasks of a list, and notes what its pages say besides.
+
+    :param pages: the pages, in the order of the list.
+    """
+
+    def __init__(self, pages: Iterable[Page[ProcessorTask]]) -> None:
+        self.unreadable_items = 0
+        self.first_items: list[str] = []
+        self.deleted = 0
+        self._pages = pages
+
+    def __iter__(self) -> Iterator[ProcessorTask]:
+        previous: int | None = None
+        for page in self._pages:
+            if page.count is not None:
+                if previous is not None:
+                    # New tasks can hide deletions, so the sum is a lower bound.
+                    self.deleted += max(previous - page.count, 0)
+                previous = page.count
+            self.unreadable_items += len(page.unreadable)
+            for item in page.unreadable[: NAMED - len(self.first_items)]:
+                self.first_items.append(f"page {page.number + 1}, item {item.index + 1}: {item.reason}")
+            yield from page.items
+
+    def complete(self, report: AuditReport) -> AuditReport:
+        """Return a report with what was noted while the list was read."""
+        unreadable = replace(report.unreadable, items=self.unreadable_items, first_items=tuple(self.first_items))
+        return replace(report, unreadable=unreadable, deleted_while_listing=self.deleted)
