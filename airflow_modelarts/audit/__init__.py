@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from airflow_modelarts.audit.findings import Finding
 from airflow_modelarts.audit.reading import ListReader, Unreadable
-from airflow_modelarts.audit.report import AuditReport, BrokenRule, Findings, Window, audit, newest_first
+from airflow_modelarts.audit.report import AuditReport, BrokenRule, Findings, Window, audit
 from airflow_modelarts.audit.rules import AuditRules
 from airflow_modelarts.audit.scope import Scope
-from airflow_modelarts.audit.text import milliseconds
+from airflow_modelarts.audit.text import from_milliseconds, milliseconds
 
 __all__ = [
     "AuditReport",
@@ -25,6 +25,6 @@ __all__ = [
     "Unreadable",
     "Window",
     "audit",
+    "from_milliseconds",
     "milliseconds",
-    "newest_first",
 ]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from functools import cached_property
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.audit.change import Previous
 from airflow_modelarts.audit.findings import CHECKS, Finding, template_id
 from airflow_modelarts.audit.markdown import to_markdown
@@ -36,6 +36,7 @@ DURATION_BOUNDS = (60, 5 * 60, 15 * 60, 60 * 60, 4 * 3600, 12 * 3600, 24 * 3600)
 TIMELINE_STEPS = (60, 300, 900, 1800, 3600, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600)
 MAX_STEPS = 60
 WEEK = 7 * 24 * 3600
+OUT_OF_ORDER = "The service did not list the tasks newest first, so the whole list was read."
 #: The name under which tasks without a template are counted.
 UNKNOWN_TEMPLATE = "unknown"
 
@@ -45,23 +46,35 @@ class Window:
     """
     The time in which the audited tasks were created, in UTC. The start is inclusive, the end exclusive.
 
-    :raises ValueError: a moment has no time zone, or the end is not after the start.
+    :param start: the end as well if the window is empty.
+    :param covered: ranges in it that earlier audits have covered, in milliseconds since the epoch, in order. Their
+        tasks are left out.
+    :raises ValueError: a moment has no time zone, or the end is before the start.
     """
 
     start: datetime
     end: datetime
+    covered: Sequence[tuple[int, int]] = ()
 
     def __post_init__(self) -> None:
         for name, moment in (("start", self.start), ("end", self.end)):
             if moment.tzinfo is None:
                 raise ValueError(f"the window's {name} is {moment}: give it a time zone")
             object.__setattr__(self, name, moment.astimezone(UTC))  # differences within a zone ignore clock changes
-        if self.start >= self.end:
-            raise ValueError(f"the window ends at {self.end}, which is not after its start at {self.start}")
+        if self.start > self.end:
+            raise ValueError(f"the window ends at {self.end}, which is before its start at {self.start}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task can be in it."""
+        return self.start == self.end
 
     def contains(self, task: ProcessorTask) -> bool:
         """Return whether a task was created in the window; false if its ``create_time`` is unknown."""
-        return task.create_time is not None and milliseconds(self.start) <= task.create_time < milliseconds(self.end)
+        created = task.create_time
+        if created is None or not milliseconds(self.start) <= created < milliseconds(self.end):
+            return False
+        return not any(start <= created < end for start, end in self.covered)
 
     @property
     def step_seconds(self) -> int:
@@ -141,6 +154,8 @@ class AuditReport:
     :param deleted_while_listing: at least so many tasks were deleted while the list was read. A deletion moves the
         rest of the list up, so the audit can have missed as many tasks that still exist.
     :param rows_path: the file with a row for each task of the window; None if there is none.
+    :param order_held: whether the list was sorted newest first, as far as it was read.
+    :param notes: sentences on what the window and the list leave open.
     """
 
     window: Window
@@ -160,6 +175,8 @@ class AuditReport:
     statistics: Statistics = field(default_factory=Statistics)
     previous: Previous | None = None
     zone: tzinfo = UTC
+    order_held: bool = True
+    notes: Sequence[str] = ()
 
     @cached_property
     def broken_rules(self) -> tuple[BrokenRule, ...]:
@@ -288,6 +305,8 @@ class AuditReport:
             "undated": self.undated,
             "unreadable": self.unreadable.to_json(),
             "deleted_while_listing": self.deleted_while_listing,
+            "order_held": self.order_held,
+            "notes": list(self.notes),
             "broken_rules": {broken.rule: broken.message for broken in self.broken_rules},
             "change": self.change,
         }
@@ -306,17 +325,6 @@ def _outline(findings: Findings) -> dict[str, Any]:
     return {"count": findings.count, "task_ids": ids, "more": findings.count - len(ids)}
 
 
-def newest_first(tasks: Iterable[ProcessorTask], window: Window) -> Iterator[ProcessorTask]:
-    """
-    Yield tasks of a list, which is sorted newest first, until one is older than the window.
-
-    A task without ``create_time`` does not end the iteration: the API reference does not say where the service sorts
-    it. Neither do tasks created at the very start of the window, whose order is arbitrary.
-    """
-    start = milliseconds(window.start)
-    return takewhile(lambda task: task.create_time is None or task.create_time >= start, tasks)
-
-
 def audit(
     tasks: Iterable[ProcessorTask],
     *,
@@ -327,18 +335,21 @@ def audit(
     zone: tzinfo = UTC,
     scope: Scope | None = None,
     on_task: Callable[[ProcessorTask, Sequence[str]], None] | None = None,
+    notes: Sequence[str] = (),
 ) -> AuditReport:
     """
     Audit the tasks that were created in the window, reading one task at a time.
 
     No task is kept: memory grows with the findings only, and their number is limited.
 
+    :param tasks: a list sorted newest first; it is not read far beyond the window's start.
     :param now: the moment at which active tasks are checked for being stuck.
     :param rules: default ``AuditRules()``.
     :param console_url: returns the address of a task in the web console.
     :param zone: the time zone in which the page and the Markdown show times.
     :param scope: whose tasks they are; the report repeats it.
     :param on_task: called with each task of the window, and the names of the checks that found something in it.
+    :param notes: sentences for the readers of the report.
     """
     rules = rules or AuditRules()
     unreadable = UnreadableFields()
@@ -348,7 +359,8 @@ def audit(
     durations: dict[str, list[int]] = {}
     found, kept = Counter[str](), {check.name: list[Finding]() for check in CHECKS}
     start, step, at = milliseconds(window.start), window.step_seconds * 1000, milliseconds(now)
-    for task in tasks:
+    listed = NewestFirst(tasks, start)
+    for task in listed:
         undated += task.create_time is None
         if task.create_time is None or window.contains(task):
             unreadable.add(task)
@@ -390,4 +402,6 @@ def audit(
         },
         statistics=seconds.result(),
         zone=zone,
+        order_held=listed.order_held,
+        notes=(*notes, *([] if listed.order_held else [OUT_OF_ORDER])),
     )

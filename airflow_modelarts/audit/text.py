@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, tzinfo
+from calendar import timegm
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Characters of a name or an id that a report keeps; the service's own are shorter.
 MAX_NAME = 200
 
 
 def milliseconds(moment: datetime) -> int:
-    """Return a moment as the API writes it: milliseconds since the epoch."""
-    return round(moment.timestamp() * 1000)
+    """
+    Return a moment as the API writes it: milliseconds since the epoch.
+
+    It is rounded down: all tasks created before that millisecond exist at the moment.
+    """
+    return timegm(moment.utctimetuple()) * 1000 + moment.microsecond // 1000
+
+
+def from_milliseconds(moment: int) -> datetime:
+    """Return a moment of the API in UTC."""
+    return EPOCH + timedelta(milliseconds=moment)
 
 
 def iso(moment: datetime) -> str:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from airflow_modelarts.api.bodies import TEXT
-from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, Window, audit, newest_first
+from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, audit
 from airflow_modelarts.audit.text import read_timezone
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.links import console_url
 from airflow_modelarts.operators.arguments import literals
 from airflow_modelarts.operators.audit_files import SUFFIXES, AuditFiles, RowFile
 from airflow_modelarts.operators.audit_paths import is_mapped, own_path
-from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, parse_datetime
+from airflow_modelarts.operators.audit_window import AuditWindow, WindowKind, check_window, choose_window
+from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.hooks import ModelArtsHook
 
-A_DAY = timedelta(days=1)
 #: How many processing tasks the exception names for each broken rule.
 NAMED_TASKS = 3
 
@@ -98,6 +98,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         *,
         window_start: datetime | str | None = None,
         window_end: datetime | str | None = None,
+        window: WindowKind = "since_last",
         lag: timedelta = timedelta(),
         rules: AuditRules | Mapping[str, Any] | str | None = None,
         template_id: str | None = None,
@@ -111,12 +112,16 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         fail_on_broken_rules: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_window(window, lag)
+        if window == "since_last" and window_start is None and window_end is None:
+            kwargs.setdefault("max_active_tis_per_dag", 1)  # runs at the same time would audit the same tasks
         super().__init__(**kwargs)
         AuditRules.read(literals(rules))
         if literals(timezone) is not None:
             read_timezone(timezone)
         self.window_start = window_start
         self.window_end = window_end
+        self.window = window
         self.lag = lag
         self.rules = rules
         self.template_id = template_id
@@ -133,12 +138,13 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         """Audit, write the report and return its summary."""
         self._prepare_fields()
         now = datetime.now(UTC)
-        rules, window = AuditRules.read(self.rules), self._window(context, now)
+        rules = AuditRules.read(self.rules)
         files = AuditFiles(self._paths(context), self.object_storage_conn_id, context["ti"])
         with self._open_hook() as hook:
             scope = self._scope(context, hook)
+            chosen = choose_window(self, context, now, hook.get_conn().client.project_id)
             with files.rows(scope.project_id) as rows:
-                report = self._audit(hook, window, now, rules, scope, rows)
+                report = self._audit(hook, chosen, now, rules, scope, rows)
         report = replace(report, rows_path=files.written.get("rows_path"))
         self._log_report(report)
         # The summary is there although a store fails later.
@@ -147,6 +153,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         for argument, path in files.written.items():
             self.log.info("Wrote %s: %s.", argument, path)
         summary = {**files.written, **report.summary()}
+        if not files.failures:
+            chosen.mark_ended()
         if error := self._error(report, files):
             self._push(context, summary)
             raise error
@@ -161,18 +169,6 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         if files.failures:
             return ModelArtsReportNotWritten(". ".join(filter(None, [*files.failures, broken])))
         return ModelArtsAuditFailed(broken) if broken and self.fail_on_broken_rules else None
-
-    def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
-        start, end = parse_datetime("window_start", self.window_start), parse_datetime("window_end", self.window_end)
-        lag = timedelta() if end else self.lag
-        if end is None:
-            interval_start, end = _interval(context, now)
-            if start is None and interval_start:
-                start = in_utc(interval_start) - lag
-        if start is None:
-            start = in_utc(_day_before(end, context)) - lag
-            self.log.info("No window_start and no data interval: auditing the day before %s.", in_utc(end) - lag)
-        return Window(in_utc(start), in_utc(end) - lag)
 
     def _scope(self, context: Context, hook: ModelArtsHook) -> Scope:
         from airflow_modelarts.links import endpoint_region
@@ -194,7 +190,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     def _audit(
         self,
         hook: ModelArtsHook,
-        window: Window,
+        chosen: AuditWindow,
         now: datetime,
         rules: AuditRules,
         scope: Scope,
@@ -212,10 +208,11 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         )
         reader, settings = ListReader(hook.pages(listing)), hook.get_conn()
         report = audit(
-            newest_first(reader, window),
-            window=window,
+            () if chosen.window.is_empty else reader,
+            window=chosen.window,
             now=now,
             rules=rules,
+            notes=chosen.notes,
             console_url=lambda task_id: console_url(settings, task_id),
             zone=read_timezone(self.timezone),
             scope=scope,
@@ -233,6 +230,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     def _log_report(self, report: AuditReport) -> None:
         statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items())
         self.log.info("Processing tasks created from %s: %s (%s).", report.window, report.total, statuses or "none")
+        for note in report.notes:
+            self.log.info("%s", note)
         if not report.total:
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
@@ -246,22 +245,6 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             )
         for broken in report.broken_rules:
             self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
-
-
-def _interval(context: Mapping[str, Any], now: datetime) -> tuple[datetime | None, datetime]:
-    """Return the run's data interval; if that is empty, None and the moment that the run is for."""
-    start, end = context.get("data_interval_start"), context.get("data_interval_end")
-    if start and end and start < end:
-        return start, end
-    # An empty interval lies at the moment of triggering, even if the run has another logical date.
-    moment: datetime | None = context.get("logical_date") or end or getattr(context.get("dag_run"), "run_after", None)
-    return None, moment or now
-
-
-def _day_before(moment: datetime, context: Mapping[str, Any]) -> datetime:
-    """Return the same time on the day before in the DAG's time zone, where a day can have 23 or 25 hours."""
-    zone = getattr(context.get("dag"), "timezone", UTC)
-    return in_utc(moment).astimezone(zone) - A_DAY
 
 
 def _facts(scope: Scope) -> dict[str, str]:

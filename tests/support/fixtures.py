@@ -84,3 +84,27 @@ def emulator(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> Emulato
 def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Return what was logged since the last call. Outside of tasks, Airflow prints its log."""
     return lambda: capsys.readouterr().out
+
+
+class Variables(dict[str, str]):
+    """Airflow's ``Variable``, whose store is this dict."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a variable; the default if there is none."""
+        return super().get(key, default)
+
+    def set(self, key: str, value: str, description: str | None = None) -> None:
+        """Set a variable."""
+        self[key] = value
+
+    def keys(self, prefix: str = "") -> list[str]:  # type: ignore[override]  # as Airflow 3.3 has it
+        """Return the keys of the variables that begin with a prefix."""
+        return [key for key in self if key.startswith(prefix)]
+
+
+@pytest.fixture(autouse=True)
+def airflow_variables(monkeypatch: pytest.MonkeyPatch) -> Variables:
+    """Keep Airflow's variables in memory, since no Airflow runs."""
+    variables = Variables()
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.Variable", variables)
+    return variables

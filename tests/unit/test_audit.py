@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_modelarts.api.models import ProcessorTask
-from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, milliseconds, newest_first
+from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, milliseconds
 from airflow_modelarts.audit.report import MAX_STEPS
 from airflow_modelarts.audit.text import format_duration
 from airflow_modelarts.audit.verdicts import RULES
@@ -105,16 +105,6 @@ def test_a_rule_is_broken_exactly_if_there_are_too_many_findings(tasks: list[Pro
     )
 
 
-@given(st.lists(tasks_of_any_kind, max_size=30), st.booleans())
-def test_newest_first_yields_every_task_of_the_window(tasks: list[ProcessorTask], undated_first: bool) -> None:
-    dated = sorted((one for one in tasks if one.create_time is not None), key=lambda one: -(one.create_time or 0))
-    undated = [one for one in tasks if one.create_time is None]
-    listed = [*undated, *dated] if undated_first else [*dated, *undated]
-    read = list(newest_first(listed, DAY))
-    assert [one for one in read if DAY.contains(one)] == [one for one in listed if DAY.contains(one)]
-    assert all(one.create_time is None or one.create_time >= milliseconds(START) for one in read)
-
-
 def test_the_steps_of_a_timeline_are_equally_long_across_a_change_of_the_clock() -> None:
     zone = ZoneInfo("Europe/Berlin")
     window = Window(datetime(2026, 10, 24, tzinfo=zone), datetime(2026, 10, 27, tzinfo=zone))
@@ -137,19 +127,22 @@ def test_the_start_of_the_window_is_inclusive_and_the_end_exclusive() -> None:
     assert [finding.task_id for finding in report_on(*tasks).findings["failed"].kept] == ["first", "last"]
 
 
-def test_reading_stops_at_the_first_task_older_than_the_window() -> None:
-    def pages() -> Iterator[ProcessorTask]:
-        yield from (task(create_time=milliseconds(START)) for _ in range(3))  # in the same instant, at the very start
-        yield task(create_time=milliseconds(START) - 1)
-        raise AssertionError("read on")
-
-    assert len(list(newest_first(pages(), DAY))) == 3
+def test_a_window_that_ends_before_it_starts_is_rejected() -> None:
+    with pytest.raises(ValueError, match="before its start"):
+        Window(START, START - timedelta(seconds=1))
 
 
-@pytest.mark.parametrize("end", [START, START - timedelta(seconds=1)])
-def test_a_window_that_ends_before_it_starts_is_rejected(end: datetime) -> None:
-    with pytest.raises(ValueError, match="not after its start"):
-        Window(START, end)
+def test_an_empty_window_contains_no_task() -> None:
+    start = milliseconds(START)
+    report = audit([task(create_time=start), task(create_time=start - 1)], window=Window(START, START), now=NOW)
+    assert (report.total, report.to_json()["timeline"]["steps"]) == (0, [])
+
+
+def test_a_window_leaves_out_what_earlier_audits_have_covered() -> None:
+    start = milliseconds(START)
+    window = Window(START, DAY.end, covered=[(start + 5, start + 10)])
+    tasks = [task(create_time=start + offset) for offset in (4, 5, 9, 10)]
+    assert [window.contains(one) for one in tasks] == [True, False, False, True]
 
 
 def test_a_window_without_time_zone_is_rejected() -> None:

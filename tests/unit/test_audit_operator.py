@@ -6,10 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 from requests_mock import Mocker
@@ -61,108 +59,6 @@ def store() -> Iterator[ObjectStoragePath]:
     bucket.fs.rm(bucket.path, recursive=True)
 
 
-# The window
-
-
-def window(context: dict[str, Any], requests_mock: Mocker, **arguments: Any) -> dict[str, str]:
-    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
-    audited: dict[str, str] = run(context, **arguments)["window"]
-    return audited
-
-
-def test_it_audits_the_data_interval(requests_mock: Mocker) -> None:
-    found = window(INTERVAL, requests_mock)
-    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-
-
-@pytest.mark.parametrize(
-    "context",
-    [
-        {"data_interval_start": END, "data_interval_end": END, "logical_date": END},
-        {"data_interval_start": NOW, "data_interval_end": NOW, "logical_date": END},
-        {"data_interval_end": END},
-        {"logical_date": END},
-        {"logical_date": None, "dag_run": SimpleNamespace(run_after=END)},
-    ],
-    ids=["empty interval", "an earlier day again", "half an interval", "no interval", "no logical date"],
-)
-def test_without_an_interval_it_audits_the_day_before_and_logs_it(
-    requests_mock: Mocker, said: Callable[[], str], context: dict[str, Any]
-) -> None:
-    found = window(context, requests_mock)
-    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-    assert "No window_start and no data interval: auditing the day before 2026-11-24" in said()
-
-
-def test_a_run_without_any_date_audits_the_24_hours_until_now(requests_mock: Mocker) -> None:
-    before = datetime.now(UTC)
-    found = window({"dag_run": SimpleNamespace(run_after=None)}, requests_mock)
-    start, end = (datetime.fromisoformat(found[name]) for name in ("start", "end"))
-    assert end - start == timedelta(days=1)
-    assert before <= end <= datetime.now(UTC)
-
-
-@pytest.mark.parametrize(
-    ("start", "end"),
-    [
-        ("2026-11-20T08:00:00+08:00", "2026-11-20T01:00:00"),
-        (datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 20, 1)),
-    ],
-)
-def test_a_given_window_overrides_the_interval(requests_mock: Mocker, start: Any, end: Any) -> None:
-    found = window(INTERVAL, requests_mock, window_start=start, window_end=end)
-    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-20T01:00:00+00:00"}
-
-
-def test_a_window_with_a_start_alone_ends_with_the_interval(requests_mock: Mocker) -> None:
-    found = window(INTERVAL, requests_mock, window_start="2026-11-23T23:00:00", window_end="")
-    assert found == {"start": "2026-11-23T23:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-
-
-def test_a_window_with_an_end_alone_begins_24_hours_before(requests_mock: Mocker) -> None:
-    found = window(INTERVAL, requests_mock, window_end="2026-11-20")
-    assert found == {"start": "2026-11-19T00:00:00+00:00", "end": "2026-11-20T00:00:00+00:00"}
-
-
-@pytest.mark.parametrize(("month", "day", "hours"), [(3, 30, 23), (10, 26, 25), (11, 24, 24)])
-def test_a_day_is_as_long_as_in_the_dags_time_zone(requests_mock: Mocker, month: int, day: int, hours: int) -> None:
-    zone = pendulum.timezone("Europe/Berlin")
-    end = pendulum.datetime(2026, month, day, tz=zone)
-    found = window({"logical_date": end.in_timezone("UTC"), "dag": SimpleNamespace(timezone=zone)}, requests_mock)
-    assert datetime.fromisoformat(found["end"]) == end
-    assert datetime.fromisoformat(found["start"]) == end - timedelta(hours=hours)
-
-
-HALF_A_DAY = timedelta(hours=12)
-
-
-@pytest.mark.parametrize("context", [INTERVAL, {"logical_date": END}], ids=["interval", "no interval"])
-def test_a_lag_moves_the_window_back(requests_mock: Mocker, context: dict[str, Any]) -> None:
-    found = window(context, requests_mock, lag=HALF_A_DAY)
-    assert found == {"start": "2026-11-22T12:00:00+00:00", "end": "2026-11-23T12:00:00+00:00"}
-
-
-def test_a_lag_does_not_move_what_is_given(requests_mock: Mocker) -> None:
-    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_start="2026-11-20", window_end="2026-11-21")
-    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-21T00:00:00+00:00"}
-    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_end="2026-11-21")
-    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-21T00:00:00+00:00"}
-    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_start="2026-11-20")
-    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-23T12:00:00+00:00"}
-
-
-@pytest.mark.parametrize("nothing", [None, "", "None"])
-def test_an_empty_rendered_value_means_the_default(requests_mock: Mocker, nothing: str | None) -> None:
-    found = window(INTERVAL, requests_mock, window_start=nothing, window_end=nothing)
-    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-
-
-def test_an_invalid_datetime_is_rejected_by_its_name(requests_mock: Mocker) -> None:
-    with pytest.raises(ValueError, match="window_start is 'yesterday': give a datetime such as"):
-        run(window_start="yesterday")
-    assert not requests_mock.called
-
-
 # The list
 
 
@@ -183,13 +79,40 @@ def test_it_lists_newest_first_without_results_and_with_the_filters(requests_moc
     }
 
 
-def test_it_stops_reading_at_the_windows_start(requests_mock: Mocker) -> None:
+def answer_with_pages(requests_mock: Mocker, tasks: list[dict[str, Any]]) -> None:
+    for page in range(len(tasks) // 100 + 1):
+        listed = tasks[100 * page : 100 * page + 100]
+        requests_mock.get(f"{LIST_URL}?offset={page}", json={"count": len(tasks), "tasks": listed})
+
+
+def test_it_stops_reading_after_a_page_of_older_tasks(requests_mock: Mocker) -> None:
     newer = [at(END + timedelta(minutes=1))]
-    within = [at(START + timedelta(seconds=number), task_id=str(number)) for number in reversed(range(98))]
-    older = [at(START - timedelta(seconds=1))]
-    requests_mock.get(LIST_URL, json={"count": 1000, "tasks": newer + within + older})
-    assert run()["total"] == 98
-    assert requests_mock.call_count == 1
+    within = [at(START + timedelta(seconds=number)) for number in reversed(range(98))]
+    older = [at(START - timedelta(seconds=number)) for number in range(1, 1000)]
+    answer_with_pages(requests_mock, newer + within + older)
+    summary = run()
+    assert (summary["total"], summary["order_held"]) == (98, True)
+    assert requests_mock.call_count == 2
+
+
+def test_it_reads_the_whole_list_if_the_order_does_not_hold(requests_mock: Mocker, said: Callable[[], str]) -> None:
+    within = [at(START + timedelta(seconds=number), status=3) for number in reversed(range(300))]
+    older = [at(START - timedelta(seconds=number)) for number in range(1, 700)]
+    answer_with_pages(requests_mock, [*within[:50], older[0], *within[50:100], *older[1:], *within[100:]])
+    summary = run()
+    assert (summary["total"], summary["order_held"]) == (300, False)
+    assert "The service did not list the tasks newest first" in said()
+    assert "The service did not list the tasks newest first" in summary["notes"][-1]
+
+
+@pytest.mark.parametrize("order", ["straggler", "oldest first"])
+def test_the_page_says_that_the_order_did_not_hold(requests_mock: Mocker, tmp_path: Path, order: str) -> None:
+    tasks = [at(START), at(START - timedelta(hours=1)), at(START + timedelta(hours=1))]
+    tasks = tasks if order == "straggler" else sorted(tasks, key=lambda task: task["create_time"])
+    answer_with_pages(requests_mock, tasks)
+    assert run(report_path=str(tmp_path / "report.html"))["total"] == 2
+    assert "The service did not list the tasks newest first" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["order_held"] is False
 
 
 def test_tasks_without_create_time_are_counted_apart(requests_mock: Mocker, said: Callable[[], str]) -> None:
