@@ -39,7 +39,7 @@ class Previous:
             )
             total, failed = report["total"], report["by_status"].get("failed", 0)
             seconds = (report["statistics"]["total"] or {"seconds": 0})["seconds"]
-            is_valid = all(isinstance(number, int | float) for number in (total, failed, seconds))
+            is_valid = all(type(number) in (int, float) for number in (total, failed, seconds))
             if not is_valid or None in (start.tzinfo, end.tzinfo, made_at.tzinfo):
                 return None
         except (KeyError, TypeError, ValueError, AttributeError):

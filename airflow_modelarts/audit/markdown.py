@@ -29,14 +29,27 @@ def code(text: str) -> str:
 
 def _lines(report: AuditReport) -> Iterator[str]:
     yield f"**ModelArts audit: {report.verdict}**"
-    yield f"Tasks created from {report.window.format(report.zone)}"
+    scope = report.scope
+    named = {
+        "project": scope.project_id,
+        "region": scope.region,
+        **{name.removesuffix("_id").replace("_", " "): value for name, value in scope.filters.items()},
+    }
+    places = ", ".join(f"{name} {code(value)}" for name, value in named.items() if value)
+    yield f"Tasks created from {report.window.format(report.zone)}" + (f"; {places}" if places else "")
     statuses = [f"{count:,} {_plain(status)}" for status, count in report.by_status.items()]
-    yield f"{report.total:,} {'task' if report.total == 1 else 'tasks'}" + (
-        f": {_some(statuses, MAX_STATUSES)}" if statuses else ""
-    )
+    odd = {
+        "more without a creation time": report.undated,
+        "unreadable": report.unreadable.items,
+        "deleted while listing": report.deleted_while_listing,
+    }
+    counts = f"{report.total:,} {'task' if report.total == 1 else 'tasks'}"
+    counts += f": {_some(statuses, MAX_STATUSES)}" if statuses else ""
+    yield "; ".join(filter(None, [counts, ", ".join(f"{count:,} {what}" for what, count in odd.items() if count)]))
     if durations := report.statistics.total:
-        half, most, longest = map(format_duration, (durations.p50, durations.p95, durations.longest))
-        yield f"Durations: {format_duration(durations.seconds)} in total, median {half}, 95 % {most}, longest {longest}"
+        values = (durations.seconds, durations.p50, durations.p95, durations.longest)
+        total, half, most, longest = map(format_duration, values)
+        yield f"Durations: {total} in total, median {half}, 95 % within {most}, longest {longest}"
     if change := report.describe_change():
         yield change
     broken = [f"`{one.rule}`: {_plain(one.message)}" for one in report.broken_rules]

@@ -180,7 +180,9 @@ class AuditReport:
 
     @cached_property
     def broken_rules(self) -> tuple[BrokenRule, ...]:
-        """The rules that are broken, in the order of RULES."""
+        """The rules that are broken, in the order of RULES; none if the window is empty."""
+        if self.window.is_empty:
+            return ()
         tallies = {template: self._tally(template) for template in self.rules.templates}
         messages = broken_rules(self.tally, tallies, self.rules)
         return tuple(
@@ -332,7 +334,6 @@ def audit(
     now: datetime,
     rules: AuditRules | None = None,
     console_url: Callable[[str], str | None] = lambda task_id: None,
-    zone: tzinfo = UTC,
     scope: Scope | None = None,
     on_task: Callable[[ProcessorTask, Sequence[str]], None] | None = None,
     notes: Sequence[str] = (),
@@ -346,7 +347,6 @@ def audit(
     :param now: the moment at which active tasks are checked for being stuck.
     :param rules: default ``AuditRules()``.
     :param console_url: returns the address of a task in the web console.
-    :param zone: the time zone in which the page and the Markdown show times.
     :param scope: whose tasks they are; the report repeats it.
     :param on_task: called with each task of the window, and the names of the checks that found something in it.
     :param notes: sentences for the readers of the report.
@@ -401,7 +401,6 @@ def audit(
             name: Findings(found[name], tuple(findings), found_by_template[name]) for name, findings in kept.items()
         },
         statistics=seconds.result(),
-        zone=zone,
         order_held=listed.order_held,
         notes=(*notes, *([] if listed.order_held else [OUT_OF_ORDER])),
     )

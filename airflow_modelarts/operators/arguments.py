@@ -26,9 +26,14 @@ def check_object(field: str, value: Any) -> None:
 
 
 def literals(value: Any) -> Any:
-    """Return an argument without the parts that only rendering can tell; None if that is all of it."""
+    """
+    Return the part of an argument that rendering does not change.
+
+    :return: None if only rendering can tell the whole of it. In an object, such a value is an empty text; in a list it
+        is missing.
+    """
     if isinstance(value, Mapping):
-        return {key: literals(item) for key, item in value.items() if not _is_open(item)}
+        return {key: "" if _is_open(item) else literals(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [literals(item) for item in value if not _is_open(item)]
     return None if _is_open(value) else value

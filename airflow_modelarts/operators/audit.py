@@ -138,14 +138,15 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         """Audit, write the report and return its summary."""
         self._prepare_fields()
         now = datetime.now(UTC)
-        rules = AuditRules.read(self.rules)
+        rules, zone = AuditRules.read(self.rules), read_timezone(self.timezone)
         files = AuditFiles(self._paths(context), self.object_storage_conn_id, context["ti"])
         with self._open_hook() as hook:
             scope = self._scope(context, hook)
             chosen = choose_window(self, context, now, hook.get_conn().client.project_id)
             with files.rows(scope.project_id) as rows:
                 report = self._audit(hook, chosen, now, rules, scope, rows)
-        report = replace(report, rows_path=files.written.get("rows_path"))
+        rows_path, previous = files.written.get("rows_path"), files.previous(report)
+        report = replace(report, zone=zone, rows_path=rows_path, previous=previous)
         self._log_report(report)
         # The summary is there although a store fails later.
         self._push(context, report.summary())
@@ -214,7 +215,6 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             rules=rules,
             notes=chosen.notes,
             console_url=lambda task_id: console_url(settings, task_id),
-            zone=read_timezone(self.timezone),
             scope=scope,
             on_task=rows.write,
         )
@@ -232,6 +232,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         self.log.info("Processing tasks created from %s: %s (%s).", report.window, report.total, statuses or "none")
         for note in report.notes:
             self.log.info("%s", note)
+        self.log.info("Summary in Markdown:\n%s", report.to_markdown())
         if not report.total:
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
@@ -270,6 +271,7 @@ def _describe_broken_rules(report: AuditReport) -> str:
     for broken in broken_rules:
         ids = [finding.task_id for finding in broken.findings.kept[:NAMED_TASKS]]
         more = f" and {broken.findings.count - len(ids)} more" if broken.findings.count > len(ids) else ""
-        sentences.append(f"{broken.rule}: {broken.message} ({', '.join(ids)}{more})")
+        named = f" ({', '.join(ids)}{more})" if ids else ""
+        sentences.append(f"{broken.rule}: {broken.message}{named}")
     rules = "1 audit rule is" if len(broken_rules) == 1 else f"{len(broken_rules)} audit rules are"
     return f"{rules} broken by tasks created from {report.window}. {'; '.join(sentences)}"
