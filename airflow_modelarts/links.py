@@ -48,7 +48,7 @@ def endpoint_region(settings: Settings) -> str | None:
     """Return the region of a public endpoint; for others that of the hook or the connection's extras, if known."""
     region, domain = _region_and_domain(settings.client.endpoint)
     is_public = any(domain == known for known, *_ in _PUBLIC_CONSOLES)
-    return (region if is_public else settings.region or region) or None
+    return region if is_public else settings.region
 
 
 class ModelArtsConsoleLink(BaseOperatorLink):

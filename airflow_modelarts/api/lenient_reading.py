@@ -20,6 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 #: Where a model's ``__dict__`` has what could not be read. Pydantic ignores names there that are no fields.
 UNREADABLE, UNREADABLE_ITEMS = "_unreadable", "_unreadable_items"
+#: The largest number that databases and data frames can store.
+LARGEST_NUMBER = 2**63 - 1
 #: A repaired field is validated again; if it then does not fit either, nothing will.
 ATTEMPTS = 3
 
@@ -115,14 +117,13 @@ def _read_number(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
-        return int(value)
+        number = int(value)
     except (ValueError, OverflowError):
-        pass
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return math.floor(number) if math.isfinite(number) else None
+        try:
+            number = math.floor(float(value))
+        except (ValueError, OverflowError):  # neither a number nor finite
+            return None
+    return number if abs(number) <= LARGEST_NUMBER else None
 
 
 def _read_moment(value: Any) -> int | None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from airflow_modelarts.api.json_reading import null_for_non_finite, read_json, repaired
 from airflow_modelarts.api.lenient_reading import (
+    LARGEST_NUMBER,
     UNREADABLE,
     UNREADABLE_ITEMS,
     UnreadableItem,
@@ -59,8 +60,8 @@ Status = Annotated[int | None, BeforeValidator(_status)]
 ShownText = Annotated[str | None, AfterValidator(lambda text: text and printable(without_signed_links(text)))]
 Count = Annotated[int | None, BeforeValidator(_count)]
 #: None for anything but a truth value.
-#: A number of a task. Text, fractions and truth values are left to :mod:`airflow_modelarts.api.lenient_reading`.
-Number = Annotated[int | None, Field(strict=True)]
+#: A number of a task. Whatever else the service writes is left to :mod:`airflow_modelarts.api.lenient_reading`.
+Number = Annotated[int | None, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 HasMore = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance(value, bool) else None)]
 
 

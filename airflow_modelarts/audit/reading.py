@@ -25,37 +25,40 @@ class Unreadable:
 
     :param items: the number of listed items that could not be read at all, so they are in no other count.
     :param first_items: where the first of them are and why, for example ``page 3, item 7: no readable task_id``.
-    :param fields: for each unreadable field, the number of tasks of the report that have it. Its value counts as
-        missing.
+    :param tasks: the number of tasks of the report that have an unreadable field.
+    :param fields: for each unreadable field, the number of tasks that have it. Its value counts as missing.
     :param first: for the first of these tasks, the unreadable fields by task id.
     """
 
     items: int = 0
     first_items: Sequence[str] = ()
+    tasks: int = 0
     fields: Mapping[str, int] = field(default_factory=dict)
     first: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.items or self.fields)
 
-    def __str__(self) -> str:
-        """Say it in a sentence or two, for a log."""
+    def describe(self) -> list[str]:
+        """Return a sentence on the items, and one on the fields, if there are any."""
         sentences = []
-        if self.items:
-            sentences.append(
-                f"{self.items} listed items cannot be read and are excluded ({', '.join(self.first_items)})"
-            )
+        if count := self.items:
+            text = "item cannot be read and is excluded" if count == 1 else "items cannot be read and are excluded"
+            sentences.append(f"{count:,} listed {text} ({_first(self.first_items, count)}).")
         if self.fields:
-            counts = ", ".join(f"{name} of {count} tasks" for name, count in self.fields.items())
-            tasks = ", ".join(f"{task_id}: {' and '.join(names)}" for task_id, names in self.first.items())
-            sentences.append(f"Fields that cannot be read count as missing: {counts} ({tasks})")
-        return ". ".join(sentences)
+            counts = ", ".join(
+                f"{name} of {count:,} {'task' if count == 1 else 'tasks'}" for name, count in self.fields.items()
+            )
+            tasks = [f"{task_id}: {' and '.join(names)}" for task_id, names in self.first.items()]
+            sentences.append(f"Fields that cannot be read count as missing: {counts} ({_first(tasks, self.tasks)}).")
+        return sentences
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
         return {
             "items": self.items,
             "first_items": list(self.first_items),
+            "tasks": self.tasks,
             "fields": dict(self.fields),
             "first_tasks": {task_id: list(names) for task_id, names in self.first.items()},
         }
@@ -65,15 +68,21 @@ class UnreadableFields:
     """Counts unreadable fields, and keeps the names of the first tasks that have some."""
 
     def __init__(self) -> None:
+        self.tasks = 0
         self.counts: Counter[str] = Counter()
         self.first: dict[str, Sequence[str]] = {}
 
     def add(self, task: ProcessorTask) -> None:
         """Note the unreadable fields of a task."""
         if names := task.unreadable:
+            self.tasks += 1
             self.counts.update(names)
             if len(self.first) < NAMED:
                 self.first[sanitize(task.task_id)] = names
+
+    def result(self) -> Unreadable:
+        """Return what was noted."""
+        return Unreadable(tasks=self.tasks, fields=self.counts, first=self.first)
 
 
 class ListReader:
@@ -106,3 +115,8 @@ class ListReader:
         """Return a report with what was noted while the list was read."""
         unreadable = replace(report.unreadable, items=self.unreadable_items, first_items=tuple(self.first_items))
         return replace(report, unreadable=unreadable, deleted_while_listing=self.deleted)
+
+
+def _first(texts: Sequence[str], count: int) -> str:
+    more = f" and {count - len(texts):,} more" if count > len(texts) else ""
+    return "; ".join(texts) + more

@@ -241,6 +241,17 @@ class AuditReport:
         found = Counter({name: findings.by_template.get(template, 0) for name, findings in self.findings.items()})
         return Tally(Counter(self.by_template.get(template, {})), found)
 
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """Sentences on what of the list could not be read, or can be missing."""
+        sentences = self.unreadable.describe()
+        if deleted := self.deleted_while_listing:
+            sentences.append(
+                f"At least {deleted:,} {'task was' if deleted == 1 else 'tasks were'} deleted while the list was read: "
+                "as many others can be missing here."
+            )
+        return tuple(sentences)
+
     def to_json(self) -> dict[str, Any]:
         """
         Return the whole report as JSON: times in ISO 8601, durations in seconds.
@@ -390,7 +401,7 @@ def audit(
         made_at=now,
         rules=rules,
         scope=scope or Scope(),
-        unreadable=Unreadable(fields=unreadable.counts, first=unreadable.first),
+        unreadable=unreadable.result(),
         total=by_status.total(),
         undated=undated,
         by_status=by_status,

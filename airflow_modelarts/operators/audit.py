@@ -14,8 +14,8 @@ from airflow_modelarts.audit.text import read_timezone
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.links import console_url
 from airflow_modelarts.operators.arguments import literals
-from airflow_modelarts.operators.audit_files import SUFFIXES, AuditFiles, RowFile
-from airflow_modelarts.operators.audit_paths import is_mapped, own_path
+from airflow_modelarts.operators.audit_files import AuditFiles, RowFile
+from airflow_modelarts.operators.audit_paths import SUFFIXES, check_paths, is_mapped, own_path
 from airflow_modelarts.operators.audit_window import AuditWindow, WindowKind, check_window, choose_window
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.templating import TEXT_OR_VALUE
@@ -42,11 +42,16 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     The audit reads the current state of the tasks, not the state at the window's end. A task that is still active is
     not audited again by the next run: ``lag`` gives it time to end. The operator reads the list newest first, down to
     the window's start. It keeps findings only, up to a limit, so its memory is limited too. The list shifts while it is
-    read: if a task is deleted meanwhile, another one can be missed.
+    read: if a task is deleted meanwhile, another one can be missed; the report says how many were deleted. An odd field
+    of a task counts as missing, and the report names it.
 
-    Its XCom is a summary of a few kilobytes: ``window``, ``total``, ``undated``, ``by_status``, ``by_template``,
-    ``broken_rules``, ``findings`` with the first ten task ids of each check, ``failures`` with the first ten messages,
-    and, if a report was written, ``report_path`` and ``json_path``.
+    It creates and removes an empty file beside each path before it reads the list. After the list is read, it logs the
+    counts, pushes its XCom, and then writes the report. A file that cannot be written fails the task at the end.
+
+    Its XCom is a summary of a few kilobytes: ``window``, ``project_id``, ``region``, ``host``, ``filters``, ``total``,
+    ``undated``, ``unreadable``, ``deleted_while_listing``, ``by_status``, ``by_template``, ``broken_rules``,
+    ``findings`` with the first ten task ids of each check, ``failures`` with the first ten messages, ``map_index`` of a
+    mapped audit, and ``report_path``, ``json_path`` and ``rows_path`` of the files that were written.
 
     :param window_start: audit tasks created at this moment or later: a datetime or ISO 8601 text, in UTC if it has no
         offset (templated). Default, also for an empty text and ``None``: the start of the data interval; a day before
@@ -65,9 +70,12 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param workspace_id: the workspace of the tasks (templated); the service's default is "0".
     :param report_path: where to write the report as an HTML page that loads nothing else, for example
         ``s3://bucket/audits/{{ ds }}.html`` (templated; a run without a logical date has no ``ds``). A ``.json`` file
-        of the same name has all findings. The provider of the object store must be installed. Each file appears only
-        when it is complete, and then replaces the previous one. Until then it is a hidden file beside it,
-        ``.name.part-…``, so the connection needs the rights to copy and delete. Default: no report.
+        of the same name has the report as JSON, with the first 10,000 findings of each check. The provider of the
+        object store must be installed. Each file appears only when it is complete, and then replaces the previous one.
+        Until then it is a hidden file beside it, ``.name.part-…``, so the connection needs the rights to copy and
+        delete. If mapped audits share the path, each adds its map index before the suffix. Default: no report.
+    :param rows_path: where to write a row for each task of the window, as JSON Lines or CSV, for example
+        ``s3://bucket/audits/{{ ds }}.jsonl`` or ``….csv`` (templated; otherwise as ``report_path``). Default: no rows.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
     :param timezone: the time zone of the times on the page and in the summary's ``markdown``, for example
         ``Europe/Berlin`` (templated); default ``UTC``. JSON always has UTC.
@@ -76,7 +84,9 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: overrides the connection's project (templated).
     :raises ModelArtsAuditFailed: a rule is broken and ``fail_on_broken_rules`` is set; the message names each rule.
-    :raises ValueError: the window, the rules or the path are invalid.
+    :raises ModelArtsReportNotWritten: a file cannot be written; the message names it, the cause and the broken rules.
+        Airflow retries it. It is raised before the list is read if the store refuses an empty file.
+    :raises ValueError: the window, the rules or a path are invalid, or another audit of the DAG has the same path.
     :raises ModelArtsRequestError: another templated argument rendered to nothing; no request was sent.
     :raises ModelArtsError: the service rejected the call; the message says what to change.
     """
@@ -133,6 +143,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         self.object_storage_conn_id = object_storage_conn_id
         self.timezone = timezone
         self.fail_on_broken_rules = fail_on_broken_rules
+        check_paths(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
@@ -237,13 +248,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
             self.log.warning("%s listed tasks have no create_time and are excluded.", report.undated)
-        if report.unreadable:
-            self.log.warning("%s", report.unreadable)
-        if report.deleted_while_listing:
-            self.log.warning(
-                "At least %s tasks were deleted while the list was read: as many others may be missing here.",
-                report.deleted_while_listing,
-            )
+        for gap in report.gaps:
+            self.log.warning("%s", gap)
         for broken in report.broken_rules:
             self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
 

@@ -7,11 +7,13 @@ They are tried out before the list is read. What fails later is collected, so th
 from __future__ import annotations
 
 import json
+from codecs import getwriter
 from contextlib import ExitStack, suppress
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from airflow_modelarts.exceptions import ModelArtsReportNotWritten
+from airflow_modelarts.operators.audit_paths import check_suffix
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, probe, refuse_folder, resolve_path
 
 if TYPE_CHECKING:
@@ -22,20 +24,6 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask
     from airflow_modelarts.audit import AuditReport
     from airflow_modelarts.audit.change import Previous
-
-#: How the names of the files may end, by the operator's argument.
-SUFFIXES = {"report_path": (".html",), "rows_path": (".jsonl", ".csv")}
-
-
-def check_suffix(argument: str, path: object) -> None:
-    """
-    Check how the name of a file ends.
-
-    :raises ValueError: the name does not end as SUFFIXES says, or is nothing but that.
-    """
-    name, suffixes = PurePosixPath(str(path)).name, SUFFIXES[argument]
-    if str(path).endswith("/") or not name.endswith(suffixes) or name in suffixes:
-        raise ValueError(f"{argument} is {str(path)!r}: name a file that ends in {' or '.join(suffixes)}")
 
 
 class AuditFiles:
@@ -90,15 +78,16 @@ class AuditFiles:
             return
         argument = "report_path"
         try:
-            # The page refers to the JSON file, so it is written last. Both are made before either is written.
-            contents = {
-                "json_path": json.dumps(report.to_json(), ensure_ascii=False, indent=1).encode(),
-                "report_path": page(report, facts).encode(),
-            }
-            for argument, content in contents.items():
-                with self.open(argument) as file:
-                    file.write(content)
-                self.written[argument] = str(self.path(argument))
+            # Both are made before either is written. The page refers to the JSON file, so it is written last.
+            content, html = report.to_json(), page(report, facts).encode()
+            argument = "json_path"
+            with self.open(argument) as file:
+                json.dump(content, getwriter("utf-8")(file), ensure_ascii=False, indent=1)  # piece by piece
+            self.written[argument] = str(self.path(argument))
+            argument = "report_path"
+            with self.open(argument) as file:
+                file.write(html)
+            self.written[argument] = str(self.path(argument))
         except Exception as error:
             self.note_failure(argument, error)
 

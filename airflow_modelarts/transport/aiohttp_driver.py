@@ -55,13 +55,13 @@ class AsyncDriver:
         """Carry out a list operation page by page."""
         flow = pages(operation, retries)
         while isinstance(page := await self._advance(flow), Page):
-            log_unreadable(operation, page)
             yield page
 
     async def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> AsyncGenerator[T, None]:
         """Carry out a list operation; each page is requested when the one before it is used up."""
         async with aclosing(self.pages(operation, retries)) as found:
             async for page in found:
+                log_unreadable(operation, page)
                 for item in page.items:
                     yield item
 

@@ -53,12 +53,12 @@ class Driver:
         """Carry out a list operation page by page; each is requested when the one before it is used up."""
         flow = pages(operation, retries)
         while isinstance(page := self._advance(flow), Page):
-            log_unreadable(operation, page)
             yield page
 
     def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[T]:
         """Carry out a list operation item by item."""
         for page in self.pages(operation, retries):
+            log_unreadable(operation, page)
             yield from page.items
 
     def settings(self, refused: object = None) -> Settings:

@@ -42,7 +42,7 @@ def details(check: str, *tasks: ProcessorTask, **rules: Any) -> list[str]:
 
 
 moments = st.none() | st.integers(milliseconds(START) - 100_000_000, milliseconds(DAY.end) + 100_000_000)
-numbers = st.none() | st.integers() | st.integers(-1, 5)
+numbers = st.none() | st.integers(-(2**63) + 1, 2**63 - 1) | st.integers(-1, 5)
 texts = st.none() | st.text() | st.sampled_from(["sys_data_analyse", "obs://b/out", "s3://b/else", "/b/out/x", "../x"])
 tasks_of_any_kind = st.builds(
     lambda **fields: ProcessorTask.model_validate({name: field for name, field in fields.items() if field is not None}),

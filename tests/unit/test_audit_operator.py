@@ -122,6 +122,64 @@ def test_tasks_without_create_time_are_counted_apart(requests_mock: Mocker, said
     assert "1 listed tasks have no create_time" in said()
 
 
+def test_one_odd_task_does_not_end_the_audit(requests_mock: Mocker, said: Callable[[], str], tmp_path: Path) -> None:
+    odd = [
+        at(START, task_id="a", duration_seconds=12.5),
+        at(START, task_id="b", status=3, create_time="2026-11-23T08:00:00Z", template="cleaning", inputs={}),
+        {**at(START), "task_id": None, "status": 3},
+        at(START, task_id="d", create_time="yesterday", status=3),
+        "e",
+        at(START, task_id="f", error_msg="half \ud83d", status=3),
+    ]
+    requests_mock.get(LIST_URL, json={"count": 6, "tasks": odd})
+    summary = run(report_path=str(tmp_path / "a.html"))
+    assert (summary["total"], summary["by_status"]) == (3, {"failed": 2, "completed": 1})
+    assert (summary["undated"], summary["findings"]["failed"]["task_ids"]) == (1, ["b", "f"])
+    unreadable = {
+        "items": 2,
+        "first_items": ["page 1, item 3: no readable task_id", "page 1, item 5: no object"],
+        "tasks": 2,
+        "fields": {"template": 1, "inputs": 1, "create_time": 1},
+        "first_tasks": {"b": ["template", "inputs"], "d": ["create_time"]},
+    }
+    assert summary["unreadable"] == unreadable
+    assert json.loads((tmp_path / "a.json").read_text())["unreadable"] == unreadable
+    items = "2 listed items cannot be read and are excluded (page 1, item 3: no readable task_id; page 1, item 5: no"
+    fields = "Fields that cannot be read count as missing: template of 1 task, inputs of 1 task, create_time of 1 task"
+    for text in (said(), (tmp_path / "a.html").read_text()):
+        assert items in text
+        assert f"{fields} (b: template and inputs; d: create_time)." in text
+
+
+def test_only_the_first_unreadable_items_and_tasks_are_named(requests_mock: Mocker, said: Callable[[], str]) -> None:
+    odd = [at(START, task_id=f"t{number}", name=[]) for number in range(30)]
+    requests_mock.get(LIST_URL, json={"count": 50, "tasks": [*odd, *([None] * 20)]})
+    unreadable = run()["unreadable"]
+    assert (unreadable["items"], len(unreadable["first_items"])) == (20, 10)
+    assert (unreadable["tasks"], len(unreadable["first_tasks"])) == (30, 10)
+    log = said()
+    assert "page 1, item 40: no object and 10 more)" in log
+    assert "t9: name and 20 more)" in log
+
+
+def test_tasks_that_are_deleted_while_the_list_is_read_are_noted(
+    requests_mock: Mocker, said: Callable[[], str], tmp_path: Path
+) -> None:
+    tasks = [at(START + timedelta(seconds=1000 - number), task_id=f"t{number}") for number in range(250)]
+    answers = [
+        {"count": 250, "tasks": tasks[:100]},
+        {"count": 247, "tasks": tasks[103:203]},
+        {"count": 249, "tasks": tasks[203:250]},
+    ]
+    requests_mock.get(LIST_URL, [{"json": answer} for answer in answers])
+    summary = run(report_path=str(tmp_path / "a.html"))
+    assert (summary["total"], summary["deleted_while_listing"]) == (247, 3)
+    assert json.loads((tmp_path / "a.json").read_text())["deleted_while_listing"] == 3
+    sentence = "At least 3 tasks were deleted while the list was read: as many others can be missing here."
+    assert sentence in said()
+    assert sentence in (tmp_path / "a.html").read_text()
+
+
 def test_by_default_no_report_is_written(
     requests_mock: Mocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
