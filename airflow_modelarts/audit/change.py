@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-#: The fields of a report's JSON that say which tasks an audit is about, and which DAG made it.
-SCOPE_FIELDS = ("project_id", "region", "host", "filters", "map_index", "dag_id")
+#: The fields of a report's JSON that say how to read it, which tasks it is about, and which DAG made it.
+SCOPE_FIELDS = ("schema_version", "project_id", "region", "host", "filters", "map_index", "dag_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +47,19 @@ class Previous:
         return cls(start=start, end=end, made_at=made_at, total=total, failed=failed, seconds=seconds)
 
 
-def newest_before(reports: Iterable[Any], report: Mapping[str, Any]) -> Previous | None:
+def newest_before(reports: Iterable[Any], scope: Mapping[str, Any], end: datetime) -> Previous | None:
     """
     Return the newest earlier audit with the same scope; None if there is none.
 
     :param reports: the JSON of reports, or of anything else.
-    :param report: the JSON of this audit.
+    :param scope: the SCOPE_FIELDS of this audit.
+    :param end: the end of its window.
     """
-    scope = [report.get(name) for name in SCOPE_FIELDS]
-    end = datetime.fromisoformat(report["window"]["end"])
     earlier = [
         previous
         for one in reports
         if isinstance(one, Mapping)
-        and [one.get(name) for name in SCOPE_FIELDS] == scope
-        and one.get("schema_version") == report.get("schema_version")
+        and all(one.get(name) == scope.get(name) for name in SCOPE_FIELDS)
         and (previous := Previous.read(one))
         and previous.end < end
     ]

@@ -34,32 +34,36 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     """
     Audits all processing tasks that were created in a time window, by Airflow or otherwise (ListProcessorTasks).
 
-    The window is the run's data interval. If that is empty, it is the day before the run's logical date in the DAG's
-    time zone, and the task logs this. The interval is empty in most manual runs. With Airflow 3 it is also empty in
-    runs of a cron schedule such as ``@daily``, unless ``scheduler.create_cron_data_intervals`` is on. If the schedule
-    is not daily, set ``window_start``, for example to ``{{ logical_date - macros.timedelta(hours=1) }}``.
+    Each audit continues where the last one of this Airflow task ended, so that each task is in exactly one audit. The
+    first one reaches back a day. An audit that finds a broken rule has ended; one that raises another error has not.
+    A run that is cleared or tried again audits the same window again. What was audited is kept in an Airflow variable.
 
     The audit reads the current state of the tasks, not the state at the window's end. A task that is still active is
     not audited again by the next run: ``lag`` gives it time to end. The operator reads the list newest first, down to
-    the window's start. It keeps findings only, up to a limit, so its memory is limited too. The list shifts while it is
-    read: if a task is deleted meanwhile, another one can be missed; the report says how many were deleted. An odd field
-    of a task counts as missing, and the report names it.
+    the window's start, and to its end if the list is out of order. It keeps findings only, up to a limit, so its memory
+    is limited too. The list shifts while it is read: if a task is deleted meanwhile, another one can be missed; the
+    report says how many were deleted. An odd field of a task counts as missing, and the report names it.
 
     It creates and removes an empty file beside each path before it reads the list. After the list is read, it logs the
     counts, pushes its XCom, and then writes the report. A file that cannot be written fails the task at the end.
 
-    Its XCom is a summary of a few kilobytes: ``window``, ``project_id``, ``region``, ``host``, ``filters``, ``total``,
-    ``undated``, ``unreadable``, ``deleted_while_listing``, ``by_status``, ``by_template``, ``broken_rules``,
-    ``findings`` with the first ten task ids of each check, ``failures`` with the first ten messages, ``map_index`` of a
-    mapped audit, and ``report_path``, ``json_path`` and ``rows_path`` of the files that were written.
+    Its XCom is a summary of a few kilobytes: ``window``, ``verdict``, ``project_id``, ``region``, ``host``,
+    ``filters``, ``total``, ``undated``, ``unreadable``, ``deleted_while_listing``, ``order_held``, ``notes``,
+    ``broken_rules``, ``change`` since the audit before, ``markdown`` with ten lines for a chat or a mail,
+    ``by_status``, ``by_template``, ``findings`` with the first ten task ids of each check, ``failures`` with the first
+    ten messages, ``map_index`` of a mapped audit, and ``report_path``, ``json_path`` and ``rows_path`` of the files
+    that were written.
 
     :param window_start: audit tasks created at this moment or later: a datetime or ISO 8601 text, in UTC if it has no
-        offset (templated). Default, also for an empty text and ``None``: the start of the data interval; a day before
-        the end if the interval is empty or ``window_end`` is given.
-    :param window_end: audit tasks created before this moment (templated, as above). Default: the end of the data
-        interval; if that is empty, the run's logical date or, without one, the moment at which the run was due.
-    :param lag: how far to move the window back, so that its tasks have ended; default zero. It does not move a
-        ``window_start`` that is given, and has no effect if ``window_end`` is given.
+        offset (templated). Default, also for an empty text and ``None``: what ``window`` says; a day before
+        ``window_end`` if that is given.
+    :param window_end: audit tasks created before this moment (templated, as above). Default: the moment that the run
+        is for, which is the later of the data interval's end and the logical date; without both, when it was due.
+    :param window: what to audit unless ``window_start`` or ``window_end`` is given. ``since_last`` (default): what no
+        earlier audit has covered, until the moment that the run is for. ``data_interval``: the run's data interval.
+        ``day``: the day before that moment, in the DAG's time zone.
+    :param lag: how far to move the window's end back, so that its tasks have ended; default zero. It moves the start
+        too, unless ``window_start`` is given or earlier audits set it. It has no effect if ``window_end`` is given.
     :param rules: the rules that tasks must comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
         fields or the text of one in JSON (templated). Values may be text, as templates render it. By default no task
         may have failed, and every output must be named.
@@ -69,13 +73,15 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param source: the data source, for example a dataset id (templated).
     :param workspace_id: the workspace of the tasks (templated); the service's default is "0".
     :param report_path: where to write the report as an HTML page that loads nothing else, for example
-        ``s3://bucket/audits/{{ ds }}.html`` (templated; a run without a logical date has no ``ds``). A ``.json`` file
-        of the same name has the report as JSON, with the first 10,000 findings of each check. The provider of the
-        object store must be installed. Each file appears only when it is complete, and then replaces the previous one.
-        Until then it is a hidden file beside it, ``.name.part-…``, so the connection needs the rights to copy and
-        delete. If mapped audits share the path, each adds its map index before the suffix. Default: no report.
+        ``s3://bucket/audits/{{ ts_nodash }}.html`` (templated; a run without a logical date has no ``ts_nodash``). A
+        ``.json`` file of the same name has the report as JSON, with the first 10,000 findings of each check. The
+        provider of the object store must be installed. Each file appears only when it is complete, and then replaces
+        the previous one. Until then it is a hidden file beside it, ``.name.part-…``, so the connection needs the rights
+        to copy and delete. If mapped audits share the path, each adds its map index before the suffix. The audit before
+        is looked for in the same folder, among the newest 50 files that end in ``.json``. Default: no report.
     :param rows_path: where to write a row for each task of the window, as JSON Lines or CSV, for example
-        ``s3://bucket/audits/{{ ds }}.jsonl`` or ``….csv`` (templated; otherwise as ``report_path``). Default: no rows.
+        ``s3://bucket/audits/{{ ts_nodash }}.jsonl`` or ``….csv`` (templated; otherwise as ``report_path``). Default: no
+        rows.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
     :param timezone: the time zone of the times on the page and in the summary's ``markdown``, for example
         ``Europe/Berlin`` (templated); default ``UTC``. JSON always has UTC.
@@ -86,7 +92,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :raises ModelArtsAuditFailed: a rule is broken and ``fail_on_broken_rules`` is set; the message names each rule.
     :raises ModelArtsReportNotWritten: a file cannot be written; the message names it, the cause and the broken rules.
         Airflow retries it. It is raised before the list is read if the store refuses an empty file.
-    :raises ValueError: the window, the rules or a path are invalid, or another audit of the DAG has the same path.
+    :raises ValueError: the window, the rules, the time zone or a path are invalid, another audit of the DAG has the
+        same path, or the run lacks the ``data_interval`` that ``window`` asks for.
     :raises ModelArtsRequestError: another templated argument rendered to nothing; no request was sent.
     :raises ModelArtsError: the service rejected the call; the message says what to change.
     """

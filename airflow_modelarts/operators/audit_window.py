@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 WindowKind = Literal["since_last", "data_interval", "day"]
 A_DAY = timedelta(days=1)
 #: Runs whose ranges are kept, so that a run that is cleared audits them again.
-KEPT_RUNS = 200
+KEPT_RUNS = 100
 #: Characters of an Airflow variable's key that name the DAG and the task; Airflow accepts 250 in all.
 MAX_NAME = 200
 
@@ -138,18 +138,18 @@ def _read_ranges(stored: Any) -> list[Range]:
 
 class HistoryStore:
     """
-    Keeps the history of an audit in an Airflow variable.
+    Keeps the history of an audit in an Airflow variable, and what a run has audited also in its task state store (3.3).
 
     Of what Airflow keeps, only a variable fits all its versions and all runs. A task's state store belongs to one run.
     An asset's state store needs an asset and Airflow 3.3. XComs are deleted with their run or when it is cleared, and
     those of runs for later dates cannot be read.
 
-    :param task_instance: names the DAG and the task.
+    :param context: of the Airflow task.
     :param scope: what is audited: project, workspace and filters. Each scope has a history of its own.
     """
 
-    def __init__(self, task_instance: Any, scope: Mapping[str, str | None]) -> None:
-        dag_id, task_id = task_instance.dag_id, task_instance.task_id
+    def __init__(self, context: Mapping[str, Any], scope: Mapping[str, str | None]) -> None:
+        dag_id, task_id = context["ti"].dag_id, context["ti"].task_id
         identity = json.dumps([dag_id, task_id, sorted(scope.items())])
         digest = blake2b(identity.encode(), digest_size=6).hexdigest()
         # Only characters that all secrets backends accept, since Airflow asks them for the variable too.
@@ -160,6 +160,14 @@ class HistoryStore:
             f"What the task {task_id} of the DAG {dag_id} has audited ({filters}), in milliseconds since the epoch. "
             "Delete it, and the next audit is a first one."
         )
+        self._run_id = str(context["run_id"])
+        self._run_state = context.get("task_state_store")
+        self._run_key = f"modelarts_audit_{digest}"
+
+    def find_ranges(self, history: AuditHistory, end: int, day_before: int) -> list[Range]:
+        """Return what the run is to audit, see :meth:`AuditHistory.find_ranges`."""
+        audited_before = self._run_state.get(self._run_key) if self._run_state else None
+        return _read_ranges(audited_before) if audited_before else history.find_ranges(self._run_id, end, day_before)
 
     def load(self) -> AuditHistory:
         """
@@ -181,16 +189,20 @@ class HistoryStore:
                 f"the Airflow variable {self.key!r} is {error}: restore it, or delete it to begin anew"
             ) from None
 
-    def record(self, run_id: str, ranges: Sequence[Range], *, keeps_since: bool) -> None:
+    def record(self, ranges: Sequence[Range], *, keeps_since: bool) -> None:
         """Add to the history, which is read again, since another run may have ended meanwhile."""
         from airflow.providers.common.compat.sdk import Variable
 
         history = self.load()
-        history.add(run_id, ranges, keeps_since=keeps_since)
+        history.add(self._run_id, ranges, keeps_since=keeps_since)
+        if self._run_state:  # first: without it, another try would find nothing left
+            from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]  # missing in its stub
+
+            self._run_state.set(self._run_key, [list(each) for each in ranges], retention=NEVER_EXPIRE)
         try:
             Variable.set(self.key, history.to_json(), self._description)
         except ImportError:  # Airflow 3 keeps nothing for what is called outside of its tasks
-            log.warning("This is no Airflow task: the next audit will not know about this one.")
+            log.warning("This is not an Airflow task: the next audit will not know about this one.")
 
 
 @dataclass(frozen=True)
@@ -243,9 +255,9 @@ def _since_last(
     end, day_before = (milliseconds(bound - operator.lag) for bound in (moment, _day_before(moment, context)))
     filters = {"template_id": operator.template_id, "source_type": operator.source_type, "source": operator.source}
     scope = {"project_id": project_id, "workspace_id": operator.workspace_id or "0", **filters}
-    store, run_id = HistoryStore(context["ti"], scope), context["run_id"]
+    store = HistoryStore(context, scope)
     history = store.load()
-    ranges = history.find_ranges(run_id, end, day_before)
+    ranges = store.find_ranges(history, end, day_before)
     if not ranges:
         note = (
             f"Earlier audits of this Airflow task have covered everything until {from_milliseconds(end)}: nothing is "
@@ -253,7 +265,7 @@ def _since_last(
         )
         return AuditWindow(Window(from_milliseconds(end), from_milliseconds(end)), [note])
     start, end = ranges[0][0], ranges[-1][1]
-    covered = subtract((start, end), ranges)
+    covered = tuple(subtract((start, end), ranges))
     notes = []
     if history.since is None:
         notes.append("This is the first audit by this Airflow task: it reaches back a day.")
@@ -261,7 +273,7 @@ def _since_last(
         notes.append("Earlier audits have covered a part of this window: the tasks of that part are left out.")
     window = Window(from_milliseconds(start), from_milliseconds(end), covered)
     by_hand = getattr(context.get("dag_run"), "run_type", None) == "manual"
-    return AuditWindow(window, notes, partial(store.record, run_id, ranges, keeps_since=by_hand))
+    return AuditWindow(window, notes, partial(store.record, ranges, keeps_since=by_hand))
 
 
 def _window(start: datetime, end: datetime) -> Window:

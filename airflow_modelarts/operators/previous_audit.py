@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.audit.change import Previous, newest_before
+from airflow_modelarts.audit.report import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -43,7 +44,8 @@ def find_previous(json_path: ObjectStoragePath, report: AuditReport) -> Previous
     except Exception as error:
         log.info("The folder of %s cannot be listed, so the report has no change: %s", json_path, error)
         return None
-    return newest_before(_heads(fs, newest), report.to_json())
+    scope = {"schema_version": SCHEMA_VERSION, "dag_id": report.scope.dag_id, **report.scope.to_json()}
+    return newest_before(_heads(fs, newest), scope, report.window.end)
 
 
 def _local_files(path: str) -> Iterable[tuple[str, str]]:
