@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, Self
+
+from airflow_modelarts.audit.text import format_datetime, format_duration, iso
 
 #: The fields of a report's JSON that say how to read it, which tasks it is about, and which DAG made it.
 SCOPE_FIELDS = ("schema_version", "project_id", "region", "host", "filters", "map_index", "dag_id")
@@ -45,6 +47,23 @@ class Previous:
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
         return cls(start=start, end=end, made_at=made_at, total=total, failed=failed, seconds=seconds)
+
+    def change(self, total: int, failed: int, seconds: float) -> dict[str, Any]:
+        """Return the differences of an audit's totals to these, as JSON."""
+        return {
+            "since": {"start": iso(self.start), "end": iso(self.end)},
+            "total": total - self.total,
+            "failed": failed - self.failed,
+            "seconds": round(seconds - self.seconds, 3),
+        }
+
+
+def describe(change: Mapping[str, Any], zone: tzinfo) -> str:
+    """Return a change in one sentence, with times in a zone."""
+    total, failed, seconds = change["total"], change["failed"], change["seconds"]
+    duration = f"{'-' if seconds < 0 else '+'}{format_duration(abs(seconds))}"
+    start, end = (format_datetime(datetime.fromisoformat(moment), zone) for moment in change["since"].values())
+    return f"{total:+,} tasks, {failed:+,} failed, {duration} in total since the audit of {start} to {end} {zone}"
 
 
 def newest_before(reports: Iterable[Any], scope: Mapping[str, Any], end: datetime) -> Previous | None:

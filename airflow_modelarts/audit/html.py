@@ -8,7 +8,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from airflow_modelarts.audit import charts
+from airflow_modelarts.audit import change, charts
 from airflow_modelarts.audit.findings import CHECKS
 from airflow_modelarts.audit.report import AuditReport
 from airflow_modelarts.audit.text import format_datetime, format_duration, percent
@@ -62,6 +62,7 @@ def _template() -> Template:
         "number": lambda number: f"{number:,}",
         "duration": lambda seconds: None if seconds is None else format_duration(seconds),
         "datetime": format_datetime,
+        "change": change.describe,
         "day_and_time": _format_day_and_time,
         "create_time": _format_create_time,
     }

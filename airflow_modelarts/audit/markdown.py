@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from airflow_modelarts.audit.change import describe
 from airflow_modelarts.audit.text import format_duration, shorten
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def _lines(report: AuditReport) -> Iterator[str]:
         values = (durations.seconds, durations.p50, durations.p95, durations.longest)
         total, half, most, longest = map(format_duration, values)
         yield f"Durations: {total} in total, median {half}, 95 % within {most}, longest {longest}"
-    if change := report.describe_change():
-        yield change
+    if change := report.change:
+        yield describe(change, report.zone)
     broken = [f"`{one.rule}`: {_plain(one.message)}" for one in report.broken_rules]
     yield from (f"- {line}" for line in broken[:MAX_RULES])
     if more := len(broken) - MAX_RULES if len(broken) > MAX_RULES else 0:

@@ -18,7 +18,7 @@ from airflow_modelarts.audit.reading import Unreadable, UnreadableFields
 from airflow_modelarts.audit.rules import AuditRules
 from airflow_modelarts.audit.scope import Scope
 from airflow_modelarts.audit.statistics import Statistics, StatisticsCounter
-from airflow_modelarts.audit.text import format_datetime, format_duration, iso, milliseconds, sanitize, shorten
+from airflow_modelarts.audit.text import format_datetime, iso, milliseconds, sanitize, shorten
 from airflow_modelarts.audit.verdicts import RULES, Tally, broken_rules
 
 if TYPE_CHECKING:
@@ -199,27 +199,9 @@ class AuditReport:
 
     @property
     def change(self) -> dict[str, Any] | None:
-        """What has changed since the audit before: tasks, failures, and the sum of durations in seconds."""
-        if (before := self.previous) is None:
-            return None
+        """What has changed since the audit before; None if it is not known."""
         seconds = self.statistics.total.seconds if self.statistics.total else 0
-        return {
-            "since": {"start": iso(before.start), "end": iso(before.end)},
-            "total": self.total - before.total,
-            "failed": self.by_status.get("failed", 0) - before.failed,
-            "seconds": round(seconds - before.seconds, 3),
-        }
-
-    def describe_change(self) -> str | None:
-        """Return in one sentence what has changed since the audit before; None if it is not known."""
-        if (change := self.change) is None or self.previous is None:
-            return None
-        seconds = change["seconds"]
-        duration = f"{'-' if seconds < 0 else '+'}{format_duration(abs(seconds))}"
-        window = Window(self.previous.start, self.previous.end).format(self.zone)
-        return (
-            f"{change['total']:+,} tasks, {change['failed']:+,} failed, {duration} in total since the audit of {window}"
-        )
+        return self.previous and self.previous.change(self.total, self.by_status.get("failed", 0), seconds)
 
     def to_markdown(self) -> str:
         """Return the main facts in at most ten lines of Markdown, in which texts of the service cannot break out."""

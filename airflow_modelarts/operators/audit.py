@@ -108,7 +108,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         **dict.fromkeys(("window_start", "window_end"), TEXT_OR_VALUE),
     }
     #: An empty value means the default.
-    may_be_empty = frozenset({"window_start", "window_end", "rules"})
+    may_be_empty = frozenset({"window_start", "window_end"})
+    parts_may_be_empty = frozenset({"rules"})
 
     def __init__(
         self,
@@ -202,7 +203,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             source=self.source,
             workspace_id=self.workspace_id,
             dag_id=self.dag_id,
-            run_id=str(context["run_id"]),
+            run_id=context.get("run_id"),
             map_index=ti.map_index if is_mapped(ti) else None,
         )
 

@@ -13,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from requests_mock import Mocker
 
+from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
 from airflow_modelarts.operators.previous_audit import HEAD_BYTES, MAX_READ
 from tests.support.fixtures import PROJECT_ID
@@ -240,6 +241,6 @@ def test_values_of_rules_may_render_to_nothing_but_not_the_rules_as_a_whole(requ
     requests_mock.reset_mock()
     operator = ModelArtsAuditProcessorTasksOperator(task_id="audit", rules="{{ params.empty }}")
     operator.render_template_fields(params)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="rules is '': give the rules as an object"):
+    with pytest.raises(ModelArtsRequestError, match="rules rendered to nothing"):
         operator.execute({"ti": TaskInstance(), "run_id": "run"})  # type: ignore[typeddict-item]
     assert not requests_mock.called
