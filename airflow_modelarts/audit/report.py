@@ -200,8 +200,10 @@ class AuditReport:
     @property
     def change(self) -> dict[str, Any] | None:
         """What has changed since the audit before; None if it is not known."""
+        if self.previous is None:
+            return None
         seconds = self.statistics.total.seconds if self.statistics.total else 0
-        return self.previous and self.previous.change(self.total, self.by_status.get("failed", 0), seconds)
+        return self.previous.change(self.total, self.by_status.get("failed", 0), seconds)
 
     def to_markdown(self) -> str:
         """Return the main facts in at most ten lines of Markdown, in which texts of the service cannot break out."""
