@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.operations import Page
     from airflow_modelarts.audit.report import AuditReport
 
+#: Milliseconds since the epoch, from 2000 to 2100. Zero, and seconds or microseconds, are outside: a task with such a
+#: time would be in no window.
+PLAUSIBLE = range(946_684_800_000, 4_102_444_800_000)
 #: Tasks with unreadable fields, and unreadable items, that a report names.
 NAMED = 10
 
@@ -109,12 +112,19 @@ class ListReader:
             self.unreadable_items += len(page.unreadable)
             for item in page.unreadable[: NAMED - len(self.first_items)]:
                 self.first_items.append(f"page {page.number + 1}, item {item.index + 1}: {item.reason}")
-            yield from page.items
+            for task in page.items:
+                yield task if task.create_time is None or task.create_time in PLAUSIBLE else _undated(task)
 
     def complete(self, report: AuditReport) -> AuditReport:
         """Return a report with what was noted while the list was read."""
         unreadable = replace(report.unreadable, items=self.unreadable_items, first_items=tuple(self.first_items))
         return replace(report, unreadable=unreadable, deleted_while_listing=self.deleted)
+
+
+def _undated(task: ProcessorTask) -> ProcessorTask:
+    from airflow_modelarts.api.lenient_reading import mark_unreadable
+
+    return mark_unreadable(task.model_copy(update={"create_time": None}), (*task.unreadable, "create_time"))
 
 
 def _first(texts: Sequence[str], count: int) -> str:

@@ -72,7 +72,8 @@ def own_path(path: str, written: Any, argument: str, context: Mapping[str, Any])
     :param argument: the operator's argument.
     """
     task_instance = context["ti"]
-    if not is_mapped(task_instance) or "map_index" in str(written) or _is_mapped_argument(written, argument, context):
+    names_index = is_template(written) and "map_index" in written
+    if not is_mapped(task_instance) or names_index or _is_mapped_argument(written, argument, context):
         return path
     stem, dot, suffix = path.rpartition(".")
     return f"{stem}-{task_instance.map_index}{dot}{suffix}"

@@ -362,14 +362,6 @@ def test_several_inputs_are_in_one_cell(requests_mock: Mocker, tmp_path: Path) -
     assert (row["work_path_type"], row["work_path"]) == ("DATASET", "ds-2")
 
 
-@pytest.mark.parametrize("moment", [-(10**18), 10**18])
-def test_a_moment_beyond_the_calendar_is_outside_of_every_window(
-    requests_mock: Mocker, tmp_path: Path, moment: int
-) -> None:
-    serve(requests_mock, failed(create_time=moment), failed("g"))
-    assert run(rows_path=str(tmp_path / "a.jsonl"))["total"] == 1
-
-
 # Mapped audits, and several in a DAG
 
 

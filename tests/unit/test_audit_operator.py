@@ -151,6 +151,17 @@ def test_one_odd_task_does_not_end_the_audit(requests_mock: Mocker, said: Callab
         assert f"{fields} (b: template and inputs; d: create_time)." in text
 
 
+@pytest.mark.parametrize("moment", [0, -1, 1, int(START.timestamp()), int(START.timestamp() * 1_000_000), 2**62])
+def test_a_task_whose_time_is_no_time_of_this_century_is_not_skipped_in_silence(
+    requests_mock: Mocker, moment: int
+) -> None:
+    odd = at(START, task_id="odd", create_time=moment, name=[])
+    requests_mock.get(LIST_URL, json={"count": 2, "tasks": [odd, at(START, status=3)]})
+    summary = run()
+    assert (summary["total"], summary["undated"]) == (1, 1)
+    assert summary["unreadable"]["first_tasks"] == {"odd": ["name", "create_time"]}
+
+
 def test_only_the_first_unreadable_items_and_tasks_are_named(requests_mock: Mocker, said: Callable[[], str]) -> None:
     odd = [at(START, task_id=f"t{number}", name=[]) for number in range(30)]
     requests_mock.get(LIST_URL, json={"count": 50, "tasks": [*odd, *([None] * 20)]})
