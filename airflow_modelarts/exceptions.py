@@ -19,3 +19,11 @@ class ModelArtsAuditFailed(AirflowFailException):
 
     :param message: the broken rules, and the processing tasks that broke them.
     """
+
+
+class ModelArtsReportNotWritten(AirflowException):
+    """
+    An audit could not write its report. Airflow retries it, since the store may accept a later try.
+
+    :param message: each file that could not be written and why, and the rules that are broken besides.
+    """

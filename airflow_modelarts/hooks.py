@@ -244,6 +244,14 @@ class ModelArtsHook(_BaseHook):
         """
         return self._driver.iterate(operation, self.retries)
 
+    def pages(self, operation: ListOperation[T]) -> Iterator[Page[T]]:
+        """
+        Call a list operation page by page, each with the service's count of all items.
+
+        :raises ModelArtsError: the service refused the call, or no attempt was answered.
+        """
+        return self._driver.pages(operation, self.retries)
+
     def run(self, procedure: Flow[T]) -> T:
         """
         Run a procedure of several calls, see :mod:`airflow_modelarts.api.procedures`; it has its own retry policies.

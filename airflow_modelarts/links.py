@@ -44,6 +44,13 @@ def console_url(settings: Settings, processor_task_id: str) -> str | None:
     return pattern
 
 
+def endpoint_region(settings: Settings) -> str | None:
+    """Return the region of a public endpoint; for others that of the hook or the connection's extras, if known."""
+    region, domain = _region_and_domain(settings.client.endpoint)
+    is_public = any(domain == known for known, *_ in _PUBLIC_CONSOLES)
+    return region if is_public else settings.region
+
+
 class ModelArtsConsoleLink(BaseOperatorLink):
     """The button in Airflow's UI that opens the console. The operator pushes its URL as an XCom."""
 

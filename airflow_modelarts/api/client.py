@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -194,23 +194,27 @@ def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step |
     """
     seen: set[Hashable] = set()
     seen_pages: set[str] = set()  # of items without identity, with which a service could repeat pages endlessly
-    previous: tuple[list[T], int | None] = [], None
+    seen_unreadable: set[bytes] = set()
+    previous: Page[T] = Page([])
     pages_without_new_items = 0
     for number in count():
-        page = yield from call(operation.page(number), retries)
+        page = replace((yield from call(operation.page(number), retries)), number=number)
         seen_before = len(seen)
         new = [item for item in page.items if _add_if_new(operation.identify(item), seen)]
-        content = page.items, page.count
-        if not page.items or content == previous:
-            return  # past the end, or the service repeats its last page
+        unreadable = tuple(item for item in page.unreadable if _add_if_new(item.identity, seen_unreadable))
+        if not page.size or page == replace(previous, number=number):  # past the end, or its last page again
+            if number and page.count != previous.count:
+                yield replace(page, items=[], unreadable=())  # says how many items are left
+            return
         if new and len(seen) == seen_before and not _add_if_new(repr(new), seen_pages):
             return
-        previous, pages_without_new_items = content, 0 if new else pages_without_new_items + 1
+        is_new = bool(new or unreadable)
+        previous, pages_without_new_items = page, 0 if is_new else pages_without_new_items + 1
         # However far the list shifts, the items that were read cannot fill more pages than this.
         if pages_without_new_items * operation.limit > seen_before:
             return
-        if new:
-            yield Page(new, page.count, page.has_more)
+        if is_new:
+            yield replace(page, items=new, unreadable=unreadable)
         if _is_last(page, operation.limit, len(seen)):
             return
 
@@ -226,7 +230,7 @@ def _add_if_new(identity: Hashable | None, seen: set[Any]) -> bool:
 
 
 def _is_last(page: Page[T], limit: int, items_read: int) -> bool:
-    if len(page.items) < limit:
+    if page.size < limit:
         return True
     # A count below the number of items on this page cannot be the count of the whole list.
-    return page.count is not None and items_read >= page.count >= len(page.items)
+    return page.count is not None and items_read >= page.count >= page.size

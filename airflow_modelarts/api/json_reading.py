@@ -45,14 +45,14 @@ def without_byte_order_mark(body: bytes) -> bytes:
 
 def repaired(body: bytes, level: int) -> bytes:
     """
-    Return JSON that can be read, if only surrogates or the depth of nesting prevent that.
+    Return JSON that can be read, if only some characters or the depth of nesting prevent that.
 
-    Half of a surrogate pair, which a truncated text can contain, becomes U+FFFD. A field that is nested too deeply
-    becomes a string with its JSON.
+    Half of a surrogate pair, which a truncated text can contain, and what is not UTF-8 become U+FFFD. A field that is
+    nested too deeply becomes a string with its JSON.
 
     :param level: the level of nesting of the fields, counted from 1: 2 for the fields of an object.
-    :raises ValueError: a field that is nested too deeply is not UTF-8.
     """
+    body = body.decode(errors="replace").encode()
     body = _SURROGATES.sub(lambda found: found["other"] or b"\\ufffd", body)
     parts: list[bytes] = []
     kept = start = depth = deepest = 0

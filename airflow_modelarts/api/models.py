@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from airflow_modelarts.api.json_reading import null_for_non_finite, read_json, repaired
+from airflow_modelarts.api.lenient_reading import (
+    LARGEST_NUMBER,
+    UNREADABLE,
+    UNREADABLE_ITEMS,
+    UnreadableItem,
+    mark_unreadable,
+    read_items,
+    read_leniently,
+)
 from airflow_modelarts.api.redaction import may_hold_a_signed_link, printable, without_signed_links
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 
@@ -38,12 +47,21 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-#: A task's status. NaN and infinities become None; a text or a fraction makes the answer unreadable.
-Status = Annotated[int | None, BeforeValidator(null_for_non_finite)]
+def _status(value: Any) -> Any:
+    """Return a status; None for NaN and infinities. A truth value is none, although Python counts with it."""
+    if isinstance(value, bool):
+        raise ValueError("a truth value is no status")
+    return null_for_non_finite(value)
+
+
+#: A task's status. A text or a fraction makes the answer unreadable.
+Status = Annotated[int | None, BeforeValidator(_status)]
 #: A text that exceptions, logs and reports quote.
 ShownText = Annotated[str | None, AfterValidator(lambda text: text and printable(without_signed_links(text)))]
 Count = Annotated[int | None, BeforeValidator(_count)]
 #: None for anything but a truth value.
+#: A number of a task. Whatever else the service writes is left to :mod:`airflow_modelarts.api.lenient_reading`.
+Number = Annotated[int | None, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 HasMore = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance(value, bool) else None)]
 
 
@@ -53,6 +71,16 @@ class ApiModel(BaseModel):
     model_config = ConfigDict(
         extra="allow", frozen=True, coerce_numbers_to_str=True, protected_namespaces=(), defer_build=True
     )
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """
+        The fields that the answer has and that could not be read, such as ``template.id``. They are None here.
+
+        Only tasks, versions, sample results and templates are read field by field.
+        """
+        names: tuple[str, ...] = self.__dict__.get(UNREADABLE, ())
+        return names
 
     def to_json(self) -> dict[str, Any]:
         """Return the object under the API's field names, without download links."""
@@ -148,15 +176,15 @@ class ProcessorTask(HasStatus):
     task_id: str
     name: str | None = None
     description: str | None = None
-    create_time: int | None = None
-    duration_seconds: int | None = None
+    create_time: Number = None
+    duration_seconds: Number = None
     # It can have tens of megabytes, so it is stored apart from the task.
     result: Annotated[Any, BeforeValidator(parse_result)] = Field(default=None, repr=False, exclude=True)
     data_source: ProcessorDataSource | None = None
     inputs: list[ProcessorDataSource] | None = None
     template: TemplateParam | None = None
     work_path: WorkPath | None = None
-    version_count: int | None = None
+    version_count: Number = None
     version_id: str | None = None
     version_name: str | None = None
     workspace_id: str | None = None
@@ -169,18 +197,18 @@ class ProcessorTaskVersion(HasStatus):
     task_version_id: str | None = None
     task_id: str | None = None
     version_name: str | None = None
-    create_time: int | None = None
-    update_time: int | None = None
-    duration_seconds: int | None = None
+    create_time: Number = None
+    update_time: Number = None
+    duration_seconds: Number = None
     description: str | None = None
     inputs: list[ProcessorDataSource] | None = None
     template: TemplateParam | None = None
     work_path: WorkPath | None = None
-    origin_sample_count: int | None = None
-    add_sample_count: int | None = None
-    modified_sample_count: int | None = None
-    unmodified_sample_count: int | None = None
-    deleted_sample_count: int | None = None
+    origin_sample_count: Number = None
+    add_sample_count: Number = None
+    modified_sample_count: Number = None
+    unmodified_sample_count: Number = None
+    deleted_sample_count: Number = None
 
 
 class ProcessorTaskItem(ApiModel):
@@ -204,7 +232,7 @@ class SampleResult(ApiModel):
     version_id: str | None = None
     origin_source: str | None = None
     new_source: str | None = None
-    result_property: int | None = None
+    result_property: Number = None
     result_description: list[list[str]] | None = None
     signed_origin_source: str | None = Field(default=None, repr=False)
     signed_new_source: str | None = Field(default=None, repr=False)
@@ -229,19 +257,31 @@ class CreatedVersion(ApiModel):
 class Listing(ApiModel):
     """One page of a list operation. The field of its items depends on the operation."""
 
+    #: The field of the items, and their model.
+    items_field: ClassVar[str]
+    item_model: ClassVar[type[ApiModel]]
+
     count: Count = None
     has_more: HasMore = None
+
+    @property
+    def unreadable_items(self) -> tuple[UnreadableItem, ...]:
+        """The items that are no objects, or have no id, in the order of the page; the others are in the list."""
+        items: tuple[UnreadableItem, ...] = self.__dict__.get(UNREADABLE_ITEMS, ())
+        return items
 
 
 class ProcessorTaskPage(Listing):
     """One page of ListProcessorTasks."""
 
+    items_field, item_model = "tasks", ProcessorTask
     tasks: list[ProcessorTask] | None = None
 
 
 class ProcessorTaskVersionPage(Listing):
     """One page of ListProcessorTaskVersions."""
 
+    items_field, item_model = "versions", ProcessorTaskVersion
     versions: list[ProcessorTaskVersion] | None = None
 
 
@@ -249,12 +289,14 @@ class ProcessorTaskItemPage(Listing):
     """One page of ListProcessorTaskItems, which calls its count ``total``."""
 
     count: Count = Field(default=None, alias="total")
+    items_field, item_model = "items", ProcessorTaskItem
     items: list[ProcessorTaskItem] | None = None
 
 
 class SampleResultPage(Listing):
     """One page of ListProcessorTaskVersionResults."""
 
+    items_field, item_model = "results", SampleResult
     results: list[SampleResult] | None = None
 
 
@@ -355,26 +397,37 @@ TaskT = TypeVar("TaskT", bound=ProcessorTask)
 
 def parse(model: type[Parsed], body: bytes) -> Parsed:
     """
-    Parse an answer.
+    Parse an answer. Fields and items of a list that do not fit the model do not make the others unreadable.
+
+    Status and ids of a single task or version must be readable, since waits decide by them.
 
     :raises ValueError: it is not JSON, or does not fit the model.
     """
     try:
         try:
-            return _parse(model, body)
+            return _cleaned(model.model_validate(read_json(body)), body)
         except (ValueError, RecursionError):
             # A wait needs no result, so a deeply nested one must not make the answer unreadable.
             readable = repaired(body, 4 if issubclass(model, Listing) else 2)
-            if readable == body:
-                raise
-        return _parse(model, readable)
+        return _cleaned(_parse_leniently(model, read_json(readable)), readable)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
-def _parse(model: type[Parsed], body: bytes) -> Parsed:
-    # Not model_validate_json, which keeps the answer twice in memory, as JSON and as Python.
-    parsed = model.model_validate(read_json(body))
+def _parse_leniently(model: type[Parsed], value: Any) -> Parsed:
+    if not issubclass(model, Listing):
+        return read_leniently(model, value, required=("status", "task_id", "task_version_id"))
+    listed = value.get(model.items_field) if isinstance(value, dict) else None
+    if not isinstance(listed, list):
+        return model.model_validate(value)
+    items, unreadable = read_items(model.item_model, listed)
+    page = model.model_validate({**value, model.items_field: None}).model_copy(update={model.items_field: items})
+    vars(page)[UNREADABLE_ITEMS] = unreadable
+    return page
+
+
+def _cleaned(parsed: Parsed, body: bytes) -> Parsed:
+    """Return an answer without the signed links in results of tasks."""
     if may_hold_a_signed_link(body):
         if isinstance(parsed, ProcessorTask):
             return _without_signed_links(parsed)
@@ -397,4 +450,4 @@ def parse_sample_results(body: bytes, *, signed_links: bool) -> SampleResultPage
 
 
 def _without_links(result: SampleResult) -> SampleResult:
-    return SampleResult.model_validate(result.to_json())
+    return mark_unreadable(SampleResult.model_validate(result.to_json()), result.unreadable)

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from airflow_modelarts.api import models
 from airflow_modelarts.api.errors import OtherObjectError
+from airflow_modelarts.api.lenient_reading import UnreadableItem
 from airflow_modelarts.api.models import (
     CreatedTask,
     CreatedVersion,
@@ -68,11 +69,20 @@ class Page(Generic[T]):
 
     :param count: the number of items of all pages; None if the answer has none.
     :param has_more: as in the answer. The reference explains it in two ways, so nothing here depends on it.
+    :param unreadable: the items of the answer that could not be read at all.
+    :param number: the page's number, counted from 0.
     """
 
     items: list[T]
     count: int | None = None
     has_more: bool | None = None
+    unreadable: tuple[UnreadableItem, ...] = ()
+    number: int = 0
+
+    @property
+    def size(self) -> int:
+        """The number of items that the answer listed, readable or not."""
+        return len(self.items) + len(self.unreadable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +207,7 @@ def list_processor_tasks(
         query=query,
         limit=limit,
         read=lambda body: _page(page := models.parse(models.ProcessorTaskPage, body), page.tasks),
-        identify=lambda task: task.task_id,
+        identify=lambda task: task.task_id or None,
     )
 
 
@@ -427,7 +437,7 @@ def _read_empty(body: bytes) -> Empty:
 
 
 def _page(page: models.Listing, items: list[T] | None) -> Page[T]:
-    return Page(items or [], page.count, page.has_more)
+    return Page(items or [], page.count, page.has_more, page.unreadable_items)
 
 
 def _task(task_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The check of object arguments when a DAG is parsed."""
+"""The check of arguments when a DAG is parsed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from numbers import Number
 from typing import Any
 
 from airflow_modelarts.api.bodies import LISTS, example, read_text
+from airflow_modelarts.api.jinja import is_template
 
 
 def check_object(field: str, value: Any) -> None:
@@ -22,6 +23,25 @@ def check_object(field: str, value: Any) -> None:
     for number, item in enumerate(read if isinstance(read, list | tuple) else ()):
         if isinstance(_read_literal(item), str | bytes | Number | list | tuple):
             raise ValueError(f"{field}[{number}] is {repr(item)[:200]}: give {example(field, item, item=True)}")
+
+
+def literals(value: Any) -> Any:
+    """
+    Return the part of an argument that rendering does not change.
+
+    :return: None if only rendering can tell the whole of it. In an object, such a value is an empty text; in a list it
+        is missing.
+    """
+    if isinstance(value, Mapping):
+        return {key: "" if _is_open(item) else literals(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [literals(item) for item in value if not _is_open(item)]
+    return None if _is_open(value) else value
+
+
+def _is_open(value: Any) -> bool:
+    # Airflow's references to XComs and to values of mapped tasks have this method.
+    return is_template(value) or (isinstance(value, str) and "{#" in value) or hasattr(value, "resolve")
 
 
 def _read_literal(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
-from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
+from airflow_modelarts.operators.files import atomic_write, clean_up_partials, refuse_folder, resolve_path
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -109,8 +109,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
     def _open_path(self) -> ObjectStoragePath:
         path = resolve_path(self.path, self.object_storage_conn_id)
-        if str(self.path).endswith("/") or not path.name or path.fs.isdir(path.path):
-            raise ValueError(f"path is {str(self.path)!r}: that is a directory; name a file in it")
+        refuse_folder("path", str(self.path), path)
         return path
 
     def _find_version(self, hook: ModelArtsHook) -> ProcessorTaskVersion:

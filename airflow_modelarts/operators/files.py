@@ -44,6 +44,28 @@ def clean_up_partials(path: ObjectStoragePath, task_instance: Any) -> str:
     return part
 
 
+def refuse_folder(argument: str, given: str, path: ObjectStoragePath) -> None:
+    """
+    Refuse a path that names no file.
+
+    :raises ValueError: it is a folder; the message begins with the argument.
+    """
+    if given.endswith("/") or not path.name or path.fs.isdir(path.path):
+        raise ValueError(f"{argument} is {given!r}: that is a directory; name a file in it")
+
+
+def probe(path: ObjectStoragePath, part: str) -> None:
+    """
+    Create an empty partial file and remove it.
+
+    :raises Exception: the store does not accept it; the exceptions are those of its file system.
+    """
+    _make_folder(path)
+    with path.fs.open(part, "wb"):
+        pass
+    path.fs.rm(part)
+
+
 @contextmanager
 def atomic_write(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
     """
@@ -52,8 +74,7 @@ def atomic_write(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
     :param part: the name of the partial file, in the same file system.
     """
     fs = path.fs
-    if path.protocol in ("", "file", "local"):  # in an object store this would create the bucket
-        fs.makedirs(path.path.rpartition("/")[0], exist_ok=True)
+    _make_folder(path)
     try:
         # fsspec completes a file when it is closed, even after an exception: hence the other name.
         with fs.open(part, "wb", block_size=BLOCK_BYTES) as file:
@@ -63,3 +84,8 @@ def atomic_write(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
         with suppress(Exception):  # the next try removes it too
             fs.rm(part)
         raise
+
+
+def _make_folder(path: ObjectStoragePath) -> None:
+    if path.protocol in ("", "file", "local"):  # in an object store this would create the bucket
+        path.fs.makedirs(path.path.rpartition("/")[0], exist_ok=True)

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.json_reading import repaired, without_byte_order_mark
+from airflow_modelarts.api.json_reading import read_json, repaired, without_byte_order_mark
+from airflow_modelarts.api.lenient_reading import read_leniently
 from airflow_modelarts.api.models import Status
 from airflow_modelarts.api.operations import Operation
 from airflow_modelarts.api.targets import Target
@@ -45,11 +46,7 @@ def describe_status(target: Target) -> Operation[TargetStatus]:
 
 
 def _read_task(body: bytes) -> TargetStatus:
-    body = without_byte_order_mark(body)
     try:
-        return TargetStatus.model_validate_json(body)
+        return TargetStatus.model_validate_json(without_byte_order_mark(body))
     except ValueError:
-        readable = repaired(body, 2)
-        if readable == body:
-            raise
-    return TargetStatus.model_validate_json(readable)
+        return read_leniently(TargetStatus, read_json(repaired(body, 2)), required=("status", "task_id"))

@@ -16,7 +16,7 @@ from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, 
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import answers, faults
-from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, resume
+from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, log_unreadable, resume
 from airflow_modelarts.transport.proxies import find_proxy
 from airflow_modelarts.transport.settings import Settings
 
@@ -61,6 +61,7 @@ class AsyncDriver:
         """Carry out a list operation; each page is requested when the one before it is used up."""
         async with aclosing(self.pages(operation, retries)) as found:
             async for page in found:
+                log_unreadable(operation, page)
                 for item in page.items:
                     yield item
 

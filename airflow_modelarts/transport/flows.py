@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Step, TransportError
-from airflow_modelarts.api.operations import Page
+from airflow_modelarts.api.operations import ListOperation, Page
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 AnyFlow: TypeAlias = Generator[Step | Page[Any], Any, Any]
+
+
+#: Unreadable items of a page that the log names.
+LOGGED_ITEMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +52,12 @@ def as_outcome(error: Exception, step: Step | Page[Any] | Returned[Any]) -> Exce
     if isinstance(step, ReadConnection) and step.refused is not None:
         return ConnectionReadError(error)
     raise error
+
+
+def log_unreadable(operation: ListOperation[Any], page: Page[Any]) -> None:
+    """Log the items of a page that could not be read, since whoever iterates over the items does not see them."""
+    if page.unreadable:
+        items = ", ".join(f"item {item.index + 1} ({item.reason})" for item in page.unreadable[:LOGGED_ITEMS])
+        more = f" and {len(page.unreadable) - LOGGED_ITEMS} more" if len(page.unreadable) > LOGGED_ITEMS else ""
+        text = "%s left out what it could not read on page %s: %s%s."
+        log.warning(text, operation.name, page.number + 1, items, more)

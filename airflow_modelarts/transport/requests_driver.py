@@ -17,7 +17,7 @@ from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, 
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import answers, faults
-from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, resume
+from airflow_modelarts.transport.flows import AnyFlow, Returned, as_outcome, log_unreadable, resume
 from airflow_modelarts.transport.proxies import find_proxy
 from airflow_modelarts.transport.requests_adapter import Adapter
 from airflow_modelarts.transport.settings import Settings
@@ -49,10 +49,16 @@ class Driver:
         """Carry out a flow that yields no pages: a call, or a procedure of several."""
         return cast("Returned[T]", self._advance(flow)).value
 
-    def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[T]:
-        """Carry out a list operation; each page is requested when the one before it is used up."""
+    def pages(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[Page[T]]:
+        """Carry out a list operation page by page; each is requested when the one before it is used up."""
         flow = pages(operation, retries)
         while isinstance(page := self._advance(flow), Page):
+            yield page
+
+    def iterate(self, operation: ListOperation[T], retries: RetryPolicy) -> Iterator[T]:
+        """Carry out a list operation item by item."""
+        for page in self.pages(operation, retries):
+            log_unreadable(operation, page)
             yield from page.items
 
     def settings(self, refused: object = None) -> Settings:

@@ -308,6 +308,28 @@ def test_a_list_requests_a_page_when_it_is_needed(
     assert asyncio.run(run()) == ["task-0-0", "task-0-1", "task-1-0", "task-1-1"]
 
 
+def test_both_hooks_log_what_a_list_leaves_out(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    items = [{"task_id": "a"}, None, {"task_id": {}}, "b", 7, {"task_id": "c"}]
+    serve(http("200 OK", json.dumps({"count": 6, "tasks": items}).encode()))
+    with ModelArtsHook() as hook:
+        assert [task.task_id for task in hook.list_processor_tasks()] == ["a", "c"]
+
+    async def run() -> list[str]:
+        async with ModelArtsAsyncHook() as hook:
+            return [task.task_id async for task in hook.list_processor_tasks()]
+
+    assert asyncio.run(run()) == ["a", "c"]
+    logged = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert (
+        logged
+        == [
+            "ListProcessorTasks left out what it could not read on page 1: item 2 (no object), "
+            "item 3 (no readable task_id), item 4 (no object) and 1 more."
+        ]
+        * 2
+    )
+
+
 def test_a_missing_airflow_connection_is_a_configuration_error() -> None:
     with pytest.raises(ModelArtsConfigurationError, match=r"^Airflow connection 'not_there' does not exist: create it"):
         ModelArtsHook("not_there").describe_processor_task("abc")

@@ -134,6 +134,7 @@ def one_list(draws: Draws) -> Case:
     case = Case(draws, operation, pick(draws, CREDENTIALS[:3]))
     deck: list[Answer] = []
     seen: set[Hashable] = set()
+    is_over = False
 
     def from_deck(request: Request) -> Answer:
         if len(deck) < 6 and one_in(draws, 2):
@@ -144,8 +145,10 @@ def one_list(draws: Draws) -> Case:
     def check_page(page: Page[Any]) -> None:
         if not isinstance(page, Page):
             case.fail(f"an unknown step: {page!r}")
-        if not page.items:
-            case.fail("a page without items was yielded")
+        nonlocal is_over
+        if is_over:
+            case.fail("a page follows the one that only tells the last count")
+        is_over = not page.items and not page.unreadable
         for item in page.items:
             identity = operation.identify(item)
             if identity is not None and identity in seen:

@@ -14,7 +14,7 @@ from requests_mock import Mocker
 
 from airflow_modelarts.api.errors import ModelArtsTransientError
 from airflow_modelarts.audit import AuditRules
-from airflow_modelarts.exceptions import ModelArtsAuditFailed
+from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
 from airflow_modelarts.operators.files import clean_up_partials
 from tests.support.fixtures import PROJECT_ID
@@ -34,8 +34,8 @@ INTERVAL = {"data_interval_start": START, "data_interval_end": END, "logical_dat
 
 def run(context: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
     operator = ModelArtsAuditProcessorTasksOperator(task_id="audit", **arguments)
-    usual = {"ti": TaskInstance(), "run_id": "scheduled__2026", **INTERVAL}
-    return operator.execute(usual if context is None else {"run_id": "manual", **context})  # type: ignore[arg-type]
+    usual = {"ti": TaskInstance(), "run_id": "scheduled__2026"}
+    return operator.execute({**usual, **(INTERVAL if context is None else context)})  # type: ignore[arg-type]
 
 
 def at(moment: datetime, **fields: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_an_audit_that_raised_an_error_has_not_ended(requests_mock: Mocker, tmp_
         run()
     requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ModelArtsReportNotWritten):
         run(report_path=str(tmp_path / "file" / "report.html"))
     assert run({**NEXT_RUN, "logical_date": END})["window"]["start"] == "2026-11-23T00:00:00+00:00"
 
@@ -162,6 +162,75 @@ def test_tasks_without_create_time_are_counted_apart(requests_mock: Mocker, said
     assert "1 listed tasks have no create_time" in said()
 
 
+def test_one_odd_task_does_not_end_the_audit(requests_mock: Mocker, said: Callable[[], str], tmp_path: Path) -> None:
+    odd = [
+        at(START, task_id="a", duration_seconds=12.5),
+        at(START, task_id="b", status=3, create_time="2026-11-23T08:00:00Z", template="cleaning", inputs={}),
+        {**at(START), "task_id": None, "status": 3},
+        at(START, task_id="d", create_time="yesterday", status=3),
+        "e",
+        at(START, task_id="f", error_msg="half \ud83d", status=3),
+    ]
+    requests_mock.get(LIST_URL, json={"count": 6, "tasks": odd})
+    summary = run(report_path=str(tmp_path / "a.html"))
+    assert (summary["total"], summary["by_status"]) == (3, {"failed": 2, "completed": 1})
+    assert (summary["undated"], summary["findings"]["failed"]["task_ids"]) == (1, ["b", "f"])
+    unreadable = {
+        "items": 2,
+        "first_items": ["page 1, item 3: no readable task_id", "page 1, item 5: no object"],
+        "tasks": 2,
+        "fields": {"template": 1, "inputs": 1, "create_time": 1},
+        "first_tasks": {"b": ["template", "inputs"], "d": ["create_time"]},
+    }
+    assert summary["unreadable"] == unreadable
+    assert json.loads((tmp_path / "a.json").read_text())["unreadable"] == unreadable
+    items = "2 listed items cannot be read and are excluded (page 1, item 3: no readable task_id; page 1, item 5: no"
+    fields = "Fields that cannot be read count as missing: template of 1 task, inputs of 1 task, create_time of 1 task"
+    for text in (said(), (tmp_path / "a.html").read_text()):
+        assert items in text
+        assert f"{fields} (b: template and inputs; d: create_time)." in text
+
+
+@pytest.mark.parametrize("moment", [0, -1, 1, int(START.timestamp()), int(START.timestamp() * 1_000_000), 2**62])
+def test_a_task_whose_time_is_no_time_of_this_century_is_not_skipped_in_silence(
+    requests_mock: Mocker, moment: int
+) -> None:
+    odd = at(START, task_id="odd", create_time=moment, name=[])
+    requests_mock.get(LIST_URL, json={"count": 2, "tasks": [odd, at(START, status=3)]})
+    summary = run()
+    assert (summary["total"], summary["undated"]) == (1, 1)
+    assert summary["unreadable"]["first_tasks"] == {"odd": ["name", "create_time"]}
+
+
+def test_only_the_first_unreadable_items_and_tasks_are_named(requests_mock: Mocker, said: Callable[[], str]) -> None:
+    odd = [at(START, task_id=f"t{number}", name=[]) for number in range(30)]
+    requests_mock.get(LIST_URL, json={"count": 50, "tasks": [*odd, *([None] * 20)]})
+    unreadable = run()["unreadable"]
+    assert (unreadable["items"], len(unreadable["first_items"])) == (20, 10)
+    assert (unreadable["tasks"], len(unreadable["first_tasks"])) == (30, 10)
+    log = said()
+    assert "page 1, item 40: no object and 10 more)" in log
+    assert "t9: name and 20 more)" in log
+
+
+def test_tasks_that_are_deleted_while_the_list_is_read_are_noted(
+    requests_mock: Mocker, said: Callable[[], str], tmp_path: Path
+) -> None:
+    tasks = [at(START + timedelta(seconds=1000 - number), task_id=f"t{number}") for number in range(250)]
+    answers = [
+        {"count": 250, "tasks": tasks[:100]},
+        {"count": 247, "tasks": tasks[103:203]},
+        {"count": 249, "tasks": tasks[203:250]},
+    ]
+    requests_mock.get(LIST_URL, [{"json": answer} for answer in answers])
+    summary = run(report_path=str(tmp_path / "a.html"))
+    assert (summary["total"], summary["deleted_while_listing"]) == (247, 3)
+    assert json.loads((tmp_path / "a.json").read_text())["deleted_while_listing"] == 3
+    sentence = "At least 3 tasks were deleted while the list was read: as many others can be missing here."
+    assert sentence in said()
+    assert sentence in (tmp_path / "a.html").read_text()
+
+
 def test_by_default_no_report_is_written(
     requests_mock: Mocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +252,7 @@ def test_the_report_is_an_html_page_and_a_json_file(tmp_path: Path) -> None:
     assert "the bucket is full" in html
     assert "&lt;b&gt;bold&lt;/b&gt;" in html
     assert content["findings"]["failed"]["tasks"][0]["detail"] == "the bucket is full"
-    assert (content["project"], content["run"]) == (PROJECT_ID, "scheduled__2026")
+    assert (content["project_id"], content["run_id"]) == (PROJECT_ID, "scheduled__2026")
     assert sorted(file.name for file in path.parent.iterdir()) == ["yet.html", "yet.json"]
 
 
@@ -220,7 +289,7 @@ def test_if_the_page_cannot_be_made_neither_file_is_written(
         raise OSError("no page")
 
     monkeypatch.setattr("airflow_modelarts.audit.html.page", fail)
-    with pytest.raises(OSError, match="no page"):
+    with pytest.raises(ModelArtsReportNotWritten, match="no page"):
         run(report_path=str(tmp_path / "report.html"))
     assert list(tmp_path.iterdir()) == []
 
@@ -289,5 +358,6 @@ def test_rules_given_as_audit_rules_survive_rendering() -> None:
 
 def test_the_template_fields() -> None:
     names = {"window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"}
-    connections = {"report_path", "object_storage_conn_id", "modelarts_conn_id", "project_id"}
-    assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | connections
+    files = {"report_path", "rows_path", "object_storage_conn_id", "timezone"}
+    connection = {"modelarts_conn_id", "project_id"}
+    assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | files | connection

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.hooks import ModelArtsHook
-from airflow_modelarts.links import ModelArtsConsoleLink, console_url
+from airflow_modelarts.links import ModelArtsConsoleLink, console_url, endpoint_region
 from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
 from airflow_modelarts.transport.settings import Settings
 from tests.support.fixtures import PROJECT_ID
@@ -57,6 +57,15 @@ def persist(settings: Settings) -> dict[str, Any]:
 )
 def test_a_public_region_has_its_public_console(settings: Callable[..., Settings], host: str, url: str) -> None:
     assert console_url(settings(host), "abc") == url
+    assert endpoint_region(settings(host, region="another")) == host.split(".")[1]
+
+
+@pytest.mark.parametrize("region", ["eu-de", None])
+def test_the_region_of_another_endpoint_is_the_connections(
+    settings: Callable[..., Settings], region: str | None
+) -> None:
+    given = {} if region is None else {"region": region}
+    assert endpoint_region(settings("modelarts.somewhere.example.com", **given)) == region
 
 
 @pytest.mark.parametrize(

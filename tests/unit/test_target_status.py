@@ -16,6 +16,8 @@ READABLE = [
     b'{"task_id": "a", "result": ' + b"[" * 1000 + b"]" * 1000 + b"}",
     b'\xef\xbb\xbf{"task_id": "a", "status": 1e400, "name": "\\ud83d"}',
     b'{"task_id": "a", "status": null, "result": {"number": NaN}}',
+    b'{"task_id": "a", "status": 2, "workspace_id": {}, "duration_seconds": 12.5, "create_time": "2026-11-23T08:00Z"}',
+    b'{"task_id": "a", "status": 2, "name": "\xff", "template": "t", "inputs": [1], "error_msg": []}',
     b'{"task_id": "a", "status": 9, "status": 2.0, "result": "[1, 2"}',
 ]
 UNREADABLE = [
@@ -29,8 +31,7 @@ UNREADABLE = [
     b'{"task_id": null, "status": 2}',
     b'{"task_id": "a", "status": "done"}',
     b'{"task_id": "a", "status": 2.5}',
-    b'{"task_id": "a", "workspace_id": {}}',
-    b'{"task_id": "a", "name": "\xff"}',
+    b'{"task_id": "a", "status": true}',
     b'{"task_id": "b", "status": 2}',
 ]
 

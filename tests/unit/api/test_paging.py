@@ -136,6 +136,61 @@ def test_a_list_ends_although_its_count_always_grows() -> None:
     assert len(result.requests) == 7
 
 
+def odd_items(number: int, limit: int) -> list[Any]:
+    """Return a page of tasks without ids, which differ."""
+    return [{"name": f"n{number}-{index}"} for index in range(limit)]
+
+
+@pytest.mark.parametrize("odd", [None, "t", {"status": 3}], ids=str)
+def test_a_page_with_an_unreadable_item_does_not_end_the_list(odd: Any) -> None:
+    listed: list[Any] = [{"task_id": one} for one in numbered(8)]
+    listed[1] = odd
+
+    def serve(request: Request) -> Response:
+        offset = int(dict(parse_qsl(urlsplit(request.url).query))["offset"])
+        return answer({"count": 8, "tasks": listed[offset * 3 : offset * 3 + 3]})
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), serve, clients=client())
+    assert ids_of(result) == ["t0", *numbered(8)[2:]]
+    assert [(page.number, [item.index for item in page.unreadable]) for page in result.pages] == [
+        (0, [1]),
+        (1, []),
+        (2, []),
+    ]
+    assert len(result.requests) == 3
+
+
+def test_pages_of_unreadable_items_do_not_end_the_list() -> None:
+    contents = [odd_items(0, 3), odd_items(1, 3), [{"task_id": "t"}]]
+    answers = [answer({"count": 7, "tasks": content}) for content in contents]
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), answers, clients=client())
+    assert ids_of(result) == ["t"]
+    assert sum(len(page.unreadable) for page in result.pages) == 6
+
+
+def test_an_unreadable_item_that_a_shift_repeats_is_reported_once() -> None:
+    odd = {"name": "odd", "create_time": 1}
+    contents = [[{"task_id": "a"}, {"task_id": "b"}, odd], [odd, {"task_id": "c"}]]
+    answers = [answer({"tasks": content}) for content in contents]
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), answers, clients=client())
+    assert ids_of(result) == ["a", "b", "c"]
+    assert sum(len(page.unreadable) for page in result.pages) == 1
+
+
+def test_a_list_of_unreadable_items_ends_although_the_service_ignores_the_offset() -> None:
+    def serve(request: Request) -> Response:
+        return answer({"count": 99, "tasks": [None, 1, {"status": 3}]})
+
+    result = run_flow(pages(operations.list_processor_tasks(limit=3), ONCE), serve, clients=client(), max_steps=50)
+    assert sum(len(page.unreadable) for page in result.pages) == 3
+
+
+def test_a_last_page_without_items_still_tells_its_count() -> None:
+    service = Listed(numbered(6), shift=iter([numbered(3)]))
+    result = read_all(service)
+    assert [(len(page.items), page.count) for page in result.pages] == [(3, 6), (0, 3)]
+
+
 def test_an_item_repeated_on_one_page_is_returned_once() -> None:
     assert ids_of(read_all(Listed(["a", "a", "b"]))) == ["a", "b"]
 
