@@ -18,7 +18,7 @@ from airflow_modelarts.audit.reading import Unreadable, UnreadableFields
 from airflow_modelarts.audit.rules import AuditRules
 from airflow_modelarts.audit.scope import Scope
 from airflow_modelarts.audit.statistics import Statistics, StatisticsCounter
-from airflow_modelarts.audit.text import format_datetime, iso, milliseconds, sanitize, shorten
+from airflow_modelarts.audit.text import format_datetime, from_milliseconds, iso, milliseconds, sanitize, shorten
 from airflow_modelarts.audit.verdicts import RULES, Tally, broken_rules
 
 if TYPE_CHECKING:
@@ -102,6 +102,12 @@ class Window:
     def format(self, zone: tzinfo = UTC) -> str:
         """Return start and end in a time zone, and its name."""
         return f"{format_datetime(self.start, zone)} to {format_datetime(self.end, zone)} {zone}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the bounds in ISO 8601; ``covered`` only if there is such a range."""
+        bounds: dict[str, Any] = {"start": iso(self.start), "end": iso(self.end)}
+        covered = [[iso(from_milliseconds(moment)) for moment in pair] for pair in self.covered]
+        return {**bounds, "covered": covered} if covered else bounds
 
     def __str__(self) -> str:
         return self.format()
@@ -295,7 +301,7 @@ class AuditReport:
 
     def _head(self) -> dict[str, Any]:
         return {
-            "window": {"start": iso(self.window.start), "end": iso(self.window.end)},
+            "window": self.window.to_json(),
             "verdict": self.verdict,
             **self.scope.to_json(),
             "total": self.total,

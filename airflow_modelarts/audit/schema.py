@@ -17,10 +17,15 @@ Counts = dict[str, int]
 
 
 class WindowJson(TypedDict):
-    """When the audited tasks were created: ISO 8601 in UTC, the end exclusive."""
+    """
+    When the audited tasks were created: ISO 8601 in UTC, the end exclusive.
+
+    ``covered`` has the ranges in it that earlier audits have covered, each with its start and end.
+    """
 
     start: str
     end: str
+    covered: NotRequired[list[list[str]]]
 
 
 class FiltersJson(TypedDict):

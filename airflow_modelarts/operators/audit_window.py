@@ -228,10 +228,8 @@ def choose_window(
     :param project_id: the ModelArts project, which the connection may name.
     :raises ValueError: a bound is invalid, or the run has no data interval and ``window`` is ``data_interval``.
     """
-    start, end = (
-        parse_datetime("window_start", operator.window_start),
-        parse_datetime("window_end", operator.window_end),
-    )
+    start = parse_datetime("window_start", operator.window_start)
+    end = parse_datetime("window_end", operator.window_end)
     moment = _moment(context, now)
     if end is not None:
         return AuditWindow(_window(start or _day_before(end, context), end))

@@ -143,6 +143,7 @@ def test_a_window_leaves_out_what_earlier_audits_have_covered() -> None:
     window = Window(START, DAY.end, covered=[(start + 5, start + 10)])
     tasks = [task(create_time=start + offset) for offset in (4, 5, 9, 10)]
     assert [window.contains(one) for one in tasks] == [True, False, False, True]
+    assert window.to_json()["covered"] == [["2026-11-23T00:00:00.005000+00:00", "2026-11-23T00:00:00.010000+00:00"]]
 
 
 def test_a_window_without_time_zone_is_rejected() -> None:

@@ -12,6 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 from requests_mock import Mocker
 
+from airflow_modelarts.api.errors import ModelArtsTransientError
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
@@ -57,6 +58,45 @@ def store() -> Iterator[ObjectStoragePath]:
     bucket.fs.makedirs(bucket.path, exist_ok=True)
     yield bucket
     bucket.fs.rm(bucket.path, recursive=True)
+
+
+# The window, see also test_audit_window.py
+
+NEXT_RUN = {"run_id": "next", "logical_date": END + timedelta(hours=12), "ti": TaskInstance()}
+
+
+def test_an_audit_that_found_a_broken_rule_has_ended(one_failure: None) -> None:
+    with pytest.raises(ModelArtsAuditFailed):
+        run(fail_on_broken_rules=True)
+    assert run(NEXT_RUN)["window"] == {"start": "2026-11-24T00:00:00+00:00", "end": "2026-11-24T12:00:00+00:00"}
+
+
+@pytest.mark.usefixtures("pauses")
+def test_an_audit_that_raised_an_error_has_not_ended(requests_mock: Mocker, tmp_path: Path) -> None:
+    requests_mock.get(LIST_URL, status_code=503)
+    with pytest.raises(ModelArtsTransientError):
+        run()
+    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelArtsReportNotWritten, match="file"):
+        run(report_path=str(tmp_path / "file" / "report.html"))
+    assert run({**NEXT_RUN, "logical_date": END})["window"]["start"] == "2026-11-23T00:00:00+00:00"
+
+
+def test_with_nothing_left_it_sends_no_request_and_the_report_says_why(
+    requests_mock: Mocker, tmp_path: Path, said: Callable[[], str]
+) -> None:
+    requests_mock.get(LIST_URL, json={"count": 1, "tasks": [at(START)]})
+    assert run()["total"] == 1
+    again = {**NEXT_RUN, "logical_date": END}
+    summary = run(again, report_path=str(tmp_path / "report.html"), fail_on_broken_rules=True)
+    assert requests_mock.call_count == 1
+    assert (summary["total"], summary["broken_rules"]) == (0, {})
+    (why,) = summary["notes"]
+    assert why.startswith("Earlier audits of this Airflow task have covered everything until 2026-11-24 00:00")
+    assert why in said()
+    assert why in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["notes"] == [why]
 
 
 # The list
