@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.audit.change import Previous
-from airflow_modelarts.audit.findings import CHECKS, Finding, template_id
+from airflow_modelarts.audit.findings import CHECKS, BrokenRule, Finding, Findings, template_id
 from airflow_modelarts.audit.markdown import to_markdown
 from airflow_modelarts.audit.reading import Unreadable, UnreadableFields
 from airflow_modelarts.audit.rules import AuditRules
@@ -111,33 +111,6 @@ class Window:
 
     def __str__(self) -> str:
         return self.format()
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """
-    The findings of a check: all are counted, the first KEPT_FINDINGS are kept.
-
-    :param by_template: the number of findings of each template that has rules of its own.
-    """
-
-    count: int
-    kept: Sequence[Finding]
-    by_template: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def left_out(self) -> int:
-        """How many findings the report does not keep; the file of rows has all of them."""
-        return self.count - len(self.kept)
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenRule:
-    """A rule that is broken, a message about it, and the tasks that broke it, if it is about single tasks."""
-
-    rule: str
-    message: str
-    findings: Findings
 
 
 @dataclass(frozen=True, kw_only=True)
