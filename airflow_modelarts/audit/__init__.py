@@ -7,9 +7,9 @@ a file or reads the clock.
 
 from __future__ import annotations
 
-from airflow_modelarts.audit.findings import Finding
+from airflow_modelarts.audit.findings import BrokenRule, Finding, Findings
 from airflow_modelarts.audit.reading import ListReader, Unreadable
-from airflow_modelarts.audit.report import AuditReport, BrokenRule, Findings, Window, audit
+from airflow_modelarts.audit.report import AuditReport, Window, audit
 from airflow_modelarts.audit.rules import AuditRules
 from airflow_modelarts.audit.scope import Scope
 from airflow_modelarts.audit.text import from_milliseconds, milliseconds

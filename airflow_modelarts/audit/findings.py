@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_modelarts.api.places import data_sources, obs_uri, output_uri, typed_uri
@@ -62,6 +62,33 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are known."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """
+    The findings of a check: all are counted, the first KEPT_FINDINGS are kept.
+
+    :param by_template: the number of findings of each template that has rules of its own.
+    """
+
+    count: int
+    kept: Sequence[Finding]
+    by_template: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> int:
+        """How many findings the report does not keep; the file of rows has all of them."""
+        return self.count - len(self.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRule:
+    """A rule that is broken, a message about it, and the tasks that broke it, if it is about single tasks."""
+
+    rule: str
+    message: str
+    findings: Findings
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,14 @@ def _lines(report: AuditReport) -> Iterator[str]:
         yield f"- {more} more"
     failed = report.findings["failed"]
     if failed.count:
-        shown = [f"{code(one.name or one.task_id)} {code(one.detail)}" for one in failed.kept]
-        yield f"Failures: {_some(shown[:MAX_FAILURES], MAX_FAILURES, failed.count)}"
+        texts = [(one.name or one.task_id, one.detail) for one in failed.kept[:MAX_FAILURES]]
+        shown = [" ".join(code(text) for text in pair if text) for pair in texts]
+        yield f"Failures: {_some(shown, MAX_FAILURES, failed.count)}"
 
 
 def _plain(text: str) -> str:
     """Return text of this package, in which a name of the service is a reason for a code span."""
-    return text if all(character.isalnum() or character in " ,.;:%" for character in text) else code(text)
+    return text if all(character.isalnum() or character in " ,;:%" for character in text) else code(text)
 
 
 def _some(texts: list[str], limit: int, count: int | None = None) -> str:

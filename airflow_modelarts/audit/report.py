@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.audit.change import Previous
-from airflow_modelarts.audit.findings import CHECKS, Finding, template_id
+from airflow_modelarts.audit.findings import CHECKS, BrokenRule, Finding, Findings, template_id
 from airflow_modelarts.audit.markdown import to_markdown
 from airflow_modelarts.audit.reading import Unreadable, UnreadableFields
 from airflow_modelarts.audit.rules import AuditRules
@@ -92,12 +92,6 @@ class Window:
         """Return the start of a step in UTC, counted from zero."""
         return self.start + timedelta(seconds=index * self.step_seconds)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the bounds in ISO 8601; ``covered`` only if there is such a range."""
-        bounds: dict[str, Any] = {"start": iso(self.start), "end": iso(self.end)}
-        covered = [[iso(from_milliseconds(moment)) for moment in pair] for pair in self.covered]
-        return {**bounds, "covered": covered} if covered else bounds
-
     def title(self, zone: tzinfo = UTC) -> str:
         """Return the day that the window is; else start and end."""
         start, end = self.start.astimezone(zone), self.end.astimezone(zone)
@@ -109,35 +103,14 @@ class Window:
         """Return start and end in a time zone, and its name."""
         return f"{format_datetime(self.start, zone)} to {format_datetime(self.end, zone)} {zone}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the bounds in ISO 8601; ``covered`` only if there is such a range."""
+        bounds: dict[str, Any] = {"start": iso(self.start), "end": iso(self.end)}
+        covered = [[iso(from_milliseconds(moment)) for moment in pair] for pair in self.covered]
+        return {**bounds, "covered": covered} if covered else bounds
+
     def __str__(self) -> str:
         return self.format()
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """
-    The findings of a check: all are counted, the first KEPT_FINDINGS are kept.
-
-    :param by_template: the number of findings of each template that has rules of its own.
-    """
-
-    count: int
-    kept: Sequence[Finding]
-    by_template: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def left_out(self) -> int:
-        """How many findings the report does not keep; the file of rows has all of them."""
-        return self.count - len(self.kept)
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenRule:
-    """A rule that is broken, a message about it, and the tasks that broke it, if it is about single tasks."""
-
-    rule: str
-    message: str
-    findings: Findings
 
 
 @dataclass(frozen=True, kw_only=True)

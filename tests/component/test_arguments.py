@@ -141,7 +141,7 @@ def test_a_field_that_renders_natively_to_none_is_not_sent() -> None:
         (ModelArtsDeleteProcessorTaskOperator, {"processor_task_id", "task_version_id"}),
         (ModelArtsExportProcessorTaskResultsOperator, {"processor_task_id", "task_version_id", "path"}),
         (ModelArtsListProcessorTasksOperator, {"template_id", "task_name", "source", "version_id", "workspace_id"}),
-        (ModelArtsAuditProcessorTasksOperator, {"template_id", "source", "workspace_id", "report_path"}),
+        (ModelArtsAuditProcessorTasksOperator, {"template_id", "source_type", "source", "workspace_id"}),
         (ModelArtsCreateProcessorTaskVersionOperator, {"processor_task_id", "name", "version_id"}),
     ],
 )

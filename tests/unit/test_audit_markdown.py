@@ -77,6 +77,12 @@ def test_odd_items_of_the_list_are_counted() -> None:
     )
 
 
+def test_a_template_that_looks_like_an_address_is_no_link() -> None:
+    failed = task(status=3, template={"id": "www.example.com"})
+    lines = report_on(failed, by_template={"www.example.com": {"failures_allowed": 0}}).to_markdown().splitlines()
+    assert "- `failures_allowed`: `www.example.com: 1 task has failed`" in lines
+
+
 @given(st.text())
 def test_the_summary_has_at_most_ten_lines(text: str) -> None:
     assert len(hostile_report(text or "x").to_markdown().splitlines()) <= 10
