@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -179,8 +180,9 @@ class HistoryStore:
 
         if (text := Variable.get(self.key, None)) is None:
             # Airflow takes a variable that it cannot read for an absent one; its list of keys (3.3) raises instead.
-            if hasattr(Variable, "keys") and self.key in Variable.keys(prefix=self.key):
-                raise ValueError(f"the Airflow variable {self.key!r} exists but cannot be read: see the log above")
+            with suppress(ImportError):  # outside of an Airflow task, see record
+                if hasattr(Variable, "keys") and self.key in Variable.keys(prefix=self.key):
+                    raise ValueError(f"the Airflow variable {self.key!r} exists but cannot be read: see the log above")
             return AuditHistory()
         try:
             return AuditHistory.from_json(text)
