@@ -104,10 +104,10 @@ class AuditHistory:
         :param keeps_since: do not have the time between these ranges and the first audit audited. This is for a run
             by hand for a date of long ago.
         """
-        if not ranges:
-            return
-        if self.since is None or not keeps_since:
-            self.since = min(ranges[0][0], ranges[0][0] if self.since is None else self.since)
+        if self.since is None:
+            self.since = ranges[0][0]
+        elif not keeps_since:
+            self.since = min(self.since, ranges[0][0])
         self.audited = merge([*self.audited, *ranges])
         self.runs.pop(run_id, None)
         self.runs[run_id] = list(ranges)

@@ -248,7 +248,8 @@ def test_what_lies_between_a_backfill_and_the_first_audit_is_audited_by_the_next
 def test_what_lies_between_a_run_by_hand_for_long_ago_and_the_first_audit_is_not_audited() -> None:
     audit("first", END)
     audit("by hand", datetime(2020, 1, 1, tzinfo=UTC), run_type="manual")
-    assert audit("next", NOW).window == Window(END, NOW)
+    audit("next", END + HALF_A_DAY)
+    assert audit("last", NOW).window == Window(END + HALF_A_DAY, NOW)
 
 
 def test_fractions_of_a_millisecond_are_in_the_next_window() -> None:
