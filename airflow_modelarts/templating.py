@@ -33,6 +33,8 @@ class TemplatedFields:
 
     #: Templated fields that may be empty.
     may_be_empty: frozenset[str] = frozenset()
+    #: Templated fields in which an empty value is no value; as a whole they may not be empty.
+    parts_may_be_empty: frozenset[str] = frozenset()
     #: The shapes of templated fields that differ from the usual shape.
     argument_shapes: ClassVar[Mapping[str, Shape]] = {}
     usual_shape: ClassVar[Shape] = TEXT
@@ -105,6 +107,8 @@ class TemplatedFields:
         self._read_arguments()
         for field in fields:
             for place, as_written, value in _empty_parts(field, written[field], getattr(self, field)):
+                if place != field and field in self.parts_may_be_empty:
+                    continue
                 raise ModelArtsRequestError(_explain_empty(place, as_written, value))
 
     def _read_arguments(self) -> None:

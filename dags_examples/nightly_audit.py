@@ -1,5 +1,5 @@
 """
-Audit the processing tasks of the previous day every night, no matter who created them, and write an HTML report.
+Audit the processing tasks since the last audit every night, no matter who created them, and write an HTML report.
 
 A task that still runs at midnight is not audited after its end. To include it, add ``lag=timedelta(hours=12)``.
 
@@ -15,6 +15,9 @@ from airflow.providers.common.compat.sdk import Param, dag
 
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
+
+#: The last second that a run audits. {{ ds }} is undefined in runs of Airflow 3 that have no logical date.
+LAST_SECOND = "{{ ((dag_run.data_interval_end or dag_run.run_after) - macros.timedelta(seconds=1)) | ts_nodash }}"
 
 
 @dag(
@@ -33,8 +36,7 @@ def nightly_audit() -> None:
             stuck_after_seconds=6 * 60 * 60,
             allowed_output_prefixes=["obs://my-bucket/processed"],
         ),
-        # The day of the run. {{ ds }} is undefined in runs of Airflow 3 that have no logical date.
-        report_path="{{ params.folder }}/{{ (dag_run.logical_date or dag_run.run_after) | ds }}.html",
+        report_path="{{ params.folder }}/" + LAST_SECOND + ".html",
         fail_on_broken_rules=True,  # after the report is written
         retries=2,  # for an outage of the service; a broken rule is not retried
     )

@@ -7,12 +7,12 @@ a file or reads the clock.
 
 from __future__ import annotations
 
-from airflow_modelarts.audit.findings import Finding
+from airflow_modelarts.audit.findings import BrokenRule, Finding, Findings
 from airflow_modelarts.audit.reading import ListReader, Unreadable
-from airflow_modelarts.audit.report import AuditReport, BrokenRule, Findings, Window, audit, newest_first
+from airflow_modelarts.audit.report import AuditReport, Window, audit
 from airflow_modelarts.audit.rules import AuditRules
 from airflow_modelarts.audit.scope import Scope
-from airflow_modelarts.audit.text import milliseconds
+from airflow_modelarts.audit.text import from_milliseconds, milliseconds
 
 __all__ = [
     "AuditReport",
@@ -25,6 +25,6 @@ __all__ = [
     "Unreadable",
     "Window",
     "audit",
+    "from_milliseconds",
     "milliseconds",
-    "newest_first",
 ]

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from itertools import pairwise
 
 from airflow_modelarts.audit.report import DURATION_BOUNDS, Window
@@ -59,14 +60,14 @@ def stack(by_status: Mapping[str, int], full: int) -> Iterator[Part]:
         start += count / full
 
 
-def ticks(window: Window) -> Iterator[tuple[float, str]]:
+def ticks(window: Window, zone: tzinfo = UTC) -> Iterator[tuple[float, str]]:
     """Yield the labels of the time axis, each after its position in percent: times, or days beyond two days."""
     count, step = window.step_count, window.step_seconds
     is_day = count * step > 2 * DAY_SECONDS
     # If the window begins at midnight, so does the column of each day's label.
     unit = max(DAY_SECONDS // step, 1) if is_day else 1
     for index in range(0, count, math.ceil(count / TICKS / unit) * unit):
-        moment = window.step_start(index)
+        moment = window.step_start(index).astimezone(zone)
         yield 100 * index / count, f"{moment.day} {moment:%b}" if is_day else f"{moment:%H:%M}"
 
 
@@ -84,11 +85,3 @@ def round_up(number: int) -> int:
     size: int = 10 ** max(len(str(number)) - 2, 0)
     ends = (2, 4, 6, 8, 10, 12, 16, 20, 24, 30, 40, 50, 60, 80, 100)
     return next(end * size for end in ends if end * size >= number)
-
-
-def percent(part: int, whole: int) -> str:
-    """Return a share in percent. Only exact shares are written as 0 % and 100 %."""
-    share = 100 * part / whole
-    if part and share < 1:
-        return "< 1 %"
-    return f"{math.floor(share) if part < whole and share > 99 else round(share)} %"

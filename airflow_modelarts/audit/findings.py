@@ -1,12 +1,12 @@
-"""The checks of an audit: each looks for one fault in a task, and judges by the rules how many may have it."""
+"""The checks of an audit: each looks for one fault in a task. ``verdicts`` judges how many tasks may have it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_modelarts.api.places import obs_uri
+from airflow_modelarts.api.places import data_sources, obs_uri, output_uri, typed_uri
 from airflow_modelarts.api.statuses import ProcessorTaskStatus
 from airflow_modelarts.audit.rules import AuditRules
 from airflow_modelarts.audit.text import format_duration, sanitize
@@ -25,6 +25,9 @@ class Finding:
 
     :param create_time: milliseconds since the epoch.
     :param detail: the fault: the error message of a failure, the place of an output; may be empty.
+    :param source: where the task reads: places in OBS, ids of datasets and tasks, separated by commas.
+    :param work_path: where it writes: a place in OBS as a URI, or the id of a dataset.
+    :param console_url: the https address of the task in the web console.
     """
 
     task_id: str
@@ -34,10 +37,14 @@ class Finding:
     create_time: int | None
     duration_seconds: int | None
     detail: str
+    source: str | None = None
+    work_path: str | None = None
+    workspace_id: str | None = None
+    console_url: str | None = None
 
     @classmethod
-    def of(cls, task: ProcessorTask, detail: str) -> Self:
-        """Describe a task with text that can be shown."""
+    def of(cls, task: ProcessorTask, detail: str, console_url: str | None = None) -> Self:
+        """Describe a task with text that can be shown. A console that is not reached by https is left out."""
         return cls(
             task_id=sanitize(task.task_id),
             name=None if task.name is None else sanitize(task.name),
@@ -46,11 +53,42 @@ class Finding:
             create_time=task.create_time,
             duration_seconds=task.duration_seconds,
             detail=sanitize(detail, MAX_DETAIL),
+            source=source(task),
+            work_path=work_path(task),
+            workspace_id=None if task.workspace_id is None else sanitize(task.workspace_id),
+            console_url=console_url if console_url and console_url.startswith("https://") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are known."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """
+    The findings of a check: all are counted, the first KEPT_FINDINGS are kept.
+
+    :param by_template: the number of findings of each template that has rules of its own.
+    """
+
+    count: int
+    kept: Sequence[Finding]
+    by_template: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> int:
+        """How many findings the report does not keep; the file of rows has all of them."""
+        return self.count - len(self.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRule:
+    """A rule that is broken, a message about it, and the tasks that broke it, if it is about single tasks."""
+
+    rule: str
+    message: str
+    findings: Findings
 
 
 @dataclass(frozen=True)
@@ -59,24 +97,15 @@ class Check:
     A check, which every task of the window undergoes.
 
     :param name: the key of its findings in a report.
-    :param rule: the field of :class:`AuditRules` that it checks.
     :param title: the heading of its findings.
     :param column: the heading of their details.
     :param find: returns the fault of a task, given the rules and the time in milliseconds since the epoch; else None.
-    :param describe: says what is wrong, given the number of findings and the rules.
     """
 
     name: str
-    rule: str
     title: str
     column: str
     find: Callable[[ProcessorTask, AuditRules, int], str | None]
-    describe: Callable[[int, AuditRules], str]
-
-    def verdict(self, count: int, rules: AuditRules) -> str | None:
-        """Return what is wrong with this number of findings; None if the rule holds or is not checked."""
-        allowed = (rules.failures_allowed or 0) if self.rule == "failures_allowed" else 0
-        return self.describe(count, rules) if rules.is_checked(self.rule) and count > allowed else None
 
 
 def template_id(task: ProcessorTask) -> str | None:
@@ -84,24 +113,32 @@ def template_id(task: ProcessorTask) -> str | None:
     return sanitize(task.template.id) if task.template and task.template.id else None
 
 
+def source(task: ProcessorTask) -> str | None:
+    """Return where a task reads as it can be shown; None if that is unknown."""
+    places = [typed_uri(one.type, one.source) or one.source for one in data_sources(task) if one.source]
+    return sanitize(", ".join(places)) or None
+
+
+def work_path(task: ProcessorTask) -> str | None:
+    """Return where a task writes as it can be shown; None if that is unknown."""
+    place = output_uri(task) or (task.work_path and (task.work_path.path or task.work_path.output_path))
+    return sanitize(place) if place else None
+
+
 def _failed(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
     return (task.error_msg or "") if task.status == ProcessorTaskStatus.FAILED else None
 
 
-def _describe_failed(count: int, rules: AuditRules) -> str:
-    allowed = rules.failures_allowed
-    return f"{_tasks(count, 'has', 'have')} failed" + (f", more than the {allowed} allowed" if allowed else "")
+def _stopped(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
+    is_finding = task.status == ProcessorTaskStatus.STOPPED and rules.stopped_allowed is not None
+    return (task.error_msg or "") if is_finding else None
 
 
 def _long(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
-    seconds, limit = task.duration_seconds, rules.longest_seconds
+    seconds, limit = task.duration_seconds, rules.limit("longest_seconds")
     if seconds is None or limit is None or seconds <= limit:
         return None
     return f"by {format_duration(seconds - int(limit))}"
-
-
-def _describe_long(count: int, rules: AuditRules) -> str:
-    return f"{_tasks(count)} lasted longer than {format_duration(rules.longest_seconds or 0)}"
 
 
 def _stuck(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
@@ -111,13 +148,8 @@ def _stuck(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
     # With several versions, the creation of the task does not say when the newest version began.
     if task.create_time is not None and (task.version_count or 0) <= 1:
         seconds = (now - task.create_time) / 1000
-    limit = rules.stuck_after_seconds
+    limit = rules.limit("stuck_after_seconds")
     return None if seconds is None or limit is None or seconds <= limit else format_duration(seconds)
-
-
-def _describe_stuck(count: int, rules: AuditRules) -> str:
-    limit = format_duration(rules.stuck_after_seconds or 0)
-    return f"{_tasks(count, 'is', 'are')} still initialized or running after {limit}"
 
 
 def _outside(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
@@ -145,10 +177,6 @@ def _output_places(task: ProcessorTask) -> Iterator[str]:
         yield work_path.path
 
 
-def _describe_outside(count: int, rules: AuditRules) -> str:
-    return f"{_tasks(count, 'writes', 'write')} outside the allowed places in OBS"
-
-
 def _without_output(task: ProcessorTask, rules: AuditRules, now: int) -> str | None:
     from airflow_modelarts.api.models import FEATURE_ANALYSIS
 
@@ -161,22 +189,11 @@ def _without_output(task: ProcessorTask, rules: AuditRules, now: int) -> str | N
     return "work_path names no place" if work_path else "no work_path"
 
 
-def _describe_without_output(count: int, rules: AuditRules) -> str:
-    return f"{_tasks(count)} completed and named no output"
-
-
-def _tasks(count: int, one: str = "", many: str = "") -> str:
-    return f"{count:,} {'task' if count == 1 else 'tasks'} {one if count == 1 else many}".rstrip()
-
-
 CHECKS = (
-    Check("failed", "failures_allowed", "Failures", "Message", _failed, _describe_failed),
-    Check("long", "longest_seconds", "Longer than allowed", "Over the limit", _long, _describe_long),
-    Check("stuck", "stuck_after_seconds", "Stuck", "For", _stuck, _describe_stuck),
-    Check("outside", "allowed_output_prefixes", "Outputs outside", "Place", _outside, _describe_outside),
-    Check(
-        *("without_output", "outputs_required", "Missing outputs", "Missing"),
-        find=_without_output,
-        describe=_describe_without_output,
-    ),
+    Check("failed", "Failures", "Message", _failed),
+    Check("stopped", "Stopped", "Message", _stopped),
+    Check("long", "Longer than allowed", "Over the limit", _long),
+    Check("stuck", "Stuck", "For", _stuck),
+    Check("outside", "Outputs outside", "Place", _outside),
+    Check("without_output", "Missing outputs", "Missing", _without_output),
 )

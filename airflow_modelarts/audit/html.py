@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, tzinfo
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from airflow_modelarts.audit import charts
+from airflow_modelarts.audit import change, charts
 from airflow_modelarts.audit.findings import CHECKS
-from airflow_modelarts.audit.report import AuditReport, Window
-from airflow_modelarts.audit.text import format_datetime, format_duration
+from airflow_modelarts.audit.report import AuditReport
+from airflow_modelarts.audit.text import format_datetime, format_duration, percent
+from airflow_modelarts.audit.verdicts import RULES
 
 #: Findings of a check on the page, and how many of them are visible before the table is expanded.
 ROWS, VISIBLE_ROWS = 100, 6
@@ -33,10 +34,12 @@ def page(report: AuditReport, facts: Mapping[str, str] | None = None) -> str:
     return _template().render(
         report=report,
         facts=facts or {},
-        title=f"Processing tasks, {_format_window(report.window)}",
+        zone=report.zone,
+        title=f"Processing tasks, {report.window.title(report.zone)}",
         checks=CHECKS,
-        checked=sum(report.rules.is_checked(check.rule) for check in CHECKS),
+        rules=RULES,
         broken={broken.rule: broken.message for broken in report.broken_rules},
+        broken_checks={rule.check for rule in RULES if rule.name in {broken.rule for broken in report.broken_rules}},
         kinds=charts.by_kind(report.by_status),
         templates=templates,
         longest_bar=max((by_status.total() for _, by_status in templates), default=0),
@@ -59,24 +62,20 @@ def _template() -> Template:
         "number": lambda number: f"{number:,}",
         "duration": lambda seconds: None if seconds is None else format_duration(seconds),
         "datetime": format_datetime,
+        "change": change.describe,
         "day_and_time": _format_day_and_time,
         "create_time": _format_create_time,
     }
-    environment.globals |= {"charts": charts, "ROWS": ROWS, "VISIBLE_ROWS": VISIBLE_ROWS}
+    environment.globals |= {"charts": charts, "percent": percent, "ROWS": ROWS, "VISIBLE_ROWS": VISIBLE_ROWS}
     return environment.get_template("page.html.jinja")
 
 
-def _format_window(window: Window) -> str:
-    start = window.start
-    if window.end - window.start == timedelta(days=1) and (start.hour, start.minute, start.second) == (0, 0, 0):
-        return f"{start.day} {start:%B %Y}"
-    return f"{_format_day_and_time(start)} to {_format_day_and_time(window.end)}"
-
-
-def _format_day_and_time(moment: datetime) -> str:
-    moment = moment.astimezone(UTC)
+def _format_day_and_time(moment: datetime, zone: tzinfo) -> str:
+    moment = moment.astimezone(zone)
     return f"{moment.day} {moment:%b %H:%M}"
 
 
-def _format_create_time(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y-%m-%d %H:%M}"
+def _format_create_time(milliseconds: int | None, zone: tzinfo) -> str | None:
+    if milliseconds is None:
+        return None
+    return f"{datetime.fromtimestamp(milliseconds // 1000, UTC).astimezone(zone):%Y-%m-%d %H:%M}"

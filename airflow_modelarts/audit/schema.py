@@ -17,10 +17,15 @@ Counts = dict[str, int]
 
 
 class WindowJson(TypedDict):
-    """When the audited tasks were created: ISO 8601 in UTC, the end exclusive."""
+    """
+    When the audited tasks were created: ISO 8601 in UTC, the end exclusive.
+
+    ``covered`` has the ranges in it that earlier audits have covered, each with its start and end.
+    """
 
     start: str
     end: str
+    covered: NotRequired[list[list[str]]]
 
 
 class FiltersJson(TypedDict):
@@ -68,6 +73,34 @@ class DurationsJson(TypedDict):
     by_template: dict[str, list[int]]
 
 
+class GroupJson(TypedDict):
+    """The durations of a group of ended tasks, in seconds. ``p50`` and ``p95`` are exact to 5 %."""
+
+    count: int
+    seconds: float
+    p50: float
+    p95: float
+    longest: float
+
+
+class StatisticsJson(TypedDict):
+    """The durations of the ended tasks: of all, and of the groups with the largest sums. The rest is ``(others)``."""
+
+    total: GroupJson | None
+    by_template: dict[str, GroupJson]
+    by_name: dict[str, GroupJson]
+    by_source: dict[str, GroupJson]
+
+
+class ChangeJson(TypedDict):
+    """What has changed since the audit of the window ``since``: tasks, failures, and the sum of durations."""
+
+    since: WindowJson
+    total: int
+    failed: int
+    seconds: float
+
+
 class FindingJson(TypedDict):
     """
     A task in which a check found something. A field without a value is left out.
@@ -82,6 +115,10 @@ class FindingJson(TypedDict):
     create_time: NotRequired[int]
     duration_seconds: NotRequired[int]
     detail: str
+    source: NotRequired[str]
+    work_path: NotRequired[str]
+    workspace_id: NotRequired[str]
+    console_url: NotRequired[str]
 
 
 class FindingsJson(TypedDict):
@@ -97,12 +134,13 @@ class ReportJson(TypedDict):
     The report of an audit.
 
     ``deleted_while_listing`` is a lower bound. ``rows_path`` is the file with a row for each task, or null.
-    ``map_index`` is there for a mapped audit only.
+    ``map_index`` is there for a mapped audit only. ``change`` is null if no report of an earlier audit was found.
     """
 
     schema_version: Literal[1]
     made_at: str
     window: WindowJson
+    verdict: str
     project_id: str | None
     region: str | None
     host: str | None
@@ -114,11 +152,15 @@ class ReportJson(TypedDict):
     undated: int
     unreadable: UnreadableJson
     deleted_while_listing: int
+    order_held: bool
+    notes: list[str]
     rows_path: str | None
     by_status: Counts
     by_template: dict[str, Counts]
     timeline: TimelineJson
     durations: DurationsJson
+    statistics: StatisticsJson
+    change: ChangeJson | None
     rules: dict[str, Any]
     broken_rules: dict[str, str]
     findings: dict[str, FindingsJson]

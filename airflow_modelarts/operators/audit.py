@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from airflow_modelarts.api.bodies import TEXT
-from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, Window, audit, newest_first
+from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, audit
+from airflow_modelarts.audit.text import read_timezone
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
+from airflow_modelarts.links import console_url
+from airflow_modelarts.operators.arguments import literals
 from airflow_modelarts.operators.audit_files import AuditFiles, RowFile
 from airflow_modelarts.operators.audit_paths import SUFFIXES, check_paths, is_mapped, own_path
-from airflow_modelarts.operators.base import ModelArtsOperator, in_utc, parse_datetime
+from airflow_modelarts.operators.audit_window import AuditWindow, WindowKind, check_window, choose_window
+from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.hooks import ModelArtsHook
 
-A_DAY = timedelta(days=1)
 #: How many processing tasks the exception names for each broken rule.
 NAMED_TASKS = 3
 
@@ -31,48 +34,57 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     """
     Audits all processing tasks that were created in a time window, by Airflow or otherwise (ListProcessorTasks).
 
-    The window is the run's data interval. If that is empty, it is the day before the run's logical date in the DAG's
-    time zone, and the task logs this. The interval is empty in most manual runs. With Airflow 3 it is also empty in
-    runs of a cron schedule such as ``@daily``, unless ``scheduler.create_cron_data_intervals`` is on. If the schedule
-    is not daily, set ``window_start``, for example to ``{{ logical_date - macros.timedelta(hours=1) }}``.
+    Each audit continues where the last one of this Airflow task ended, so that each task is in exactly one audit. The
+    first one reaches back a day. An audit that finds a broken rule has ended; one that raises another error has not.
+    A run that is cleared or tried again audits the same window again. What was audited is kept in an Airflow variable.
 
     The audit reads the current state of the tasks, not the state at the window's end. A task that is still active is
     not audited again by the next run: ``lag`` gives it time to end. The operator reads the list newest first, down to
-    the window's start. It keeps findings only, up to a limit, so its memory is limited too. The list shifts while it is
-    read: if a task is deleted meanwhile, another one can be missed; the report says how many were deleted. An odd field
-    of a task counts as missing, and the report names it.
+    the window's start, and to its end if the list is out of order. It keeps findings only, up to a limit, so its memory
+    is limited too. The list shifts while it is read: if a task is deleted meanwhile, another one can be missed; the
+    report says how many were deleted. An odd field of a task counts as missing, and the report names it.
 
     It creates and removes an empty file beside each path before it reads the list. After the list is read, it logs the
     counts, pushes its XCom, and then writes the report. A file that cannot be written fails the task at the end.
 
-    Its XCom is a summary of a few kilobytes: ``window``, ``project_id``, ``region``, ``host``, ``filters``, ``total``,
-    ``undated``, ``unreadable``, ``deleted_while_listing``, ``by_status``, ``by_template``, ``broken_rules``,
-    ``findings`` with the first ten task ids of each check, ``failures`` with the first ten messages, ``map_index`` of a
-    mapped audit, and ``report_path``, ``json_path`` and ``rows_path`` of the files that were written.
+    Its XCom is a summary of a few kilobytes: ``window``, ``verdict``, ``project_id``, ``region``, ``host``,
+    ``filters``, ``total``, ``undated``, ``unreadable``, ``deleted_while_listing``, ``order_held``, ``notes``,
+    ``broken_rules``, ``change`` since the audit before, ``markdown`` with ten lines for a chat or a mail,
+    ``by_status``, ``by_template``, ``findings`` with the first ten task ids of each check, ``failures`` with the first
+    ten messages, ``map_index`` of a mapped audit, and ``report_path``, ``json_path`` and ``rows_path`` of the files
+    that were written.
 
     :param window_start: audit tasks created at this moment or later: a datetime or ISO 8601 text, in UTC if it has no
-        offset (templated). Default, also for an empty text and ``None``: the start of the data interval; a day before
-        the end if the interval is empty or ``window_end`` is given.
-    :param window_end: audit tasks created before this moment (templated, as above). Default: the end of the data
-        interval; if that is empty, the run's logical date or, without one, the moment at which the run was due.
-    :param lag: how far to move the window back, so that its tasks have ended; default zero. It does not move a
-        ``window_start`` that is given, and has no effect if ``window_end`` is given.
+        offset (templated). Default, also for an empty text and ``None``: what ``window`` says; a day before
+        ``window_end`` if that is given.
+    :param window_end: audit tasks created before this moment (templated, as above). Default: the moment that the run
+        is for, which is the later of the data interval's end and the logical date; without both, when it was due.
+    :param window: what to audit unless ``window_start`` or ``window_end`` is given. ``since_last`` (default): what no
+        earlier audit has covered, until the moment that the run is for. ``data_interval``: the run's data interval.
+        ``day``: the day before that moment, in the DAG's time zone.
+    :param lag: how far to move the window's end back, so that its tasks have ended; default zero. It moves the start
+        too, unless ``window_start`` is given or earlier audits set it. It has no effect if ``window_end`` is given.
     :param rules: the rules that tasks must comply with: :class:`~airflow_modelarts.audit.AuditRules`, or a dict of its
-        fields or the text of one (templated). By default no task may have failed, and every output must be named.
+        fields or the text of one in JSON (templated). Values may be text, as templates render it. By default no task
+        may have failed, and every output must be named.
     :param template_id: only tasks of this template, for example ``sys_data_analyse`` (templated). The API calls this
         filter ``task_type``, a name that Airflow's operators use for themselves.
     :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
     :param source: the data source, for example a dataset id (templated).
     :param workspace_id: the workspace of the tasks (templated); the service's default is "0".
     :param report_path: where to write the report as an HTML page that loads nothing else, for example
-        ``s3://bucket/audits/{{ ds }}.html`` (templated; a run without a logical date has no ``ds``). A ``.json`` file
-        of the same name has the report as JSON, with the first 10,000 findings of each check. The provider of the
-        object store must be installed. Each file appears only when it is complete, and then replaces the previous one.
-        Until then it is a hidden file beside it, ``.name.part-…``, so the connection needs the rights to copy and
-        delete. If mapped audits share the path, each adds its map index before the suffix. Default: no report.
+        ``s3://bucket/audits/{{ ts_nodash }}.html`` (templated; a run without a logical date has no ``ts_nodash``). A
+        ``.json`` file of the same name has the report as JSON, with the first 10,000 findings of each check. The
+        provider of the object store must be installed. Each file appears only when it is complete, and then replaces
+        the previous one. Until then it is a hidden file beside it, ``.name.part-…``, so the connection needs the rights
+        to copy and delete. If mapped audits share the path, each adds its map index before the suffix. The audit before
+        is looked for in the same folder, among the newest 50 files that end in ``.json``. Default: no report.
     :param rows_path: where to write a row for each task of the window, as JSON Lines or CSV, for example
-        ``s3://bucket/audits/{{ ds }}.jsonl`` or ``….csv`` (templated; otherwise as ``report_path``). Default: no rows.
+        ``s3://bucket/audits/{{ ts_nodash }}.jsonl`` or ``….csv`` (templated; otherwise as ``report_path``). Default: no
+        rows.
     :param object_storage_conn_id: the Airflow connection of the object store (templated); default the path's.
+    :param timezone: the time zone of the times on the page and in the summary's ``markdown``, for example
+        ``Europe/Berlin`` (templated); default ``UTC``. JSON always has UTC.
     :param fail_on_broken_rules: fail if a rule is broken, after the report is written and the XCom is pushed; default
         false. Airflow does not retry this failure; ``retries`` are for an unreachable service.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
@@ -80,14 +92,15 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :raises ModelArtsAuditFailed: a rule is broken and ``fail_on_broken_rules`` is set; the message names each rule.
     :raises ModelArtsReportNotWritten: a file cannot be written; the message names it, the cause and the broken rules.
         Airflow retries it. It is raised before the list is read if the store refuses an empty file.
-    :raises ValueError: the window, the rules or a path are invalid, or another audit of the DAG has the same path.
+    :raises ValueError: the window, the rules, the time zone or a path are invalid, another audit of the DAG has the
+        same path, or the run lacks the ``data_interval`` that ``window`` asks for.
     :raises ModelArtsRequestError: another templated argument rendered to nothing; no request was sent.
     :raises ModelArtsError: the service rejected the call; the message says what to change.
     """
 
     template_fields: Sequence[str] = (
         *("window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"),
-        *("report_path", "rows_path", "object_storage_conn_id"),
+        *("report_path", "rows_path", "object_storage_conn_id", "timezone"),
         *ModelArtsOperator.template_fields,
     )
     argument_shapes: ClassVar[Mapping[str, Shape]] = {
@@ -96,14 +109,16 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     }
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
+    parts_may_be_empty = frozenset({"rules"})
 
     def __init__(
         self,
         *,
         window_start: datetime | str | None = None,
         window_end: datetime | str | None = None,
+        window: WindowKind = "since_last",
         lag: timedelta = timedelta(),
-        rules: AuditRules | Mapping[str, Any] | None = None,
+        rules: AuditRules | Mapping[str, Any] | str | None = None,
         template_id: str | None = None,
         source_type: str | None = None,
         source: str | None = None,
@@ -111,12 +126,20 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         report_path: str | ObjectStoragePath | None = None,
         rows_path: str | ObjectStoragePath | None = None,
         object_storage_conn_id: str | None = None,
+        timezone: str = "UTC",
         fail_on_broken_rules: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_window(window, lag)
+        if window == "since_last" and window_start is None and window_end is None:
+            kwargs.setdefault("max_active_tis_per_dag", 1)  # runs at the same time would audit the same tasks
         super().__init__(**kwargs)
+        AuditRules.read(literals(rules))
+        if literals(timezone) is not None:
+            read_timezone(timezone)
         self.window_start = window_start
         self.window_end = window_end
+        self.window = window
         self.lag = lag
         self.rules = rules
         self.template_id = template_id
@@ -126,6 +149,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         self.report_path = report_path
         self.rows_path = rows_path
         self.object_storage_conn_id = object_storage_conn_id
+        self.timezone = timezone
         self.fail_on_broken_rules = fail_on_broken_rules
         check_paths(self)
 
@@ -133,13 +157,15 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         """Audit, write the report and return its summary."""
         self._prepare_fields()
         now = datetime.now(UTC)
-        rules, window = self._read_rules(), self._window(context, now)
+        rules, zone = AuditRules.read(self.rules), read_timezone(self.timezone)
         files = AuditFiles(self._paths(context), self.object_storage_conn_id, context["ti"])
         with self._open_hook() as hook:
             scope = self._scope(context, hook)
+            chosen = choose_window(self, context, now, hook.get_conn().client.project_id)
             with files.rows(scope.project_id) as rows:
-                report = self._audit(hook, window, now, rules, scope, rows)
-        report = replace(report, rows_path=files.written.get("rows_path"))
+                report = self._audit(hook, chosen, now, rules, scope, rows)
+        rows_path, previous = files.written.get("rows_path"), files.previous(report)
+        report = replace(report, zone=zone, rows_path=rows_path, previous=previous)
         self._log_report(report)
         # The summary is there although a store fails later.
         self._push(context, report.summary())
@@ -147,6 +173,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         for argument, path in files.written.items():
             self.log.info("Wrote %s: %s.", argument, path)
         summary = {**files.written, **report.summary()}
+        if not files.failures:
+            chosen.mark_ended()
         if error := self._error(report, files):
             self._push(context, summary)
             raise error
@@ -162,25 +190,6 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             return ModelArtsReportNotWritten(". ".join(filter(None, [*files.failures, broken])))
         return ModelArtsAuditFailed(broken) if broken and self.fail_on_broken_rules else None
 
-    def _window(self, context: Mapping[str, Any], now: datetime) -> Window:
-        start, end = parse_datetime("window_start", self.window_start), parse_datetime("window_end", self.window_end)
-        lag = timedelta() if end else self.lag
-        if end is None:
-            interval_start, end = _interval(context, now)
-            if start is None and interval_start:
-                start = in_utc(interval_start) - lag
-        if start is None:
-            start = in_utc(_day_before(end, context)) - lag
-            self.log.info("No window_start and no data interval: auditing the day before %s.", in_utc(end) - lag)
-        return Window(in_utc(start), in_utc(end) - lag)
-
-    def _read_rules(self) -> AuditRules | None:
-        if isinstance(self.rules, str):
-            raise ValueError(
-                f"rules is {self.rules!r}: give the rules as an object, such as {{'longest_seconds': 3600}}"
-            )
-        return AuditRules.from_mapping(self.rules) if isinstance(self.rules, Mapping) else self.rules
-
     def _scope(self, context: Context, hook: ModelArtsHook) -> Scope:
         from airflow_modelarts.links import endpoint_region
 
@@ -194,16 +203,16 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             source=self.source,
             workspace_id=self.workspace_id,
             dag_id=self.dag_id,
-            run_id=str(context["run_id"]),
+            run_id=context.get("run_id"),
             map_index=ti.map_index if is_mapped(ti) else None,
         )
 
     def _audit(
         self,
         hook: ModelArtsHook,
-        window: Window,
+        chosen: AuditWindow,
         now: datetime,
-        rules: AuditRules | None,
+        rules: AuditRules,
         scope: Scope,
         rows: RowFile,
     ) -> AuditReport:
@@ -217,9 +226,17 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             sort_by="create_time",
             order="desc",
         )
-        reader = ListReader(hook.pages(listing))
-        tasks = newest_first(reader, window)
-        report = audit(tasks, window=window, now=now, rules=rules, scope=scope, on_task=rows.write)
+        reader, settings = ListReader(hook.pages(listing)), hook.get_conn()
+        report = audit(
+            () if chosen.window.is_empty else reader,
+            window=chosen.window,
+            now=now,
+            rules=rules,
+            notes=chosen.notes,
+            console_url=lambda task_id: console_url(settings, task_id),
+            scope=scope,
+            on_task=rows.write,
+        )
         return reader.complete(report)
 
     def _paths(self, context: Context) -> dict[str, str]:
@@ -232,6 +249,9 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     def _log_report(self, report: AuditReport) -> None:
         statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items())
         self.log.info("Processing tasks created from %s: %s (%s).", report.window, report.total, statuses or "none")
+        for note in report.notes:
+            self.log.info("%s", note)
+        self.log.info("Summary in Markdown:\n%s", report.to_markdown())
         if not report.total:
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
@@ -240,22 +260,6 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             self.log.warning("%s", gap)
         for broken in report.broken_rules:
             self.log.warning("Rule %s is broken: %s.", broken.rule, broken.message)
-
-
-def _interval(context: Mapping[str, Any], now: datetime) -> tuple[datetime | None, datetime]:
-    """Return the run's data interval; if that is empty, None and the moment that the run is for."""
-    start, end = context.get("data_interval_start"), context.get("data_interval_end")
-    if start and end and start < end:
-        return start, end
-    # An empty interval lies at the moment of triggering, even if the run has another logical date.
-    moment: datetime | None = context.get("logical_date") or end or getattr(context.get("dag_run"), "run_after", None)
-    return None, moment or now
-
-
-def _day_before(moment: datetime, context: Mapping[str, Any]) -> datetime:
-    """Return the same time on the day before in the DAG's time zone, where a day can have 23 or 25 hours."""
-    zone = getattr(context.get("dag"), "timezone", UTC)
-    return in_utc(moment).astimezone(zone) - A_DAY
 
 
 def _facts(scope: Scope) -> dict[str, str]:
@@ -281,6 +285,7 @@ def _describe_broken_rules(report: AuditReport) -> str:
     for broken in broken_rules:
         ids = [finding.task_id for finding in broken.findings.kept[:NAMED_TASKS]]
         more = f" and {broken.findings.count - len(ids)} more" if broken.findings.count > len(ids) else ""
-        sentences.append(f"{broken.rule}: {broken.message} ({', '.join(ids)}{more})")
+        named = f" ({', '.join(ids)}{more})" if ids else ""
+        sentences.append(f"{broken.rule}: {broken.message}{named}")
     rules = "1 audit rule is" if len(broken_rules) == 1 else f"{len(broken_rules)} audit rules are"
     return f"{rules} broken by tasks created from {report.window}. {'; '.join(sentences)}"

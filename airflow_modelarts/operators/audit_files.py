@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_modelarts.api.models import ProcessorTask
     from airflow_modelarts.audit import AuditReport
+    from airflow_modelarts.audit.change import Previous
 
 
 class AuditFiles:
@@ -58,6 +59,12 @@ class AuditFiles:
     def path(self, argument: str) -> str | None:
         """Return a path by its argument; ``json_path`` is beside ``report_path``."""
         return str(self._parts[argument][0]) if argument in self._parts else None
+
+    def previous(self, report: AuditReport) -> Previous | None:
+        """Return the audit before, if its JSON is beside that of this report."""
+        from airflow_modelarts.operators.previous_audit import find_previous
+
+        return find_previous(self._parts["json_path"][0], report) if "json_path" in self._parts else None
 
     def rows(self, project_id: str | None) -> RowFile:
         """Return the file of the rows, to be opened; it does nothing if no rows are wanted."""

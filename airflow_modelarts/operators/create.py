@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import partial
-from numbers import Number
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_modelarts.api.bodies import LISTS, OBJECTS, example, read_text
+from airflow_modelarts.api.bodies import OBJECTS
 from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
 from airflow_modelarts.api.targets import Target
+from airflow_modelarts.operators.arguments import check_object
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunTaskOperator
 
@@ -311,22 +311,3 @@ def dump_models(value: Any) -> Any:
         else [*map(dump_models, value)]
     )
     return value if made == value else made  # Airflow recognizes values that it must not render again by identity
-
-
-def check_object(field: str, value: Any) -> None:
-    """Refuse a literal that no rendering can turn into an object or a list of objects, by a ValueError."""
-    read = _read_literal(value)
-    other_kind = Mapping if field in LISTS else list | tuple
-    if isinstance(read, str | bytes | Number | other_kind):
-        raise ValueError(f"{field} is {repr(value)[:200]}: give {example(field, value)}")
-    for number, item in enumerate(read if isinstance(read, list | tuple) else ()):
-        if isinstance(_read_literal(item), str | bytes | Number | list | tuple):
-            raise ValueError(f"{field}[{number}] is {repr(item)[:200]}: give {example(field, item, item=True)}")
-
-
-def _read_literal(value: Any) -> Any:
-    """Return the value of a literal; None if only rendering can tell."""
-    if not isinstance(value, str):
-        return value
-    is_open = any(mark in value for mark in ("{{", "{%", "{#")) or value.endswith(".json")
-    return None if is_open else read_text(value)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice, takewhile
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.bodies import read_text
+from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.api.statuses import read_status, read_statuses
 from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
 from airflow_modelarts.templating import TEXT_OR_VALUE
@@ -182,7 +183,8 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
     :param workspace_id: the workspace of the tasks (templated); the service's default is "0".
     :param query_current: only the newest task of each dataset version; default all.
     :param created_after: only tasks created at this time or later: a datetime or its ISO 8601 text, in UTC if it has no
-        offset (templated). With the default order, newest first, older pages are not read.
+        offset (templated). With the default order, newest first, one page of older tasks is read. Where the service
+        does not keep that order, the whole list is read, and the log has a warning.
     :param created_before: only tasks created earlier than this, likewise (templated). On a schedule with data
         intervals, ``data_interval_start`` and ``data_interval_end`` put each task in one run's list. The intervals of a
         cron schedule of Airflow 3 are empty: use ``{{ logical_date.subtract(days=1) }}`` and ``{{ logical_date }}``.
@@ -272,11 +274,13 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
             sort_by=self.sort_by,
             order=self.order,
         )
-        if after is not None and self.sort_by in (None, "create_time") and self.order in (None, "desc"):
-            tasks = takewhile(lambda task: _is_within(task, after, None), tasks)
-        for task in tasks:
+        newest_first = self.sort_by in (None, "create_time") and self.order in (None, "desc")
+        listed = NewestFirst(tasks, after) if newest_first and after is not None else tasks
+        for task in listed:
             if (not statuses or task.status in statuses) and _is_within(task, after, before):
                 yield task
+        if isinstance(listed, NewestFirst) and not listed.order_held:
+            self.log.warning("The service did not list the tasks newest first, so the whole list was read.")
 
 
 def _statuses(given: Any) -> tuple[int, ...]:

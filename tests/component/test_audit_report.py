@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.audit import AuditRules, Window, audit, charts, milliseconds
 from airflow_modelarts.audit.html import ROWS, page
 from airflow_modelarts.audit.report import KEPT_FINDINGS
+from airflow_modelarts.audit.text import percent
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = Window(START, START + timedelta(days=1))
@@ -118,10 +121,10 @@ def test_the_page_has_the_window_the_broken_rules_and_the_counts() -> None:
 
 def test_the_page_lists_the_rules_that_hold_and_those_that_are_not_checked() -> None:
     rules = AuditRules(failures_allowed=5, allowed_output_prefixes=[], outputs_required=False)
-    text = " ".join(Page(page_of([], rules=rules)).text.split())
+    text = " ".join(Page(page_of(tasks(work_path=None), rules=rules)).text.split())
     assert "All 2 rules hold" in text
     assert "failures_ allowed 5 0 holds" in text
-    assert "longest_ seconds - 0 not checked" in text
+    assert "longest_ seconds - - not checked" in text
     assert "allowed_ output_ prefixes nowhere 0 holds" in text
 
 
@@ -148,10 +151,122 @@ def test_each_chart_shows_every_status_that_occurs() -> None:
 
 def test_templates_beyond_the_largest_share_a_bar() -> None:
     found = [one for number in range(9) for one in tasks(10 - number, template={"id": f"template-{number}"})]
-    html = page_of(found)
-    assert "template-4" in html
-    assert "template-5" not in html
-    assert html.count(charts.OTHERS) == 2
+    figures = "".join(re.findall(r"(?s)<figure.*?</figure>", page_of(found)))
+    assert "template-4" in figures
+    assert "template-5" not in figures
+    assert len(re.findall(rf">{charts.OTHERS}<", figures)) == 2
+
+
+def test_every_table_has_headers_with_a_scope_and_every_row_a_header() -> None:
+    html = page_of([*tasks(20, status=3), *tasks(3, status=1, duration_seconds=9000)])
+    tables = re.findall(r"(?s)<table.*?</table>", html)
+    assert len(tables) >= 5
+    for table in tables:
+        assert re.search(r'<table[^>]* aria-labelledby="[\w-]+"|<caption>', table)
+        assert '<th scope="col"' in table.partition("</thead>")[0]
+        assert not re.search(r"<th(?! [^>]*scope=|ead)", table)
+        rows = re.findall(r"<tr[ >].*?(?=<tr[ >]|</tbody>)", table.partition("</thead>")[2], re.DOTALL)
+        assert rows
+        assert all(re.match(r'<tr[^>]*><th scope="row', row) for row in rows)
+
+
+def test_what_a_picture_shows_is_text_too() -> None:
+    found = [*tasks(3), *tasks(2, status=3), *tasks(1, status=4, template={"id": "other"})]
+    text = " ".join(Page(page_of(found)).text.split())
+    assert "cleaning 5 3 completed 2 failed 3 completed, 2 failed other 1 1 stopped 1 stopped" in text
+    assert "Tasks by creation time (UTC) From completed stopped failed 23 Nov 00:00 3 1 2" in text
+
+
+def test_no_heading_skips_a_level() -> None:
+    levels = [int(level) for level in re.findall(r"<h(\d)", page_of([*tasks(20, status=3), *tasks(5)]))]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_the_page_has_one_banner_and_one_main_part() -> None:
+    html = page_of(tasks())
+    assert re.search(r"(?s)<body>\s*<header>.*</header>\s*<main>.*</main></body>", html)
+
+
+def channel(value: int) -> float:
+    share = value / 255
+    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+
+
+def luminance(colour: str) -> float:
+    digits = colour.removeprefix("#")
+    wide = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
+    red, green, blue = (channel(int(wide[index : index + 2], 16)) for index in (0, 2, 4))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours as WCAG 2 defines it."""
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_have_enough_contrast(scheme: int) -> None:
+    style = re.findall(r":root \{(.*?)\}", Page(page_of([])).style, re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--(\w+): (#\w+)", style))
+    for kind in (*charts.KINDS, "plain"):
+        for ground in ("card", "track"):
+            assert contrast(colours[kind], colours[ground]) >= 3, (kind, ground)
+    for text in ("ink", "soft", "good", "bad"):
+        for ground in ("card", "page"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+
+
+def test_paper_has_the_folded_rows_and_light_colours() -> None:
+    style = Page(page_of([])).style
+    printed = style.partition("@media print {")[2]
+    assert "details:not([open]) + table .more { display: table-row-group; }" in printed
+    narrow_or_dark = re.findall(r"@media ([^{]*(?:max-width|prefers-color-scheme)[^{]*)\{", style)
+    assert narrow_or_dark
+    assert all(query.startswith("screen ") for query in narrow_or_dark), "a page of paper is narrow, and not dark"
+
+
+def test_an_audit_without_tasks_says_that_there_was_nothing_to_check() -> None:
+    text = " ".join(Page(page_of([])).text.split())
+    assert "There was no task to check" in text
+    assert "failures_ allowed 0 0 nothing to check" in text
+    assert "hold" not in text
+
+
+def test_rules_of_a_template_are_beside_the_general_ones() -> None:
+    rules = AuditRules(failure_rate_allowed=0.05, tasks_required=1, by_template={"slow": {"longest_seconds": "2h"}})
+    text = " ".join(Page(page_of([*tasks(9), *tasks(status=3)], rules=rules)).text.split())
+    assert "failure_ rate_ allowed 5 % 10 % broken" in text
+    assert "tasks_ required 1 10 holds" in text
+    assert "longest_ seconds - slow: 2 h 0 holds" in text
+
+
+@pytest.mark.parametrize("url", ["https://c.example.com/t0?a=1&b=2", "http://c.example.com/", "javascript:x"])
+def test_a_finding_links_to_a_console_that_is_reached_by_https(url: str) -> None:
+    report = audit(tasks(status=3), window=DAY, now=DAY.end, rules=RULES, console_url=lambda task_id: url)
+    links = [value for name, value in Page(page(report)).attributes if name == "href" and value[:1] != "#"]
+    assert links == ([url] if url.startswith("https:") else [])
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "end", "title"),
+    [
+        ("Europe/Berlin", datetime(2026, 11, 22, 23, tzinfo=UTC), timedelta(hours=24), "23 November 2026"),
+        ("Europe/Berlin", datetime(2026, 10, 24, 22, tzinfo=UTC), timedelta(hours=25), "25 October 2026"),
+        ("UTC", datetime(2026, 10, 24, 22, tzinfo=UTC), timedelta(hours=24), "24 Oct 2026 22:00 to 25 Oct 2026 22:00"),
+    ],
+)
+def test_the_title_is_the_day_in_the_zone_that_was_chosen(
+    zone: str, start: datetime, end: timedelta, title: str
+) -> None:
+    window = Window(start, start + end)
+    report = audit(tasks(status=3, create_time=milliseconds(start)), window=window, now=window.end)
+    html = page(replace(report, zone=ZoneInfo(zone)))
+    assert f"<title>Processing tasks, {title}</title>" in html
+    assert f"Created ({zone})" in html
+    assert f"{start.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}</td>" in html.replace("\n", "</td>\n")
 
 
 def test_a_long_table_expands_and_a_very_long_one_refers_to_the_json() -> None:
@@ -178,8 +293,8 @@ def test_the_page_says_how_many_findings_the_json_left_out(rows_path: str | None
 @pytest.mark.parametrize(
     ("length", "title", "times"),
     [
-        (timedelta(hours=3), "23 Nov 00:00 to 23 Nov 03:00", ["00:00", "00:30"]),
-        (timedelta(days=10), "23 Nov 00:00 to 3 Dec 00:00", ["23 Nov", "25 Nov"]),
+        (timedelta(hours=3), "23 Nov 2026 00:00 to 23 Nov 2026 03:00", ["00:00", "00:30"]),
+        (timedelta(days=10), "23 Nov 2026 00:00 to 3 Dec 2026 00:00", ["23 Nov", "25 Nov"]),
     ],
 )
 def test_title_and_time_labels_fit_the_window(length: timedelta, title: str, times: list[str]) -> None:
@@ -200,16 +315,16 @@ def test_a_scale_ends_at_an_even_number_at_most_twice_as_large(number: int) -> N
     [(0, 5, "0 %"), (5, 5, "100 %"), (1, 1000, "< 1 %"), (999, 1000, "99 %"), (1, 3, "33 %")],
 )
 def test_only_exact_shares_are_0_and_100_percent(part: int, whole: int, words: str) -> None:
-    assert charts.percent(part, whole) == words
+    assert percent(part, whole) == words
 
 
 def test_a_narrow_screen_hides_cells_and_histogram_rows_without_a_value() -> None:
-    html = page_of(tasks(status=3, name="n", template=None, error_msg=None, duration_seconds=None))
+    html = page_of(tasks(status=3, name="n", template=None, error_msg=None, duration_seconds=None, work_path=None))
     assert re.findall(r'<td[^>]*absent">(.*)', html) == ["-", "-", "-"]  # template, duration and message
     html = page_of(tasks(status=3, name="n", error_msg="m"))
     assert not re.findall(r'<td[^>]*absent">', html)
     assert html.count('<div class="absent">') == len(charts.DURATION_GROUPS) - 1
-    narrow = Page(html).style.partition("@media (max-width: 760px)")[2]
+    narrow = Page(html).style.partition("@media screen and (max-width: 760px)")[2]
     assert ".histogram .absent, .findings tbody tr td.absent { display: none; }" in narrow
 
 

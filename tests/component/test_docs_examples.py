@@ -131,7 +131,8 @@ def test_the_curl_lines_control_the_emulator(emulator: EmulatorServer) -> None:
     answers = [requests.get(f"{emulator.url}/v2/project/processor-tasks", timeout=10).status_code for _ in range(4)]
     assert [status == 429 for status in answers] == [True, True, True, False]
     with ModelArtsHook() as hook:
-        (by_hand,) = hook.list_processor_tasks()
+        by_hand, *earlier = hook.list_processor_tasks()
+        assert [task.create_time for task in earlier] == [1_777_636_800_000] * 20
         assert (by_hand.name, by_hand.status_name) == ("by-hand", "completed")
         for name in ("one", "two"):
             inputs = [{"type": "OBS", "source": "obs://my-bucket/"}]

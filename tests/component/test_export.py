@@ -147,13 +147,13 @@ def test_other_alphabets_and_unknown_fields_are_kept(requests_mock: Mocker, tmp_
 
 
 def test_a_list_shorter_than_the_count_of_the_service_is_logged(
-    requests_mock: Mocker, tmp_path: Path, said: Callable[[], str]
+    requests_mock: Mocker, tmp_path: Path, printed_log: Callable[[], str]
 ) -> None:
     requests_mock.get(VERSION_URL, json={"task_version_id": "v1", "status": 2})
     page = {"count": 3, "has_more": False, "results": [{"sample_id": "s"}, {"sample_id": "s"}]}
     requests_mock.get(f"{VERSION_URL}/results", json=page)
     assert export("abc", str(tmp_path / "out"), task_version_id="v1")["count"] == 1
-    assert "The service reports a count of 3 samples and listed 1" in said()
+    assert "The service reports a count of 3 samples and listed 1" in printed_log()
 
 
 def test_without_samples_the_file_is_empty(emulator: EmulatorServer, tmp_path: Path) -> None:

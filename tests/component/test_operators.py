@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -235,8 +235,7 @@ def test_an_unknown_status_is_refused(status: Any) -> None:
 def a_task_an_hour(emulator: EmulatorServer) -> EmulatorServer:
     """Tasks named by the hour of a day in which they were created."""
     for hour in range(24):
-        task = emulator.state.add_task(f"{hour:02}", status=2)
-        task.created_at = datetime(2026, 5, 1, hour, tzinfo=UTC).timestamp()
+        emulator.state.add_task(f"{hour:02}", create_time=datetime(2026, 5, 1, hour, tzinfo=UTC))
     return emulator
 
 
@@ -267,13 +266,27 @@ def test_an_invalid_datetime_is_refused_with_its_argument() -> None:
         names(created_before="yesterday")
 
 
-def test_pages_older_than_the_window_are_not_read(emulator: EmulatorServer) -> None:
-    for task in emulator.state.add_tasks(300, status=2):
-        task.created_at -= 3600
+def test_one_page_of_older_tasks_is_read_and_no_more(emulator: EmulatorServer) -> None:
+    an_hour_ago = datetime.fromtimestamp(emulator.state.clock.now() - 3600, UTC)
+    emulator.state.add_tasks(300, create_time=an_hour_ago)
     emulator.state.add_task("new", status=2)
     recently = datetime.fromtimestamp(emulator.state.clock.now() - 60, UTC)
     assert names(created_after=recently) == ["new"]
-    assert emulator.state.log.count("ListProcessorTasks") == 1
+    assert emulator.state.log.count("ListProcessorTasks") == 2
+
+
+@pytest.mark.parametrize("list_order", ["shuffled", "as_added"])
+def test_a_list_out_of_order_is_read_to_its_end(
+    emulator: EmulatorServer, printed_log: Callable[[], str], list_order: Any
+) -> None:
+    noon = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    emulator.state.settings.list_order = list_order
+    for number in range(50):
+        emulator.state.add_task(f"new {number}", create_time=noon + timedelta(seconds=number))
+    emulator.state.add_tasks(349, create_time=noon - timedelta(hours=1))
+    emulator.state.add_task("straggler", create_time=noon - timedelta(hours=2))
+    assert sorted(names(created_after=noon)) == sorted(f"new {number}" for number in range(50))
+    assert "The service did not list the tasks newest first, so the whole list was read." in printed_log()
 
 
 def test_a_list_that_is_cut_off_is_logged(emulator: EmulatorServer, printed_log: Callable[[], str]) -> None:

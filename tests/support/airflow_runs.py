@@ -56,8 +56,8 @@ class AirflowUser:
     def mark_run_failed(self, dag_id: str, run_id: str) -> None:
         self._send("PATCH", f"dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
 
-    def clear_task(self, dag_id: str, run_id: str) -> None:
-        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": ["run"]}
+    def clear_task(self, dag_id: str, run_id: str, task_id: str = "run") -> None:
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
         self._send("POST", f"dags/{dag_id}/clearTaskInstances", body)
 
     def _send(self, method: str, path: str, body: dict[str, Any]) -> None:

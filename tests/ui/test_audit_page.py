@@ -1,16 +1,19 @@
-"""The audit report in a browser, on a desktop and on a phone. Needs no Airflow."""
+"""The audit report in a browser: on a desktop, on a phone, on paper, and for a screen reader. Needs no Airflow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.audit import AuditRules, Window, audit, milliseconds
+from airflow_modelarts.audit.change import Previous
 from airflow_modelarts.audit.html import page as page_of
 
 if TYPE_CHECKING:
@@ -18,7 +21,18 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = Window(START, START + timedelta(days=1))
-RULES = AuditRules(longest_seconds=60, allowed_output_prefixes=["obs://a-bucket/allowed/"])
+RULES = AuditRules(
+    failure_rate_allowed=0.1,
+    stopped_allowed=3,
+    longest_seconds=60,
+    allowed_output_prefixes=["obs://a-bucket/allowed/"],
+    by_template={"sys_data_of_template_3": {"failures_allowed": 2}},
+)
+THE_DAY_BEFORE = Previous(
+    start=START - timedelta(days=1), end=START, made_at=START, total=180, failed=44, seconds=50_000
+)
+#: The rules of axe-core for WCAG 2.0, 2.1 and 2.2 at the levels A and AA.
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
 
 def tasks() -> Iterator[ProcessorTask]:
@@ -40,9 +54,30 @@ def tasks() -> Iterator[ProcessorTask]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    report = audit(tasks(), window=DAY, now=DAY.end + timedelta(hours=1), rules=RULES)
-    file = tmp_path_factory.mktemp("audit") / "audit.html"
-    file.write_text(page_of(report, {"Project": "0123456789abcdef" * 2}), encoding="utf-8")
+    return write(tmp_path_factory.mktemp("audit") / "audit.html", tasks())
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with every kind of section and folded rows, on which axe-core takes seconds and not minutes."""
+    return write(tmp_path_factory.mktemp("audit") / "small.html", islice(tasks(), 15))
+
+
+@pytest.fixture(scope="module")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("audit") / "empty.html", iter(()))
+
+
+def write(file: Path, tasks: Iterator[ProcessorTask]) -> Path:
+    report = audit(
+        tasks,
+        window=DAY,
+        now=DAY.end + timedelta(hours=1),
+        rules=RULES,
+        console_url=lambda task_id: f"https://console.example.com/tasks/{task_id}",
+    )
+    facts = {"Project": "0123456789abcdef" * 2, "Region": "eu-de", "Run": "scheduled__2026-11-24T00:00:00+00:00"}
+    file.write_text(page_of(replace(report, previous=THE_DAY_BEFORE), facts), encoding="utf-8")
     return file
 
 
@@ -73,3 +108,68 @@ def test_cells_without_a_value_are_hidden_on_a_phone(page: Page, file: Path) -> 
     is_phone = page.viewport_size is not None and page.viewport_size["width"] == 390
     assert failure.get_by_role("cell", name="-", exact=True).is_visible() is not is_phone
     assert failure.get_by_text("cannot read").is_visible()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core."""
+    import axe_playwright_python
+
+    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("which", "media", "scheme", "width"),
+    [
+        ("small_file", "screen", "light", 1280),
+        ("small_file", "screen", "dark", 1280),
+        ("small_file", "screen", "light", 390),
+        ("small_file", "print", "dark", 794),  # A4
+        ("empty_file", "screen", "light", 1280),
+    ],
+)
+def test_axe_finds_nothing_of_level_a_or_aa(
+    browser: Browser, axe: str, request: pytest.FixtureRequest, which: str, media: Any, scheme: Any, width: int
+) -> None:
+    # The page's policy forbids scripts, also that of axe-core.
+    page = browser.new_page(bypass_csp=True, color_scheme=scheme, viewport={"width": width, "height": 1123})
+    page.emulate_media(media=media)
+    page.goto(request.getfixturevalue(which).as_uri())
+    for summary in page.locator("summary:visible").all():
+        summary.click()  # axe-core leaves out what is hidden
+    page.evaluate(axe)
+    found = page.evaluate("tags => axe.run(document, {runOnly: tags})", WCAG)
+    page.close()
+    assert len(found["passes"]) > 10
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+
+
+def test_rows_are_folded_on_a_screen_and_complete_on_paper(browser: Browser, file: Path) -> None:
+    page = browser.new_page(viewport={"width": 794, "height": 1123})
+    page.goto(file.as_uri())
+    rows = page.locator("#failed tbody tr")
+    assert (rows.count(), rows.locator("visible=true").count()) == (40, 6)
+    page.locator("#failed summary").click()
+    assert rows.locator("visible=true").count() == 40
+    page.locator("#failed summary").click()
+    page.emulate_media(media="print")
+    assert rows.locator("visible=true").count() == 40
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    page.close()
+
+
+def test_a_printed_page_has_few_sheets(browser: Browser, small_file: Path, screenshots: Path) -> None:
+    page = browser.new_page()
+    page.goto(small_file.as_uri())
+    page.pdf(path=screenshots / "audit.pdf", prefer_css_page_size=True)
+    page.close()
+    sheets = (screenshots / "audit.pdf").read_bytes().count(b"/Type /Page\n")
+    assert 2 < sheets < 15
+
+
+def test_a_screen_reader_finds_the_headers_of_a_table_on_a_phone_too(page: Page, file: Path) -> None:
+    page.goto(file.as_uri())
+    table = page.get_by_role("table", name="Failures 40")
+    headers = [header.inner_text() for header in table.get_by_role("columnheader").all()]
+    assert headers == ["Task", "Template", "Status", "Created (UTC)", "Took", "Message"]
+    assert table.get_by_role("rowheader").count() == 6

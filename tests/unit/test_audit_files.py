@@ -187,7 +187,7 @@ def test_a_rendered_path_with_another_suffix_is_refused_before_any_request(reque
 
 @pytest.mark.parametrize("what", ["write", "rename"])
 def test_a_report_that_cannot_be_written_fails_the_task_after_all_else(
-    requests_mock: Mocker, open_store: Any, said: Callable[[], str], what: str
+    requests_mock: Mocker, open_store: Any, printed_log: Callable[[], str], what: str
 ) -> None:
     serve(requests_mock, failed())
     task_instance, before_writing = TaskInstance(), list[set[str]]()
@@ -204,7 +204,7 @@ def test_a_report_that_cannot_be_written_fails_the_task_after_all_else(
     assert (summary["total"], summary["broken_rules"]) == (1, {"failures_allowed": "1 task has failed"})
     assert "report_path" not in summary
     assert summary["rows_path"].endswith("a.jsonl")
-    log = said()
+    log = printed_log()
     assert "00:00 UTC: 1 (1 failed)." in log
     assert "Rule failures_allowed is broken: 1 task has failed." in log
     message = str(failure.value)

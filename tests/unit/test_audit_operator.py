@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 from requests_mock import Mocker
 
+from airflow_modelarts.api.errors import ModelArtsTransientError
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
@@ -61,106 +60,43 @@ def store() -> Iterator[ObjectStoragePath]:
     bucket.fs.rm(bucket.path, recursive=True)
 
 
-# The window
+# The window, see also test_audit_window.py
+
+NEXT_RUN = {"run_id": "next", "logical_date": END + timedelta(hours=12), "ti": TaskInstance()}
 
 
-def window(context: dict[str, Any], requests_mock: Mocker, **arguments: Any) -> dict[str, str]:
+def test_an_audit_that_found_a_broken_rule_has_ended(one_failure: None) -> None:
+    with pytest.raises(ModelArtsAuditFailed):
+        run(fail_on_broken_rules=True)
+    assert run(NEXT_RUN)["window"] == {"start": "2026-11-24T00:00:00+00:00", "end": "2026-11-24T12:00:00+00:00"}
+
+
+@pytest.mark.usefixtures("pauses")
+def test_an_audit_that_raised_an_error_has_not_ended(requests_mock: Mocker, tmp_path: Path) -> None:
+    requests_mock.get(LIST_URL, status_code=503)
+    with pytest.raises(ModelArtsTransientError):
+        run()
     requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
-    audited: dict[str, str] = run(context, **arguments)["window"]
-    return audited
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelArtsReportNotWritten, match="file"):
+        run(report_path=str(tmp_path / "file" / "report.html"))
+    assert run({**NEXT_RUN, "logical_date": END})["window"]["start"] == "2026-11-23T00:00:00+00:00"
 
 
-def test_it_audits_the_data_interval(requests_mock: Mocker) -> None:
-    found = window(INTERVAL, requests_mock)
-    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-
-
-@pytest.mark.parametrize(
-    "context",
-    [
-        {"data_interval_start": END, "data_interval_end": END, "logical_date": END},
-        {"data_interval_start": NOW, "data_interval_end": NOW, "logical_date": END},
-        {"data_interval_end": END},
-        {"logical_date": END},
-        {"logical_date": None, "dag_run": SimpleNamespace(run_after=END)},
-    ],
-    ids=["empty interval", "an earlier day again", "half an interval", "no interval", "no logical date"],
-)
-def test_without_an_interval_it_audits_the_day_before_and_logs_it(
-    requests_mock: Mocker, said: Callable[[], str], context: dict[str, Any]
+def test_with_nothing_left_it_sends_no_request_and_the_report_says_why(
+    requests_mock: Mocker, tmp_path: Path, printed_log: Callable[[], str]
 ) -> None:
-    found = window(context, requests_mock)
-    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-    assert "No window_start and no data interval: auditing the day before 2026-11-24" in said()
-
-
-def test_a_run_without_any_date_audits_the_24_hours_until_now(requests_mock: Mocker) -> None:
-    before = datetime.now(UTC)
-    found = window({"dag_run": SimpleNamespace(run_after=None)}, requests_mock)
-    start, end = (datetime.fromisoformat(found[name]) for name in ("start", "end"))
-    assert end - start == timedelta(days=1)
-    assert before <= end <= datetime.now(UTC)
-
-
-@pytest.mark.parametrize(
-    ("start", "end"),
-    [
-        ("2026-11-20T08:00:00+08:00", "2026-11-20T01:00:00"),
-        (datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 20, 1)),
-    ],
-)
-def test_a_given_window_overrides_the_interval(requests_mock: Mocker, start: Any, end: Any) -> None:
-    found = window(INTERVAL, requests_mock, window_start=start, window_end=end)
-    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-20T01:00:00+00:00"}
-
-
-def test_a_window_with_a_start_alone_ends_with_the_interval(requests_mock: Mocker) -> None:
-    found = window(INTERVAL, requests_mock, window_start="2026-11-23T23:00:00", window_end="")
-    assert found == {"start": "2026-11-23T23:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-
-
-def test_a_window_with_an_end_alone_begins_24_hours_before(requests_mock: Mocker) -> None:
-    found = window(INTERVAL, requests_mock, window_end="2026-11-20")
-    assert found == {"start": "2026-11-19T00:00:00+00:00", "end": "2026-11-20T00:00:00+00:00"}
-
-
-@pytest.mark.parametrize(("month", "day", "hours"), [(3, 30, 23), (10, 26, 25), (11, 24, 24)])
-def test_a_day_is_as_long_as_in_the_dags_time_zone(requests_mock: Mocker, month: int, day: int, hours: int) -> None:
-    zone = pendulum.timezone("Europe/Berlin")
-    end = pendulum.datetime(2026, month, day, tz=zone)
-    found = window({"logical_date": end.in_timezone("UTC"), "dag": SimpleNamespace(timezone=zone)}, requests_mock)
-    assert datetime.fromisoformat(found["end"]) == end
-    assert datetime.fromisoformat(found["start"]) == end - timedelta(hours=hours)
-
-
-HALF_A_DAY = timedelta(hours=12)
-
-
-@pytest.mark.parametrize("context", [INTERVAL, {"logical_date": END}], ids=["interval", "no interval"])
-def test_a_lag_moves_the_window_back(requests_mock: Mocker, context: dict[str, Any]) -> None:
-    found = window(context, requests_mock, lag=HALF_A_DAY)
-    assert found == {"start": "2026-11-22T12:00:00+00:00", "end": "2026-11-23T12:00:00+00:00"}
-
-
-def test_a_lag_does_not_move_what_is_given(requests_mock: Mocker) -> None:
-    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_start="2026-11-20", window_end="2026-11-21")
-    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-21T00:00:00+00:00"}
-    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_end="2026-11-21")
-    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-21T00:00:00+00:00"}
-    found = window(INTERVAL, requests_mock, lag=HALF_A_DAY, window_start="2026-11-20")
-    assert found == {"start": "2026-11-20T00:00:00+00:00", "end": "2026-11-23T12:00:00+00:00"}
-
-
-@pytest.mark.parametrize("nothing", [None, "", "None"])
-def test_an_empty_rendered_value_means_the_default(requests_mock: Mocker, nothing: str | None) -> None:
-    found = window(INTERVAL, requests_mock, window_start=nothing, window_end=nothing)
-    assert found == {"start": "2026-11-23T00:00:00+00:00", "end": "2026-11-24T00:00:00+00:00"}
-
-
-def test_an_invalid_datetime_is_rejected_by_its_name(requests_mock: Mocker) -> None:
-    with pytest.raises(ValueError, match="window_start is 'yesterday': give a datetime such as"):
-        run(window_start="yesterday")
-    assert not requests_mock.called
+    requests_mock.get(LIST_URL, json={"count": 1, "tasks": [at(START)]})
+    assert run()["total"] == 1
+    again = {**NEXT_RUN, "logical_date": END}
+    summary = run(again, report_path=str(tmp_path / "report.html"), fail_on_broken_rules=True)
+    assert requests_mock.call_count == 1
+    assert (summary["total"], summary["broken_rules"]) == (0, {})
+    (why,) = summary["notes"]
+    assert why.startswith("Earlier audits of this Airflow task have covered everything until 2026-11-24 00:00")
+    assert why in printed_log()
+    assert why in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["notes"] == [why]
 
 
 # The list
@@ -183,23 +119,52 @@ def test_it_lists_newest_first_without_results_and_with_the_filters(requests_moc
     }
 
 
-def test_it_stops_reading_at_the_windows_start(requests_mock: Mocker) -> None:
+def answer_with_pages(requests_mock: Mocker, tasks: list[dict[str, Any]]) -> None:
+    for page in range(len(tasks) // 100 + 1):
+        listed = tasks[100 * page : 100 * page + 100]
+        requests_mock.get(f"{LIST_URL}?offset={page}", json={"count": len(tasks), "tasks": listed})
+
+
+def test_it_stops_reading_after_a_page_of_older_tasks(requests_mock: Mocker) -> None:
     newer = [at(END + timedelta(minutes=1))]
-    within = [at(START + timedelta(seconds=number), task_id=str(number)) for number in reversed(range(98))]
-    older = [at(START - timedelta(seconds=1))]
-    requests_mock.get(LIST_URL, json={"count": 1000, "tasks": newer + within + older})
-    assert run()["total"] == 98
-    assert requests_mock.call_count == 1
+    within = [at(START + timedelta(seconds=number)) for number in reversed(range(98))]
+    older = [at(START - timedelta(seconds=number)) for number in range(1, 1000)]
+    answer_with_pages(requests_mock, newer + within + older)
+    summary = run()
+    assert (summary["total"], summary["order_held"]) == (98, True)
+    assert requests_mock.call_count == 2
 
 
-def test_tasks_without_create_time_are_counted_apart(requests_mock: Mocker, said: Callable[[], str]) -> None:
+def test_it_reads_the_whole_list_without_an_order(requests_mock: Mocker, printed_log: Callable[[], str]) -> None:
+    within = [at(START + timedelta(seconds=number), status=3) for number in reversed(range(300))]
+    older = [at(START - timedelta(seconds=number)) for number in range(1, 700)]
+    answer_with_pages(requests_mock, [*within[:50], older[0], *within[50:100], *older[1:], *within[100:]])
+    summary = run()
+    assert (summary["total"], summary["order_held"]) == (300, False)
+    assert "The service did not list the tasks newest first" in printed_log()
+    assert "The service did not list the tasks newest first" in summary["notes"][-1]
+
+
+@pytest.mark.parametrize("order", ["straggler", "oldest first"])
+def test_the_page_says_that_the_order_did_not_hold(requests_mock: Mocker, tmp_path: Path, order: str) -> None:
+    tasks = [at(START), at(START - timedelta(hours=1)), at(START + timedelta(hours=1))]
+    tasks = tasks if order == "straggler" else sorted(tasks, key=lambda task: task["create_time"])
+    answer_with_pages(requests_mock, tasks)
+    assert run(report_path=str(tmp_path / "report.html"))["total"] == 2
+    assert "The service did not list the tasks newest first" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["order_held"] is False
+
+
+def test_tasks_without_create_time_are_counted_apart(requests_mock: Mocker, printed_log: Callable[[], str]) -> None:
     requests_mock.get(LIST_URL, json={"count": 2, "tasks": [{"task_id": "undated", "status": 3}, at(START)]})
     summary = run()
     assert (summary["total"], summary["undated"], summary["by_status"]) == (1, 1, {"completed": 1})
-    assert "1 listed tasks have no create_time" in said()
+    assert "1 listed tasks have no create_time" in printed_log()
 
 
-def test_one_odd_task_does_not_end_the_audit(requests_mock: Mocker, said: Callable[[], str], tmp_path: Path) -> None:
+def test_an_odd_task_does_not_end_the_audit(
+    requests_mock: Mocker, printed_log: Callable[[], str], tmp_path: Path
+) -> None:
     odd = [
         at(START, task_id="a", duration_seconds=12.5),
         at(START, task_id="b", status=3, create_time="2026-11-23T08:00:00Z", template="cleaning", inputs={}),
@@ -223,7 +188,7 @@ def test_one_odd_task_does_not_end_the_audit(requests_mock: Mocker, said: Callab
     assert json.loads((tmp_path / "a.json").read_text())["unreadable"] == unreadable
     items = "2 listed items cannot be read and are excluded (page 1, item 3: no readable task_id; page 1, item 5: no"
     fields = "Fields that cannot be read count as missing: template of 1 task, inputs of 1 task, create_time of 1 task"
-    for text in (said(), (tmp_path / "a.html").read_text()):
+    for text in (printed_log(), (tmp_path / "a.html").read_text()):
         assert items in text
         assert f"{fields} (b: template and inputs; d: create_time)." in text
 
@@ -239,19 +204,19 @@ def test_a_task_whose_time_is_no_time_of_this_century_is_not_skipped_in_silence(
     assert summary["unreadable"]["first_tasks"] == {"odd": ["name", "create_time"]}
 
 
-def test_only_the_first_unreadable_items_and_tasks_are_named(requests_mock: Mocker, said: Callable[[], str]) -> None:
+def test_the_first_unreadable_items_and_tasks_are_named(requests_mock: Mocker, printed_log: Callable[[], str]) -> None:
     odd = [at(START, task_id=f"t{number}", name=[]) for number in range(30)]
     requests_mock.get(LIST_URL, json={"count": 50, "tasks": [*odd, *([None] * 20)]})
     unreadable = run()["unreadable"]
     assert (unreadable["items"], len(unreadable["first_items"])) == (20, 10)
     assert (unreadable["tasks"], len(unreadable["first_tasks"])) == (30, 10)
-    log = said()
+    log = printed_log()
     assert "page 1, item 40: no object and 10 more)" in log
     assert "t9: name and 20 more)" in log
 
 
 def test_tasks_that_are_deleted_while_the_list_is_read_are_noted(
-    requests_mock: Mocker, said: Callable[[], str], tmp_path: Path
+    requests_mock: Mocker, printed_log: Callable[[], str], tmp_path: Path
 ) -> None:
     tasks = [at(START + timedelta(seconds=1000 - number), task_id=f"t{number}") for number in range(250)]
     answers = [
@@ -264,7 +229,7 @@ def test_tasks_that_are_deleted_while_the_list_is_read_are_noted(
     assert (summary["total"], summary["deleted_while_listing"]) == (247, 3)
     assert json.loads((tmp_path / "a.json").read_text())["deleted_while_listing"] == 3
     sentence = "At least 3 tasks were deleted while the list was read: as many others can be missing here."
-    assert sentence in said()
+    assert sentence in printed_log()
     assert sentence in (tmp_path / "a.html").read_text()
 
 
@@ -343,9 +308,9 @@ def test_a_retry_removes_the_partial_files_of_a_killed_try(requests_mock: Mocker
 
 
 @pytest.mark.usefixtures("one_failure")
-def test_by_default_a_broken_rule_is_logged_and_does_not_fail(said: Callable[[], str]) -> None:
+def test_by_default_a_broken_rule_is_logged_and_does_not_fail(printed_log: Callable[[], str]) -> None:
     assert run()["broken_rules"] == {"failures_allowed": "1 task has failed"}
-    assert "Rule failures_allowed is broken: 1 task has failed." in said()
+    assert "Rule failures_allowed is broken: 1 task has failed." in printed_log()
 
 
 @pytest.mark.usefixtures("one_failure")
@@ -395,5 +360,6 @@ def test_rules_given_as_audit_rules_survive_rendering() -> None:
 
 def test_the_template_fields() -> None:
     names = {"window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"}
-    connections = {"report_path", "rows_path", "object_storage_conn_id", "modelarts_conn_id", "project_id"}
-    assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | connections
+    files = {"report_path", "rows_path", "object_storage_conn_id", "timezone"}
+    connection = {"modelarts_conn_id", "project_id"}
+    assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | files | connection

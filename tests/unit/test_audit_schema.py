@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.audit import AuditReport, AuditRules, Scope, Unreadable, Window, audit, milliseconds
+from airflow_modelarts.audit.change import Previous
 from airflow_modelarts.audit.report import SCHEMA_VERSION
 from airflow_modelarts.audit.rows import COLUMNS, row
 from airflow_modelarts.audit.schema import report_schema
@@ -47,10 +48,14 @@ def strict_schema() -> dict[str, Any]:
 
 def full_report() -> AuditReport:
     fields = {"create_time": milliseconds(START), "duration_seconds": 90, "name": "n", "template": {"id": "t"}}
+    fields |= {"work_path": {"path": "d"}, "data_source": {"source": "d"}, "workspace_id": "0"}
     tasks = [ProcessorTask.model_validate({**fields, "task_id": f"t{status}", "status": status}) for status in range(6)]
     scope = Scope(project_id="p", region="r", host="h", template_id="t", dag_id="d", run_id="r", map_index=0)
     unreadable = Unreadable(1, ("page 1, item 1: no object",), 1, {"name": 1}, {"t1": ("name",)})
-    report = audit(tasks, window=DAY, now=DAY.end, rules=RULES, scope=scope)
+    url = "https://console.example.com"
+    report = audit(tasks, window=DAY, now=DAY.end, rules=RULES, scope=scope, console_url=lambda task_id: url)
+    before = Previous(start=START, end=START, made_at=START, total=1, failed=0, seconds=1.5)
+    report = replace(report, previous=before)
     return replace(report, unreadable=unreadable, deleted_while_listing=2, rows_path="s3://b/a.jsonl")
 
 

@@ -44,6 +44,17 @@ def test_the_control_api_changes_duration_status_and_result(call: Caller) -> Non
     assert status(call, task_id) == 2
 
 
+def test_the_control_api_adds_tasks_of_any_age_and_sets_the_order_of_lists(call: Caller) -> None:
+    for created in ("2026-05-01T14:00:00+02:00", 1_777_627_800_123, "2026-05-01T10:00:00Z"):
+        call.control("POST", "/tasks", {"create_time": created, "status": 2})
+    listed = [task["create_time"] for task in call("GET").json()["tasks"]]
+    assert listed == [1_777_636_800_000, 1_777_629_600_000, 1_777_627_800_123]
+    call.control("PATCH", "/settings", {"list_order": "as_added"})
+    assert [task["create_time"] for task in call("GET").json()["tasks"]] == [listed[1], listed[2], listed[0]]
+    refused = call.control("POST", "/tasks", {"create_time": "2026-05-01T14:00:00"})  # in which time zone?
+    assert refused.status_code == 422
+
+
 def test_the_control_api_changes_a_versions_sample_count(call: Caller, state: EmulatorState) -> None:
     task_id = create(call, DATA_VALIDATION)
     changed = call.control("PATCH", f"/tasks/{task_id}", {"sample_count": 7, "status": 2}).json()

@@ -1,8 +1,11 @@
 """Creating, updating, deleting and listing tasks."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_modelarts.testing.emulator import EmulatorState
 from airflow_modelarts.testing.emulator.service.accounts import OTHER_PROJECT_ID, OTHER_WORKSPACE_ID, PROJECT_ID
@@ -185,6 +188,64 @@ def test_tasks_can_be_sorted(state: EmulatorState, sort_by: Any, order: Any, exp
         state.add_task(name, duration=duration)
     state.clock.advance(10)
     assert names(state.list_tasks(PROJECT_ID, TaskQuery(sort_by=sort_by, order=order))) == expected
+
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def add_around_noon(state: EmulatorState) -> None:
+    for name, hours in (("noon", 0), ("later", 2), ("earlier", -2)):
+        state.add_task(name, create_time=NOON + timedelta(hours=hours), duration=60)
+
+
+@pytest.mark.parametrize("create_time", [NOON, int(NOON.timestamp() * 1000)], ids=["datetime", "milliseconds"])
+def test_a_task_can_have_been_created_at_any_time(state: EmulatorState, create_time: Any) -> None:
+    for task in state.add_tasks(2, create_time=create_time, template="sys_data_cleaning", duration=60):
+        described = describe(state, task)
+        assert (described["create_time"], described["status"]) == (NOON.timestamp() * 1000, 2)
+        assert described["duration_seconds"] == 60
+
+
+@given(st.integers(0, 4_000_000_000_000))
+def test_the_millisecond_of_a_creation_is_kept(create_time: int) -> None:
+    state = EmulatorState()
+    assert describe(state, state.add_task(create_time=create_time))["create_time"] == create_time
+
+
+@pytest.mark.parametrize(
+    ("list_order", "order", "expected"),
+    [
+        ("sorted", "desc", ["later", "noon", "earlier"]),
+        ("sorted", "asc", ["earlier", "noon", "later"]),
+        ("as_added", "desc", ["earlier", "later", "noon"]),
+        ("as_added", "asc", ["noon", "later", "earlier"]),
+    ],
+)
+def test_tasks_are_listed_by_their_creation_or_as_they_were_added(
+    state: EmulatorState, list_order: Any, order: Any, expected: list[str]
+) -> None:
+    add_around_noon(state)
+    state.settings.list_order = list_order
+    assert names(state.list_tasks(PROJECT_ID, TaskQuery(order=order))) == expected
+
+
+def test_a_shuffled_list_is_the_same_for_each_page_and_order(state: EmulatorState) -> None:
+    state.settings.list_order = "shuffled"
+    for number in range(30):
+        state.add_task(f"{number:02}")
+    asked = [TaskQuery(limit=10, offset=page) for page in range(3)]
+    listed = [name for query in asked for name in names(state.list_tasks(PROJECT_ID, query))]
+    assert names(state.list_tasks(PROJECT_ID, TaskQuery(limit=100, order="asc", sort_by="name"))) == listed
+    assert sorted(listed) == [f"{number:02}" for number in range(30)]
+    assert listed not in (sorted(listed), sorted(listed, reverse=True))
+
+
+def test_the_current_task_is_the_one_that_was_created_last(state: EmulatorState) -> None:
+    add_around_noon(state)
+    current = TaskQuery(query_current=True)
+    assert names(state.list_tasks(PROJECT_ID, current)) == ["later"]
+    state.delete_task(PROJECT_ID, state.list_tasks(PROJECT_ID, current)["tasks"][0]["task_id"])
+    assert names(state.list_tasks(PROJECT_ID, current)) == ["noon"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from airflow_modelarts.testing.emulator.control.fault_queue import Faults
@@ -114,6 +115,7 @@ class EmulatorState(ModelArtsService):
         status: int | None = None,
         duration: float | None = None,
         error_msg: str | None = None,
+        create_time: datetime | int | None = None,
         result: Any = None,
         body: dict[str, Any] | None = None,
     ) -> Task:
@@ -123,6 +125,8 @@ class EmulatorState(ModelArtsService):
         :param status: a status that stays, any number; None for one that follows from the clock.
         :param duration: seconds; None for the duration in the settings.
         :param error_msg: error message of a failed task.
+        :param create_time: when it was created and began: a datetime with a time zone, or milliseconds since the epoch
+            as in the API; None for now.
         :param result: result of a feature analysis; None for a generated one.
         :param body: fields of the create body; they replace the defaults.
         """
@@ -136,7 +140,12 @@ class EmulatorState(ModelArtsService):
             }
             if full_body.get("inputs"):
                 full_body.pop("data_source")
-            task = self._add(project, full_body, TaskRule(duration=duration, error_msg=error_msg, result=result))
+            if isinstance(create_time, datetime):
+                created_at: float | None = create_time.timestamp()
+            else:
+                created_at = None if create_time is None else create_time / 1000
+            rule = TaskRule(duration=duration, error_msg=error_msg, result=result)
+            task = self._add(project, full_body, rule, created_at)
             if status is not None:
                 task.run.set_status(status, self.clock.now(), error_msg)
             return task

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from airflow_modelarts.testing.emulator.control.faults import AnyFault, Fault, Hold
 from airflow_modelarts.testing.emulator.control.log import LoggedRequest
@@ -73,6 +73,7 @@ class NewTasks(_Body):
     status: AnyStatus | None = None
     duration: Seconds | None = None
     error_msg: str | None = None
+    create_time: AwareDatetime | None = None
 
 
 class NewToken(_Body):

@@ -77,7 +77,7 @@ class ModelArtsService:
             project = self.projects[project_id]
             if query.workspace_id not in project.workspaces:
                 raise ServiceError("ModelArts.0102", f"workspace_id: workspace {query.workspace_id!r} does not exist")
-            count, page = project.select(query, self.clock.now())
+            count, page = project.select(query, self.clock.now(), self.settings.list_order)
             return {"count": count, "tasks": [self._describe(project, task, query.return_result) for task in page]}
 
     def list_items(self, offset: int, limit: int) -> dict[str, Any]:
@@ -206,13 +206,13 @@ class ModelArtsService:
                 return rule
         return TaskRule()
 
-    def _start_run(self, rule: TaskRule) -> Run:
+    def _start_run(self, rule: TaskRule, at: float | None = None) -> Run:
         duration = self.settings.task_duration if rule.duration is None else rule.duration
-        return Run.start(self.clock.now(), duration, rule.status, rule.error_msg)
+        return Run.start(self.clock.now() if at is None else at, duration, rule.status, rule.error_msg)
 
-    def _add(self, project: Project, body: dict[str, Any], rule: TaskRule) -> Task:
+    def _add(self, project: Project, body: dict[str, Any], rule: TaskRule, created_at: float | None = None) -> Task:
         self._serial += 1
-        run = self._start_run(rule)
+        run = self._start_run(rule, created_at)
         task = Task(new_id(), project.project_id, body, run, self._serial, run.created_at)
         task.result, task.result_form = rule.result, rule.result_form
         if not task.is_feature_analysis:

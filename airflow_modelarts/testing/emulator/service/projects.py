@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Annotated, Any, Literal
+from zlib import crc32
 
 from pydantic import BaseModel, Field
 
 from airflow_modelarts.testing.emulator.service.accounts import OTHER_WORKSPACE_ID, WORKSPACE_ID
+from airflow_modelarts.testing.emulator.service.settings import ListOrder
 from airflow_modelarts.testing.emulator.service.tasks import Task
 
 Order = Literal["asc", "desc"]
@@ -57,7 +60,7 @@ class VersionQuery(BaseModel):
 
 @dataclass
 class Project:
-    """A project: its workspaces, and its tasks by id in the order of their creation."""
+    """A project: its workspaces, and its tasks by id in the order in which they were added."""
 
     project_id: str
     name: str
@@ -71,7 +74,8 @@ class Project:
         """Add a new task."""
         self.tasks[task.task_id] = task
         self.ids_by_name[task.name] = task.task_id
-        self._current[task.kind] = task.task_id
+        current = self.tasks.get(self._current.get(task.kind, ""), task)
+        self._current[task.kind] = max(current, task, key=_age_key).task_id
 
     def remove(self, task: Task) -> None:
         """Remove a task; the newest remaining one of its kind becomes current."""
@@ -80,15 +84,15 @@ class Project:
             del self.ids_by_name[task.name]
         if self._current[task.kind] == task.task_id:
             del self._current[task.kind]
-            newest = next((other for other in reversed(self.tasks.values()) if other.kind == task.kind), None)
-            if newest is not None:
-                self._current[task.kind] = newest.task_id
+            others = [other for other in self.tasks.values() if other.kind == task.kind]
+            if others:
+                self._current[task.kind] = max(others, key=_age_key).task_id
 
     def is_current(self, task: Task) -> bool:
         """Whether it is the newest task of its kind."""
         return self._current[task.kind] == task.task_id
 
-    def select(self, query: TaskQuery, now: float) -> tuple[int, list[Task]]:
+    def select(self, query: TaskQuery, now: float, list_order: ListOrder = "sorted") -> tuple[int, list[Task]]:
         """Return the number of matching tasks, and one page of them."""
         found = [task for task in self.tasks.values() if task.workspace_id == query.workspace_id]
         if query.status is not None:
@@ -98,11 +102,23 @@ class Project:
         filters = (query.task_type, query.task_name, query.source_type, query.source, query.version_id)
         if any(wanted is not None for wanted in filters):  # without filters, thousands of tasks are listed faster
             found = [task for task in found if query.matches(task)]
-        descending = query.order == "desc"
-        if query.sort_by == "name":
-            found.sort(key=lambda task: (task.name, task.serial), reverse=descending)
-        elif query.sort_by == "duration_seconds":
-            found.sort(key=lambda task: (task.run.duration_seconds(now), task.serial), reverse=descending)
-        elif descending:
-            found.reverse()
+        self._sort(found, query, now, list_order)
         return len(found), found[query.offset * query.limit : (query.offset + 1) * query.limit]
+
+    def _sort(self, found: list[Task], query: TaskQuery, now: float, list_order: ListOrder) -> None:
+        """Sort the tasks, which are in the order in which they were added."""
+        if list_order == "shuffled":
+            found.sort(key=lambda task: crc32(task.task_id.encode()))
+            return
+        if list_order == "sorted" and query.sort_by == "create_time":
+            found.sort(key=attrgetter("created_at"))  # thousands of tasks that are in order are sorted fast
+        elif list_order == "sorted" and query.sort_by == "name":
+            found.sort(key=attrgetter("name"))
+        elif list_order == "sorted":
+            found.sort(key=lambda task: task.run.duration_seconds(now))
+        if query.order == "desc":
+            found.reverse()
+
+
+def _age_key(task: Task) -> tuple[float, int]:
+    return task.created_at, task.serial

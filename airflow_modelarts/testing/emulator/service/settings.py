@@ -26,6 +26,8 @@ NotFoundShape = Literal["modelarts", "http404", "http404_empty"]
 #: Codes for an invalid or expired token or access key; the reference has several.
 TokenErrorCode = Literal["APIGW.0301", "APIGW.0307", "ModelArts.0202", "ModelArts.0203", "ModelArts.4127"]
 AccessKeyErrorCode = Literal["APIGW.0301", "ModelArts.0206"]
+#: The order of a task list: as it was asked for, by the order in which the tasks were added, or at random.
+ListOrder = Literal["sorted", "as_added", "shuffled"]
 
 
 class StrictFields:
@@ -51,6 +53,8 @@ class Settings(StrictFields):
     :param running_limit: active tasks in a project; at the limit, creating a task or version fails with ModelArts.4409.
     :param unfinished_limit: the same limit with ModelArts.4616; unreachable by default.
     :param task_quota: tasks in a project; at the quota, creating a task fails with ModelArts.0118.
+    :param list_order: order of task lists: ``sorted`` as the caller asks, ``as_added`` in the order in which the tasks
+        were added (reversed for ``desc``), or ``shuffled``: the same random order for each page, whatever is asked.
     :param clock_offset: seconds by which the gateway's clock is ahead: it affects tokens, signatures and ``Date``.
     """
 
@@ -65,4 +69,5 @@ class Settings(StrictFields):
     running_limit: Count = 1_000_000
     unfinished_limit: Count = 1_000_000
     task_quota: Count = 1_000_000
+    list_order: ListOrder = "sorted"
     clock_offset: Annotated[float, Field(ge=-MAX_SECONDS, le=MAX_SECONDS, allow_inf_nan=False)] = 0.0

@@ -25,6 +25,11 @@ ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 ID_LENGTH = 19
 
 
+def to_milliseconds(seconds: float) -> int:
+    """Return a moment as the API writes it, rounded down; a millisecond given in seconds stays the same."""
+    return math.floor(round(seconds * 1000, 3))
+
+
 def new_id() -> str:
     """Return a random id that looks like the service's, for example ``AcYfsdfhGyrWL5TtahH``."""
     return "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
@@ -146,8 +151,8 @@ class Version:
             "task_version_id": self.version_id,
             "version_name": self.version_name,
             "status": status,
-            "create_time": int(self.run.created_at * 1000),
-            "update_time": int(min(now, self.run.ends_at) * 1000),
+            "create_time": to_milliseconds(self.run.created_at),
+            "update_time": to_milliseconds(min(now, self.run.ends_at)),
             "duration_seconds": self.run.duration_seconds(now),
             "inputs": sources_of(self.body),
         }
@@ -228,7 +233,7 @@ class Task:
             "task_id": self.task_id,
             "name": self.name,
             "status": run.status(now),
-            "create_time": int(self.created_at * 1000),
+            "create_time": to_milliseconds(self.created_at),
             "duration_seconds": run.duration_seconds(now),
             "inputs": self.sources,  # the reference's example has both fields
             "workspace_id": self.workspace_id,

@@ -1,0 +1,52 @@
+"""The check of arguments when a DAG is parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Number
+from typing import Any
+
+from airflow_modelarts.api.bodies import LISTS, example, read_text
+from airflow_modelarts.api.request_parts import is_template
+
+
+def check_object(field: str, value: Any) -> None:
+    """
+    Check an argument that is an object or a list of objects.
+
+    :raises ValueError: it is a literal that no rendering can turn into one.
+    """
+    read = _read_literal(value)
+    other_kind = Mapping if field in LISTS else list | tuple
+    if isinstance(read, str | bytes | Number | other_kind):
+        raise ValueError(f"{field} is {repr(value)[:200]}: give {example(field, value)}")
+    for number, item in enumerate(read if isinstance(read, list | tuple) else ()):
+        if isinstance(_read_literal(item), str | bytes | Number | list | tuple):
+            raise ValueError(f"{field}[{number}] is {repr(item)[:200]}: give {example(field, item, item=True)}")
+
+
+def literals(value: Any) -> Any:
+    """
+    Return the part of an argument that rendering does not change.
+
+    :return: None if only rendering can tell the whole of it. In an object, such a value is an empty text; in a list it
+        is missing.
+    """
+    if isinstance(value, Mapping):
+        return {key: "" if _is_open(item) else literals(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [literals(item) for item in value if not _is_open(item)]
+    return None if _is_open(value) else value
+
+
+def _is_open(value: Any) -> bool:
+    # Airflow's references to XComs and to values of mapped tasks have this method.
+    return is_template(value) or (isinstance(value, str) and "{#" in value) or hasattr(value, "resolve")
+
+
+def _read_literal(value: Any) -> Any:
+    """Return the value of a literal; None if only rendering can tell."""
+    if not isinstance(value, str):
+        return value
+    is_open = any(mark in value for mark in ("{{", "{%", "{#")) or value.endswith(".json")
+    return None if is_open else read_text(value)
