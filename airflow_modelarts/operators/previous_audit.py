@@ -33,9 +33,13 @@ def find_previous(json_path: ObjectStoragePath, report: AuditReport) -> Previous
     """
     Return the totals of the audit before. A folder or a file that cannot be read is logged and is no error.
 
+    An audit that had nothing left to audit is compared with none.
+
     :param json_path: where the JSON of this report will be.
     """
     fs, own = json_path.fs, json_path.path
+    if report.window.is_empty:
+        return None
     try:
         listed = _local_files(own) if json_path.protocol in ("", "file", "local") else _files(fs, own)
         reports = ((changed, name) for changed, name in listed if name.endswith(".json"))
@@ -50,7 +54,8 @@ def find_previous(json_path: ObjectStoragePath, report: AuditReport) -> Previous
 
 def _local_files(path: str) -> Iterable[tuple[str, str]]:
     with os.scandir(os.path.dirname(path)) as entries:
-        return [(f"{entry.stat().st_mtime:020.6f}", entry.path) for entry in islice(entries, MAX_FILES)]
+        files = [entry for entry in islice(entries, MAX_FILES) if entry.is_file()]
+    return [(f"{entry.stat().st_mtime:020.6f}", entry.path) for entry in files]
 
 
 def _files(fs: Any, path: str) -> Iterable[tuple[str, str]]:

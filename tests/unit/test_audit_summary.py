@@ -14,8 +14,9 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from requests_mock import Mocker
 
 from airflow_modelarts.api.errors import ModelArtsRequestError
+from airflow_modelarts.audit import Scope, Window, audit
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
-from airflow_modelarts.operators.previous_audit import HEAD_BYTES, MAX_READ
+from airflow_modelarts.operators.previous_audit import HEAD_BYTES, MAX_READ, find_previous
 from tests.support.fixtures import PROJECT_ID
 from tests.support.fixtures import TASKS as LIST_URL
 from tests.support.task_instances import TaskInstance
@@ -101,6 +102,25 @@ def test_an_audit_is_not_its_own_predecessor(tmp_path: Path) -> None:
     audit_of(0, f"{tmp_path}/report.html")
     assert audit_of(1, f"{tmp_path}/report.html")["change"] is None
     assert audit_of(1, f"{tmp_path}/again.html")["change"] is None
+
+
+def test_an_audit_with_nothing_left_has_no_change(tmp_path: Path) -> None:
+    audit_of(0, f"{tmp_path}/first.html")
+    path, end = ObjectStoragePath(f"{tmp_path}/second.json"), START + 3 * A_DAY
+    scope = Scope(
+        **{name: json.loads((tmp_path / "first.json").read_text())[name] for name in ("project_id", "host", "dag_id")}
+    )
+    for start, is_found in [(end - A_DAY, True), (end, False)]:
+        report = audit([], window=Window(start, end), now=end, scope=scope)
+        assert bool(find_previous(path, report)) is is_found
+
+
+def test_links_and_pipes_in_the_folder_are_no_error(tmp_path: Path) -> None:
+    audit_of(0, f"{tmp_path}/first.html")
+    (tmp_path / "broken.json").symlink_to(tmp_path / "absent")
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    assert audit_of(1, f"{tmp_path}/second.html")["change"] == CHANGE
 
 
 @pytest.mark.parametrize("other", [{"source": "ds"}, {"workspace_id": "7"}, {"project_id": "f" * 32}])
