@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath, TaskGroup
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath, TaskGroup, task_group
 from fsspec.implementations.memory import MemoryFileSystem
 from requests_mock import Mocker
 
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
+from airflow_modelarts.operators.audit_paths import own_path
 from tests.support.fixtures import PROJECT_ID
 from tests.support.fixtures import TASKS as LIST_URL
 from tests.support.task_instances import TaskInstance
@@ -235,6 +236,19 @@ def test_rows_that_cannot_be_written_do_not_end_the_audit(
         assert json.load(file)["rows_path"] is None
 
 
+def test_a_store_that_fails_while_the_list_is_read_does_not_end_the_audit(
+    requests_mock: Mocker, open_store: Any
+) -> None:
+    serve(requests_mock, *(failed(f"f{number}") for number in range(5)))
+    writes = itertools.count()
+    store = open_store(lambda action, path: action == "write" and "jsonl" in path and next(writes) == 3)
+    task_instance = TaskInstance()
+    with pytest.raises(ModelArtsReportNotWritten, match=r"rows_path is '.*a\.jsonl'"):
+        run({"ti": task_instance}, **PATHS, object_storage_conn_id=store.conn_id)
+    assert task_instance.xcoms["return_value"]["total"] == 5
+    assert names(store) == ["a.html", "a.json"]
+
+
 def test_airflow_retries_a_failed_write_and_not_a_broken_rule() -> None:
     assert not issubclass(ModelArtsReportNotWritten, AirflowFailException)
     assert issubclass(ModelArtsAuditFailed, AirflowFailException)
@@ -411,6 +425,24 @@ def test_a_mapped_path_stays_and_a_shared_one_gets_the_index(requests_mock: Mock
     for index, name in enumerate(("x", "y")):
         execute_mapped(dag, {"report_path": str(tmp_path / f"{name}.html")}, index)
     assert written(tmp_path) == ["shared-0.csv", "shared-1.csv", "x.html", "x.json", "y.html", "y.json"]
+
+
+def test_a_path_that_is_an_argument_of_a_mapped_group_stays() -> None:
+    with DAG("audits", schedule=None) as dag:
+
+        @task_group
+        def group(path: str) -> None:
+            ModelArtsAuditProcessorTasksOperator(task_id="mapped", report_path=path)
+            ModelArtsAuditProcessorTasksOperator(task_id="literal", report_path="/tmp/a.html")
+
+        group.expand(path=["/tmp/x.html", "/tmp/y.html"])
+    rendered = {"mapped": "/tmp/y.html", "literal": "/tmp/a.html"}
+    paths = {}
+    for name, path in rendered.items():
+        operator: Any = dag.get_task(f"group.{name}")
+        context = {"ti": TaskInstance(map_index=1, task_id=operator.task_id), "dag": dag}
+        paths[name] = own_path(path, operator.report_path, "report_path", context)
+    assert paths == {"mapped": "/tmp/y.html", "literal": "/tmp/a-1.html"}
 
 
 def test_two_audits_of_a_dag_with_one_path_are_refused_when_it_is_parsed() -> None:
