@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -103,10 +104,10 @@ class AuditHistory:
         :param keeps_since: do not have the time between these ranges and the first audit audited. This is for a run
             by hand for a date of long ago.
         """
-        if not ranges:
-            return
-        if self.since is None or not keeps_since:
-            self.since = min(ranges[0][0], ranges[0][0] if self.since is None else self.since)
+        if self.since is None:
+            self.since = ranges[0][0]
+        elif not keeps_since:
+            self.since = min(self.since, ranges[0][0])
         self.audited = merge([*self.audited, *ranges])
         self.runs.pop(run_id, None)
         self.runs[run_id] = list(ranges)
@@ -179,8 +180,9 @@ class HistoryStore:
 
         if (text := Variable.get(self.key, None)) is None:
             # Airflow takes a variable that it cannot read for an absent one; its list of keys (3.3) raises instead.
-            if hasattr(Variable, "keys") and self.key in Variable.keys(prefix=self.key):
-                raise ValueError(f"the Airflow variable {self.key!r} exists but cannot be read: see the log above")
+            with suppress(ImportError):  # outside of an Airflow task, see record
+                if hasattr(Variable, "keys") and self.key in Variable.keys(prefix=self.key):
+                    raise ValueError(f"the Airflow variable {self.key!r} exists but cannot be read: see the log above")
             return AuditHistory()
         try:
             return AuditHistory.from_json(text)

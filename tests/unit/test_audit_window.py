@@ -14,7 +14,7 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow.timetables.base import TimeRestriction, Timetable
 from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable
 from airflow.timetables.trigger import CronTriggerTimetable, DeltaTriggerTimetable
@@ -248,7 +248,8 @@ def test_what_lies_between_a_backfill_and_the_first_audit_is_audited_by_the_next
 def test_what_lies_between_a_run_by_hand_for_long_ago_and_the_first_audit_is_not_audited() -> None:
     audit("first", END)
     audit("by hand", datetime(2020, 1, 1, tzinfo=UTC), run_type="manual")
-    assert audit("next", NOW).window == Window(END, NOW)
+    audit("next", END + HALF_A_DAY)
+    assert audit("last", NOW).window == Window(END + HALF_A_DAY, NOW)
 
 
 def test_fractions_of_a_millisecond_are_in_the_next_window() -> None:
@@ -319,6 +320,16 @@ def test_a_variable_that_exists_and_cannot_be_read_is_an_error(
     monkeypatch.setattr(airflow_variables, "get", lambda key, default: default)  # as Airflow does in an outage
     with pytest.raises(ValueError, match="exists but cannot be read"):
         audit("next", NOW)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 keeps its variables outside of tasks too")
+def test_outside_of_an_airflow_task_an_audit_is_a_first_one_and_a_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.undo()  # Airflow's own variables, which need a supervisor
+    for _ in range(2):
+        assert audit("run", END).window == Window(START, END)
+    assert "This is not an Airflow task: the next audit will not know about this one." in caplog.text
 
 
 def test_a_history_keeps_the_windows_of_the_last_100_runs() -> None:
