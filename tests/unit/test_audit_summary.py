@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -214,6 +215,20 @@ def test_a_finding_has_source_work_path_workspace_and_a_link(tmp_path: Path, mon
     page = (tmp_path / "report.html").read_text()
     assert '<a href="https://console.example.com/tasks/t2" rel="noreferrer">t2</a>' in page
     assert "reads PYc9, writes obs://b/out, workspace 7" in page
+
+
+def test_the_page_names_project_host_and_filters(tmp_path: Path) -> None:
+    def facts(**filters: str) -> dict[str, str]:
+        audit_of(0, f"{tmp_path}/report.html", **filters)
+        page = (tmp_path / "report.html").read_text()
+        return dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+
+    shown = facts()
+    assert (shown["Project"], shown["Host"], shown["Filters"]) == (PROJECT_ID, "modelarts.example.com", "none")
+    shown = facts(template_id="sys_data_cleaning", source_type="DATASET", source="PYc9", workspace_id="7")
+    assert "Filters" not in shown
+    names = ("Template", "Source type", "Source", "Workspace")
+    assert [shown[name] for name in names] == ["sys_data_cleaning", "DATASET", "PYc9", "7"]
 
 
 def test_the_summary_in_markdown_is_an_xcom_and_logged(said: Callable[[], str]) -> None:
