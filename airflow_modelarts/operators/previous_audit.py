@@ -61,10 +61,22 @@ def _local_files(path: str) -> Iterable[tuple[str, str]]:
 def _files(fs: Any, path: str) -> Iterable[tuple[str, str]]:
     """Return the files of an object store beside a path, each after a text that sorts by when it was changed."""
     folder = path.rpartition("/")[0]
-    listed = fs.ls(folder, detail=True)
+    listed = _s3_objects(fs, folder) if hasattr(fs, "call_s3") else fs.ls(folder, detail=True)
     for one in islice(listed, MAX_FILES):
         changed = next((one[name] for name in _CHANGED if one.get(name)), "")
         yield str(changed), one["name"]
+
+
+def _s3_objects(fs: Any, folder: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a folder in S3 or OBS, request by request: s3fs itself would list all of them first."""
+    bucket, _, key = folder.strip("/").partition("/")
+    request = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
+    while request:
+        page = fs.call_s3("list_objects_v2", **request)
+        for one in page.get("Contents", ()):
+            yield {"name": f"{bucket}/{one['Key']}", "LastModified": one["LastModified"]}
+        token = page.get("NextContinuationToken")
+        request = {**request, "ContinuationToken": token} if token else {}
 
 
 def _heads(fs: Any, names: Iterable[str]) -> Iterator[Any]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -17,7 +17,7 @@ from requests_mock import Mocker
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.audit import Scope, Window, audit
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
-from airflow_modelarts.operators.previous_audit import HEAD_BYTES, MAX_READ, find_previous
+from airflow_modelarts.operators.previous_audit import HEAD_BYTES, MAX_FILES, MAX_READ, find_previous
 from tests.support.fixtures import PROJECT_ID
 from tests.support.fixtures import TASKS as LIST_URL
 from tests.support.task_instances import TaskInstance
@@ -179,6 +179,38 @@ def test_of_a_full_folder_the_newest_files_are_read(tmp_path: Path) -> None:
     os.utime(tmp_path / "first.json", (-1, -1))
     (tmp_path / "second.json").unlink()
     assert audit_of(1, f"{tmp_path}/second.html")["change"] is None
+
+
+def test_a_huge_folder_in_s3_takes_few_requests() -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Huge(MemoryFileSystem):
+        """A store with the one method of s3fs that lists page by page. There is always another page."""
+
+        requests: ClassVar[list[dict[str, Any]]] = []
+
+        def call_s3(self, method: str, **request: Any) -> dict[str, Any]:
+            self.requests.append({"method": method, **request})
+            number = len(self.requests)
+            objects = [{"Key": f"audits/{number}-{one}.txt", "LastModified": START} for one in range(999)]
+            report = {"Key": "audits/first.json", "LastModified": START + A_DAY}
+            return {"Contents": [*objects, report], "IsTruncated": True, "NextContinuationToken": str(number)}
+
+    store = Huge()
+    attach("memory", conn_id="huge", fs=store)
+    bucket = ObjectStoragePath("memory://huge/audits", conn_id="huge")
+    store.makedirs(bucket.path, exist_ok=True)
+    try:
+        audit_of(0, "memory://huge/audits/first.html", object_storage_conn_id="huge")
+        store.requests.clear()
+        summary = audit_of(1, "memory://huge/audits/second.html", object_storage_conn_id="huge")
+    finally:
+        store.rm("/huge", recursive=True)
+    assert summary["change"] == CHANGE
+    assert len(store.requests) == MAX_FILES // 1000
+    first = {"method": "list_objects_v2", "Bucket": "huge", "Prefix": "audits/", "Delimiter": "/"}
+    assert store.requests[0] == first
+    assert store.requests[1]["ContinuationToken"] == "1"
 
 
 def test_a_folder_that_cannot_be_listed_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
