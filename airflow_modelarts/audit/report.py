@@ -92,6 +92,12 @@ class Window:
         """Return the start of a step in UTC, counted from zero."""
         return self.start + timedelta(seconds=index * self.step_seconds)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the bounds in ISO 8601; ``covered`` only if there is such a range."""
+        bounds: dict[str, Any] = {"start": iso(self.start), "end": iso(self.end)}
+        covered = [[iso(from_milliseconds(moment)) for moment in pair] for pair in self.covered]
+        return {**bounds, "covered": covered} if covered else bounds
+
     def title(self, zone: tzinfo = UTC) -> str:
         """Return the day that the window is; else start and end."""
         start, end = self.start.astimezone(zone), self.end.astimezone(zone)
@@ -102,12 +108,6 @@ class Window:
     def format(self, zone: tzinfo = UTC) -> str:
         """Return start and end in a time zone, and its name."""
         return f"{format_datetime(self.start, zone)} to {format_datetime(self.end, zone)} {zone}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the bounds in ISO 8601; ``covered`` only if there is such a range."""
-        bounds: dict[str, Any] = {"start": iso(self.start), "end": iso(self.end)}
-        covered = [[iso(from_milliseconds(moment)) for moment in pair] for pair in self.covered]
-        return {**bounds, "covered": covered} if covered else bounds
 
     def __str__(self) -> str:
         return self.format()

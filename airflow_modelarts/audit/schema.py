@@ -20,7 +20,7 @@ class WindowJson(TypedDict):
     """
     When the audited tasks were created: ISO 8601 in UTC, the end exclusive.
 
-    ``covered`` has the ranges in it that earlier audits have covered, each with its start and end.
+    ``covered`` has the starts and ends of what earlier audits have covered in it, whose tasks are left out.
     """
 
     start: str

@@ -104,9 +104,10 @@ class Groups:
 
     def add(self, name: str, seconds: float) -> None:
         """Count a duration in a group."""
-        if name not in self._counters and len(self._counters) >= MAX_GROUPS:
-            name = OTHERS
-        self._counters.setdefault(name, DurationCounter()).add(seconds)
+        if name not in self._counters:
+            name = name if len(self._counters) < MAX_GROUPS else OTHERS
+            self._counters.setdefault(name, DurationCounter())
+        self._counters[name].add(seconds)
 
     def result(self) -> dict[str, Durations]:
         """Return the statistics of the groups with the largest sums, and of all others together."""

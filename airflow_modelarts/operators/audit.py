@@ -272,6 +272,7 @@ def _facts(scope: Scope) -> dict[str, str]:
         "Template": scope.template_id,
         "Source type": scope.source_type,
         "Source": scope.source,
+        "Filters": None if any(scope.filters.values()) else "none",
         "DAG": scope.dag_id,
         "Run": scope.run_id,
         "Map index": None if scope.map_index is None else str(scope.map_index),

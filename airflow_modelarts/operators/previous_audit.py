@@ -33,9 +33,13 @@ def find_previous(json_path: ObjectStoragePath, report: AuditReport) -> Previous
     """
     Return the totals of the audit before. A folder or a file that cannot be read is logged and is no error.
 
+    An audit that had nothing left to audit is compared with none.
+
     :param json_path: where the JSON of this report will be.
     """
     fs, own = json_path.fs, json_path.path
+    if report.window.is_empty:
+        return None
     try:
         listed = _local_files(own) if json_path.protocol in ("", "file", "local") else _files(fs, own)
         reports = ((changed, name) for changed, name in listed if name.endswith(".json"))
@@ -50,16 +54,29 @@ def find_previous(json_path: ObjectStoragePath, report: AuditReport) -> Previous
 
 def _local_files(path: str) -> Iterable[tuple[str, str]]:
     with os.scandir(os.path.dirname(path)) as entries:
-        return [(f"{entry.stat().st_mtime:020.6f}", entry.path) for entry in islice(entries, MAX_FILES)]
+        files = [entry for entry in islice(entries, MAX_FILES) if entry.is_file()]
+    return [(f"{entry.stat().st_mtime:020.6f}", entry.path) for entry in files]
 
 
 def _files(fs: Any, path: str) -> Iterable[tuple[str, str]]:
     """Return the files of an object store beside a path, each after a text that sorts by when it was changed."""
     folder = path.rpartition("/")[0]
-    listed = fs.ls(folder, detail=True)
+    listed = _s3_objects(fs, folder) if hasattr(fs, "call_s3") else fs.ls(folder, detail=True)
     for one in islice(listed, MAX_FILES):
         changed = next((one[name] for name in _CHANGED if one.get(name)), "")
         yield str(changed), one["name"]
+
+
+def _s3_objects(fs: Any, folder: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a folder in S3 or OBS, request by request: s3fs itself would list all of them first."""
+    bucket, _, key = folder.strip("/").partition("/")
+    request = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
+    while request:
+        page = fs.call_s3("list_objects_v2", **request)
+        for one in page.get("Contents", ()):
+            yield {"name": f"{bucket}/{one['Key']}", "LastModified": one["LastModified"]}
+        token = page.get("NextContinuationToken")
+        request = {**request, "ContinuationToken": token} if token else {}
 
 
 def _heads(fs: Any, names: Iterable[str]) -> Iterator[Any]:

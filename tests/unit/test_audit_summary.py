@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from requests_mock import Mocker
 
 from airflow_modelarts.api.errors import ModelArtsRequestError
+from airflow_modelarts.audit import Scope, Window, audit
 from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator
-from airflow_modelarts.operators.previous_audit import HEAD_BYTES, MAX_READ
+from airflow_modelarts.operators.previous_audit import HEAD_BYTES, MAX_FILES, MAX_READ, find_previous
 from tests.support.fixtures import PROJECT_ID
 from tests.support.fixtures import TASKS as LIST_URL
 from tests.support.task_instances import TaskInstance
@@ -103,6 +105,25 @@ def test_an_audit_is_not_its_own_predecessor(tmp_path: Path) -> None:
     assert audit_of(1, f"{tmp_path}/again.html")["change"] is None
 
 
+def test_an_audit_with_nothing_left_has_no_change(tmp_path: Path) -> None:
+    audit_of(0, f"{tmp_path}/first.html")
+    path, end = ObjectStoragePath(f"{tmp_path}/second.json"), START + 3 * A_DAY
+    scope = Scope(
+        **{name: json.loads((tmp_path / "first.json").read_text())[name] for name in ("project_id", "host", "dag_id")}
+    )
+    for start, is_found in [(end - A_DAY, True), (end, False)]:
+        report = audit([], window=Window(start, end), now=end, scope=scope)
+        assert bool(find_previous(path, report)) is is_found
+
+
+def test_links_and_pipes_in_the_folder_are_no_error(tmp_path: Path) -> None:
+    audit_of(0, f"{tmp_path}/first.html")
+    (tmp_path / "broken.json").symlink_to(tmp_path / "absent")
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    assert audit_of(1, f"{tmp_path}/second.html")["change"] == CHANGE
+
+
 @pytest.mark.parametrize("other", [{"source": "ds"}, {"workspace_id": "7"}, {"project_id": "f" * 32}])
 def test_an_audit_of_other_tasks_does_not_count(tmp_path: Path, other: dict[str, str], requests_mock: Mocker) -> None:
     requests_mock.get(LIST_URL.replace(PROJECT_ID, "f" * 32), json={"count": 0, "tasks": []})
@@ -160,6 +181,38 @@ def test_of_a_full_folder_the_newest_files_are_read(tmp_path: Path) -> None:
     assert audit_of(1, f"{tmp_path}/second.html")["change"] is None
 
 
+def test_a_huge_folder_in_s3_takes_few_requests() -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Huge(MemoryFileSystem):
+        """A store with the one method of s3fs that lists page by page. There is always another page."""
+
+        requests: ClassVar[list[dict[str, Any]]] = []
+
+        def call_s3(self, method: str, **request: Any) -> dict[str, Any]:
+            self.requests.append({"method": method, **request})
+            number = len(self.requests)
+            objects = [{"Key": f"audits/{number}-{one}.txt", "LastModified": START} for one in range(999)]
+            report = {"Key": "audits/first.json", "LastModified": START + A_DAY}
+            return {"Contents": [*objects, report], "IsTruncated": True, "NextContinuationToken": str(number)}
+
+    store = Huge()
+    attach("memory", conn_id="huge", fs=store)
+    bucket = ObjectStoragePath("memory://huge/audits", conn_id="huge")
+    store.makedirs(bucket.path, exist_ok=True)
+    try:
+        audit_of(0, "memory://huge/audits/first.html", object_storage_conn_id="huge")
+        store.requests.clear()
+        summary = audit_of(1, "memory://huge/audits/second.html", object_storage_conn_id="huge")
+    finally:
+        store.rm("/huge", recursive=True)
+    assert summary["change"] == CHANGE
+    assert len(store.requests) == MAX_FILES // 1000
+    first = {"method": "list_objects_v2", "Bucket": "huge", "Prefix": "audits/", "Delimiter": "/"}
+    assert store.requests[0] == first
+    assert store.requests[1]["ContinuationToken"] == "1"
+
+
 def test_a_folder_that_cannot_be_listed_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     from fsspec.implementations.memory import MemoryFileSystem
 
@@ -194,6 +247,20 @@ def test_a_finding_has_source_work_path_workspace_and_a_link(tmp_path: Path, mon
     page = (tmp_path / "report.html").read_text()
     assert '<a href="https://console.example.com/tasks/t2" rel="noreferrer">t2</a>' in page
     assert "reads PYc9, writes obs://b/out, workspace 7" in page
+
+
+def test_the_page_names_project_host_and_filters(tmp_path: Path) -> None:
+    def facts(**filters: str) -> dict[str, str]:
+        audit_of(0, f"{tmp_path}/report.html", **filters)
+        page = (tmp_path / "report.html").read_text()
+        return dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+
+    shown = facts()
+    assert (shown["Project"], shown["Host"], shown["Filters"]) == (PROJECT_ID, "modelarts.example.com", "none")
+    shown = facts(template_id="sys_data_cleaning", source_type="DATASET", source="PYc9", workspace_id="7")
+    assert "Filters" not in shown
+    names = ("Template", "Source type", "Source", "Workspace")
+    assert [shown[name] for name in names] == ["sys_data_cleaning", "DATASET", "PYc9", "7"]
 
 
 def test_the_summary_in_markdown_is_an_xcom_and_logged(printed_log: Callable[[], str]) -> None:
