@@ -349,6 +349,14 @@ class ModelArtsAsyncHook(_BaseHook):
         """
         return await self._driver.run(procedure)
 
+    async def settings(self) -> Settings:
+        """
+        Return the connection, read and checked, as ``get_conn`` of the other hook does.
+
+        :raises ModelArtsConfigurationError: a field is missing or wrong; the message names it.
+        """
+        return await self._driver.settings()
+
     async def close(self) -> None:
         """Close the hook's sockets. A later call opens new ones."""
         await self._driver.close()
