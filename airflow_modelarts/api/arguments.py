@@ -103,20 +103,21 @@ def read_texts(name: str, given: object) -> list[str]:
     return sorted({read_text(f"an item of {name}", one) for one in given})
 
 
-def check_text(name: str, given: object) -> None:
+def check_text(**given: object) -> None:
     """
-    Check an argument of an operator that is text or a template; what another task gives is not known yet.
+    Check arguments of operators that are text or a template; what another task gives is not known yet.
 
-    :raises ArgumentError: it is None, bytes, a list or a mapping.
+    :param given: the values by the names of the arguments.
+    :raises ArgumentError: one is None, bytes, a list or a mapping.
     """
-    if given is None or isinstance(given, bytes | list | tuple | set | frozenset | Mapping):
-        raise ArgumentError(f"{name} is {given!r}: give a text")
+    for name, value in given.items():
+        if value is None or isinstance(value, bytes | list | tuple | set | frozenset | Mapping):
+            raise ArgumentError(f"{name} is {value!r}: give a text")
 
 
-def check_optional_text(name: str, given: object) -> None:
-    """Check an argument that can also be None; see :func:`check_text`."""
-    if given is not None:
-        check_text(name, given)
+def check_optional_text(**given: object) -> None:
+    """Check arguments that can also be None; see :func:`check_text`."""
+    check_text(**{name: value for name, value in given.items() if value is not None})
 
 
 def warn_of_unknown_template(name: str, given: object) -> None:
