@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_text
 from airflow_modelarts.templating import TemplatedFields
 
 if TYPE_CHECKING:
@@ -20,8 +21,14 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
 
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :raises ArgumentError: an argument cannot be right. It is a ``ValueError`` and a ``TypeError``.
     """
 
+    #: Checks of arguments when a DAG is parsed, each a function of the argument's name and value.
+    argument_checks: ClassVar[Mapping[str, Callable[[str, Any], object]]] = {
+        "modelarts_conn_id": check_text,
+        "project_id": check_optional_text,
+    }
     template_fields: Sequence[str] = ("modelarts_conn_id", "project_id")
     ui_color = "#ffe4e1"
 
@@ -33,8 +40,38 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(modelarts_conn_id=modelarts_conn_id, project_id=project_id)
         self.modelarts_conn_id = modelarts_conn_id
         self.project_id = project_id
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Return Airflow's intermediate state of a mapped operator; the arguments that are known are checked."""
+        made = super().partial(**kwargs)
+        dag = made.kwargs.get("dag")
+        defaults = {**getattr(dag, "default_args", {}), **(kwargs.get("default_args") or {})}
+        try:
+            cls.check_arguments({**defaults, **made.kwargs}, dag)
+        except ArgumentError:
+            made._expand_called = True  # otherwise Airflow warns that the task was never mapped
+            raise
+        return made
+
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
+        """
+        Check arguments by :attr:`argument_checks`.
+
+        :param dag: the DAG. If it has other marks for templates, any text of a templated field can be one.
+        :raises ArgumentError: one cannot be right.
+        """
+        unknown = cls.template_fields if getattr(dag, "jinja_environment_kwargs", None) else ()
+        for name, check in cls.argument_checks.items():
+            if name in given and name not in unknown:
+                check(name, given[name])
+
+    def _check_arguments(self, **given: Any) -> None:
+        self.check_arguments(given, self.get_dag())
 
     def _open_hook(self, retries: RetryPolicy | None = None) -> ModelArtsHook:
         from airflow_modelarts.hooks import ModelArtsHook

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_modelarts.api.arguments import check_optional_text, check_text, read_seconds
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.polling.status_poller import StatusPoller
@@ -103,7 +104,9 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         failures still end on a worker. Where Airflow would lose something by that, such as the asset events of
         ``outlets`` or ``on_success_callback``, successes end on a worker too, and the log says why. A DAG with it does
         not import where an Airflow listener is installed, such as OpenLineage's. Implies ``deferrable``.
-    :raises ValueError: ``failed_statuses`` contains another status than 2, 3 or 4.
+    :param poke_interval: seconds between two polls, at most, or a timedelta; default 60.
+    :raises ArgumentError: an argument cannot be right, such as a ``poke_interval`` of 0. It is a ``ValueError`` and a
+        ``TypeError``.
     :raises ModelArtsRequestError: a templated argument rendered to nothing; nothing was sent.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``; with ``soft_fail`` the
         sensor is skipped instead.
@@ -112,6 +115,12 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("processor_task_id", "task_version_id", "modelarts_conn_id", "project_id")
     usual_shape = ID
+    argument_checks: ClassVar = {
+        **WaitingOperator.argument_checks,
+        "processor_task_id": check_text,
+        "task_version_id": check_optional_text,
+        "poke_interval": read_seconds,
+    }
 
     #: What the user asked for. Airflow's own constructor reads what follows from it before ours sets it.
     _start_requested = False
@@ -130,9 +139,11 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         task_version_id: str | None = None,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
+        poke_interval: float | timedelta = 60.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(poke_interval=read_seconds("poke_interval", poke_interval), **kwargs)
+        self._check_arguments(processor_task_id=processor_task_id, task_version_id=task_version_id)
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
         self.deferrable = self.deferrable or start_from_trigger or end_from_trigger

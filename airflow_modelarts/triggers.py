@@ -99,8 +99,11 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         **stored: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no annotations
-        check_text(processor_task_id=processor_task_id, modelarts_conn_id=modelarts_conn_id)
-        check_optional_text(project_id=project_id, workspace_id=workspace_id, task_version_id=task_version_id)
+        check_text("processor_task_id", processor_task_id)
+        check_text("modelarts_conn_id", modelarts_conn_id)
+        check_optional_text("project_id", project_id)
+        check_optional_text("workspace_id", workspace_id)
+        check_optional_text("task_version_id", task_version_id)
         self.processor_task_id = processor_task_id
         self.modelarts_conn_id = modelarts_conn_id
         self.project_id = project_id

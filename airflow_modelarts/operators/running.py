@@ -8,11 +8,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_modelarts.api.arguments import read_seconds
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
@@ -69,18 +71,21 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     active or has succeeded, and submits again otherwise. An id that is not known is found by ``_submit``.
 
     :param wait_for_completion: whether to wait for the end; default true.
-    :param poll_interval: seconds between two polls, at most; default 60.
+    :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
     """
 
+    argument_checks: ClassVar = {**WaitingOperator.argument_checks, "poll_interval": read_seconds}
     external_id_key = "modelarts_processor_task_id"
     #: The XCom that holds the id of what was submitted.
     _id_xcom = "processor_task_id"
     pushes_version = True
 
-    def __init__(self, *, wait_for_completion: bool = True, poll_interval: float = 60.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, wait_for_completion: bool = True, poll_interval: float | timedelta = 60.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
-        self.poll_interval = poll_interval
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
         self._current: _Try | None = None
         self._killed = False  # not part of the try: Airflow can kill the task before it executes
 
