@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_text
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
 from airflow_modelarts.templating import TemplatedFields
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.retry import RetryPolicy
     from airflow_modelarts.hooks import ModelArtsHook
 
@@ -29,6 +33,8 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
         "modelarts_conn_id": check_text,
         "project_id": check_optional_text,
     }
+    #: Terminal statuses for which outlets get no event.
+    failed_statuses: Collection[int] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED)
     template_fields: Sequence[str] = ("modelarts_conn_id", "project_id")
     ui_color = "#ffe4e1"
 
@@ -77,3 +83,34 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
         from airflow_modelarts.hooks import ModelArtsHook
 
         return ModelArtsHook(self.modelarts_conn_id, project_id=self.project_id, retries=retries)
+
+    def _emit_asset_events(
+        self,
+        context: Context,
+        hook: ModelArtsHook,
+        task: ProcessorTask,
+        version: ProcessorTaskVersion | None = None,
+        *,
+        is_end_of_version: bool = False,
+    ) -> None:
+        """
+        Describe an end in the events of the outlets; before an end, and after a failure, they get no event.
+
+        :param version: the version that was run, for a task that has versions.
+        :param is_end_of_version: whether that version is what the operator is about, and not the task.
+        """
+        if not self.outlets:
+            return
+        from datetime import UTC, datetime
+
+        from airflow_modelarts import assets
+        from airflow_modelarts.api.ends import Origin, identify_end
+
+        settings = hook.get_conn()
+        origin = Origin.of(self.modelarts_conn_id, settings.client, settings.region)
+        end = identify_end(origin, task, datetime.now(UTC), version, is_end_of_version=is_end_of_version)
+        if end["status"] in TERMINAL_STATUSES and end["status"] not in self.failed_statuses:
+            assets.emit(context, self.outlets, end)
+            return
+        self.log.info("The outlets get no event: processing task '%s' is %s.", task.task_id, end["status_name"])
+        self.outlets = []  # Airflow emits an event of each asset that it finds here when the Airflow task succeeds

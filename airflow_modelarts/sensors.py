@@ -164,7 +164,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         self._prepare_fields()
         task = self._read()
         if task is not None and task.is_terminal:
-            return PokeReturnValue(is_done=True, xcom_value=self._conclude(task))
+            return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, task))
         if self.deferrable and self._executing:
             raise self._defer(time.time() + self.timeout, task)
         return False
@@ -185,10 +185,10 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         event = event if isinstance(event, dict) else {}
         status = event.get("status")
         if status in TERMINAL_STATUSES and status not in self.failed_statuses:
-            return outcome(event["task_id"], status, self.task_version_id)
+            return self._succeed(context, status, None)
         task = self._read_after_trigger()
         if task is not None and task.is_terminal:
-            return self._conclude(task)
+            return self._conclude(context, task)
         if status in TERMINAL_STATUSES:
             raise self._failure(status, "its message could not be read")
         started: datetime = context["ti"].start_date
@@ -326,11 +326,37 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         target = self._target(getattr(task, "workspace_id", None))  # a version has none
         return self._deferral(target, deadline, seconds)
 
-    def _conclude(self, task: ProcessorTask | ProcessorTaskVersion) -> dict[str, Any]:
+    def _conclude(self, context: Context, task: ProcessorTask | ProcessorTaskVersion) -> dict[str, Any]:
         """Return the XCom of a task or version that has ended, or raise its failure."""
         if task.status in self.failed_statuses:
             raise self._failure(task.status, getattr(task, "error_msg", None))
-        return outcome(self.processor_task_id, task.status, self.task_version_id)
+        return self._succeed(context, task.status, task)
+
+    def _succeed(
+        self, context: Context, status: int | None, seen: ProcessorTask | ProcessorTaskVersion | None
+    ) -> dict[str, Any]:
+        """
+        Return the XCom of a success, and emit the asset events.
+
+        :param seen: what was waited for; None if only the trigger has read it.
+        """
+        if self.outlets:
+            self._describe_end(context, status, seen)
+        return outcome(self.processor_task_id, status, self.task_version_id)
+
+    def _describe_end(self, context: Context, status: int | None, seen: Any) -> None:
+        from airflow_modelarts.api import procedures
+        from airflow_modelarts.api.errors import ModelArtsNotFoundError
+
+        with self._open_hook() as hook:
+            try:
+                task, version = hook.run(procedures.read_end(self._target(), seen))
+            except ModelArtsNotFoundError as error:
+                self.log.warning("%s The events of the outlets do not describe it.", error)
+                return
+            if version is None:  # it may run again already
+                task = task.model_copy(update={"status": status})
+            self._emit_asset_events(context, hook, task, version, is_end_of_version=version is not None)
 
     def _failure(self, status: int | None, reason: str | None) -> AirflowException:
         message = describe_failure(self._target(), status, reason)

@@ -60,6 +60,7 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
         with self._open_hook() as hook:
             task = hook.describe_processor_task(self.processor_task_id)
             self._link(context, hook, task.task_id)
+            self._emit_asset_events(context, hook, task)
         self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
         return self._publish(context, task)
 
