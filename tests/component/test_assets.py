@@ -7,7 +7,6 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-import airflow
 import pytest
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
@@ -18,8 +17,7 @@ from airflow_modelarts.api.ends import Origin, dedupe_key, identify_end
 from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.api.places import obs_uri, output_uri
 from airflow_modelarts.assets import emit
-
-ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
+from tests.support.outlets import ON_AIRFLOW_2, alias_events, outlet_events
 
 
 @pytest.mark.parametrize(
@@ -172,25 +170,11 @@ def test_the_output_uri_is_the_work_path_in_obs(work_path: Any, uri: str | None)
     assert output_uri(ProcessorTaskVersion.model_validate({"work_path": work_path})) == uri
 
 
-def outlet_events() -> Any:
-    if ON_AIRFLOW_2:
-        from airflow.utils.context import OutletEventAccessors
-    else:
-        from airflow.sdk.execution_time.context import OutletEventAccessors
-    return OutletEventAccessors()
-
-
 def emitted(*outlets: Any, version: ProcessorTaskVersion | None = None, **fields: Any) -> Any:
     events = outlet_events()
     end = identify_end(ORIGIN, task(**fields), AT, version, is_end_of_version=False)
     emit({"outlet_events": events}, outlets, end)  # type: ignore[typeddict-item]
     return events
-
-
-def alias_events(events: Any, alias: Any) -> list[tuple[str, dict[str, Any]]]:
-    if ON_AIRFLOW_2:
-        return [(event["dest_dataset_uri"], event["extra"]) for event in events[alias].dataset_alias_events]
-    return [(event.dest_asset_key.uri, event.extra) for event in events[alias].asset_alias_events]
 
 
 ORIGIN = Origin("modelarts_default", "0123abcd", "modelarts.example.com", "cn-north-4")
