@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -21,6 +21,7 @@ from airflow_modelarts.api.arguments import (
     refuse_unknown,
     warn_of_unknown_template,
 )
+from airflow_modelarts.api.ends import Origin, describe_end
 from airflow_modelarts.api.places import PlaceFilter, output_uri, typed_uri
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_ends
 from airflow_modelarts.api.targets import Target
@@ -48,7 +49,8 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
     trigger emits the ends that it missed: of tasks that were active before, and of tasks created in the last day.
     Without a store, tasks that end while no triggerer runs produce no event.
 
-    The event is the task under the API's field names, plus ``status_name``, without its result.
+    The event is what :func:`airflow_modelarts.api.ends.describe_end` returns: every documented field of the task but
+    its result, and what identifies the end, such as ``dedupe_key``.
 
     No argument is rendered as a template.
 
@@ -167,7 +169,9 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
                 selected = [task for task in ended if self._is_selected(task)]
                 for task in selected:
                     self.log.info("%s is %s.", Target(task.task_id), task.status_name)
-                    yield TriggerEvent(task.to_json())
+                    settings = await hook.settings()
+                    origin = Origin.of(self.modelarts_conn_id, settings.client, settings.region)
+                    yield TriggerEvent(describe_end(origin, task, datetime.now(UTC)))
                 save(checkpoint, bool(selected))
 
     def _is_selected(self, task: ProcessorTask) -> bool:

@@ -8,14 +8,16 @@ import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.arguments import TEMPLATE_IDS
+from airflow_modelarts.api.ends import Origin, describe_end
 from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.polling import checkpoints
 from airflow_modelarts.polling.snapshots import Snapshot
 from airflow_modelarts.testing.emulator import EmulatorServer
@@ -137,7 +139,24 @@ def test_the_filters_select_the_ends_to_emit(filters: dict[str, Any], names: set
 
 def test_an_event_is_the_task_without_its_result() -> None:
     (payload,) = emitted(ProcessorTaskEventTrigger(), [ANALYSIS])
-    assert payload == {**{k: v for k, v in ANALYSIS.items() if k != "result"}, "status_name": "completed"}
+    task = ProcessorTask.model_validate(ANALYSIS)
+    with ModelArtsHook() as hook:
+        origin = Origin.of("modelarts_default", hook.get_conn().client, None)
+    observed_at = datetime.fromisoformat(payload["observed_at"])
+    assert payload == describe_end(origin, task, observed_at)
+    assert {name: payload[name] for name in ANALYSIS if name != "result"} == {
+        name: value for name, value in ANALYSIS.items() if name != "result"
+    }
+    assert "result" not in payload
+
+
+def test_an_end_has_the_same_key_for_every_watcher_and_after_a_restart() -> None:
+    keys = [
+        payload["dedupe_key"]
+        for trigger in (ProcessorTaskEventTrigger(), ProcessorTaskEventTrigger(statuses=[2]))
+        for payload in emitted(trigger, [ANALYSIS])
+    ]
+    assert keys[0] == keys[1]
 
 
 def test_no_end_is_emitted_twice_even_by_another_triggerer() -> None:
