@@ -306,6 +306,14 @@ class ModelArtsAsyncHook(_BaseHook):
         """Run a procedure of :mod:`airflow_modelarts.api.procedures`: several calls with their own retry policies."""
         return await self._driver.run(procedure)
 
+    async def settings(self) -> Settings:
+        """
+        Return the connection, read and checked, as ``get_conn`` of the other hook does.
+
+        :raises ModelArtsConfigurationError: a field is missing or wrong; the message names it.
+        """
+        return await self._driver.settings()
+
     async def close(self) -> None:
         """Close the hook's sockets. A later call opens new ones."""
         await self._driver.close()

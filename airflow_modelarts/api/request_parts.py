@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from airflow_modelarts.api.arguments import is_template
 from airflow_modelarts.api.bodies import example
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.models import CreateProcessorTaskVersionRequest
@@ -101,8 +102,3 @@ def _encode_segment(value: object) -> str:
     else:
         advice = "if another task returned it, check what that pushed"
     raise ModelArtsRequestError(f"{value!r} is not the id of a processing task or version: {advice}")
-
-
-def is_template(value: object) -> bool:
-    """Whether a value is a text with Jinja's marks, which no setting and no id contains."""
-    return isinstance(value, str) and ("{{" in value or "{%" in value)

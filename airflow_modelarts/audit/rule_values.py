@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence, Set
 from datetime import timedelta
 from typing import Any
 
+from airflow_modelarts.api.arguments import is_template
 from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.places import obs_uri
-from airflow_modelarts.api.request_parts import is_template
 
 #: Texts that stand for no value, as an empty template and a None in a template render.
 _NOT_GIVEN = ("", "none", "null")

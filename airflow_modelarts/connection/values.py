@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from airflow_modelarts.api.addresses import without_user
+from airflow_modelarts.api.arguments import is_template
 from airflow_modelarts.api.credentials import is_header_safe
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
-from airflow_modelarts.api.request_parts import NOT_RENDERED, is_template
+from airflow_modelarts.api.request_parts import NOT_RENDERED
 from airflow_modelarts.connection.fields import DEFAULT_AUTH, EXTRAS
 
 #: The prefix of the environment variables of the vendor's SDK.

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
+from airflow_modelarts.api.arguments import check_optional_text, check_template_id
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, audit
 from airflow_modelarts.audit.text import read_timezone
@@ -107,6 +108,11 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         "rules": {"allowed_output_prefixes": TEXT},
         **dict.fromkeys(("window_start", "window_end"), TEXT_OR_VALUE),
     }
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        **dict.fromkeys(("source_type", "source", "workspace_id", "object_storage_conn_id"), check_optional_text),
+        "template_id": check_template_id,
+    }
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
     parts_may_be_empty = frozenset({"rules"})
@@ -134,6 +140,13 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         if window == "since_last" and window_start is None and window_end is None:
             kwargs.setdefault("max_active_tis_per_dag", 1)  # runs at the same time would audit the same tasks
         super().__init__(**kwargs)
+        self._check_arguments(
+            template_id=template_id,
+            source_type=source_type,
+            source=source,
+            workspace_id=workspace_id,
+            object_storage_conn_id=object_storage_conn_id,
+        )
         AuditRules.read(literals(rules))
         if literals(timezone) is not None:
             read_timezone(timezone)

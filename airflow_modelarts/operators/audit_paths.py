@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from airflow_modelarts.api.request_parts import is_template
+from airflow_modelarts.api.arguments import is_template
 
 #: How the names of the files may end, by the operator's argument.
 SUFFIXES = {"report_path": (".html",), "rows_path": (".jsonl", ".csv")}

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_modelarts.api.arguments import check_optional_text, check_text
 from airflow_modelarts.api.bodies import OBJECTS
 from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
 from airflow_modelarts.api.targets import Target
-from airflow_modelarts.operators.arguments import check_object
+from airflow_modelarts.operators.arguments import check_object, check_template
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunTaskOperator
 
@@ -34,6 +35,12 @@ class RequestBodyMixin(RunTaskOperator):
     #: Of files that hold one of the objects. A text that ends so in any other field is not a file name.
     template_ext = (".json",)
     argument_shapes: ClassVar[Mapping[str, Shape]] = OBJECTS
+    argument_checks: ClassVar = {
+        **RunTaskOperator.argument_checks,
+        **dict.fromkeys(("name", "version_id", "description", "workspace_id"), check_optional_text),
+        **dict.fromkeys(OBJECTS, check_object),
+        "template": check_template,
+    }
 
     def __init__(
         self,
@@ -49,10 +56,16 @@ class RequestBodyMixin(RunTaskOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        objects = {"template": template, "data_source": data_source, "inputs": inputs, "work_path": work_path}
-        if not getattr(self.get_dag(), "jinja_environment_kwargs", None):  # with them, any text can be a template
-            for field, value in objects.items():
-                check_object(field, value)
+        self._check_arguments(
+            name=name,
+            template=template,
+            data_source=data_source,
+            inputs=inputs,
+            work_path=work_path,
+            version_id=version_id,
+            description=description,
+            workspace_id=workspace_id,
+        )
         self.name = name
         self.template = dump_models(template)
         self.data_source = dump_models(data_source)
@@ -113,22 +126,25 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param workspace_id: default "0" (templated).
     :param random_name_suffix: whether random characters are appended to the name, since the service refuses a name
         twice; default true. Without them the name must be new in the project at each run; later tries append ``-2``.
-    :param wait_for_completion: whether to wait for the end; default true.
-    :param poll_interval: seconds between two polls, at most; default 60.
+    :param wait_for_completion: whether to wait for the end; default true. Without it, an ``Asset`` among the outlets is
+        refused, since Airflow would emit its event before the end: give it to the sensor that waits.
+    :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
     :param failed_statuses: statuses that fail the operator, with the service's ``error_msg``, as numbers or names, for
         example ``["failed"]``; default 3 (failed) and 4 (stopped).
     :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
     :param durable: whether a retry recovers the submission of an earlier try (Airflow 3.3); default true.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
-    :raises ValueError: ``failed_statuses`` contains another status than 2, 3 or 4, or an object of the request is a
-        literal that cannot become one, such as ``template="sys_data_validation"``.
+    :raises ArgumentError: an argument cannot be right, such as ``template="sys_data_validation"``. It is a
+        ``ValueError`` and a ``TypeError``.
     :raises ModelArtsRequestError: the request is not valid; nothing was sent, and every fault is named.
     :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped because
         the Airflow task was killed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
+
+    argument_checks: ClassVar = {**RequestBodyMixin.argument_checks, "name": check_text}
 
     def __init__(
         self,
@@ -222,13 +238,14 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     :param name: the name in the request, without a suffix (templated); default is the task's own.
     :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all other
         parameters; none of them is required, and there is no ``create_version`` and no ``random_name_suffix``.
-    :raises ValueError: ``failed_statuses`` contains another status than 2, 3 or 4.
+    :raises ArgumentError: an argument cannot be right.
     :raises ModelArtsRequestError: the request is not valid; no version was created.
     :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped because
         the Airflow task was killed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
+    argument_checks: ClassVar = {**RequestBodyMixin.argument_checks, "processor_task_id": check_text}
     external_id_key = "modelarts_task_version_id"
     _id_xcom = "task_version_id"
     template_fields: Sequence[str] = ("processor_task_id", *RequestBodyMixin.template_fields)
@@ -242,6 +259,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, template=template, **kwargs)
+        self._check_arguments(processor_task_id=processor_task_id)
         self.processor_task_id = processor_task_id
 
     def _validate_request(self) -> None:

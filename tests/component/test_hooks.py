@@ -203,7 +203,7 @@ def test_both_hooks_have_the_same_arguments() -> None:
     hook = ModelArtsHook("modelarts_default", **arguments)
     another = ModelArtsAsyncHook("modelarts_default", **arguments)
     assert hook.overrides == another.overrides
-    assert hook.get_conn() == asyncio.run(another._driver.settings())
+    assert hook.get_conn() == asyncio.run(another.settings())
 
 
 def test_logs_and_errors_of_a_call_contain_no_secret(

@@ -64,7 +64,10 @@ def test_an_invalid_body_is_refused_with_every_fault_before_sending(emulator: Em
 def test_templates_are_rendered_at_any_depth() -> None:
     task = operator(
         name="n-{{ ds }}",
-        template={"id": "t", "operator_params": [{"params": {"day": "{{ ds }}", "list": ["{{ ds }}"]}}]},
+        template={
+            "id": "sys_data_selection",
+            "operator_params": [{"params": {"day": "{{ ds }}", "list": ["{{ ds }}"]}}],
+        },
         inputs=[{"type": "OBS", "source": "obs://bucket/{{ ds }}/"}],
         work_path={"path": "obs://bucket/{{ ds }}/out"},
     )
