@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_modelarts.api.places import SCHEME, obs_uri, output_uri
+from airflow_modelarts.api.places import SCHEME, is_within, obs_uri, output_uri
 from airflow_modelarts.api.statuses import status_name
 
 if TYPE_CHECKING:
@@ -108,4 +108,4 @@ def _matches(outlet: Any, uri: str | None) -> bool:
     place = obs_uri(getattr(outlet, "uri", None))
     if place is None:
         return True
-    return uri is not None and (f"{uri}/".startswith(f"{place}/") or place.startswith(f"{uri}/"))
+    return uri is not None and (is_within(uri, place) or is_within(place, uri))

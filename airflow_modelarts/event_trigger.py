@@ -7,12 +7,21 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_modelarts.api.places import obs_uri, typed_uri
+from airflow_modelarts.api.arguments import (
+    read_flag,
+    read_seconds,
+    read_text,
+    read_texts,
+    refuse_unknown,
+    warn_of_unknown_template,
+)
+from airflow_modelarts.api.places import PlaceFilter, output_uri, typed_uri
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_ends
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.hooks import ModelArtsAsyncHook
@@ -41,17 +50,23 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
 
     The event is the task under the API's field names, plus ``status_name``, without its result.
 
+    No argument is rendered as a template.
+
     :param modelarts_conn_id: the Airflow connection, default ``modelarts_default``.
     :param project_id: instead of the connection's.
     :param workspace_id: the workspace whose tasks are watched, default "0".
-    :param template_ids: only tasks of these templates, for example ``["sys_data_analyse"]``; default all.
-    :param sources: only tasks with one of these inputs, for example dataset ids or OBS URIs of any spelling; default
-        all.
+    :param template_ids: only tasks of these templates, for example ``["sys_data_analyse"]``; default all. A template
+        that the API reference does not document is a warning.
+    :param sources: only tasks with one of these inputs: ids, for example of datasets, or places in OBS in any form. A
+        place is a folder: ``obs://bucket/in`` selects it and what is below it. Default all.
     :param name_prefix: only tasks whose name begins with this.
     :param statuses: only these terminal statuses, as numbers or names; default completed (2), failed (3), stopped (4).
-    :param poll_interval: seconds between two polls, default 60.
-    :param _ignored: arguments that another version of this package stored.
-    :raises ValueError: ``statuses`` has a status that is not terminal.
+    :param poll_interval: seconds between two polls, or a timedelta; default 60.
+    :param output_prefixes: only tasks that write to one of these folders in OBS or below it, or to a dataset with one
+        of these ids; default all.
+    :param versions: emit an event for each version that ends, and not one for the task; default false.
+    :raises ArgumentError: an argument is unknown, or its value cannot be right. It is a ``ValueError`` and a
+        ``TypeError``.
     """
 
     def __init__(
@@ -63,18 +78,27 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         sources: Iterable[str] = (),
         name_prefix: str = "",
         statuses: Iterable[int | str] = tuple(sorted(TERMINAL_STATUSES)),
-        poll_interval: float = 60.0,
-        **_ignored: Any,
+        poll_interval: float | timedelta = 60.0,
+        output_prefixes: Iterable[str] = (),
+        versions: bool = False,
+        **unknown: Any,  # Airflow passes what an earlier version stored, which had no other arguments
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no annotations
-        self.modelarts_conn_id = modelarts_conn_id
-        self.project_id = project_id
-        self.workspace_id = workspace_id
-        self.template_ids = list(template_ids)
-        self.sources = list(sources)
-        self.name_prefix = name_prefix
-        self.statuses = list(read_ends("statuses", statuses))
-        self.poll_interval = float(poll_interval)
+        self.modelarts_conn_id = read_text("modelarts_conn_id", modelarts_conn_id)
+        self.project_id = None if project_id is None else read_text("project_id", project_id)
+        self.workspace_id = read_text("workspace_id", workspace_id)
+        self.template_ids = read_texts("template_ids", template_ids)
+        self._inputs = PlaceFilter("sources", read_texts("sources", sources))
+        self.sources = self._inputs.items
+        self.name_prefix = read_text("name_prefix", name_prefix, may_be_empty=True)
+        self.statuses = list(read_ends("statuses", statuses, may_be_empty=False))
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
+        self._outputs = PlaceFilter("output_prefixes", read_texts("output_prefixes", output_prefixes))
+        self.output_prefixes = self._outputs.items
+        self.versions = read_flag("versions", versions)
+        refuse_unknown(type(self).__name__, unknown, self.serialize()[1])
+        for template_id in self.template_ids:
+            warn_of_unknown_template("an item of template_ids", template_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
@@ -89,6 +113,8 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
                 "name_prefix": self.name_prefix,
                 "statuses": self.statuses,
                 "poll_interval": self.poll_interval,
+                "output_prefixes": self.output_prefixes,
+                "versions": self.versions,
             },
         )
 
@@ -146,12 +172,15 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
 
     def _is_selected(self, task: ProcessorTask) -> bool:
         inputs = [*(task.inputs or []), *([task.data_source] if task.data_source else [])]
-        # An OBS URI has several spellings.
-        wanted = {obs_uri(source) or source for source in self.sources}
+        written_to = task.work_path.path if task.work_path else None
         return (
             task.status in self.statuses
             and (not self.template_ids or (task.template is not None and task.template.id in self.template_ids))
-            and (not wanted or any((typed_uri(given.type, given.source) or given.source) in wanted for given in inputs))
+            and (
+                not self.sources
+                or any(self._inputs.selects(typed_uri(given.type, given.source), given.source) for given in inputs)
+            )
+            and (not self.output_prefixes or self._outputs.selects(output_uri(task), written_to))
             and (task.name or "").startswith(self.name_prefix)
         )
 

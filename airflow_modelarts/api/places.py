@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
+
+from airflow_modelarts.api.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorDataSource, ProcessorTask, ProcessorTaskVersion
@@ -72,6 +75,53 @@ def output_uri(task: ProcessorTask | ProcessorTaskVersion) -> str | None:
     if "://" in (work_path.output_path or "") and (uri := obs_uri(work_path.output_path)):
         return uri
     return typed_uri(work_path.type, work_path.path)
+
+
+def is_within(uri: str, folder: str) -> bool:
+    """Return whether a URI is that of a folder or of something below it; both as :func:`obs_uri` returns them."""
+    return f"{uri}/".startswith(f"{folder}/")
+
+
+class PlaceFilter:
+    """
+    Selects inputs or outputs by where they are: in a folder in OBS, or in what an id names, such as a dataset.
+
+    :param name: the name of the argument, for the error.
+    :param given: places in OBS in any form, and ids. A place selects itself and what is below it; an id only itself.
+    :raises ArgumentError: one is neither.
+    """
+
+    def __init__(self, name: str, given: Iterable[str]) -> None:
+        self._folders: set[str] = set()
+        self._ids: set[str] = set()
+        for one in given:
+            if uri := obs_uri(one, is_in_obs=True):
+                self._folders.add(uri)
+            elif "/" in one:
+                raise ArgumentError(_explain_no_place(name, one))
+            else:
+                self._ids.add(one)
+
+    @property
+    def items(self) -> list[str]:
+        """The places as URIs, and the ids, in alphabetical order."""
+        return sorted(self._folders | self._ids)
+
+    def selects(self, uri: str | None, identifier: str | None) -> bool:
+        """
+        Return whether it selects an input or an output.
+
+        :param uri: of the place in OBS; None if it is elsewhere.
+        :param identifier: for example the dataset's id.
+        """
+        return identifier in self._ids or (uri is not None and any(is_within(uri, folder) for folder in self._folders))
+
+
+def _explain_no_place(name: str, given: str) -> str:
+    from airflow_modelarts.api.redaction import printable, without_signed_links
+
+    shown = repr(printable(without_signed_links(given)))
+    return f"an item of {name} is {shown}: give a place in OBS as obs://bucket/folder/, or an id"
 
 
 def data_sources(task: ProcessorTask | ProcessorTaskVersion) -> list[ProcessorDataSource]:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import IntEnum
 from typing import Any
 
+from airflow_modelarts.api.arguments import ArgumentError
+
 
 class ProcessorTaskStatus(IntEnum):
     """The documented statuses of processing tasks and versions; the service may return others."""
@@ -39,11 +41,11 @@ def read_status(name: str, given: object) -> ProcessorTaskStatus:
     Read one status from a number, a name in any case, or a number in a text.
 
     :param name: the name of the argument, for the error.
-    :raises ValueError: it is not a documented status.
+    :raises ArgumentError: it is not a documented status.
     """
     status = _find(given)
     if status is None:
-        raise ValueError(f"{name} is {given!r}: it must be {_named(ProcessorTaskStatus)}")
+        raise ArgumentError(f"{name} is {given!r}: it must be {_named(ProcessorTaskStatus)}")
     return status
 
 
@@ -57,22 +59,27 @@ def read_statuses(
     :param given: the list; a single status is an error, since a text could be one status or several.
     :param allowed: the statuses that it may contain, by default all.
     :return: plain integers, ascending and without duplicates, so that equal sets and lists are stored equally.
-    :raises ValueError: it is not a list, or contains something else than the allowed statuses.
+    :raises ArgumentError: it is not a list, or contains something else than the allowed statuses.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise ValueError(f"{name} is {given!r}: give a list of statuses, for example ['failed', 'stopped'] or [3, 4]")
+        raise ArgumentError(
+            f"{name} is {given!r}: give a list of statuses, for example ['failed', 'stopped'] or [3, 4]"
+        )
     found = set()
     for one in given:
         status = _find(one)
         if status is None or status not in allowed:
-            raise ValueError(f"{name} has {one!r}: it must contain only {_named(allowed)}")
+            raise ArgumentError(f"{name} has {one!r}: it must contain only {_named(allowed)}")
         found.add(int(status))
     return tuple(sorted(found))
 
 
-def read_ends(name: str, given: object) -> tuple[int, ...]:
+def read_ends(name: str, given: object, *, may_be_empty: bool = True) -> tuple[int, ...]:
     """Read a list of terminal statuses: completed, failed or stopped; see :func:`read_statuses`."""
-    return read_statuses(name, given, TERMINAL_STATUSES)
+    read = read_statuses(name, given, TERMINAL_STATUSES)
+    if not read and not may_be_empty:
+        raise ArgumentError(f"{name} is {given!r}, which selects nothing: leave it out for all, or name one")
+    return read
 
 
 def _named(statuses: Iterable[ProcessorTaskStatus]) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_modelarts.api.arguments import TEMPLATE_IDS
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.polling import checkpoints
 from airflow_modelarts.polling.snapshots import Snapshot
@@ -27,6 +30,7 @@ ANALYSIS = {
     "template": {"id": "sys_data_analyse"},
     "data_source": {"type": "DATASET", "source": "dataset-1"},
     "result": {"big": "thing"},
+    "work_path": {"type": "OBS", "path": "/out/analyses/today/"},
 }
 CLEANING = {
     "task_id": "c",
@@ -36,6 +40,7 @@ CLEANING = {
     "template": {"id": "sys_data_cleaning"},
     "inputs": [{"type": "OBS", "source": "obs://bucket/in/"}, {"type": "DATASET", "source": "dataset-1"}],
     "error_msg": "broken",
+    "work_path": {"type": "DATASET", "path": "dataset-2"},
 }
 
 
@@ -105,6 +110,20 @@ def ids(payloads: list[dict[str, Any]]) -> list[str]:
         ({"sources": ["dataset-1"]}, {"a", "c"}),
         ({"sources": ["obs://bucket/in/"]}, {"c"}),
         ({"sources": ["s3a://bucket/in"]}, {"c"}),
+        ({"sources": ["/bucket/in/"]}, {"c"}),
+        ({"sources": ["bucket/in"]}, {"c"}),
+        ({"sources": ["obs://bucket"]}, {"c"}),
+        ({"sources": ["obs://bucket/in-2"]}, set()),
+        ({"sources": ["obs://bucket/i"]}, set()),
+        ({"sources": ["obs://bucket/in/deeper"]}, set()),
+        ({"sources": ["dataset"]}, set()),
+        ({"sources": ["dataset-1", "obs://elsewhere"]}, {"a", "c"}),
+        ({"output_prefixes": ["/out/analyses"]}, {"a"}),
+        ({"output_prefixes": ["s3a://out/analyses/today/"]}, {"a"}),
+        ({"output_prefixes": ["obs://out/analyses/to"]}, set()),
+        ({"output_prefixes": ["dataset-2"]}, {"c"}),
+        ({"output_prefixes": ["dataset-2", "obs://out"]}, {"a", "c"}),
+        ({"output_prefixes": ["dataset-"]}, set()),
         ({"sources": ["nothing"]}, set()),
         ({"name_prefix": "nightly"}, {"a"}),
         ({"statuses": [3, 4]}, {"c"}),
@@ -278,11 +297,28 @@ def test_a_trigger_that_joins_a_poll_emits_the_ends_since_its_checkpoint(
 
 
 def test_the_stored_arguments_make_the_same_trigger() -> None:
-    trigger = ProcessorTaskEventTrigger("mine", "p", "w", ["t"], ["s"], "n", [2], 5)
+    trigger = ProcessorTaskEventTrigger(
+        *("mine", "p", "w", ["sys_data_analyse"], ["s"], "n", [2], 5), output_prefixes=["/b/out/"], versions=True
+    )
     path, arguments = trigger.serialize()
     assert path == "airflow_modelarts.triggers.ProcessorTaskEventTrigger"
-    again = ProcessorTaskEventTrigger(**json.loads(json.dumps(arguments)), added_later=1)
+    again = ProcessorTaskEventTrigger(**json.loads(json.dumps(arguments)))
     assert again.serialize() == trigger.serialize()
+
+
+def test_the_arguments_that_earlier_versions_stored_are_accepted() -> None:
+    stored = {
+        "modelarts_conn_id": "modelarts_default",
+        "project_id": None,
+        "workspace_id": "0",
+        "template_ids": [],
+        "sources": ["obs://bucket/in/"],
+        "name_prefix": "",
+        "statuses": [2, 3, 4],
+        "poll_interval": 60.0,
+    }
+    trigger = ProcessorTaskEventTrigger(**stored)
+    assert trigger.serialize() == ProcessorTaskEventTrigger(sources=["/bucket/in"]).serialize()
 
 
 def test_triggers_share_a_poll_whatever_they_select() -> None:
@@ -299,9 +335,101 @@ def test_statuses_can_be_names_and_are_stored_as_numbers() -> None:
     assert stored[0][1]["statuses"] == [3, 4]
 
 
-def test_a_status_that_is_not_terminal_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)"):
-        ProcessorTaskEventTrigger(statuses=[1])
+def test_equal_lists_and_sets_are_stored_equally() -> None:
+    stored = [
+        ProcessorTaskEventTrigger(sources=given).serialize()
+        for given in (["obs://bucket/in/", "d"], {"d", "/bucket/in"}, ("s3a://bucket/in", "d", "d"))
+    ]
+    assert stored[0] == stored[1] == stored[2]
+    assert stored[0][1]["sources"] == ["d", "obs://bucket/in"]
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("template_id", "write template_ids="),
+        ("source", "write sources="),
+        ("status", "write statuses="),
+        ("conn_id", "write modelarts_conn_id="),
+        ("poke_interval", "write poll_interval="),
+        ("output_prefix", "write output_prefixes="),
+        ("xyz", "it has modelarts_conn_id, name_prefix, output_prefixes, poll_interval, project_id, sources, statuses"),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_the_nearest_name(name: str, way_out: str) -> None:
+    with pytest.raises(TypeError, match=f"ProcessorTaskEventTrigger has no argument '{name}': {way_out}"):
+        ProcessorTaskEventTrigger(**{name: ["sys_data_analyse"]})
+
+
+NOT_INTERVALS = [0, 0.0, -1, -0.5, math.nan, math.inf, -math.inf, 10**400, True, False, "60", None, timedelta(0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("template_ids", "sys_data_analyse", r"give a list of texts, for example \['sys_data_analyse'\]"),
+        ("sources", "obs://bucket/in/", r"give a list of texts, for example \['obs://bucket/in/'\]"),
+        ("output_prefixes", "obs://bucket/", "give a list of texts"),
+        ("sources", b"abc", "give a list of texts"),
+        ("sources", {"dataset-1": 1}, "give a list of texts"),
+        ("sources", None, "give a list of texts"),
+        ("template_ids", 7, "give a list of texts"),
+        ("sources", [None], "an item of sources is None: give a text"),
+        ("sources", [["dataset-1"]], "an item of sources is .*: give a text"),
+        ("template_ids", [""], "an item of template_ids is '', which is no value"),
+        ("sources", ["https://bucket.obs.example.com/in"], "give a place in OBS as obs://bucket/folder/, or an id"),
+        ("sources", ["obs://bucket/../in"], "give a place in OBS as"),
+        ("output_prefixes", ["{{ var.value.out }}"], "templates are not rendered here"),
+        ("statuses", [], "which selects nothing: leave it out for all"),
+        ("statuses", (), "which selects nothing"),
+        ("statuses", set(), "which selects nothing"),
+        ("statuses", "completed", "give a list of statuses"),
+        ("statuses", 2, "give a list of statuses"),
+        ("statuses", None, "give a list of statuses"),
+        ("statuses", [1], r"only 2 \(completed\), 3 \(failed\) or 4 \(stopped\)"),
+        ("statuses", [True], "it must contain only"),
+        ("name_prefix", None, "name_prefix is None: give a text"),
+        ("name_prefix", ["a"], "give a text"),
+        ("name_prefix", "  ", "which is no value"),
+        ("modelarts_conn_id", None, "modelarts_conn_id is None: give a text"),
+        ("modelarts_conn_id", "", "which is no value"),
+        ("workspace_id", None, "workspace_id is None: give a text"),
+        ("project_id", "", "project_id is '', which is no value"),
+        ("versions", "False", "give True or False"),
+        *(("poll_interval", value, "give seconds as a finite number greater than 0") for value in NOT_INTERVALS),
+    ],
+)
+def test_a_value_that_cannot_be_right_is_refused(name: str, value: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint) as caught:
+        ProcessorTaskEventTrigger(**{name: value})
+    assert isinstance(caught.value, TypeError), "a triggerer ends at any other exception of a constructor"
+
+
+def test_a_refused_source_shows_no_signature() -> None:
+    with pytest.raises(ValueError, match="give a place in OBS") as caught:
+        ProcessorTaskEventTrigger(sources=["https://b.obs.example.com/k?AccessKeyId=AK&Signature=secret"])
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template_id", "way_out"),
+    [("sys_data_analyze", "did you mean 'sys_data_analyse'"), ("mine", "documented are sys_data_analyse, ")],
+)
+def test_a_template_that_the_reference_does_not_document_is_a_warning(template_id: str, way_out: str) -> None:
+    with pytest.warns(UserWarning, match=f"'{template_id}', .*{way_out}") as caught:
+        assert ProcessorTaskEventTrigger(template_ids=[template_id]).template_ids == [template_id]
+    assert caught[0].filename == __file__
+
+
+def test_the_documented_templates_are_those_of_the_service() -> None:
+    from airflow_modelarts.testing.emulator.service.modelarts import TEMPLATES
+
+    assert set(TEMPLATE_IDS) == set(TEMPLATES)
+
+
+def test_an_interval_can_be_a_timedelta_and_an_id_a_number() -> None:
+    trigger = ProcessorTaskEventTrigger(poll_interval=timedelta(minutes=2), sources=[12345678], workspace_id=7)
+    assert (trigger.poll_interval, trigger.sources, trigger.workspace_id) == (120.0, ["12345678"], "7")
 
 
 # The poll

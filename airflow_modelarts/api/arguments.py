@@ -1,0 +1,134 @@
+"""Reading of arguments that DAG authors write. DAG files load it, so it imports nothing that is slow."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from numbers import Real
+from typing import Any
+
+#: The templates that the API reference documents. An installation can offer others (ListProcessorTaskItems).
+TEMPLATE_IDS = (
+    "sys_data_analyse",
+    "sys_data_cleaning",
+    "sys_data_augmentation",
+    "sys_data_validation",
+    "sys_data_selection",
+)
+#: The beginnings of Jinja's expressions, blocks and comments.
+TEMPLATE_MARKS = ("{{", "{%", "{#")
+
+
+class ArgumentError(TypeError, ValueError):
+    """
+    An argument is unknown, or its value cannot be right.
+
+    It is a ``TypeError`` because a triggerer ends at any other exception of a trigger's constructor.
+    """
+
+
+def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """
+    Refuse arguments that a class does not have.
+
+    :param owner: the name of the class, for the error.
+    :param given: names of arguments that no parameter took.
+    :param known: names of the parameters.
+    :raises ArgumentError: there is one; the message has the nearest known name.
+    """
+    known = sorted(known)
+    for name in given:
+        nearest = _nearest(name, known)
+        way_out = f"write {nearest}=" if nearest else f"it has {', '.join(known)}"
+        raise ArgumentError(f"{owner} has no argument {name!r}: {way_out}")
+
+
+def read_seconds(name: str, given: object) -> float:
+    """
+    Read an interval from a number of seconds or a timedelta.
+
+    :raises ArgumentError: it is not finite and greater than 0.
+    """
+    seconds: Any = given.total_seconds() if isinstance(given, timedelta) else given
+    if isinstance(seconds, Real) and not isinstance(seconds, bool):
+        try:
+            read = float(seconds)
+        except OverflowError:
+            read = math.inf
+        if 0 < read < math.inf:
+            return read
+    raise ArgumentError(f"{name} is {given!r}: give seconds as a finite number greater than 0, for example 60")
+
+
+def read_flag(name: str, given: object) -> bool:
+    """
+    Read a truth value.
+
+    :raises ArgumentError: it is something else, such as the text "False".
+    """
+    if not isinstance(given, bool):
+        raise ArgumentError(f"{name} is {given!r}: give True or False")
+    return given
+
+
+def read_text(name: str, given: object, *, may_be_empty: bool = False) -> str:
+    """
+    Read a text that is not rendered; an integer stands for its digits.
+
+    :raises ArgumentError: it is something else, blank, or a template.
+    """
+    if isinstance(given, int) and not isinstance(given, bool):
+        return str(given)
+    if not isinstance(given, str):
+        raise ArgumentError(f"{name} is {given!r}: give a text, or leave it out for its default")
+    if not given.strip() and not (may_be_empty and not given):
+        raise ArgumentError(f"{name} is {given!r}, which is no value: give a text, or leave it out for its default")
+    if any(mark in given for mark in TEMPLATE_MARKS):
+        raise ArgumentError(f"{name} is {given!r}: templates are not rendered here; give the value itself")
+    return given
+
+
+def read_texts(name: str, given: object) -> list[str]:
+    """
+    Read a list of texts, see :func:`read_text`.
+
+    :return: in alphabetical order and without duplicates, so that equal sets and lists are stored equally.
+    :raises ArgumentError: it is not a list, or contains something else than texts.
+    """
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        shown = [given] if isinstance(given, str) and given else ["…"]
+        raise ArgumentError(f"{name} is {given!r}: give a list of texts, for example {shown!r}")
+    return sorted({read_text(f"an item of {name}", one) for one in given})
+
+
+def check_text(name: str, given: object) -> None:
+    """
+    Check an argument of an operator that is text or a template; what another task gives is not known yet.
+
+    :raises ArgumentError: it is None, bytes, a list or a mapping.
+    """
+    if given is None or isinstance(given, bytes | list | tuple | set | frozenset | Mapping):
+        raise ArgumentError(f"{name} is {given!r}: give a text")
+
+
+def check_optional_text(name: str, given: object) -> None:
+    """Check an argument that can also be None; see :func:`check_text`."""
+    if given is not None:
+        check_text(name, given)
+
+
+def warn_of_unknown_template(name: str, given: object) -> None:
+    """Warn if a text is no template's id that the reference documents; an installation can offer others."""
+    if not isinstance(given, str) or given in TEMPLATE_IDS or any(mark in given for mark in TEMPLATE_MARKS):
+        return
+    nearest = _nearest(given, TEMPLATE_IDS)
+    way_out = f"did you mean {nearest!r}?" if nearest else f"documented are {', '.join(TEMPLATE_IDS)}"
+    warnings.warn(f"{name} is {given!r}, a template that the API reference does not document: {way_out}", stacklevel=3)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
