@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from airflow_modelarts.api.error_bodies import ErrorBody, read_error
 from airflow_modelarts.api.error_codes import find_code
@@ -19,7 +17,7 @@ from airflow_modelarts.api.errors import (
     ModelArtsTransientError,
     OtherObjectError,
 )
-from airflow_modelarts.api.http import Response, TransportError
+from airflow_modelarts.api.http import Response, TransportError, read_http_date
 from airflow_modelarts.api.redaction import printable, redact
 
 #: Characters of an encoded_authorization_message; IAM decodes it only as a whole.
@@ -163,7 +161,7 @@ def retry_after(response: Response, now: float) -> float | None:
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
     try:
-        return max(0.0, _timestamp(value) - now)
+        return max(0.0, read_http_date(value) - now)
     except ValueError:
         return None
 
@@ -251,20 +249,4 @@ def _is_html(response: Response) -> bool:
 
 def _clock_offset(response: Response, now: float) -> float:
     """Return by how many seconds the service's clock is ahead of this machine's; 0 without a Date header."""
-    try:
-        return _timestamp(response.headers.get("date", "")) - now
-    except ValueError:
-        return 0.0
-
-
-def _timestamp(http_date: str) -> float:
-    """
-    Return the seconds since the epoch of an HTTP date.
-
-    :raises ValueError: it is not one.
-    """
-    try:
-        parsed = parsedate_to_datetime(http_date)
-    except (TypeError, IndexError, OverflowError) as error:
-        raise ValueError(f"not a date: {http_date!r}") from error
-    return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()
+    return 0.0 if response.served_at is None else response.served_at - now

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from airflow_modelarts.api import models
 from airflow_modelarts.api.errors import OtherObjectError
+from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.models import (
     CreatedTask,
     CreatedVersion,
@@ -60,6 +61,10 @@ class Operation(Generic[T_co]):
         query = "&".join(f"{encode(name)}={encode(value)}" for name, value in self.query.items())
         return f"{self.path}?{query}" if query else self.path
 
+    def read_response(self, response: Response) -> T_co:
+        """Read a successful answer, or raise ValueError."""
+        return self.read(response.body)
+
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
@@ -68,11 +73,13 @@ class Page(Generic[T]):
 
     :param count: the number of items of all pages; None if the answer has none.
     :param has_more: as in the answer. The reference explains it in two ways, so nothing here depends on it.
+    :param served_at: the service's time in seconds since the epoch; None if the answer does not tell it.
     """
 
     items: list[T]
     count: int | None = None
     has_more: bool | None = None
+    served_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +97,10 @@ class ListOperation(Operation[Page[T]]):
     def page(self, number: int) -> ListOperation[T]:
         """Return the operation for one page; ``offset`` is a page number, counted from 0."""
         return replace(self, query={**self.query, "limit": str(self.limit), "offset": str(number)})
+
+    def read_response(self, response: Response) -> Page[T]:
+        """Read a page, with the service's time; or raise ValueError."""
+        return replace(self.read(response.body), served_at=response.served_at)
 
 
 def create_processor_task(
