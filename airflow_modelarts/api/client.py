@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -179,7 +179,9 @@ class _Call(Generic[T]):
         # Most answers may lack every field, so the models would accept an error.
         if is_error_alone(response.body):
             raise ValueError("an error with the status of a success")
-        return self.operation.read_response(response)
+        answer = self.operation.read(response.body)
+        self.operation.observe(response)
+        return answer
 
 
 def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step | Page[T], Any, None]:
@@ -210,7 +212,7 @@ def pages(operation: ListOperation[T], retries: RetryPolicy) -> Generator[Step |
         if pages_without_new_items * operation.limit > seen_before:
             return
         if new:
-            yield replace(page, items=new)
+            yield Page(new, page.count, page.has_more)
         if _is_last(page, operation.limit, len(seen)):
             return
 

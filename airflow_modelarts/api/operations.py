@@ -44,6 +44,7 @@ class Operation(Generic[T_co]):
     :param query: names and values, not yet encoded.
     :param body: JSON.
     :param idempotency: when the request may be repeated.
+    :param observe: called with each answer that could be read, for what only its headers tell.
     """
 
     name: str
@@ -54,16 +55,13 @@ class Operation(Generic[T_co]):
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     idempotency: Idempotency = Idempotency.ALWAYS
+    observe: Callable[[Response], None] = lambda _: None
 
     @property
     def path_and_query(self) -> str:
         """The path, with the encoded query where there is one."""
         query = "&".join(f"{encode(name)}={encode(value)}" for name, value in self.query.items())
         return f"{self.path}?{query}" if query else self.path
-
-    def read_response(self, response: Response) -> T_co:
-        """Read a successful answer, or raise ValueError."""
-        return self.read(response.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +71,11 @@ class Page(Generic[T]):
 
     :param count: the number of items of all pages; None if the answer has none.
     :param has_more: as in the answer. The reference explains it in two ways, so nothing here depends on it.
-    :param served_at: the service's time in seconds since the epoch; None if the answer does not tell it.
     """
 
     items: list[T]
     count: int | None = None
     has_more: bool | None = None
-    served_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +93,6 @@ class ListOperation(Operation[Page[T]]):
     def page(self, number: int) -> ListOperation[T]:
         """Return the operation for one page; ``offset`` is a page number, counted from 0."""
         return replace(self, query={**self.query, "limit": str(self.limit), "offset": str(number)})
-
-    def read_response(self, response: Response) -> Page[T]:
-        """Read a page, with the service's time; or raise ValueError."""
-        return replace(self.read(response.body), served_at=response.served_at)
 
 
 def create_processor_task(
