@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_modelarts.api.places import SCHEME, is_within, obs_uri, output_uri
-from airflow_modelarts.api.statuses import status_name
+from airflow_modelarts.api.arguments import ArgumentError
+from airflow_modelarts.api.places import SCHEME, is_within, obs_uri
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-    from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 
 log = logging.getLogger(__name__)
 
@@ -35,37 +33,50 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     return urlsplit(place)
 
 
-def emit(
-    context: Context, outlets: Iterable[Any], task: ProcessorTask, version: ProcessorTaskVersion | None = None
-) -> None:
+def emit(context: Context, outlets: Iterable[Any], extra: Mapping[str, Any]) -> None:
     """
     Describe a task's output in the events of an operator's outlets.
 
-    The extra is ``task_id``, ``task_version_id``, ``status``, ``status_name`` and ``uri``, the output's place in OBS.
-    An ``AssetAlias`` emits it for the asset at that place, under whatever name that asset is declared. An ``Asset``
-    gets it if it is that place, above it or below it. An ``Asset`` outside OBS always gets it.
+    An ``AssetAlias`` emits the extra for the asset at the place of the output, under whatever name that asset is
+    declared. An ``Asset`` gets it if it is that place, above it or below it. An ``Asset`` outside OBS always gets it.
 
     :param outlets: the operator's.
-    :param version: the version that wrote the output, for a task that has versions.
+    :param extra: what :func:`airflow_modelarts.api.ends.identify_end` returns.
     """
-    from airflow.providers.common.compat.sdk import Asset, AssetAlias
+    from airflow.providers.common.compat.sdk import AssetAlias
 
-    uri = (output_uri(version) if version else None) or output_uri(task)
-    status = version.status if version and version.status is not None else task.status
-    extra = {
-        "task_id": task.task_id,
-        "task_version_id": version.task_version_id if version else None,
-        "status": status,
-        "status_name": status_name(status),
-        "uri": uri,
-    }
-    assets: Any = (Asset, *_reference_types())
+    uri = extra["uri"]
     for outlet in outlets:
         if isinstance(outlet, AssetAlias):
             if uri:
-                _add_event(context["outlet_events"][outlet], uri, extra)
-        elif isinstance(outlet, assets) and _matches(outlet, uri):
+                _add_event(context["outlet_events"][outlet], uri, dict(extra))
+        elif _is_asset(outlet) and _matches(outlet, uri):
             context["outlet_events"][outlet].extra.update(extra)
+
+
+def check_outlets(outlets: Any, wait_for_completion: bool) -> None:
+    """
+    Check the outlets of an operator that may not wait.
+
+    :param outlets: one outlet, a list of them, or None.
+    :raises ArgumentError: it does not wait, and Airflow would emit the event of an asset before there is any data.
+    """
+    if wait_for_completion or not outlets:
+        return
+    given = outlets if isinstance(outlets, list | tuple | set | frozenset) else [outlets]
+    if found := ", ".join(str(outlet) for outlet in given if _is_asset(outlet)):
+        raise ArgumentError(
+            f"outlets has {found}, with wait_for_completion=False: Airflow would emit the event before the processing "
+            "task has ended. Give the outlets to the ModelArtsProcessorTaskSensor that waits for it, or leave "
+            "wait_for_completion out"
+        )
+
+
+def _is_asset(outlet: Any) -> bool:
+    """Return whether an outlet is an ``Asset`` or a reference to one, whose event Airflow emits by itself."""
+    from airflow.providers.common.compat.sdk import Asset
+
+    return isinstance(outlet, (Asset, *_reference_types()))
 
 
 def _add_event(events: Any, uri: str, extra: dict[str, Any]) -> None:

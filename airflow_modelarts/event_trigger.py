@@ -50,12 +50,14 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
     """
     Fires whenever a processing task of a project ends, for an ``AssetWatcher`` (Airflow 3).
 
-    All watchers on the same connection, project, workspace and interval share one poll (Airflow 3.3). Delivery is at
-    least once: a checkpoint of the emitted events is stored in the asset state store (Airflow 3.3). After a restart the
-    trigger emits the ends that it missed: of tasks that were active before, and of tasks created in the last day.
-    Without a store, tasks that end while no triggerer runs produce no event.
+    All watchers on the same connection, project, workspace and interval share one poll and its further requests
+    (Airflow 3.3). Delivery is at least once: a checkpoint of the emitted events is stored in the asset state store
+    (Airflow 3.3). After a restart the trigger emits the ends that it missed: of tasks that were active before, of tasks
+    created in the last day, and of those that were run again. Without a store, tasks that end while no triggerer runs
+    produce no event.
 
-    The event is the task under the API's field names, plus ``status_name``, without its result.
+    The event is what :func:`airflow_modelarts.api.ends.describe_end` returns: every documented field of the task but
+    its result, and what identifies the end, such as ``dedupe_key``.
 
     No argument is rendered as a template.
 
@@ -150,9 +152,6 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
             async for event in events:
                 yield event
 
-    def _hook(self) -> ModelArtsAsyncHook:
-        return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)
-
     async def _snapshots(self) -> AsyncGenerator[Snapshot | Outage, None]:
         hook = ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)
         polls = poll_snapshots(hook, self.modelarts_conn_id, self.poll_interval, self.workspace_id)
@@ -163,14 +162,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
     async def _events(self, stream: AsyncIterator[Snapshot | Outage]) -> AsyncGenerator[TriggerEvent, None]:
         started, is_first = time.time(), True
         polling, reading = OutageLog(self.log), OutageLog(self.log)
-        store = CheckpointStore(
-            self._stores(),
-            self._checkpoint_key(),
-            self._scope(),
-            getattr(self, "triggerer_job_id", None),
-            self.log,
-            self._label(),
-        )
+        store = self._checkpoint_store()
         checkpoint = await store.load()
         async with store.saving():
             async for polled in stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_modelarts.api.arguments import check_optional_text, check_text, read_seconds
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.polling.status_poller import StatusPoller
@@ -103,7 +104,9 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         failures still end on a worker. Where Airflow would lose something by that, such as the asset events of
         ``outlets`` or ``on_success_callback``, successes end on a worker too, and the log says why. A DAG with it does
         not import where an Airflow listener is installed, such as OpenLineage's. Implies ``deferrable``.
-    :raises ValueError: ``failed_statuses`` contains another status than 2, 3 or 4.
+    :param poke_interval: seconds between two polls, at most, or a timedelta; default 60.
+    :raises ArgumentError: an argument cannot be right, such as a ``poke_interval`` of 0. It is a ``ValueError`` and a
+        ``TypeError``.
     :raises ModelArtsRequestError: a templated argument rendered to nothing; nothing was sent.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``; with ``soft_fail`` the
         sensor is skipped instead.
@@ -112,6 +115,12 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("processor_task_id", "task_version_id", "modelarts_conn_id", "project_id")
     usual_shape = ID
+    argument_checks: ClassVar = {
+        **WaitingOperator.argument_checks,
+        "processor_task_id": check_text,
+        "task_version_id": check_optional_text,
+        "poke_interval": read_seconds,
+    }
 
     #: What the user asked for. Airflow's own constructor reads what follows from it before ours sets it.
     _start_requested = False
@@ -130,9 +139,11 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         task_version_id: str | None = None,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
+        poke_interval: float | timedelta = 60.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(poke_interval=read_seconds("poke_interval", poke_interval), **kwargs)
+        self._check_arguments(processor_task_id=processor_task_id, task_version_id=task_version_id)
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
         self.deferrable = self.deferrable or start_from_trigger or end_from_trigger
@@ -153,7 +164,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         self._prepare_fields()
         task = self._read()
         if task is not None and task.is_terminal:
-            return PokeReturnValue(is_done=True, xcom_value=self._conclude(task))
+            return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, task))
         if self.deferrable and self._executing:
             raise self._defer(time.time() + self.timeout, task)
         return False
@@ -174,10 +185,10 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         event = event if isinstance(event, dict) else {}
         status = event.get("status")
         if status in TERMINAL_STATUSES and status not in self.failed_statuses:
-            return outcome(event["task_id"], status, self.task_version_id)
+            return self._succeed(context, status, None)
         task = self._read_after_trigger()
         if task is not None and task.is_terminal:
-            return self._conclude(task)
+            return self._conclude(context, task)
         if status in TERMINAL_STATUSES:
             raise self._failure(status, "its message could not be read")
         started: datetime = context["ti"].start_date
@@ -315,11 +326,37 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         target = self._target(getattr(task, "workspace_id", None))  # a version has none
         return self._deferral(target, deadline, seconds)
 
-    def _conclude(self, task: ProcessorTask | ProcessorTaskVersion) -> dict[str, Any]:
+    def _conclude(self, context: Context, task: ProcessorTask | ProcessorTaskVersion) -> dict[str, Any]:
         """Return the XCom of a task or version that has ended, or raise its failure."""
         if task.status in self.failed_statuses:
             raise self._failure(task.status, getattr(task, "error_msg", None))
-        return outcome(self.processor_task_id, task.status, self.task_version_id)
+        return self._succeed(context, task.status, task)
+
+    def _succeed(
+        self, context: Context, status: int | None, seen: ProcessorTask | ProcessorTaskVersion | None
+    ) -> dict[str, Any]:
+        """
+        Return the XCom of a success, and emit the asset events.
+
+        :param seen: what was waited for; None if only the trigger has read it.
+        """
+        if self.outlets:
+            self._describe_end(context, status, seen)
+        return outcome(self.processor_task_id, status, self.task_version_id)
+
+    def _describe_end(self, context: Context, status: int | None, seen: Any) -> None:
+        from airflow_modelarts.api import procedures
+        from airflow_modelarts.api.errors import ModelArtsNotFoundError
+
+        with self._open_hook() as hook:
+            try:
+                task, version = hook.run(procedures.read_end(self._target(), seen))
+            except ModelArtsNotFoundError as error:
+                self.log.warning("%s The events of the outlets do not describe it.", error)
+                return
+            if version is None:  # it may run again already
+                task = task.model_copy(update={"status": status})
+            self._emit_asset_events(context, hook, task, version, is_end_of_version=version is not None)
 
     def _failure(self, status: int | None, reason: str | None) -> AirflowException:
         message = describe_failure(self._target(), status, reason)

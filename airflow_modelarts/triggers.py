@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api import procedures
+from airflow_modelarts.api.arguments import check_optional_text, check_text, read_seconds, refuse_unknown
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.api.statuses import ProcessorTaskStatus, outcome, read_ends, status_name
@@ -64,9 +66,10 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
     :param failed_statuses: terminal statuses that a worker handles even then, as numbers or names.
     :param task_version_id: the version to wait for; default None: the task itself.
     :param stop_on_kill: whether the running versions of the task are stopped when a user kills the Airflow task.
-    :param _ignored: arguments that another version of this package stored; rejecting them would lose the trigger
-        silently. Version 1.0.0 stored ``task_version_id`` as ``version_id``.
-    :raises ValueError: ``failed_statuses`` has a status that is not terminal.
+    :param stored: what an earlier version of this package stored under another name: 1.0.0 stored ``task_version_id``
+        as ``version_id``.
+    :raises ArgumentError: an argument is unknown, or its value cannot be right. It is a ``ValueError`` and a
+        ``TypeError``.
     """
 
     #: The fields that may come from templates, if the wait starts in the triggerer.
@@ -84,7 +87,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         processor_task_id: str = "",
         modelarts_conn_id: str = "modelarts_default",
         project_id: str | None = None,
-        poll_interval: float = 60.0,
+        poll_interval: float | timedelta = 60.0,
         workspace_id: str | None = None,
         look_at_once: bool = False,
         upstream: dict[str, str] | None = None,
@@ -93,22 +96,29 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         failed_statuses: Iterable[int | str] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED),
         task_version_id: str | None = None,
         stop_on_kill: bool = False,
-        **_ignored: Any,
+        **stored: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no annotations
+        check_text("processor_task_id", processor_task_id)
+        check_text("modelarts_conn_id", modelarts_conn_id)
+        check_optional_text("project_id", project_id)
+        check_optional_text("workspace_id", workspace_id)
+        check_optional_text("task_version_id", task_version_id)
         self.processor_task_id = processor_task_id
         self.modelarts_conn_id = modelarts_conn_id
         self.project_id = project_id
-        self.poll_interval = float(poll_interval)
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
         self.workspace_id = workspace_id
         self.look_at_once = look_at_once
         self.upstream = upstream
         self.end_from_trigger = end_from_trigger
         self.push_return_value = push_return_value
         self.failed_statuses = list(read_ends("failed_statuses", failed_statuses))
-        self.task_version_id = _ignored.get("version_id") if task_version_id is None else task_version_id
+        former = stored.pop("version_id", None)
+        self.task_version_id = former if task_version_id is None else task_version_id
         self.stop_on_kill = stop_on_kill
         self._undefined = ""
+        refuse_unknown(type(self).__name__, stored, self.serialize()[1])
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
@@ -26,6 +26,8 @@ class WaitingOperator(ModelArtsOperator):
         ``["failed"]``; default 3 (failed) and 4 (stopped).
     :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
     """
+
+    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, "failed_statuses": read_ends}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from numbers import Real
 from typing import Any
@@ -85,7 +85,7 @@ def read_text(name: str, given: object, *, may_be_empty: bool = False) -> str:
         raise ArgumentError(f"{name} is {given!r}: give a text, or leave it out for its default")
     if not given.strip() and not (may_be_empty and not given):
         raise ArgumentError(f"{name} is {given!r}, which is no value: give a text, or leave it out for its default")
-    if any(mark in given for mark in TEMPLATE_MARKS):
+    if is_template(given):
         raise ArgumentError(f"{name} is {given!r}: templates are not rendered here; give the value itself")
     return given
 
@@ -119,9 +119,31 @@ def check_optional_text(name: str, given: object) -> None:
         check_text(name, given)
 
 
+def check_template_id(name: str, given: object) -> None:
+    """Check the id of a template, which can be None; one that the API reference does not document is a warning."""
+    check_optional_text(name, given)
+    warn_of_unknown_template(name, given)
+
+
+def check_choice(*choices: str) -> Callable[[str, object], None]:
+    """Return a check that an argument is None or one of these texts."""
+
+    def check(name: str, given: object) -> None:
+        if given is not None and given not in choices:
+            raise ArgumentError(f"{name} is {given!r}: it must be {' or '.join(map(repr, choices))}")
+
+    return check
+
+
+def is_template(given: object) -> bool:
+    """Return whether a text is a template, so that its value is known only when the task runs."""
+    return isinstance(given, str) and any(mark in given for mark in TEMPLATE_MARKS)
+
+
 def warn_of_unknown_template(name: str, given: object) -> None:
     """Warn if a text is no template's id that the reference documents; an installation can offer others."""
-    if not isinstance(given, str) or given in TEMPLATE_IDS or any(mark in given for mark in TEMPLATE_MARKS):
+    is_empty = isinstance(given, str) and given.strip() in ("", "None")  # which is an error of its own
+    if not isinstance(given, str) or is_empty or given in TEMPLATE_IDS or is_template(given):
         return
     nearest = _nearest(given, TEMPLATE_IDS)
     way_out = f"did you mean {nearest!r}?" if nearest else f"documented are {', '.join(TEMPLATE_IDS)}"

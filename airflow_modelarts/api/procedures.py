@@ -264,3 +264,21 @@ def _items(
                 answer = yield step
             except (TransportError, ConnectionReadError) as error:
                 resume, answer = flow.throw, error
+
+
+def read_end(
+    target: Target, latest: ProcessorTask | ProcessorTaskVersion | None = None
+) -> Flow[tuple[ProcessorTask, ProcessorTaskVersion | None]]:
+    """
+    Read the task of a target that has ended, and its version if the target is one.
+
+    :param latest: what was read of the target already.
+    :raises ModelArtsNotFoundError: it was deleted.
+    """
+    version: Any = None
+    task: Any = latest
+    if target.task_version_id is not None:
+        describe = operations.describe_processor_task_version(target.task_id, target.task_version_id)
+        version = latest or (yield from call(describe, LONG_RETRIES))
+        task = None
+    return task or (yield from call(operations.describe_processor_task(target.task_id), LONG_RETRIES)), version

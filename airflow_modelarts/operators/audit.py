@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_modelarts.api.arguments import check_optional_text, check_template_id
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditReport, AuditRules, Window, audit, newest_first
 from airflow_modelarts.exceptions import ModelArtsAuditFailed
@@ -82,6 +83,11 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         "rules": {"allowed_output_prefixes": TEXT},
         **dict.fromkeys(("window_start", "window_end"), TEXT_OR_VALUE),
     }
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        **dict.fromkeys(("source_type", "source", "workspace_id", "object_storage_conn_id"), check_optional_text),
+        "template_id": check_template_id,
+    }
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
 
@@ -102,6 +108,13 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(
+            template_id=template_id,
+            source_type=source_type,
+            source=source,
+            workspace_id=workspace_id,
+            object_storage_conn_id=object_storage_conn_id,
+        )
         self.window_start = window_start
         self.window_end = window_end
         self.lag = lag

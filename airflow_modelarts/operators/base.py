@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
-from airflow_modelarts import assets
 from airflow_modelarts.base import ModelArtsOperator as ModelArtsOperator
 from airflow_modelarts.lineage import ProcessorTaskLineage
 from airflow_modelarts.links import ModelArtsConsoleLink
@@ -46,7 +45,7 @@ class TaskResultMixin(ProcessorTaskLineage, ModelArtsOperator):
         self, context: Context, task: ProcessorTask, version: ProcessorTaskVersion | None = None
     ) -> dict[str, Any]:
         """
-        Push ``result``, ``work_path`` and, where that is an XCom, ``version``; emit the asset events.
+        Push ``result``, ``work_path`` and, where that is an XCom, ``version``.
 
         :param version: the version that was run, for a task that has versions.
         :return: the value of the XCom ``return_value``.
@@ -60,8 +59,6 @@ class TaskResultMixin(ProcessorTaskLineage, ModelArtsOperator):
             for key, value in outputs.items():
                 if value is not None or TAKES_NONE:
                     context["ti"].xcom_push(key=key, value=value)
-        if self.outlets:
-            assets.emit(context, self.outlets, task, version)
         # Otherwise Airflow would also push each field of the returned dict as an XCom of its own.
         self.multiple_outputs = self._pushes_each_field
         return description

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_modelarts.api.arguments import check_optional_text, check_text
 from airflow_modelarts.api.bodies import OBJECTS
-from airflow_modelarts.operators.arguments import check_object
+from airflow_modelarts.operators.arguments import check_object, check_template
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunTaskOperator
 
@@ -33,6 +34,12 @@ class RequestBodyMixin(RunTaskOperator):
     #: Of files that hold one of the objects. A text that ends so in any other field is not a file name.
     template_ext = (".json",)
     argument_shapes: ClassVar[Mapping[str, Shape]] = OBJECTS
+    argument_checks: ClassVar = {
+        **RunTaskOperator.argument_checks,
+        **dict.fromkeys(("name", "version_id", "description", "workspace_id"), check_optional_text),
+        **dict.fromkeys(OBJECTS, check_object),
+        "template": check_template,
+    }
 
     def __init__(
         self,
@@ -48,10 +55,16 @@ class RequestBodyMixin(RunTaskOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        objects = {"template": template, "data_source": data_source, "inputs": inputs, "work_path": work_path}
-        if not getattr(self.get_dag(), "jinja_environment_kwargs", None):  # with them, any text can be a template
-            for field, value in objects.items():
-                check_object(field, value)
+        self._check_arguments(
+            name=name,
+            template=template,
+            data_source=data_source,
+            inputs=inputs,
+            work_path=work_path,
+            version_id=version_id,
+            description=description,
+            workspace_id=workspace_id,
+        )
         self.name = name
         self.template = dump_models(template)
         self.data_source = dump_models(data_source)
@@ -128,6 +141,8 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         the Airflow task was killed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
+
+    argument_checks: ClassVar = {**RequestBodyMixin.argument_checks, "name": check_text}
 
     def __init__(
         self,
@@ -232,6 +247,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
+    argument_checks: ClassVar = {**RequestBodyMixin.argument_checks, "processor_task_id": check_text}
     external_id_key = "modelarts_task_version_id"
     _id_xcom = "task_version_id"
     template_fields: Sequence[str] = ("processor_task_id", *RequestBodyMixin.template_fields)
@@ -245,6 +261,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, template=template, **kwargs)
+        self._check_arguments(processor_task_id=processor_task_id)
         self.processor_task_id = processor_task_id
 
     def _validate_request(self) -> None:

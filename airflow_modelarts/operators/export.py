@@ -9,8 +9,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from hashlib import blake2b
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
+from airflow_modelarts.api.arguments import check_optional_text, check_text
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, resolve_path
@@ -58,6 +59,13 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        "processor_task_id": check_text,
+        "task_version_id": check_optional_text,
+        "path": check_text,
+        "object_storage_conn_id": check_optional_text,
+    }
     template_fields: Sequence[str] = (
         *("processor_task_id", "task_version_id", "path", "object_storage_conn_id"),
         *ModelArtsOperator.template_fields,
@@ -76,6 +84,12 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(
+            processor_task_id=processor_task_id,
+            task_version_id=task_version_id,
+            path=path,
+            object_storage_conn_id=object_storage_conn_id,
+        )
         self.processor_task_id = processor_task_id
         self.path = path
         self.task_version_id = task_version_id

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_modelarts.api.arguments import read_flag, read_seconds
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
+from airflow_modelarts.assets import check_outlets
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.base import TaskResultMixin
@@ -69,20 +72,39 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     active or has succeeded, and submits again otherwise. An id that is not known is found by ``_submit``.
 
     :param wait_for_completion: whether to wait for the end; default true.
-    :param poll_interval: seconds between two polls, at most; default 60.
+    :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
     """
 
+    argument_checks: ClassVar = {
+        **WaitingOperator.argument_checks,
+        "poll_interval": read_seconds,
+        "wait_for_completion": read_flag,
+    }
     external_id_key = "modelarts_processor_task_id"
     #: The XCom that holds the id of what was submitted.
     _id_xcom = "processor_task_id"
     pushes_version = True
 
-    def __init__(self, *, wait_for_completion: bool = True, poll_interval: float = 60.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, wait_for_completion: bool = True, poll_interval: float | timedelta = 60.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(wait_for_completion=wait_for_completion, outlets=self.outlets)
         self.wait_for_completion = wait_for_completion
-        self.poll_interval = poll_interval
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
         self._current: _Try | None = None
         self._killed = False  # not part of the try: Airflow can kill the task before it executes
+
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
+        """Check arguments; assets as outlets need ``wait_for_completion``."""
+        super().check_arguments(given, dag)
+        check_outlets(given.get("outlets"), given.get("wait_for_completion", True))
+
+    def resolve_template_files(self) -> None:
+        """Check the outlets too: Airflow calls this when a DAG is complete, and they can be set until then."""
+        check_outlets(self.outlets, self.wait_for_completion)
+        super().resolve_template_files()
 
     # For subclasses
 
@@ -107,6 +129,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def execute(self, context: Context) -> Any:
         """Submit, and unless ``wait_for_completion`` is off, wait for the end."""
         self._prepare_fields()
+        check_outlets(self.outlets, self.wait_for_completion)
         self._validate_request()
         if not AIRFLOW_V_3_3_PLUS:
             lacks = "on this version a retry after a crash creates a second processing task."
@@ -362,14 +385,17 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
             )
 
     def _publish_end(self, context: Context, external_id: str) -> Any:
-        """Read the task and its version, and push what they say."""
-        from airflow_modelarts.api import client, operations, procedures
+        """Read the task and its version, push what they say, and emit the asset events."""
+        from airflow_modelarts.api import procedures
 
-        target, latest = self._target(external_id), self._try.latest
-        if target.task_version_id is None:
-            return self._publish(context, latest, self._newest_version(latest))
-        read = client.call(operations.describe_processor_task(target.task_id), procedures.LONG_RETRIES)
-        return self._publish(context, self._try.hook.run(read), latest)
+        target, hook = self._target(external_id), self._try.hook
+        task, version = hook.run(procedures.read_end(target, self._try.latest))
+        is_end_of_version = version is not None
+        if version is None:
+            version = self._newest_version(task)
+        published = self._publish(context, task, version)
+        self._emit_asset_events(context, hook, task, version, is_end_of_version=is_end_of_version)
+        return published
 
     def _newest_version(self, task: ProcessorTask) -> ProcessorTaskVersion | None:
         from airflow_modelarts.api import procedures

@@ -7,6 +7,14 @@ from datetime import datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_modelarts.api.arguments import (
+    ArgumentError,
+    check_choice,
+    check_optional_text,
+    check_template_id,
+    check_text,
+    is_template,
+)
 from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.statuses import read_status, read_statuses
 from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
@@ -19,6 +27,9 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask
     from airflow_modelarts.api.procedures import StopReport
     from airflow_modelarts.hooks import ModelArtsHook
+
+#: The checks of the ids of a task and of a version.
+ID_CHECKS = {"processor_task_id": check_text, "task_version_id": check_optional_text}
 
 
 class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
@@ -35,10 +46,12 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
+    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, "processor_task_id": check_text}
     template_fields: Sequence[str] = ("processor_task_id", *ModelArtsOperator.template_fields)
 
     def __init__(self, *, processor_task_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(processor_task_id=processor_task_id)
         self.processor_task_id = processor_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -47,6 +60,7 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
         with self._open_hook() as hook:
             task = hook.describe_processor_task(self.processor_task_id)
             self._link(context, hook, task.task_id)
+            self._emit_asset_events(context, hook, task)
         self.log.info("Processing task '%s' is %s.", task.task_id, task.status_name)
         return self._publish(context, task)
 
@@ -69,10 +83,12 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
+    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, **ID_CHECKS}
     template_fields: Sequence[str] = ("processor_task_id", "task_version_id", *ModelArtsOperator.template_fields)
 
     def __init__(self, *, processor_task_id: str, task_version_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(processor_task_id=processor_task_id, task_version_id=task_version_id)
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
 
@@ -117,6 +133,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
+    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, **ID_CHECKS}
     template_fields: Sequence[str] = ("processor_task_id", "task_version_id", *ModelArtsOperator.template_fields)
 
     def __init__(
@@ -128,6 +145,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(processor_task_id=processor_task_id, task_version_id=task_version_id)
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
         self.ignore_if_missing = ignore_if_missing
@@ -207,6 +225,16 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         "status": None,
         **dict.fromkeys(("version_id", "created_after", "created_before"), TEXT_OR_VALUE),
     }
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        **dict.fromkeys(("task_name", "source_type", "source", "workspace_id"), check_optional_text),
+        "status": lambda name, given: _check_statuses(given),
+        "template_id": check_template_id,
+        "version_id": lambda name, given: _check_texts(name, given),
+        "sort_by": check_choice("create_time", "name", "duration_seconds"),
+        "order": check_choice("desc", "asc"),
+        "max_tasks": lambda name, given: _check_max_tasks(name, given),
+    }
 
     def __init__(
         self,
@@ -227,6 +255,18 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(
+            status=status,
+            template_id=template_id,
+            task_name=task_name,
+            source_type=source_type,
+            source=source,
+            version_id=version_id,
+            workspace_id=workspace_id,
+            sort_by=sort_by,
+            order=order,
+            max_tasks=max_tasks,
+        )
         self.status = status
         self.template_id = template_id
         self.task_name = task_name
@@ -289,7 +329,34 @@ def _statuses(given: Any) -> tuple[int, ...]:
 
             raise ModelArtsRequestError(f"status is {given!r}, an empty list. Leave status out to list every status")
         given = listed
-    return (int(read_status("status", given)),) if isinstance(given, int | str) else read_statuses("status", given)
+    if isinstance(given, int | str):
+        return (int(read_status("status", given)),)
+    if not (statuses := read_statuses("status", given)):
+        raise ArgumentError(f"status is {given!r}, an empty list: leave it out to list every status")
+    return statuses
+
+
+def _check_statuses(given: Any) -> None:
+    """Check a status or a list of them, if no template and no other task gives any."""
+    parts = given if isinstance(given, list | tuple | set | frozenset) else [given]
+    if all(isinstance(part, int | float | str) and not is_template(part) for part in parts):
+        _statuses(given)
+
+
+def _check_texts(name: str, given: Any) -> None:
+    """Check a text or a list of them."""
+    if isinstance(given, list | tuple | set | frozenset):
+        if not given:
+            raise ArgumentError(f"{name} is {given!r}, an empty list: leave it out for all")
+        for one in given:
+            check_text(f"an item of {name}", one)
+    else:
+        check_optional_text(name, given)
+
+
+def _check_max_tasks(name: str, given: Any) -> None:
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+        raise ArgumentError(f"{name} is {given!r}: give a number of tasks, at least 1, or None for no limit")
 
 
 def _milliseconds(moment: datetime | None) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsNotFoundError
-from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+from airflow_modelarts.api.models import FEATURE_ANALYSIS, ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.polling.checkpoints import Active, Checkpoint
 from airflow_modelarts.polling.snapshots import Snapshot
 
@@ -44,7 +44,11 @@ async def new_ends(
     changes = checkpoint.compare(snapshot, selection.may_select)
     ended = changes.ended + await _read_missing(checkpoint, snapshot, selection, changes.missing, on_error)
     changed = [*ended, *changes.running_again]
-    asked = [task.task_id for task in changed if selection.versions and selection.may_select(task)]
+    asked = [
+        task.task_id
+        for task in changed
+        if selection.versions and selection.may_select(task) and not _is_feature_analysis(task)
+    ]
     versions = await _read_all(snapshot.versions, asked)
     for task in changed:
         answer = versions.get(task.task_id, [])
@@ -63,6 +67,11 @@ async def new_ends(
         if not found and selection.selects(task):
             yield task, None
         checkpoint.note(task)
+
+
+def _is_feature_analysis(task: ProcessorTask) -> bool:
+    """Return whether a task has no versions."""
+    return task.template is not None and task.template.id == FEATURE_ANALYSIS
 
 
 async def _read_missing(

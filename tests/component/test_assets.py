@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
-import airflow
 import pytest
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_modelarts.api.ends import Origin, dedupe_key, identify_end
 from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.api.places import obs_uri, output_uri
 from airflow_modelarts.assets import emit
-
-ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
+from tests.support.outlets import ON_AIRFLOW_2, alias_events, outlet_events
 
 
 @pytest.mark.parametrize(
@@ -170,29 +170,25 @@ def test_the_output_uri_is_the_work_path_in_obs(work_path: Any, uri: str | None)
     assert output_uri(ProcessorTaskVersion.model_validate({"work_path": work_path})) == uri
 
 
-def outlet_events() -> Any:
-    if ON_AIRFLOW_2:
-        from airflow.utils.context import OutletEventAccessors
-    else:
-        from airflow.sdk.execution_time.context import OutletEventAccessors
-    return OutletEventAccessors()
-
-
 def emitted(*outlets: Any, version: ProcessorTaskVersion | None = None, **fields: Any) -> Any:
     events = outlet_events()
-    emit({"outlet_events": events}, outlets, task(**fields), version)  # type: ignore[typeddict-item]
+    end = identify_end(ORIGIN, task(**fields), AT, version, is_end_of_version=False)
+    emit({"outlet_events": events}, outlets, end)  # type: ignore[typeddict-item]
     return events
 
 
-def alias_events(events: Any, alias: Any) -> list[tuple[str, dict[str, Any]]]:
-    if ON_AIRFLOW_2:
-        return [(event["dest_dataset_uri"], event["extra"]) for event in events[alias].dataset_alias_events]
-    return [(event.dest_asset_key.uri, event.extra) for event in events[alias].asset_alias_events]
-
-
+ORIGIN = Origin("modelarts_default", "0123abcd", "modelarts.example.com", "cn-north-4")
+AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
 EXTRA = {
+    "modelarts_conn_id": "modelarts_default",
+    "project_id": "0123abcd",
+    "region": "cn-north-4",
+    "host": "modelarts.example.com",
     "task_id": "abc",
     "task_version_id": None,
+    "version_count": None,
+    "dedupe_key": dedupe_key(ORIGIN, ProcessorTask(task_id="abc", status=2)),
+    "observed_at": "2026-11-26T07:00:00.000+00:00",
     "status": 2,
     "status_name": "completed",
     "uri": "obs://bucket/out/images",
@@ -256,7 +252,8 @@ def test_the_extra_has_the_status_and_place_of_the_task_where_the_version_has_no
 def test_the_extra_that_a_user_set_is_kept() -> None:
     asset, events = Asset(uri="obs://bucket/out"), outlet_events()
     events[asset].extra["mine"] = 1
-    emit({"outlet_events": events}, [asset], task(work_path=obs("/bucket/out")))  # type: ignore[typeddict-item]
+    end = identify_end(ORIGIN, task(work_path=obs("/bucket/out")), AT)
+    emit({"outlet_events": events}, [asset], end)  # type: ignore[typeddict-item]
     assert events[asset].extra == {**EXTRA, "uri": "obs://bucket/out", "mine": 1}
 
 

@@ -115,7 +115,7 @@ def test_a_task_that_does_not_exist_is_an_error(requests_mock: Mocker) -> None:
         describe()
 
 
-@pytest.mark.parametrize("processor_task_id", [None, "", ".."])
+@pytest.mark.parametrize("processor_task_id", ["", ".."])
 def test_an_invalid_id_is_refused_before_sending(requests_mock: Mocker, processor_task_id: Any) -> None:
     with pytest.raises(ModelArtsRequestError, match="check what that pushed"):
         describe(processor_task_id=processor_task_id)
@@ -267,10 +267,23 @@ def test_the_list_has_the_tasks_of_all_pages_without_their_results(emulator: Emu
 def test_every_filter_reaches_the_service(requests_mock: Mocker) -> None:
     requests_mock.get(TASKS, json={"count": 0, "tasks": []})
     filters = {"task_name": "n", "source_type": "OBS", "source": "s", "workspace_id": "w", "sort_by": "name"}
-    names(status="failed", template_id="t", version_id=["a", "b"], query_current=True, order="asc", **filters)
+    names(
+        status="failed",
+        template_id="sys_data_analyse",
+        version_id=["a", "b"],
+        query_current=True,
+        order="asc",
+        **filters,
+    )
     sent = {name: value for name, (value,) in requests_mock.request_history[0].qs.items()}
     paging = {"limit": "100", "offset": "0", "return_result": "false"}
-    others = {"status": "3", "task_type": "t", "version_id": "a,b", "query_current": "true", "order": "asc"}
+    others = {
+        "status": "3",
+        "task_type": "sys_data_analyse",
+        "version_id": "a,b",
+        "query_current": "true",
+        "order": "asc",
+    }
     assert sent == {name: value.lower() for name, value in (filters | paging | others).items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,14 +74,44 @@ def test_the_stored_arguments_make_the_same_trigger(arguments: dict[str, Any]) -
 def test_every_argument_is_stored() -> None:
     import inspect
 
-    taken = set(inspect.signature(ProcessorTaskTrigger).parameters) - {"_ignored"}
+    taken = set(inspect.signature(ProcessorTaskTrigger).parameters) - {"stored"}
     assert set(ProcessorTaskTrigger("abc").serialize()[1]) == taken == set(ARGUMENTS)
 
 
-def test_arguments_of_another_version_of_this_package_are_ignored() -> None:
-    older = ProcessorTaskTrigger(**stored_and_read({"processor_task_id": "abc", "gone": {"since": [1, 2]}}))
-    assert older.processor_task_id == "abc"
-    assert "gone" not in older.serialize()[1]
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("version", "write task_version_id="),
+        ("poke_interval", "write poll_interval="),
+        ("failed_status", "write failed_statuses="),
+        ("xyz", "it has end_from_trigger, failed_statuses"),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_the_nearest_name(name: str, way_out: str) -> None:
+    with pytest.raises(TypeError, match=f"ProcessorTaskTrigger has no argument '{name}': {way_out}"):
+        ProcessorTaskTrigger("abc", **{name: "def"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("processor_task_id", None, "processor_task_id is None: give a text"),
+        ("processor_task_id", ["abc"], "give a text"),
+        ("modelarts_conn_id", None, "give a text"),
+        ("task_version_id", ["def"], "give a text"),
+        ("workspace_id", {}, "give a text"),
+        ("failed_statuses", "failed", "give a list of statuses"),
+        ("failed_statuses", [1], "it must contain only"),
+        *(
+            ("poll_interval", wrong, "give seconds as a finite number greater than 0")
+            for wrong in (0, -1, math.nan, math.inf, True, "60", None)
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_right_is_refused(name: str, value: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint) as caught:
+        ProcessorTaskTrigger(**{"processor_task_id": "abc", name: value})
+    assert isinstance(caught.value, TypeError), "a triggerer ends at any other exception of a constructor"
 
 
 def test_the_task_version_is_read_under_its_name_of_version_1_0_0() -> None:

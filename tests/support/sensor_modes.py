@@ -131,10 +131,10 @@ def run_trigger(deferred: TaskDeferred, simulation: Simulation) -> TriggerEvent 
     return run(wait())
 
 
-def run_sensor(waiting: ModelArtsProcessorTaskSensor, simulation: Simulation) -> Any:
-    """Execute a sensor, and return its XCom."""
+def run_sensor(waiting: ModelArtsProcessorTaskSensor, simulation: Simulation, **others: Any) -> Any:
+    """Execute a sensor, and return its XCom; the context has these values too."""
     simulation.start_try()
-    context: Any = {"ti": simulation.instance}
+    context: Any = {"ti": simulation.instance, **others}
     proceed: Callable[[], Any] = lambda: waiting.execute(context)  # noqa: E731
     while True:
         try:

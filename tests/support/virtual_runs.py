@@ -90,6 +90,7 @@ class RunService(Service):
     running: dict[str, RunningTask] = field(default_factory=dict)
     clock_offset: float = 0.0
     has_date: bool = True
+    _shown: tuple[float, list[dict[str, Any]]] = (-1.0, [])
 
     def run(self, task_id: str, *runs: Run, **fields: Any) -> None:
         self.running[task_id] = RunningTask(list(runs), fields=fields)
@@ -115,9 +116,11 @@ class RunService(Service):
         return shown
 
     def _rows(self, status: str | None) -> list[dict[str, Any]]:
-        shown = (task.describe(task_id, now(), self.clock_offset) for task_id, task in self.running.items())
-        rows = [row for row in shown if row and status in (None, str(row["status"]))]
-        return sorted(rows, key=lambda row: row["create_time"], reverse=True)
+        if self._shown[0] != now():
+            shown = (task.describe(task_id, now(), self.clock_offset) for task_id, task in self.running.items())
+            found = sorted(filter(None, shown), key=lambda row: row["create_time"], reverse=True)
+            self._shown = now(), found
+        return [row for row in self._shown[1] if status in (None, str(row["status"]))]
 
     def _page(self, query: dict[str, str], name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         begin = int(query["offset"]) * int(query["limit"])

@@ -74,10 +74,12 @@ async def emit(
             events.append((now(), event.payload))
 
 
-async def emit_for(seconds: float, trigger: ProcessorTaskEventTrigger, service: Service) -> list[dict[str, Any]]:
+async def emit_for(
+    seconds: float, trigger: ProcessorTaskEventTrigger, service: Service, interval: float = INTERVAL
+) -> list[dict[str, Any]]:
     """Run a trigger with a poll of its own for some time, then kill it; return its events."""
     events: list[tuple[float, dict[str, Any]]] = []
-    emitting = asyncio.create_task(emit(trigger, polls_of(service), events))
+    emitting = asyncio.create_task(emit(trigger, polls_of(service, interval), events))
     await asyncio.sleep(seconds)
     assert not emitting.done(), emitting
     emitting.cancel()

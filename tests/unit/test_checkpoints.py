@@ -27,7 +27,9 @@ def snapshot(*tasks: ProcessorTask, since: int = START - HOUR) -> Snapshot:
     return Snapshot(ORIGIN, active, recent, since, Poll(None, "modelarts_default", "0"))
 
 
-def ended(checkpoint: Checkpoint, *tasks: ProcessorTask, since: int = START - HOUR, is_first: bool = False) -> list[str]:
+def ended(
+    checkpoint: Checkpoint, *tasks: ProcessorTask, since: int = START - HOUR, is_first: bool = False
+) -> list[str]:
     """Return the tasks whose end needs an event, and record them."""
     latest = snapshot(*tasks, since=since)
     found = checkpoint.compare(latest, lambda _: True).ended
@@ -109,7 +111,9 @@ def test_a_task_that_was_seen_running_again_ends_again(later: Any) -> None:
     ended(checkpoint, is_first=True)
     assert ended(checkpoint, task("a", 2)) == ["a"]
     ended(checkpoint, task("a", 1))
-    assert ended(later(checkpoint), task("a", 2)) == ["a"], "without a count of versions, the same marks are another end"
+    assert ended(later(checkpoint), task("a", 2)) == ["a"], (
+        "without a count of versions, the same marks are another end"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import AsyncGenerator
@@ -135,7 +136,7 @@ def test_each_end_is_emitted_once_with_one_key(monkeypatch: pytest.MonkeyPatch, 
 
     for (name, number), emitted in times.items():
         assert not is_certain[name] or tasks[name].runs[number].ends > START, "an end is from before the first start"
-        for first, second in zip(emitted, emitted[1:], strict=False):
+        for first, second in itertools.pairwise(emitted):
             stops = [kill for kill in history.kills if first <= kill <= first + SENT_AFTER]
             assert stops, f"an end is emitted at {first} and at {second}"
 
