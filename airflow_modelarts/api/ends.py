@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Hexadecimal digits of a key: 128 bits.
 KEY_LENGTH = 32
+#: Characters of JSON of a field of an event, which Airflow stores in a row of its database and reads for each consumer.
+MAX_FIELD_LENGTH = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +108,15 @@ def describe_end(
     """
     Return the payload of an event: every documented field of the task, whether the service sent it or not.
 
-    It has no ``result``, which can have tens of megabytes: DescribeProcessorTask returns it. The fields of
-    :func:`identify_end` are those of the version if one is given; the rest of the version is in ``version``.
+    It has no ``result``, which can have tens of megabytes: DescribeProcessorTask returns it. If a version is given, the
+    event is about its end: ``status``, ``error_msg``, ``duration_seconds`` and the fields of :func:`identify_end` are
+    the version's, and ``version`` has the rest of it. A field that is too large for an event is None, and ``omitted``
+    has its name.
     """
     fields: dict[str, Any] = {name: None for name, field in type(task).model_fields.items() if not field.exclude}
-    described = version.to_json() if version else None
-    of_version = (
-        {name: described[name] for name in ("error_msg", "duration_seconds") if described.get(name)}
-        if described
-        else {}
-    )
-    return (
-        fields | task.to_json() | of_version | identify_end(origin, task, observed_at, version) | {"version": described}
-    )
+    fields |= task.to_json()
+    if version:
+        fields |= {"error_msg": version.error_msg, "duration_seconds": version.duration_seconds}
+    fields |= {"version": version.to_json() if version else None}
+    omitted = sorted(name for name, value in fields.items() if len(json.dumps(value)) > MAX_FIELD_LENGTH)
+    return {**fields, **dict.fromkeys(omitted), "omitted": omitted, **identify_end(origin, task, observed_at, version)}

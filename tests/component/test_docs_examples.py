@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import airflow
@@ -22,7 +23,7 @@ from tests.support.documents import EXAMPLES, PAGES, SHELL
 
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 #: The examples that are DAGs in every version of Airflow.
-DAGS = ("wait", "run", "chain", "many", "audit", "rest", "export", "minimal")
+DAGS = ("wait", "run", "chain", "many", "audit", "rest", "export", "minimal", "outlets")
 TASKS = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 
 
@@ -37,7 +38,7 @@ def run(name: str) -> dict[str, Any]:
 
 def test_every_python_block_is_an_example_that_runs_here() -> None:
     assert sum(text.count("```python") for text in PAGES.values()) == len(EXAMPLES)
-    assert set(EXAMPLES) == {*DAGS, "event", "hook", "patience", "own", "emulator"}
+    assert set(EXAMPLES) == {*DAGS, "event", "react", "hook", "patience", "own", "emulator"}
 
 
 @pytest.mark.parametrize("name", DAGS)
@@ -91,8 +92,20 @@ def test_the_custom_operator_defers_and_resumes(emulator: EmulatorServer) -> Non
 
 
 @pytest.mark.skipif(ON_AIRFLOW_2, reason="asset watchers need Airflow 3")
-def test_the_dag_with_an_asset_watcher_is_built() -> None:
-    run("event")
+@pytest.mark.parametrize("name", ["event", "react"])
+def test_the_dag_with_an_asset_watcher_is_built(name: str) -> None:
+    run(name)
+
+
+@pytest.mark.skipif(ON_AIRFLOW_2, reason="asset watchers need Airflow 3")
+def test_the_dag_that_reads_results_reads_each_end_once() -> None:
+    variables = run("react")
+    payload = {"dedupe_key": "k", "task_id": "abc", "modelarts_conn_id": "mine", "project_id": "p"}
+    events = [SimpleNamespace(extra={"payload": {**payload, "dedupe_key": key}}) for key in ("k", "l", "k")]
+    dag = variables["read_results"]()
+    found = dag.get_task("ends").python_callable({variables["analyses"]: events})
+    once = {"processor_task_id": "abc", "modelarts_conn_id": "mine", "project_id": "p"}
+    assert found == [once, once]
 
 
 def test_the_hooks_example_creates_and_lists(requests_mock: Mocker, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,14 @@ def test_a_field_of_the_service_does_not_replace_one_that_identifies_the_end() -
     assert payload["added_later"] == 2
 
 
+def test_a_field_that_is_too_large_for_an_event_is_named() -> None:
+    template = {"id": "sys_data_cleaning", "operator_params": [{"params": {"list": ["x" * 99] * 99}}]}
+    payload = describe_end(ORIGIN, task(template=template, added_later="y" * 9000, name="n"), AT)
+    assert payload["omitted"] == ["added_later", "template"]
+    assert payload["template"] is payload["added_later"] is None
+    assert payload["name"] == "n"
+
+
 def test_the_payload_is_json_without_signed_links() -> None:
     link = "https://bucket.obs.cn-north-4.myhuaweicloud.com/k?AccessKeyId=AK&Signature=abc"
     payload = describe_end(ORIGIN, task(description=link, added_later={"link": link}), AT)
