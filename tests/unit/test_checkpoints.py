@@ -116,6 +116,14 @@ def test_a_task_that_was_seen_running_again_ends_again(later: Any) -> None:
     )
 
 
+def test_a_version_that_was_seen_running_ends_although_an_older_one_was_deleted() -> None:
+    checkpoint = Checkpoint.begin(START)
+    ended(checkpoint, is_first=True)
+    assert ended(checkpoint, task("a", **V1)) == ["a"]
+    ended(checkpoint, task("a", 1, version_count=1))
+    assert ended(checkpoint, task("a", **V1)) == ["a"]
+
+
 @pytest.mark.parametrize(
     "shown",
     [
@@ -180,6 +188,15 @@ def test_a_restart_finds_what_is_new_beyond_the_stored_ends() -> None:
     ended(checkpoint, *tasks, is_first=True, since=START + 86_000_000)
     new = task("new", 2, created=START + 86_399_000)
     assert ended(restarted(checkpoint), *tasks, new) == ["new"]
+
+
+def test_a_restart_finds_a_task_that_ran_again_although_its_first_end_is_not_stored() -> None:
+    checkpoint = Checkpoint.begin(START - HOUR)
+    tasks = many(10_000, status=2, every=100, version_count=1)
+    ended(checkpoint, *tasks, is_first=True)
+    ended(checkpoint, *tasks[-100:], since=START + 10_000 * 100)
+    again = task(tasks[0].task_id, 2, tasks[0].create_time, version_count=2)
+    assert ended(restarted(checkpoint), again, *tasks[1:]) == [again.task_id]
 
 
 def test_memory_is_bounded_and_repeats_no_end() -> None:

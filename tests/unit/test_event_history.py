@@ -21,6 +21,8 @@ from tests.support.virtual import now, run, use_virtual_time
 from tests.support.virtual_runs import FOREVER, Run, RunningTask, RunService
 from tests.support.watchers import FakeStateStore, new_trigger, polls_of
 
+#: Seconds after which an event has left the triggerer; later than that, a stop loses none.
+SENT_WITHIN = 2.0
 #: When the trigger starts for the first time, and when the history ends, by the loop's clock.
 START, END = 2000.25, 6000.0
 FILTERS: list[dict[str, Any]] = [{}, {}, {"name_prefix": "a"}, {"statuses": [3]}, {"name_prefix": "b", "statuses": [2]}]
@@ -69,6 +71,9 @@ def random_service(draw: random.Random) -> RunService:
         deleted = at + 20.0 if draw.random() < 0.2 else FOREVER
         name = draw.choice("ab") + str(number)
         service.running[name] = RunningTask(runs, deleted, fields={"name": name})
+    if draw.random() < 0.4:  # so that older tasks are not on the first pages of the list
+        for number in range(250):
+            service.run(f"filler{number}", Run(START - 9, START - 5), name="filler")
     return service
 
 
@@ -77,6 +82,7 @@ async def play(draw: random.Random) -> History:
     store, selection = FakeStateStore(), draw.choice(FILTERS)
     await asyncio.sleep(START)
     while now() < END:
+        sent = len(history.emitted)
         watching = asyncio.create_task(watch(history, store, selection))
         await asyncio.sleep(draw.choice([1.0, 60.0, 300.0, 1000.0, 3000.0]) + draw.random())
         if draw.random() < 0.6:
@@ -85,6 +91,8 @@ async def play(draw: random.Random) -> History:
         await asyncio.gather(watching, return_exceptions=True)
         assert watching.cancelled(), watching
         history.kills.append(now())
+        if draw.random() < 0.5:
+            history.emitted[sent:] = [one for one in history.emitted[sent:] if one[0] <= now() - SENT_WITHIN]
         await asyncio.sleep(draw.choice([0.0, 30.0, 300.0, 900.0]))
         if draw.random() < 0.3:
             selection = draw.choice(FILTERS)
@@ -117,7 +125,7 @@ async def next_call(service: RunService, steps: int) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(30))
 def test_each_end_is_emitted_once_with_one_key(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     use_virtual_time(monkeypatch, event_trigger, snapshots)
     history = run(play(random.Random(seed)))
@@ -144,7 +152,7 @@ def test_each_end_is_emitted_once_with_one_key(monkeypatch: pytest.MonkeyPatch, 
     for time, ends, selection in history.polls:
         for end in ends - handled:
             is_selected = history.selects(selection, end)
-            if time not in history.kills:
+            if not any(time <= kill <= time + SENT_WITHIN for kill in history.kills):
                 handled.add(end)
                 is_new = tasks[end[0]].runs[end[1]].ends > START
                 assert end in times or not (is_new and is_certain[end[0]] and is_selected), f"{end} is not emitted"

@@ -104,8 +104,8 @@ def test_after_a_restart_tasks_that_no_watcher_wanted_are_not_read() -> None:
         return await watch_all(service, HOUR, filters, stores)
 
     other, wanted = run(watch())
-    assert (len(other), len(wanted)) == (0, 32)
-    assert service.count(DESCRIBE) == 32
+    assert (len(other), len(wanted)) == (0, 31)
+    assert service.count(DESCRIBE) == 31
 
 
 def test_a_task_that_cannot_be_read_is_read_again_at_the_next_poll(said: Callable[[], str]) -> None:
