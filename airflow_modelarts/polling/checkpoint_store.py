@@ -21,6 +21,8 @@ REFRESH_AFTER = 86_400_000
 UNUSED_AFTER = 7 * REFRESH_AFTER
 #: The key of the list of checkpoints in a store.
 INDEX = "modelarts_checkpoints"
+#: The end of the key under which an outage is reported.
+_OUTAGE = "_outage"
 
 #: Stores and keys of the checkpoints that this process uses.
 _IN_USE: Counter[Hashable] = Counter()
@@ -43,7 +45,7 @@ class CheckpointStore:
     def __init__(self, stores: Sequence[Any], key: str, scope: str, owner: Any, log: Any, label: str) -> None:
         self._stores = stores
         self._key = key
-        self._report_key = f"{key}_outage"
+        self._report_key = f"{key}{_OUTAGE}"
         self._scope = scope
         self._owner = owner
         self._log = OutageLog(log)
@@ -183,10 +185,11 @@ class CheckpointStore:
                 listed = await _read_index(store)
                 used = {self._key}
                 for key in set(listed) - used:
-                    if await self._is_unused(store, key, now):
-                        await store.adelete(key)
-                    else:
+                    if not await self._is_unused(store, key, now):
                         used.add(key)
+                        continue
+                    await store.adelete(key)
+                    await store.adelete(f"{key}{_OUTAGE}")
                 if used != set(listed):
                     await store.aset(INDEX, sorted(used))
         self._listed = now

@@ -36,7 +36,12 @@ def watching(dags: Path) -> Iterator[tuple[Sandbox, EmulatorServer]]:
     """An Airflow of its own: runs that assets start need the scheduler's schedules."""
     with EmulatorServer(task_duration=10_000) as emulator:
         connections = {"modelarts_default": emulator.airflow_connection()}
-        schedules = {"AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True"}
+        schedules = {
+            "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
+            # A changed DAG file is read soon.
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+        }
         with Sandbox(dags, connections=connections, environment=schedules) as sandbox:
             sandbox.wait_for_dags("on_end", "on_end_too", "on_failure", timeout=180)
             yield sandbox, emulator
