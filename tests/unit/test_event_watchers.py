@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from airflow_modelarts import event_trigger
+from airflow_modelarts.api.http import Response
 from airflow_modelarts.event_trigger import BURST
 from airflow_modelarts.polling import snapshots
 from airflow_modelarts.polling.checkpoint_store import INDEX, UNUSED_AFTER
 from tests.support.virtual import now, run, use_virtual_time
 from tests.support.virtual_runs import FOREVER, Fanout, Run, RunService
-from tests.support.virtual_service import DESCRIBE, error_response, unavailable
+from tests.support.virtual_service import DESCRIBE, Call, error_response, unavailable
 from tests.support.watchers import INTERVAL, FakeStateStore, emit, emit_for, new_trigger, polls_of
 
 HOUR, DAY = 3600.0, 86400.0
@@ -398,6 +399,50 @@ def test_a_store_that_cannot_be_read_is_read_again(said: Callable[[], str]) -> N
 
     assert run(watch()) == [["a"], []]
     assert "cannot read its checkpoint: OSError: the database is down. " in said()
+
+
+def test_a_watcher_that_joins_a_poll_waits_until_it_can_read_what_it_missed(said: Callable[[], str]) -> None:
+    joins = 3 * HOUR
+    service, store = RunService(), FakeStateStore()
+    service.run("meanwhile", Run(2 * HOUR, 2 * HOUR + 30), name="meanwhile")
+    for number in range(300):  # so that it is not on the first page
+        service.run(f"new{number}", Run(joins - HOUR + number, joins), name="new")
+
+    async def watch() -> list[Any]:
+        shared: Fanout = Fanout(lambda: polls_of(service))
+        await emit_for(HOUR, new_trigger(store, name_prefix="m"), service)
+        others = asyncio.create_task(emit(new_trigger(), shared.read(), []))
+        await asyncio.sleep(joins - now())
+        # Its first two attempts to read the last day fail; the common poll goes on.
+        service.fault = lambda call: unavailable() if call.query.get("offset") == "3" and now() < joins + 100 else None
+        mine: list[Any] = []
+        joined = asyncio.create_task(emit(new_trigger(store, name_prefix="m"), shared.read(), mine))
+        await asyncio.sleep(HOUR)
+        others.cancel()
+        joined.cancel()
+        await asyncio.gather(others, joined, return_exceptions=True)
+        return [payload for _, payload in mine]
+
+    assert ids(run(watch())) == ["meanwhile"]
+    assert "cannot read what it missed: " in said()
+
+
+def test_a_task_that_no_list_shows_is_read_until_it_ends() -> None:
+    service = RunService()
+    service.run("hidden", Run(0, 1000))
+
+    def hide(call: Call) -> Any:
+        if call.is_list and now() > 100:
+            return Response(200, {}, b'{"count": 0, "tasks": []}')
+        return None
+
+    service.fault = hide
+
+    async def watch() -> list[dict[str, Any]]:
+        return await emit_for(2000, new_trigger(), service)
+
+    assert ids(run(watch())) == ["hidden"]
+    assert 14 <= service.count(DESCRIBE) <= 16
 
 
 # Clocks
