@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_text
+from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_text, refuse_unknown
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus
 from airflow_modelarts.templating import TemplatedFields
 
@@ -45,6 +45,9 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
         project_id: str | None = None,
         **kwargs: Any,
     ) -> None:
+        known = self._known_arguments()
+        if "task_id" in known:  # otherwise Airflow's message, without the nearest name
+            refuse_unknown(type(self).__name__, [name for name in kwargs if name not in known], known)
         super().__init__(**kwargs)
         self._check_arguments(modelarts_conn_id=modelarts_conn_id, project_id=project_id)
         self.modelarts_conn_id = modelarts_conn_id
@@ -62,6 +65,12 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
             made._expand_called = True  # otherwise Airflow warns that the task was never mapped
             raise
         return made
+
+    @classmethod
+    def _known_arguments(cls) -> set[str]:
+        """Return the names of the arguments as Airflow notes them, for its check of mapped operators."""
+        inits = (vars(one).get("__init__") for one in cls.__mro__)
+        return set().union(*(getattr(init, "_BaseOperatorMeta__param_names", ()) for init in inits))
 
     @classmethod
     def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:

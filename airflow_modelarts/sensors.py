@@ -88,6 +88,9 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
     in every mode, with one exception: on Airflow 3, ``never_fail`` skips a deferred sensor after a timeout, and a
     sensor on a worker fails.
 
+    The events of its outlets describe the end, as those of an operator do. After a deferred wait that takes one or two
+    requests more.
+
     :param processor_task_id: the processing task's id (templated).
     :param task_version_id: the version of it to wait for (templated), for example one that was started with
         ``wait_for_completion=False``; default None: the task itself.

@@ -17,6 +17,8 @@ TEMPLATE_IDS = (
     "sys_data_validation",
     "sys_data_selection",
 )
+#: Arguments that an error names, at most: an operator has many of Airflow's own.
+MAX_NAMED = 20
 #: The beginnings of Jinja's expressions, blocks and comments.
 TEMPLATE_MARKS = ("{{", "{%", "{#")
 
@@ -41,7 +43,8 @@ def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str]) -> No
     known = sorted(known)
     for name in given:
         nearest = _nearest(name, known)
-        way_out = f"write {nearest}=" if nearest else f"it has {', '.join(known)}"
+        named = f"it has {', '.join(known)}" if len(known) <= MAX_NAMED else "its docstring names its arguments"
+        way_out = f"write {nearest}=" if nearest else named
         raise ArgumentError(f"{owner} has no argument {name!r}: {way_out}")
 
 

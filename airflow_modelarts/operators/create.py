@@ -125,16 +125,17 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param workspace_id: default "0" (templated).
     :param random_name_suffix: whether random characters are appended to the name, since the service refuses a name
         twice; default true. Without them the name must be new in the project at each run; later tries append ``-2``.
-    :param wait_for_completion: whether to wait for the end; default true.
-    :param poll_interval: seconds between two polls, at most; default 60.
+    :param wait_for_completion: whether to wait for the end; default true. Without it, an ``Asset`` among the outlets is
+        refused, since Airflow would emit its event before the end: give it to the sensor that waits.
+    :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
     :param failed_statuses: statuses that fail the operator, with the service's ``error_msg``, as numbers or names, for
         example ``["failed"]``; default 3 (failed) and 4 (stopped).
     :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
     :param durable: whether a retry recovers the submission of an earlier try (Airflow 3.3); default true.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
-    :raises ValueError: ``failed_statuses`` contains another status than 2, 3 or 4, or an object of the request is a
-        literal that cannot become one, such as ``template="sys_data_validation"``.
+    :raises ArgumentError: an argument cannot be right, such as ``template="sys_data_validation"``. It is a
+        ``ValueError`` and a ``TypeError``.
     :raises ModelArtsRequestError: the request is not valid; nothing was sent, and every fault is named.
     :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped because
@@ -240,7 +241,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     :param name: the name in the request, without a suffix (templated); default is the task's own.
     :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all other
         parameters; none of them is required, and there is no ``create_version`` and no ``random_name_suffix``.
-    :raises ValueError: ``failed_statuses`` contains another status than 2, 3 or 4.
+    :raises ArgumentError: an argument cannot be right.
     :raises ModelArtsRequestError: the request is not valid; no version was created.
     :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped because
         the Airflow task was killed.

@@ -40,6 +40,8 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
     result. ``result`` is parsed if the service wrote JSON into a string, and None if there is none. ``work_path`` is
     where the task writes. A downstream task reads ``describe.output["result"]``. Signed download links are removed.
 
+    Its outlets get an event only of a task that has completed.
+
     :param processor_task_id: the processing task's id (templated).
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
@@ -211,7 +213,8 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         is cut off, the log has a warning.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
-    :raises ValueError: a status or a datetime cannot be read.
+    :raises ArgumentError: an argument cannot be right, such as an unknown status. It is a ``ValueError``.
+    :raises ValueError: a datetime cannot be read.
     :raises ModelArtsRequestError: a templated argument rendered to nothing; without that filter all would be listed.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """

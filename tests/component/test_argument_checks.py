@@ -135,11 +135,41 @@ def test_any_text_can_be_a_template_where_a_dag_has_other_marks() -> None:
 
 
 @pytest.mark.parametrize("make", NEEDED)
-def test_an_unknown_argument_is_refused(make: Any) -> None:
-    with pytest.raises(Exception, match="statuss"):  # Airflow's own check; the type depends on the version
-        make(task_id="t", statuss=[2], **NEEDED[make])
-    with pytest.raises(TypeError, match="statuss"):
-        make.partial(task_id="t", statuss=[2], **NEEDED[make])
+def test_an_unknown_argument_is_refused_with_the_nearest_name(make: Any) -> None:
+    with pytest.raises(TypeError, match=f"{make.__name__} has no argument 'project': write project_id="):
+        make(task_id="t", project="p", **NEEDED[make])
+    with pytest.raises(TypeError, match="project"):  # Airflow's own check
+        make.partial(task_id="t", project="p", **NEEDED[make])
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "nearest"),
+    [
+        (ModelArtsProcessorTaskSensor, "failed_status", "failed_statuses"),
+        (ModelArtsProcessorTaskSensor, "poll_interval", "poke_interval"),
+        (ModelArtsCreateProcessorTaskOperator, "wait_for_complete", "wait_for_completion"),
+        (ModelArtsCreateProcessorTaskOperator, "retrys", "retries"),
+        (ModelArtsListProcessorTasksOperator, "statuses", "status"),
+    ],
+)
+def test_the_nearest_name_can_be_of_any_base_class(make: Any, name: str, nearest: str) -> None:
+    with pytest.raises(TypeError, match=f"has no argument '{name}': write {nearest}="):
+        make(task_id="t", **{name: 1}, **NEEDED[make])
+
+
+def test_a_name_that_is_like_no_other_is_refused() -> None:
+    with pytest.raises(TypeError, match="has no argument 'xyzzy': its docstring names its arguments"):
+        ModelArtsProcessorTaskSensor(task_id="t", xyzzy=1, **ID)
+
+
+def test_arguments_of_a_subclass_are_known() -> None:
+    class Own(ModelArtsProcessorTaskSensor):
+        def __init__(self, *, colour: str, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.colour = colour
+
+    with DAG("d", schedule=None, default_args={"retries": 1, "foreign": 2}):
+        assert Own(task_id="t", colour="red", pool="p", **ID).colour == "red"
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,16 @@ def test_consumers_run_when_there_is_data_and_can_tell_the_end_from_others(
     sandbox, emulator = watching
     run_id = sandbox.trigger("produce")
 
-    def waits() -> bool:
+    def is_waiting() -> bool:
         states = {instance.task_id: instance.state for instance in sandbox.task_instances("produce", run_id)}
-        return states.get("wait") == "deferred"
+        return (states.get("look"), states.get("wait")) == ("success", "deferred")
 
-    wait_until(waits, "the deferred sensor")
+    wait_until(is_waiting, "the deferred sensor")
     (created,) = [task for task in emulator.state.all_tasks() if task.name.startswith("images-")]
-    assert [event for event in sandbox.api.asset_events() if event.source_task_id in ("create", "wait")] == []
+    assert [event for event in sandbox.api.asset_events() if event.source_task_id] == []
     emulator.state.finish(created.task_id)
     assert sandbox.wait("produce", run_id, timeout=TIMEOUT) == "success"
+    assert [event.source_task_id for event in sandbox.api.asset_events() if event.source_task_id] == ["wait"]
 
     wait_until(lambda: sandbox.api.runs("on_images"), "the run that the outlet's event starts")
     (consumer,) = sandbox.api.runs("on_images")

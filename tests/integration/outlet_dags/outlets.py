@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, dag, task
 
-from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator, ModelArtsDescribeProcessorTaskOperator
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 
 images = Asset("obs://outlets/images")
@@ -20,6 +20,12 @@ with DAG("produce", schedule=None):
         work_path={"type": "OBS", "path": "obs://outlets/images/"},
         wait_for_completion=False,
         outlets=[AssetAlias("created")],
+    )
+    # The processing task runs while it is read.
+    ModelArtsDescribeProcessorTaskOperator(
+        task_id="look",
+        processor_task_id=create.output["processor_task_id"],
+        outlets=[Asset("looked_at"), AssetAlias("looked_at_output")],
     )
     ModelArtsProcessorTaskSensor(
         task_id="wait",
