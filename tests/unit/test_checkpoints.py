@@ -190,8 +190,9 @@ def test_a_restart_finds_what_is_new_beyond_the_stored_ends() -> None:
     assert ended(restarted(checkpoint), *tasks, new) == ["new"]
 
 
-def test_a_restart_finds_a_task_that_ran_again_although_its_first_end_is_not_stored() -> None:
-    checkpoint = Checkpoint.begin(START - HOUR)
+@pytest.mark.parametrize("begin", [START - HOUR, START + 2 * HOUR], ids=["created since the start", "before it"])
+def test_a_restart_finds_a_task_that_ran_again_although_its_first_end_is_not_stored(begin: int) -> None:
+    checkpoint = Checkpoint.begin(begin)
     tasks = many(10_000, status=2, every=100, version_count=1)
     ended(checkpoint, *tasks, is_first=True)
     ended(checkpoint, *tasks[-100:], since=START + 10_000 * 100)

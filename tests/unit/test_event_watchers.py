@@ -14,7 +14,7 @@ from airflow_modelarts import event_trigger
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.event_trigger import BURST
 from airflow_modelarts.polling import snapshots
-from airflow_modelarts.polling.checkpoint_store import INDEX, UNUSED_AFTER
+from airflow_modelarts.polling.checkpoint_store import INDEX, SENT_AFTER, UNUSED_AFTER
 from tests.support.virtual import now, run, use_virtual_time
 from tests.support.virtual_runs import FOREVER, Fanout, Run, RunService
 from tests.support.virtual_service import DESCRIBE, Call, error_response, unavailable
@@ -286,6 +286,25 @@ def test_a_stop_in_a_burst_repeats_only_the_rest() -> None:
     first, rest = run(watch())
     assert set(first) | set(rest) == set(service.running)
     assert len(first) + len(rest) <= 2000 + BURST
+
+
+def test_a_stop_in_a_burst_loses_no_event_that_has_not_left_the_triggerer() -> None:
+    service, store = RunService(), FakeStateStore()
+    for number in range(3 * BURST):
+        service.run(f"t{number}", Run(number * 0.01, 30))
+
+    async def watch() -> tuple[list[str], list[str]]:
+        events: list[tuple[float, dict[str, Any]]] = []
+        emitting = asyncio.create_task(emit(new_trigger(store), polls_of(service), events))
+        await asyncio.sleep(INTERVAL + SENT_AFTER + 1.5)  # the first part is saved, and the second one is emitted
+        emitting.cancel()
+        await asyncio.gather(emitting, return_exceptions=True)
+        sent = [payload for time, payload in events if time < now() - 2]
+        return ids(sent), ids(await emit_for(HOUR, new_trigger(store), service))
+
+    sent, rest = run(watch())
+    assert len(sent) == BURST
+    assert sorted(sent + rest) == sorted(service.running)
 
 
 def test_a_changed_filter_takes_the_checkpoint_over_and_removes_it() -> None:
