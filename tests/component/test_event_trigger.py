@@ -476,3 +476,21 @@ def test_a_shared_poll_yields_a_snapshot_each_interval(emulator: EmulatorServer)
             return [await anext(stream) for _ in range(3)]
 
     assert [set(snapshot.active) for snapshot in run(take_three())] == [{task.task_id}] * 3
+
+
+@pytest.mark.parametrize("offset", [-300.0, 300.0])
+def test_the_first_start_begins_at_the_time_of_a_service_whose_clock_differs(
+    emulator: EmulatorServer, offset: float
+) -> None:
+    emulator.state.settings.clock_offset = offset
+    before = emulator.state.add_task("before", status=2)
+    before.created_at -= 60
+
+    async def read() -> list[str]:
+        async with aclosing(ProcessorTaskEventTrigger(poll_interval=5).run()) as events:  # type: ignore[type-var]
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(7)
+            emulator.state.add_task("after", status=2).created_at += 2
+            return [(await first).payload["name"]]
+
+    assert run(read()) == ["after"]

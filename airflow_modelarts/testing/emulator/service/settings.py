@@ -37,7 +37,8 @@ class Settings(StrictFields):
     :param running_limit: active tasks in a project; at the limit, creating a task or version fails with ModelArts.4409.
     :param unfinished_limit: the same limit with ModelArts.4616; unreachable by default.
     :param task_quota: tasks in a project; at the quota, creating a task fails with ModelArts.0118.
-    :param clock_offset: seconds by which the gateway's clock is ahead: it affects tokens, signatures and ``Date``.
+    :param clock_offset: seconds by which the service's clock is ahead: it affects tokens, signatures, ``Date`` and the
+        times in answers.
     """
 
     task_duration: Seconds = 10.0
