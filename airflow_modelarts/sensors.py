@@ -343,7 +343,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
 
         :param seen: what was waited for; None if only the trigger has read it.
         """
-        if self.outlets:
+        if self.outlets and "outlet_events" in context:  # a test of a DAG may execute it without them
             self._describe_end(context, status, seen)
         return outcome(self.processor_task_id, status, self.task_version_id)
 

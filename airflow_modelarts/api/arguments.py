@@ -156,4 +156,4 @@ def warn_of_unknown_template(name: str, given: object) -> None:
 def _nearest(name: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.55)), None)
