@@ -22,12 +22,15 @@ from airflow_modelarts.api.arguments import (
     warn_of_unknown_template,
 )
 from airflow_modelarts.api.ends import Origin, describe_end
-from airflow_modelarts.api.places import PlaceFilter, output_uri, typed_uri
+from airflow_modelarts.api.places import PlaceFilter, data_sources, output_uri, typed_uri
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_ends
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.hooks import ModelArtsAsyncHook
-from airflow_modelarts.polling.checkpoints import Checkpoint, CheckpointStore
-from airflow_modelarts.polling.snapshots import Snapshot, poll_snapshots
+from airflow_modelarts.polling.checkpoint_store import CheckpointStore
+from airflow_modelarts.polling.checkpoints import Checkpoint
+from airflow_modelarts.polling.new_ends import new_ends
+from airflow_modelarts.polling.outage import OutageLog, describe_error
+from airflow_modelarts.polling.snapshots import Outage, Snapshot, poll_snapshots
 from airflow_modelarts.polling.wait import DEFAULT_WORKSPACE
 from airflow_modelarts.polling.watcher import POLL_RETRIES
 
@@ -37,17 +40,21 @@ else:  # Airflow 2 has no asset watchers
     BaseEventTrigger = BaseTrigger
 
 if TYPE_CHECKING:
-    from airflow_modelarts.api.models import ProcessorTask
+    from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+
+#: Events between two checkpoints while many tasks end at once. A stop in between repeats at most so many.
+BURST = 200
 
 
 class ProcessorTaskEventTrigger(BaseEventTrigger):
     """
     Fires whenever a processing task of a project ends, for an ``AssetWatcher`` (Airflow 3).
 
-    All watchers on the same connection, project, workspace and interval share one poll (Airflow 3.3). Delivery is at
-    least once: a checkpoint of the emitted events is stored in the asset state store (Airflow 3.3). After a restart the
-    trigger emits the ends that it missed: of tasks that were active before, and of tasks created in the last day.
-    Without a store, tasks that end while no triggerer runs produce no event.
+    All watchers on the same connection, project, workspace and interval share one poll and its further requests
+    (Airflow 3.3). Delivery is at least once: a checkpoint of the emitted events is stored in the asset state store
+    (Airflow 3.3). After a restart the trigger emits the ends that it missed: of tasks that were active before, of tasks
+    created in the last day, and of those that were run again. Without a store, tasks that end while no triggerer runs
+    produce no event.
 
     The event is what :func:`airflow_modelarts.api.ends.describe_end` returns: every documented field of the task but
     its result, and what identifies the end, such as ``dedupe_key``.
@@ -125,13 +132,15 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         return ("modelarts", self.modelarts_conn_id, self.project_id, self.workspace_id, self.poll_interval)
 
     @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot | Outage]:
         """Poll for all triggers that share a stream."""
         async with aclosing(cls(**kwargs)._snapshots()) as stream:
             async for snapshot in stream:
                 yield snapshot
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[TriggerEvent]:
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[Snapshot | Outage]
+    ) -> AsyncIterator[TriggerEvent]:
         """Emit the ends that this trigger selects."""
         async with aclosing(self._events(shared_stream)) as events:
             async for event in events:
@@ -143,36 +152,65 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
             async for event in events:
                 yield event
 
-    def _hook(self) -> ModelArtsAsyncHook:
-        return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)
+    async def _snapshots(self) -> AsyncGenerator[Snapshot | Outage, None]:
+        hook = ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)
+        polls = poll_snapshots(hook, self.modelarts_conn_id, self.poll_interval, self.workspace_id)
+        async with hook, aclosing(polls) as stream:
+            async for polled in stream:
+                yield polled
 
-    async def _snapshots(self) -> AsyncGenerator[Snapshot, None]:
-        async with (
-            self._hook() as hook,
-            aclosing(poll_snapshots(hook, self.poll_interval, self.workspace_id)) as stream,
-        ):
-            async for snapshot in stream:
-                yield snapshot
-
-    async def _events(self, stream: AsyncIterator[Snapshot]) -> AsyncGenerator[TriggerEvent, None]:
-        store = CheckpointStore(self._stores, self._checkpoint_key(), self.log)
-        checkpoint = await store.load() or Checkpoint(watermark=int(time.time() * 1000))
-        is_first = True
-        async with self._hook() as hook, store.saving() as save:
-            async for latest in stream:
-                snapshot = await checkpoint.backfill(hook, latest, self.workspace_id) if is_first else latest
-                if snapshot is None:
+    async def _events(self, stream: AsyncIterator[Snapshot | Outage]) -> AsyncGenerator[TriggerEvent, None]:
+        started, is_first = time.time(), True
+        polling, reading = OutageLog(self.log), OutageLog(self.log)
+        store = self._checkpoint_store()
+        checkpoint = await store.load()
+        async with store.saving():
+            async for polled in stream:
+                label = self._label(polled.origin)
+                if isinstance(polled, Outage):
+                    if polling.failed(f"{label} cannot poll", polled.error):
+                        store.report(f"{label} cannot poll: {describe_error(polled.error)}")
+                    continue
+                polling.ended()
+                store.report(None)
+                checkpoint = checkpoint or Checkpoint.begin(polled.service_time(started))
+                try:
+                    snapshot = await checkpoint.extend(polled, time.time()) if is_first else polled
+                except Exception as error:
+                    reading.failed(f"{label} cannot read what it missed", error)
                     continue  # the next snapshot is another chance
+                errors: list[BaseException] = []
+                emitted = 0
+                async with aclosing(new_ends(checkpoint, snapshot, self, errors.append)) as ends:
+                    async for task, version in ends:
+                        if emitted and emitted % BURST == 0:
+                            store.save(checkpoint, snapshot.service_time(time.time()), after_events=True)
+                            await store.flush()
+                        emitted += 1
+                        target = Target(task.task_id, version.task_version_id if version else None)
+                        self.log.info("%s is %s.", target, (version or task).status_name)
+                        yield TriggerEvent(describe_end(snapshot.origin, task, datetime.now(UTC), version))
+                if errors:
+                    reading.failed(f"{label} cannot read tasks that it must read by id", errors[-1])
+                else:
+                    reading.ended()
+                checkpoint.cover(snapshot, is_first=is_first)
                 is_first = False
-                ended, missing = checkpoint.diff(snapshot)
-                ended += await checkpoint.describe_missing(hook, missing)
-                selected = [task for task in ended if self._is_selected(task)]
-                for task in selected:
-                    self.log.info("%s is %s.", Target(task.task_id), task.status_name)
-                    settings = await hook.settings()
-                    origin = Origin.of(self.modelarts_conn_id, settings.client, settings.region)
-                    yield TriggerEvent(describe_end(origin, task, datetime.now(UTC)))
-                save(checkpoint, bool(selected))
+                store.save(checkpoint, snapshot.service_time(time.time()), after_events=emitted > 0)
+
+    def selects(self, task: ProcessorTask, version: ProcessorTaskVersion | None = None) -> bool:
+        """Return whether an end is selected; that of a version has the version's status."""
+        return self._is_selected(task if version is None else task.model_copy(update={"status": version.status}))
+
+    def may_select(self, task: ProcessorTask) -> bool:
+        """Return whether the end of an active task may be selected; what the task lacks may come later."""
+        is_incomplete = (
+            (self.template_ids and task.template is None)
+            or (self.sources and not data_sources(task))
+            or (self.output_prefixes and task.work_path is None)
+            or (self.name_prefix and task.name is None)
+        )
+        return bool(is_incomplete) or self._is_selected(task.model_copy(update={"status": self.statuses[0]}))
 
     def _is_selected(self, task: ProcessorTask) -> bool:
         inputs = [*(task.inputs or []), *([task.data_source] if task.data_source else [])]
@@ -193,13 +231,31 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         arguments = {name: value for name, value in self.serialize()[1].items() if name != "poll_interval"}
         return {name: sorted(value) if isinstance(value, list) else value for name, value in arguments.items()}
 
+    def _checkpoint_store(self) -> CheckpointStore:
+        owner = getattr(self, "triggerer_job_id", None)  # the triggerer sets it
+        return CheckpointStore(
+            self._stores(), self._checkpoint_key(), self._scope(), owner, self.log, label=self._label()
+        )
+
+    def _chosen(self) -> dict[str, Any]:
+        """Return the selection without the defaults: an argument that a later version adds must not change it."""
+        usual = ProcessorTaskEventTrigger()._selection()
+        return {name: value for name, value in self._selection().items() if value != usual[name]}
+
     def _checkpoint_key(self) -> str:
         """Return the checkpoint's key in the asset state store: an asset can have several triggers."""
-        # Without the defaults: an argument that a later version adds must not change the key.
-        usual = ProcessorTaskEventTrigger()._selection()
-        chosen = {name: value for name, value in self._selection().items() if value != usual[name]}
-        settings = json.dumps(chosen, sort_keys=True)
-        return f"modelarts_processor_tasks_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+        return f"modelarts_processor_tasks_{_digest(self._chosen())}"
+
+    def _scope(self) -> str:
+        """Return what is watched, whatever is selected of it."""
+        return _digest([self.modelarts_conn_id, self.project_id, self.workspace_id])
+
+    def _label(self, origin: Origin | None = None) -> str:
+        """Return how the log names this watcher."""
+        chosen = self._chosen() | {"modelarts_conn_id": self.modelarts_conn_id, "workspace_id": self.workspace_id}
+        if project_id := origin.project_id if origin else self.project_id:
+            chosen["project_id"] = project_id
+        return f"The watcher with {', '.join(f'{name}={value!r}' for name, value in sorted(chosen.items()))}"
 
     def _stores(self) -> list[Any]:
         """Return the state store of each watched asset: equal watchers of several assets share one trigger."""
@@ -208,3 +264,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
             return []
         # A trigger gets the assets' names in no other way, and the accessor as a whole serves one asset only.
         return list(getattr(store, "_by_name", {}).values()) or [store]
+
+
+def _digest(settings: Any) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -170,7 +170,9 @@ class _Call(Generic[T]):
         # Most answers may lack every field, so the models would accept an error.
         if is_error_alone(response.body):
             raise ValueError("an error with the status of a success")
-        return self.operation.read(response.body)
+        answer = self.operation.read(response.body)
+        self.operation.observe(response)
+        return answer
 
 
 class Pager(Generic[T]):

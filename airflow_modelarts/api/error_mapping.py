@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.error_bodies import ErrorBody, read_error
 from airflow_modelarts.api.error_codes import find_code
-from airflow_modelarts.api.http import Response, TransportError
+from airflow_modelarts.api.http import Response, TransportError, read_http_date
 from airflow_modelarts.api.redaction import printable, redact
 
 #: Characters of an encoded_authorization_message; IAM decodes it only as a whole.
@@ -153,7 +151,7 @@ def retry_after(response: Response, now: float) -> float | None:
     value = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
-    moment = _timestamp(value)
+    moment = read_http_date(value)
     return None if moment is None else max(0.0, moment - now)
 
 
@@ -191,7 +189,7 @@ def _describe_status(status: int) -> str:
 def _advice(
     kind: type[errors.ModelArtsError], advice_of_code: str | None, response: Response, operation: str, now: float
 ) -> str:
-    sent_at = _timestamp(response.headers.get("date", ""))
+    sent_at = response.served_at
     if kind is errors.ModelArtsAuthenticationError and sent_at is not None:
         offset = sent_at - now
         if abs(offset) > MAX_CLOCK_OFFSET:
@@ -238,12 +236,3 @@ def _is_head_too_large(response: Response) -> bool:
 
 def _is_html(response: Response) -> bool:
     return "html" in response.headers.get("content-type", "").lower()
-
-
-def _timestamp(http_date: str) -> float | None:
-    """Return the seconds since the epoch of an HTTP date; None if it is not one."""
-    try:
-        parsed = parsedate_to_datetime(http_date)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, TypeAlias, TypeVar
 
 #: Bytes of an answer's decompressed body; the largest known result of a task has some 20 MB.
@@ -49,6 +51,20 @@ class Response:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+    @property
+    def served_at(self) -> float | None:
+        """The service's time in seconds since the epoch; None without a valid ``Date`` header."""
+        return read_http_date(self.headers.get("date", ""))
+
+
+def read_http_date(text: str) -> float | None:
+    """Return the seconds since the epoch of an HTTP date; None if it is not one."""
+    try:
+        parsed = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from airflow_modelarts.api import models
 from airflow_modelarts.api.errors import OtherObjectError
+from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.lenient_reading import UnreadableItem
 from airflow_modelarts.api.models import (
     CreatedTask,
@@ -44,6 +45,7 @@ class Operation(Generic[T_co]):
     :param query: names and values, not yet encoded.
     :param body: JSON.
     :param idempotency: when the request may be repeated.
+    :param observe: called with each answer that could be read, for what only its headers tell.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Operation(Generic[T_co]):
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     idempotency: Idempotency = Idempotency.ALWAYS
+    observe: Callable[[Response], None] = lambda _: None
 
     @property
     def path_and_query(self) -> str:

@@ -17,12 +17,15 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_modelarts.api.arguments import TEMPLATE_IDS
 from airflow_modelarts.api.ends import Origin, describe_end
 from airflow_modelarts.api.models import ProcessorTask
-from airflow_modelarts.hooks import ModelArtsHook
-from airflow_modelarts.polling import checkpoints
-from airflow_modelarts.polling.snapshots import Snapshot
+from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
+from airflow_modelarts.polling import checkpoint_store
+from airflow_modelarts.polling.checkpoints import Checkpoint
+from airflow_modelarts.polling.snapshots import Poll, Snapshot
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
+from tests.support.values import PROJECT_ID
 from tests.support.virtual import run
+from tests.support.watchers import FakeStateStore, new_trigger
 
 ANALYSIS = {
     "task_id": "a",
@@ -46,39 +49,23 @@ CLEANING = {
 }
 
 
+ORIGIN = Origin("modelarts_default", PROJECT_ID, "modelarts.example.com")
 #: Seconds between two snapshots.
 INTERVAL = 60.0
 #: In milliseconds.
 HOUR = 3_600_000
 
 
-class FakeStateStore:
-    """Airflow's asset state store, as far as the trigger uses it."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-        self.failures = 0
-
-    async def aget(self, key: str) -> Any:
-        return json.loads(self.values[key]) if key in self.values else None
-
-    async def aset(self, key: str, value: Any) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise OSError("the database is down")
-        self.values[key] = json.dumps(value)
-
-
-def with_store(store: Any, **how: Any) -> ProcessorTaskEventTrigger:
-    trigger = ProcessorTaskEventTrigger(**how)
-    trigger.asset_state_store = store
-    return trigger
+def snapshot_of(tasks: dict[str, ProcessorTask], since: int = 0) -> Snapshot:
+    active = {task_id: task for task_id, task in tasks.items() if not task.is_terminal}
+    poll = Poll(ModelArtsAsyncHook(), "modelarts_default", "0")
+    return Snapshot(ORIGIN, active, tasks, since, poll)
 
 
 async def snapshots_of(*rounds: list[dict[str, Any]]) -> AsyncGenerator[Snapshot, None]:
     for tasks in rounds:
         parsed = {one["task_id"]: ProcessorTask.model_validate(one) for one in tasks}
-        yield Snapshot({i: one for i, one in parsed.items() if not one.is_terminal}, parsed, 0)
+        yield snapshot_of(parsed)
         await asyncio.sleep(INTERVAL)
 
 
@@ -161,28 +148,35 @@ def test_an_end_has_the_same_key_for_every_watcher_and_after_a_restart() -> None
 
 def test_no_end_is_emitted_twice_even_by_another_triggerer() -> None:
     store = FakeStateStore()
-    assert len(emitted(with_store(store), [ANALYSIS], [ANALYSIS])) == 1
-    assert ids(emitted(with_store(store), [ANALYSIS, CLEANING])) == ["c"]
+    assert len(emitted(new_trigger(store), [ANALYSIS], [ANALYSIS])) == 1
+    assert ids(emitted(new_trigger(store), [ANALYSIS, CLEANING])) == ["c"]
 
 
 def test_two_triggers_of_one_asset_have_separate_checkpoints() -> None:
     store = FakeStateStore()
-    for statuses in ([2], [3]):
-        assert len(emitted(with_store(store, statuses=statuses), [ANALYSIS, CLEANING])) == 1
-    assert len(store.values) == 2
+
+    async def read(statuses: list[int]) -> list[str]:
+        stream = new_trigger(store, statuses=statuses).filter_shared_stream(snapshots_of([ANALYSIS, CLEANING]))
+        return [event.payload["task_id"] async for event in stream]
+
+    async def read_both() -> list[list[str]]:
+        return await asyncio.gather(read([2]), read([3]))
+
+    assert run(read_both()) == [["a"], ["c"]]
+    assert len(store.checkpoints) == 2
 
 
 def test_an_end_that_a_killed_triggerer_may_not_have_sent_is_emitted_again() -> None:
     store = FakeStateStore()
-    assert ids(emitted(with_store(store), [ANALYSIS], within=checkpoints.SENT_AFTER - 1)) == ["a"]
-    assert ids(emitted(with_store(store), [ANALYSIS], within=checkpoints.SENT_AFTER + 1)) == ["a"]
-    assert ids(emitted(with_store(store), [ANALYSIS])) == []
+    assert ids(emitted(new_trigger(store), [ANALYSIS], within=checkpoint_store.SENT_AFTER - 1)) == ["a"]
+    assert ids(emitted(new_trigger(store), [ANALYSIS], within=checkpoint_store.SENT_AFTER + 1)) == ["a"]
+    assert ids(emitted(new_trigger(store), [ANALYSIS])) == []
 
 
 def test_a_checkpoint_without_events_is_saved_at_once() -> None:
     store = FakeStateStore()
-    emitted(with_store(store), [{**ANALYSIS, "status": 1}], within=0.1)
-    assert ids(emitted(with_store(store), [ANALYSIS])) == ["a"]
+    emitted(new_trigger(store), [{**ANALYSIS, "status": 1}], within=0.1)
+    assert ids(emitted(new_trigger(store), [ANALYSIS])) == ["a"]
 
 
 def test_an_unsaved_checkpoint_does_not_delay_the_next_event() -> None:
@@ -191,43 +185,45 @@ def test_an_unsaved_checkpoint_does_not_delay_the_next_event() -> None:
     async def one_more_each_second() -> AsyncGenerator[Snapshot, None]:
         for count in range(1, 20):
             parsed = {f"t{n}": ProcessorTask.model_validate({**ANALYSIS, "task_id": f"t{n}"}) for n in range(count)}
-            yield Snapshot({}, parsed, 0)
+            yield snapshot_of(parsed)
             await asyncio.sleep(1.0)
 
     async def read() -> None:
-        async for _ in with_store(store).filter_shared_stream(one_more_each_second()):
+        async for _ in new_trigger(store).filter_shared_stream(one_more_each_second()):
             times.append(asyncio.get_running_loop().time())
 
     store = FakeStateStore()
     run(read())
     assert times == pytest.approx(range(19), abs=0.1)
-    (checkpoint,) = store.values.values()
-    assert len(json.loads(checkpoint)["ended"]) >= 19 - 2 * checkpoints.SENT_AFTER
+    (stored,) = store.checkpoints.values()
+    checkpoint = Checkpoint.restore(stored)
+    assert checkpoint is not None
+    assert len(checkpoint.ends) >= 19 - 2 * checkpoint_store.SENT_AFTER
 
 
 def test_a_store_that_fails_delays_no_event_and_is_retried() -> None:
     store = FakeStateStore()
     store.failures = 1
-    assert ids(emitted(with_store(store), [ANALYSIS], [ANALYSIS, CLEANING])) == ["a", "c"]
-    assert ids(emitted(with_store(store), [ANALYSIS, CLEANING])) == []
+    assert ids(emitted(new_trigger(store), [ANALYSIS], [ANALYSIS, CLEANING])) == ["a", "c"]
+    assert ids(emitted(new_trigger(store), [ANALYSIS, CLEANING])) == []
 
 
 def test_another_interval_or_order_keeps_the_checkpoint() -> None:
     store = FakeStateStore()
-    emitted(with_store(store, statuses=[2, 3], poll_interval=60), [ANALYSIS])
-    assert emitted(with_store(store, statuses=[3, 2], poll_interval=5), [ANALYSIS]) == []
+    emitted(new_trigger(store, statuses=[2, 3], poll_interval=60), [ANALYSIS])
+    assert emitted(new_trigger(store, statuses=[3, 2], poll_interval=5), [ANALYSIS]) == []
 
 
 def test_an_argument_that_a_later_version_adds_keeps_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     store, serialize = FakeStateStore(), ProcessorTaskEventTrigger.serialize
-    emitted(with_store(store, statuses=[2]), [ANALYSIS])
+    emitted(new_trigger(store, statuses=[2]), [ANALYSIS])
 
     def with_another_argument(trigger: ProcessorTaskEventTrigger) -> tuple[str, dict[str, Any]]:
         path, arguments = serialize(trigger)
         return path, {**arguments, "added_later": None}
 
     monkeypatch.setattr(ProcessorTaskEventTrigger, "serialize", with_another_argument)
-    assert emitted(with_store(store, statuses=[2]), [ANALYSIS]) == []
+    assert emitted(new_trigger(store, statuses=[2]), [ANALYSIS]) == []
 
 
 def test_without_a_store_only_ends_from_now_on_are_emitted() -> None:
@@ -276,17 +272,17 @@ def store_of(*names: str) -> Any:
 def test_assets_with_equal_watchers_share_a_trigger_and_its_checkpoint(
     supervisor: Supervisor, names: tuple[str, ...]
 ) -> None:
-    assert ids(emitted(with_store(store_of(*names)), [ANALYSIS])) == ["a"]
+    assert ids(emitted(new_trigger(store_of(*names)), [ANALYSIS])) == ["a"]
     assert {name for name, _ in supervisor.values} == set(names)
-    assert ids(emitted(with_store(store_of(*names)), [ANALYSIS, CLEANING])) == ["c"]
+    assert ids(emitted(new_trigger(store_of(*names)), [ANALYSIS, CLEANING])) == ["c"]
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the store came with Airflow 3.3")
 def test_the_latest_checkpoint_counts_if_an_asset_joins_or_returns(supervisor: Supervisor) -> None:
-    assert ids(emitted(with_store(store_of("one")), [ANALYSIS])) == ["a"]
-    ((_, key),) = supervisor.values
+    assert ids(emitted(new_trigger(store_of("one")), [ANALYSIS])) == ["a"]
+    key = new_trigger()._checkpoint_key()
     supervisor.values["returns", key] = {"watermark": 0, "active": [], "ended": []}
-    assert ids(emitted(with_store(store_of("returns", "joins", "one")), [ANALYSIS])) == []
+    assert ids(emitted(new_trigger(store_of("returns", "joins", "one")), [ANALYSIS])) == []
 
 
 # A poll that other triggers started
@@ -299,14 +295,16 @@ def test_a_trigger_that_joins_a_poll_emits_the_ends_since_its_checkpoint(
     """For example, its DAG was paused while another DAG kept the poll running."""
     now = int(time.time() * 1000)
     meanwhile = emulator.state.add_task(status=2)
-    trigger = with_store(store := FakeStateStore())
+    trigger = new_trigger(store := FakeStateStore())
     store.values[trigger._checkpoint_key()] = json.dumps({"watermark": now - HOUR, "active": [], "ended": []})
     if failures:
         emulator.state.faults.answer(503, times=failures)
 
     async def from_now_on() -> AsyncGenerator[Snapshot, None]:
-        for number in range(3):
-            yield Snapshot({}, {}, now + (number + 1) * HOUR)
+        async with ModelArtsAsyncHook() as hook:
+            poll = Poll(hook, "modelarts_default", "0")
+            for number in range(3):
+                yield Snapshot(ORIGIN, {}, {}, now + (number + 1) * HOUR, poll)
 
     async def read() -> list[str]:
         return [event.payload["task_id"] async for event in trigger.filter_shared_stream(from_now_on())]
@@ -478,3 +476,21 @@ def test_a_shared_poll_yields_a_snapshot_each_interval(emulator: EmulatorServer)
             return [await anext(stream) for _ in range(3)]
 
     assert [set(snapshot.active) for snapshot in run(take_three())] == [{task.task_id}] * 3
+
+
+@pytest.mark.parametrize("offset", [-300.0, 300.0])
+def test_the_first_start_begins_at_the_time_of_a_service_whose_clock_differs(
+    emulator: EmulatorServer, offset: float
+) -> None:
+    emulator.state.settings.clock_offset = offset
+    before = emulator.state.add_task("before", status=2)
+    before.created_at -= 60
+
+    async def read() -> list[str]:
+        async with aclosing(ProcessorTaskEventTrigger(poll_interval=5).run()) as events:  # type: ignore[type-var]
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(7)
+            emulator.state.add_task("after", status=2).created_at += 2
+            return [(await first).payload["name"]]
+
+    assert run(read()) == ["after"]

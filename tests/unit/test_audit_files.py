@@ -469,7 +469,7 @@ def test_two_audits_of_a_dag_that_write_to_different_files_are_accepted(
 
 def test_a_report_names_what_was_audited(requests_mock: Mocker, tmp_path: Path) -> None:
     serve(requests_mock, failed())
-    filters = {"template_id": "t", "source_type": "DATASET", "source": "ds", "workspace_id": "7"}
+    filters = {"template_id": "sys_data_cleaning", "source_type": "DATASET", "source": "ds", "workspace_id": "7"}
     summary = run(report_path=str(tmp_path / "a.html"), **filters)
     content = json.loads((tmp_path / "a.json").read_text())
     for one in (summary, content):

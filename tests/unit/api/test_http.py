@@ -21,3 +21,18 @@ def test_send_raises_the_transport_error() -> None:
     next(flow)
     with pytest.raises(TransportError, match="read timed out"):
         flow.throw(TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("date", "served_at"),
+    [
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 1_700_000_000.0),
+        ("Wed, 15 Nov 2023 00:13:20 +0200", 1_700_000_000.0),
+        ("", None),
+        ("yesterday", None),
+        ("Tue, 14 Nov 99999 22:13:20 GMT", None),
+    ],
+)
+def test_a_response_tells_when_it_was_served(date: str, served_at: float | None) -> None:
+    assert Response(200, {"date": date}).served_at == served_at
+    assert Response(200).served_at is None

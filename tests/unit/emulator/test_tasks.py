@@ -200,3 +200,13 @@ def test_lists_and_descriptions_agree_after_any_operations(steps: list[tuple[str
     assert listed["count"] == len(state.all_tasks()) == sum(by_status)
     assert all(state.describe_task(PROJECT_ID, task["task_id"]) == task for task in listed["tasks"])
     assert sum(task["is_current"] for task in listed["tasks"]) == (1 if listed["count"] else 0)
+
+
+def test_the_times_in_answers_are_those_of_a_clock_that_is_ahead(state: EmulatorState) -> None:
+    task = state.create_task(PROJECT_ID, DATA_VALIDATION)
+    state.settings.clock_offset = 300.0
+    listed, version = (
+        describe(state, task),
+        state.describe_version(PROJECT_ID, task.task_id, task.versions[0].version_id),
+    )
+    assert listed["create_time"] == version["create_time"] == version["update_time"] == (NOON + 300) * 1000

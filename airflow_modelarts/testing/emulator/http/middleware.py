@@ -165,7 +165,7 @@ class _Call:
         headers = {
             **response.headers,
             "Content-Length": str(len(response.body)),
-            "Date": formatdate(self.now, usegmt=True),
+            "Date": formatdate(self.state.clock.now() + self.state.settings.clock_offset, usegmt=True),
             "X-Request-Id": self.request_id,
         }
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -231,7 +231,7 @@ class ModelArtsService:
 
     def _describe(self, project: Project, task: Task, with_result: bool) -> dict[str, Any]:
         now, run = self.clock.now(), task.run
-        described = task.describe(now)
+        described = self._by_shown_clock(task.describe(now))
         described["is_current"] = project.is_current(task)
         if with_result and task.is_feature_analysis and run.status(now) == tasks.COMPLETED:
             result = task.result
@@ -243,4 +243,11 @@ class ModelArtsService:
 
     def _describe_version(self, version: Version) -> dict[str, Any]:
         now = self.clock.now()
-        return {**version.describe(now), **results.sample_counts(version, now)}
+        return {**self._by_shown_clock(version.describe(now)), **results.sample_counts(version, now)}
+
+    def _by_shown_clock(self, described: dict[str, Any]) -> dict[str, Any]:
+        """Return an object with the times by the clock that the answers' ``Date`` shows."""
+        shift = int(self.settings.clock_offset * 1000)
+        return described | {
+            name: described[name] + shift for name in ("create_time", "update_time") if name in described
+        }

@@ -55,7 +55,8 @@ class Settings(StrictFields):
     :param task_quota: tasks in a project; at the quota, creating a task fails with ModelArts.0118.
     :param list_order: order of task lists: ``sorted`` as the caller asks, ``as_added`` in the order in which the tasks
         were added (reversed for ``desc``), or ``shuffled``: the same random order for each page, whatever is asked.
-    :param clock_offset: seconds by which the gateway's clock is ahead: it affects tokens, signatures and ``Date``.
+    :param clock_offset: seconds by which the service's clock is ahead: it affects tokens, signatures, ``Date`` and the
+        times in answers.
     """
 
     task_duration: Seconds = 10.0
