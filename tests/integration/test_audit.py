@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox import Sandbox
 from tests.support.airflow_runs import AirflowUser
 from tests.support.documents import EXAMPLES
+from tests.support.task_instances import TaskInstance
 from tests.support.waiting import wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "nightly_audit.py"
@@ -130,7 +130,6 @@ def test_an_audit_of_ten_thousand_tasks_takes_a_hundred_requests(
     state.add_tasks(MANY - 100, template="sys_data_cleaning", body=place)
     state.add_tasks(100, template="sys_data_cleaning", status=3, error_msg="the bucket is full", body=place)
     now = datetime.now(UTC)
-    instance = SimpleNamespace(dag_id="dag", run_id="manual", task_id="audit", map_index=-1, try_number=1)
     operator = ModelArtsAuditProcessorTasksOperator(
         task_id="audit",
         window_start=now - timedelta(hours=1),
@@ -138,7 +137,7 @@ def test_an_audit_of_ten_thousand_tasks_takes_a_hundred_requests(
         report_path=str(tmp_path / "report.html"),
     )
 
-    summary = operator.execute({"run_id": "manual", "ti": instance})  # type: ignore[typeddict-item]
+    summary = operator.execute({"run_id": "manual", "ti": TaskInstance()})  # type: ignore[typeddict-item]
     assert summary["by_status"] == {"completed": MANY - 100, "failed": 100}
     assert state.log.count(LIST) <= 100
     assert (tmp_path / "report.html").stat().st_size < 1_000_000
