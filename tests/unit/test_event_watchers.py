@@ -109,7 +109,7 @@ def test_after_a_restart_tasks_that_no_watcher_wanted_are_not_read() -> None:
     assert service.count(DESCRIBE) == 31
 
 
-def test_a_task_that_cannot_be_read_is_read_again_at_the_next_poll(said: Callable[[], str]) -> None:
+def test_a_task_that_cannot_be_read_is_read_again_at_the_next_poll(printed_log: Callable[[], str]) -> None:
     broken_until = DAY + 2 * HOUR + 6 * INTERVAL
     service = RunService(fault=lambda call: unavailable() if not call.is_list and now() < broken_until else None)
     lost(service, 3)
@@ -123,11 +123,11 @@ def test_a_task_that_cannot_be_read_is_read_again_at_the_next_poll(said: Callabl
 
     assert sorted(ids(run(watch()))) == ["lost0", "lost1"]
     assert service.described() == {"lost0": 6, "lost1": 6, "lost2": 6}
-    lines = [line for line in said().splitlines() if "cannot read tasks that it must read by id" in line]
+    lines = [line for line in printed_log().splitlines() if "cannot read tasks that it must read by id" in line]
     assert len(lines) == 4, "at the first poll, after one and three minutes, and when it works"
 
 
-def test_20_watchers_cost_the_requests_of_one_and_small_checkpoints(said: Callable[[], str]) -> None:
+def test_20_watchers_cost_the_requests_of_one_and_small_checkpoints(printed_log: Callable[[], str]) -> None:
     def busy() -> RunService:
         service = RunService()
         for number in range(10_000):
@@ -147,7 +147,7 @@ def test_20_watchers_cost_the_requests_of_one_and_small_checkpoints(said: Callab
     sizes = [len(json.dumps(stored)) for store in stores for stored in store.checkpoints.values()]
     assert len(sizes) == 20
     assert max(sizes) < 16_000
-    assert said() == ""
+    assert printed_log() == ""
     assert {count for store in stores[1:] for count in store.writes.values()} == {1}, "it changes nothing later"
 
 
@@ -220,7 +220,7 @@ def test_the_versions_of_a_task_are_listed_again_until_they_can_be_read() -> Non
 # Outages
 
 
-def test_an_outage_names_the_watcher_at_growing_intervals_and_its_end_once(said: Callable[[], str]) -> None:
+def test_an_outage_names_the_watcher_at_growing_intervals_and_its_end_once(printed_log: Callable[[], str]) -> None:
     store = FakeStateStore()
     name = (
         "The watcher with modelarts_conn_id='modelarts_default', name_prefix='mine', project_id='p', workspace_id='0'"
@@ -235,7 +235,7 @@ def test_an_outage_names_the_watcher_at_growing_intervals_and_its_end_once(said:
         await watching
 
     run(watch())
-    began, *repeated, ended = (line for line in said().splitlines() if "The watcher" in line)
+    began, *repeated, ended = (line for line in printed_log().splitlines() if "The watcher" in line)
     assert f"{name} cannot poll: ListProcessorTasks of processing tasks failed: " in began
     assert 13 <= len(repeated) <= 15, "after about 1, 3, 7, 15, 31 and 63 minutes, and then each hour"
     assert all(f"{name} cannot poll: " in line and "This has lasted for " in line for line in repeated)
@@ -402,7 +402,7 @@ def test_every_store_gets_the_checkpoint_and_one_is_enough() -> None:
     assert stores[0].checkpoints == stores[1].checkpoints
 
 
-def test_a_store_that_cannot_be_read_is_read_again(said: Callable[[], str]) -> None:
+def test_a_store_that_cannot_be_read_is_read_again(printed_log: Callable[[], str]) -> None:
     service, store = RunService(), FakeStateStore()
     service.run("a", Run(0, 100))
 
@@ -417,10 +417,10 @@ def test_a_store_that_cannot_be_read_is_read_again(said: Callable[[], str]) -> N
         return [ids(first), ids(await emit_for(4 * HOUR, new_trigger(Broken()), service))]
 
     assert run(watch()) == [["a"], []]
-    assert "cannot read its checkpoint: OSError: the database is down. " in said()
+    assert "cannot read its checkpoint: OSError: the database is down. " in printed_log()
 
 
-def test_a_watcher_that_joins_a_poll_waits_until_it_can_read_what_it_missed(said: Callable[[], str]) -> None:
+def test_a_watcher_that_joins_a_poll_waits_until_it_can_read_what_it_missed(printed_log: Callable[[], str]) -> None:
     joins = 3 * HOUR
     service, store = RunService(), FakeStateStore()
     service.run("meanwhile", Run(2 * HOUR, 2 * HOUR + 30), name="meanwhile")
@@ -443,7 +443,7 @@ def test_a_watcher_that_joins_a_poll_waits_until_it_can_read_what_it_missed(said
         return [payload for _, payload in mine]
 
     assert ids(run(watch())) == ["meanwhile"]
-    assert "cannot read what it missed: " in said()
+    assert "cannot read what it missed: " in printed_log()
 
 
 def test_a_task_that_no_list_shows_is_read_until_it_ends() -> None:
