@@ -17,8 +17,7 @@ _RUNNING: set[asyncio.Task[Any]] = set()
 
 
 async def call_airflow(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """
-    Call a blocking function of Airflow without blocking the event loop.
+    """Call a blocking function of Airflow without blocking the event loop.
 
     Such a function may send a request to the supervisor. In Airflow 3.0 and 3.1 that channel belongs to the triggerer's
     event loop. From a plain thread the request would run on a second loop, and from then on triggers would receive each
@@ -39,8 +38,7 @@ async def finish(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def call_airflow_in_time(function: Callable[[], T], seconds: float, default: T) -> T:
-    """
-    Call a blocking function of Airflow from a worker's signal handler; return the default if that takes too long.
+    """Call a blocking function of Airflow from a worker's signal handler; return the default if that takes too long.
 
     The signal may have interrupted the main thread while it held the lock of its channel to the supervisor, which it
     does not release before the handler returns. So another thread calls, and waits for that lock (since Airflow 3.2).

@@ -17,8 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """
-    Check and normalize the URI of an asset; Airflow calls this for the scheme ``obs``.
+    """Check and normalize the URI of an asset; Airflow calls this for the scheme ``obs``.
 
     :raises ValueError: it has no bucket, or has user info, a port, a query, or a key with ``.`` or ``..`` segments.
     """
@@ -34,8 +33,7 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 
 def emit(context: Context, outlets: Iterable[Any], extra: Mapping[str, Any]) -> None:
-    """
-    Describe a task's output in the events of an operator's outlets.
+    """Describe a task's output in the events of an operator's outlets.
 
     An ``AssetAlias`` emits the extra for the asset at the place of the output, under whatever name that asset is
     declared. An ``Asset`` gets it if it is that place, above it or below it. An ``Asset`` outside OBS always gets it.
@@ -55,8 +53,7 @@ def emit(context: Context, outlets: Iterable[Any], extra: Mapping[str, Any]) -> 
 
 
 def check_outlets(outlets: Any, wait_for_completion: bool) -> None:
-    """
-    Check the outlets of an operator that may not wait.
+    """Check the outlets of an operator that may not wait.
 
     :param outlets: one outlet, a list of them, or None.
     :raises ArgumentError: it does not wait, and Airflow would emit the event of an asset before there is any data.

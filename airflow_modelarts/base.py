@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 
 class ModelArtsOperator(TemplatedFields, BaseOperator):
-    """
-    An operator or sensor with a connection to ModelArts.
+    """An operator or sensor with a connection to ModelArts.
 
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
@@ -73,8 +72,7 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
 
     @classmethod
     def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
-        """
-        Check arguments by :attr:`argument_checks`.
+        """Check arguments by :attr:`argument_checks`.
 
         :param dag: the DAG. If it has other marks for templates, any text of a templated field can be one.
         :raises ArgumentError: one cannot be right.
@@ -101,8 +99,7 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
         *,
         is_end_of_version: bool = False,
     ) -> None:
-        """
-        Describe an end in the events of the outlets; before an end, and after a failure, they get no event.
+        """Describe an end in the events of the outlets; before an end, and after a failure, they get no event.
 
         :param version: the version that was run, for a task that has versions.
         :param is_end_of_version: whether that version is what the operator is about, and not the task.
@@ -125,8 +122,7 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
 
 
 class WaitingOperator(ModelArtsOperator):
-    """
-    An operator or sensor that waits for the end of a processing task or a version.
+    """An operator or sensor that waits for the end of a processing task or a version.
 
     :param failed_statuses: statuses that fail it, with the service's ``error_msg``, as numbers or names, for example
         ``["failed"]``; default 3 (failed) and 4 (stopped).
@@ -153,8 +149,7 @@ class WaitingOperator(ModelArtsOperator):
         """Return the trigger's arguments beside the target and the connection."""
 
     def _deferral(self, target: Target, deadline: float | None, timeout: float | None) -> TaskDeferred:
-        """
-        Return the exception that hands the wait over to the triggerer.
+        """Return the exception that hands the wait over to the triggerer.
 
         :param deadline: what ``execute_complete`` gets, in seconds since the epoch; None for no limit.
         :param timeout: seconds after which Airflow ends the deferred wait; None for no limit.

@@ -47,8 +47,7 @@ BURST = 200
 
 
 class ProcessorTaskEventTrigger(BaseEventTrigger):
-    """
-    Fires whenever a processing task of a project ends, for an ``AssetWatcher`` (Airflow 3).
+    """Fires whenever a processing task of a project ends, for an ``AssetWatcher`` (Airflow 3).
 
     All watchers on the same connection, project, workspace and interval share one poll and its further requests
     (Airflow 3.3). Delivery is at least once: a checkpoint of the emitted events is stored in the asset state store

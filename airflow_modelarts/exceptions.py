@@ -6,24 +6,21 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 
 class ModelArtsProcessorTaskFailed(AirflowException):  # as Airflow names its own, e.g. DagRunFailed
-    """
-    A processing task ended with a status in ``failed_statuses``.
+    """A processing task ended with a status in ``failed_statuses``.
 
     :param message: the task's id, its status and the service's ``error_msg``.
     """
 
 
 class ModelArtsAuditFailed(AirflowFailException):
-    """
-    An audit found broken rules. Airflow does not retry it, since a retry would audit the same tasks.
+    """An audit found broken rules. Airflow does not retry it, since a retry would audit the same tasks.
 
     :param message: the broken rules, and the processing tasks that broke them.
     """
 
 
 class ModelArtsReportNotWritten(AirflowException):
-    """
-    An audit could not write its report. Airflow retries it, since the store may accept a later try.
+    """An audit could not write its report. Airflow retries it, since the store may accept a later try.
 
     :param message: each file that could not be written and why, and the rules that are broken besides.
     """

@@ -45,8 +45,7 @@ H = TypeVar("H", "ModelArtsHook", "ModelArtsAsyncHook")
 
 
 class _Method(Generic[P, S, A]):
-    """
-    An operation as a method of both hooks, for type checkers; ``_with_operations`` makes the real methods.
+    """An operation as a method of both hooks, for type checkers; ``_with_operations`` makes the real methods.
 
     The synchronous hook's method returns an ``S``, the asynchronous hook's an ``A``.
     """
@@ -182,8 +181,7 @@ class _BaseHook(_Operations, BaseHook):
 
 @_with_operations
 class ModelArtsHook(_BaseHook):
-    """
-    Calls ModelArts from a worker.
+    """Calls ModelArts from a worker.
 
     Each operation of the API is a method, for example ``hook.describe_processor_task("…")``; the list operations are
     iterators over all pages. A call that the service refuses, or of which no attempt is answered, raises a
@@ -213,8 +211,7 @@ class ModelArtsHook(_BaseHook):
         return self._driver.iterate(operation, self.retries)
 
     def pages(self, operation: ListOperation[T]) -> Iterator[Page[T]]:
-        """
-        Call a list operation page by page, each with the service's count of all items.
+        """Call a list operation page by page, each with the service's count of all items.
 
         :raises ModelArtsError: the service refused the call, or no attempt was answered.
         """
@@ -225,8 +222,7 @@ class ModelArtsHook(_BaseHook):
         return self._driver.run(procedure)
 
     def clone(self, retries: RetryPolicy) -> ModelArtsHook:
-        """
-        Return a hook with its own sockets and tokens, which does not read the Airflow connection if this one has.
+        """Return a hook with its own sockets and tokens, which does not read the Airflow connection if this one has.
 
         A signal handler can use it: it interrupts this hook at any point, such as the renewal of a token.
 
@@ -238,8 +234,7 @@ class ModelArtsHook(_BaseHook):
         return clone
 
     def get_conn(self) -> Settings:
-        """
-        Return the connection, read and checked.
+        """Return the connection, read and checked.
 
         :raises ModelArtsConfigurationError: a field is missing or wrong; the message names it.
         """
@@ -278,8 +273,7 @@ class ModelArtsHook(_BaseHook):
 
 @_with_operations
 class ModelArtsAsyncHook(_BaseHook):
-    """
-    Calls ModelArts from a triggerer: the same methods as :class:`ModelArtsHook`, to be awaited or iterated over.
+    """Calls ModelArts from a triggerer: the same methods as :class:`ModelArtsHook`, to be awaited or iterated over.
 
     It takes the same arguments and raises the same errors. As an asynchronous context manager it closes its sockets on
     exit.
@@ -307,8 +301,7 @@ class ModelArtsAsyncHook(_BaseHook):
         return await self._driver.run(procedure)
 
     async def settings(self) -> Settings:
-        """
-        Return the connection, read and checked, as ``get_conn`` of the other hook does.
+        """Return the connection, read and checked, as ``get_conn`` of the other hook does.
 
         :raises ModelArtsConfigurationError: a field is missing or wrong; the message names it.
         """

@@ -23,8 +23,7 @@ _PUBLIC_CONSOLES = (
 
 
 def console_url(settings: Settings, processor_task_id: str) -> str | None:
-    """
-    Return the URL of the console for a processing task; None if there is no usable URL.
+    """Return the URL of the console for a processing task; None if there is no usable URL.
 
     :param settings: the connection. Its ``console_url`` takes precedence, with ``{region}``, ``{project_id}`` and
         ``{processor_task_id}`` replaced; the default is the public console of the endpoint's region. If the
@@ -69,8 +68,7 @@ class ModelArtsConsoleLink(BaseOperatorLink):
 
     @classmethod
     def persist(cls, context: Context, operator: BaseOperator, task_id: str, settings: Settings) -> None:
-        """
-        Push the URL for the UI, as soon as the processing task's id is known.
+        """Push the URL for the UI, as soon as the processing task's id is known.
 
         :param task_id: the processing task's id.
         :param settings: the connection, from ``hook.get_conn()``.

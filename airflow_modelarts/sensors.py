@@ -53,8 +53,7 @@ RENDERED_IN_TRIGGERER = frozenset(
 
 
 class _ComputedAttribute:
-    """
-    An attribute of an operator that is computed each time it is read.
+    """An attribute of an operator that is computed each time it is read.
 
     It depends on ``outlets``, callbacks and templates, which can be set until Airflow stores the DAG. A property would
     not do: for a mapped operator Airflow reads the attribute of the class, and expects the default there.
@@ -76,8 +75,7 @@ class _ComputedAttribute:
 
 
 class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
-    """
-    Waits until a processing task, or one version of it, has ended: completed (2), failed (3) or stopped (4).
+    """Waits until a processing task, or one version of it, has ended: completed (2), failed (3) or stopped (4).
 
     Its XCom is ``{"task_id": …, "status": 2, "status_name": "completed"}``, and ``task_version_id`` if that was given.
 
@@ -178,8 +176,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
     def execute_complete(
         self, context: Context, event: dict[str, Any] | None = None, deadline: float | None = None
     ) -> dict[str, Any]:
-        """
-        Return what the trigger reports. After a failure the task is read once more, for its message.
+        """Return what the trigger reports. After a failure the task is read once more, for its message.
 
         :param event: of the trigger.
         :param deadline: when the sensor's ``timeout`` is over, in seconds since the epoch; None when the wait began in
@@ -337,8 +334,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
     def _succeed(
         self, context: Context, status: int | None, seen: ProcessorTask | ProcessorTaskVersion | None
     ) -> dict[str, Any]:
-        """
-        Return the XCom of a success, and emit the asset events.
+        """Return the XCom of a success, and emit the asset events.
 
         :param seen: what was waited for; None if only the trigger has read it.
         """

@@ -1,5 +1,4 @@
-"""
-Templated fields of sensor, operators and trigger: text stays text, and a field that rendered to nothing is refused.
+"""Templated fields of sensor, operators and trigger: text stays text, and a field that rendered to nothing is refused.
 
 An empty value would often mean something else: the connection's own project, or all tasks and not those of one dataset.
 """

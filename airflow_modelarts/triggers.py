@@ -1,5 +1,4 @@
-"""
-The triggers that Airflow's triggerer runs: for deferred waits in here, for asset watchers in ``event_trigger``.
+"""The triggers that Airflow's triggerer runs: for deferred waits in here, for asset watchers in ``event_trigger``.
 
 From the triggerer's poll to the XCom: ``ProcessorTaskTrigger.run`` joins the watcher of its connection
 (``polling.watcher``), which polls for all waits and hands each one its events (``polling.wait``). At a terminal status
@@ -45,8 +44,7 @@ ASK_AIRFLOW_DELAY = 2.0
 
 
 class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
-    """
-    Waits until a processing task has ended. All waits on the same connection and project share one poll.
+    """Waits until a processing task has ended. All waits on the same connection and project share one poll.
 
     The event is ``{"task_id": …, "status": 2}``, or ``{"task_id": …, "error": …}`` if waiting longer makes no sense.
     For a version it has ``task_version_id`` too. The worker decides what a status or an error means. An event never has
@@ -255,8 +253,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             report.log(self.log)
 
     async def _why_not_stop(self) -> str:
-        """
-        Say why nothing may be stopped; empty if the user has killed this try.
+        """Say why nothing may be stopped; empty if the user has killed this try.
 
         A try that is still deferred was not killed: another triggerer has taken it over. If Airflow does not answer,
         nothing is stopped either, since stopping what another triggerer waits for is worse.

@@ -1,5 +1,4 @@
-"""
-Start a pipeline whenever a feature analysis of the project completes, no matter who started it (Airflow 3).
+"""Start a pipeline whenever a feature analysis of the project completes, no matter who started it (Airflow 3).
 
 The watcher polls in the triggerer, with one poll for all assets that watch the same connection. To try it, unpause this
 DAG in your own Airflow and complete an analysis, for example in ``airflow-modelarts emulator``.

@@ -1,5 +1,4 @@
-"""
-Analyse the features of a dataset, and use the result.
+"""Analyse the features of a dataset, and use the result.
 
 Run it without a cloud account: ``airflow-modelarts run dags_examples/feature_analysis.py``
 """

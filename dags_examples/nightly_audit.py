@@ -1,5 +1,4 @@
-"""
-Audit the processing tasks since the last audit every night, no matter who created them, and write an HTML report.
+"""Audit the processing tasks since the last audit every night, no matter who created them, and write an HTML report.
 
 A task that still runs at midnight is not audited after its end. To include it, add ``lag=timedelta(hours=12)``.
 

@@ -1,5 +1,4 @@
-"""
-Validate the images of a dataset, then augment the valid ones: the second processing task reads the first one's output.
+"""Validate the images of a dataset, then augment the valid ones: the second task reads the first one's output.
 
 Neither occupies a worker while it waits. Run it without a cloud account:
 ``airflow-modelarts run dags_examples/validate_then_augment.py``

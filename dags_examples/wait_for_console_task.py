@@ -1,5 +1,4 @@
-"""
-Wait for a processing task that was started in the console, and read it.
+"""Wait for a processing task that was started in the console, and read it.
 
 Trigger it with the task's id: ``airflow dags trigger wait_for_console_task --conf '{"processor_task_id": "…"}'``
 

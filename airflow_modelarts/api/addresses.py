@@ -10,8 +10,7 @@ from airflow_modelarts.api.errors import ModelArtsConfigurationError
 
 
 def base_url(label: str, value: str) -> str:
-    """
-    Return a host or a URL as a base URL: https, or plain http to a loopback address, with host and port only.
+    """Return a host or a URL as a base URL: https, or plain http to a loopback address, with host and port only.
 
     :param label: names the value in errors, for example ``host of connection 'x'``.
     :raises ModelArtsConfigurationError: it is not such a URL; the message shows no password.

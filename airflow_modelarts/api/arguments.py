@@ -24,16 +24,14 @@ TEMPLATE_MARKS = ("{{", "{%", "{#")
 
 
 class ArgumentError(TypeError, ValueError):
-    """
-    An argument is unknown, or its value cannot be right.
+    """An argument is unknown, or its value cannot be right.
 
     It is a ``TypeError`` because a triggerer ends at any other exception of a trigger's constructor.
     """
 
 
 def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """
-    Refuse arguments that a class does not have.
+    """Refuse arguments that a class does not have.
 
     :param owner: the name of the class, for the error.
     :param given: names of arguments that no parameter took.
@@ -49,8 +47,7 @@ def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str]) -> No
 
 
 def read_seconds(name: str, given: object) -> float:
-    """
-    Read an interval from a number of seconds or a timedelta.
+    """Read an interval from a number of seconds or a timedelta.
 
     :raises ArgumentError: it is not finite and greater than 0.
     """
@@ -66,8 +63,7 @@ def read_seconds(name: str, given: object) -> float:
 
 
 def read_flag(name: str, given: object) -> bool:
-    """
-    Read a truth value.
+    """Read a truth value.
 
     :raises ArgumentError: it is something else, such as the text "False".
     """
@@ -77,8 +73,7 @@ def read_flag(name: str, given: object) -> bool:
 
 
 def read_text(name: str, given: object, *, may_be_empty: bool = False) -> str:
-    """
-    Read a text that is not rendered; an integer stands for its digits.
+    """Read a text that is not rendered; an integer stands for its digits.
 
     :raises ArgumentError: it is something else, blank, or a template.
     """
@@ -94,8 +89,7 @@ def read_text(name: str, given: object, *, may_be_empty: bool = False) -> str:
 
 
 def read_texts(name: str, given: object) -> list[str]:
-    """
-    Read a list of texts, see :func:`read_text`.
+    """Read a list of texts, see :func:`read_text`.
 
     :return: in alphabetical order and without duplicates, so that equal sets and lists are stored equally.
     :raises ArgumentError: it is not a list, or contains something else than texts.
@@ -107,8 +101,7 @@ def read_texts(name: str, given: object) -> list[str]:
 
 
 def check_text(name: str, given: object) -> None:
-    """
-    Check an argument of an operator that is text or a template; what another task gives is not known yet.
+    """Check an argument of an operator that is text or a template; what another task gives is not known yet.
 
     :raises ArgumentError: it is None, bytes, a list or a mapping.
     """

@@ -9,8 +9,7 @@ MAX_DOUBLINGS = 60
 
 
 def exponential_delay(initial_delay: float, failures: int, max_delay: float) -> float:
-    """
-    Return the delay after a number of failures in a row, in seconds.
+    """Return the delay after a number of failures in a row, in seconds.
 
     :param initial_delay: the delay after the first failure, in seconds; each further failure doubles it.
     :param failures: how many requests have failed in a row, at least 1.

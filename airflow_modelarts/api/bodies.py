@@ -37,8 +37,7 @@ _NAME = re.compile(r"[\w:/.@-]{1,200}")
 
 
 def example(field: str, given: Any = None, *, item: bool = False) -> str:
-    """
-    Return an example of a field, as JSON.
+    """Return an example of a field, as JSON.
 
     :param given: the wrong value; an id or a path appears in the right field of the example.
     :param item: whether to return one item of a list.

@@ -25,8 +25,7 @@ READ_AGAIN_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """
-    Immutable call settings: endpoint, project, credentials, token cache, clock, random source.
+    """Immutable call settings: endpoint, project, credentials, token cache, clock, random source.
 
     :param endpoint: URL of ModelArts, without a path.
     :param project_id: the project of the processing tasks.
@@ -48,8 +47,7 @@ class ClientConfig:
 
 
 def call(operation: Operation[T], retries: RetryPolicy) -> Flow[T]:
-    """
-    Carry out one operation.
+    """Carry out one operation.
 
     If the service refuses the token or temporary key, it is renewed once. If it still refuses the credentials, the
     Airflow connection is read again once, since it may have a new key by now.
@@ -68,8 +66,7 @@ def call(operation: Operation[T], retries: RetryPolicy) -> Flow[T]:
 
 
 def _read_connection_again(refused: ClientConfig, refusal: errors.ModelArtsAuthenticationError) -> Flow[ClientConfig]:
-    """
-    Return the current settings of the Airflow connection.
+    """Return the current settings of the Airflow connection.
 
     The connection could be read before, so a failure now is probably an outage of the secrets backend, which Airflow
     reports as a missing connection. Therefore it is read several times.
@@ -176,8 +173,7 @@ class _Call(Generic[T]):
 
 
 class Pager(Generic[T]):
-    """
-    Carries out a list operation page by page. No page that it returns repeats an item of an earlier one.
+    """Carries out a list operation page by page. No page that it returns repeats an item of an earlier one.
 
     The list ends when ``count`` items were read, or at an empty page; without a ``count``, at a short page too. A
     service may limit its pages to fewer items than were requested. ``has_more`` is ignored, since the reference

@@ -16,8 +16,7 @@ MAX_CODINGS = 5
 
 
 class Body:
-    """
-    The body of an answer, which is decoded while it arrives.
+    """The body of an answer, which is decoded while it arrives.
 
     A body with an unknown encoding is left as it is, so it is reported as an answer that is not JSON.
 

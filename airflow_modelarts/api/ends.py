@@ -24,8 +24,7 @@ MAX_FIELD_LENGTH = 8192
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """
-    Through which connection an end was observed. It holds no secret.
+    """Through which connection an end was observed. It holds no secret.
 
     :param host: of the ModelArts endpoint, with the port if that is not the scheme's.
     :param region: None if neither the hook nor the connection names one.
@@ -46,8 +45,7 @@ class Origin:
 
 
 def end_marks(task: ProcessorTask) -> tuple[int | None, int | None, int | None]:
-    """
-    Return what a list tells of a task's end that another end of the same task changes.
+    """Return what a list tells of a task's end that another end of the same task changes.
 
     A task that runs again has another version, so ``version_count`` grows. After versions were deleted it can have been
     the same before; ``duration_seconds`` then differs in most cases.
@@ -56,8 +54,7 @@ def end_marks(task: ProcessorTask) -> tuple[int | None, int | None, int | None]:
 
 
 def dedupe_key(origin: Origin, task: ProcessorTask, task_version_id: str | None = None) -> str:
-    """
-    Return the key of an end: the same whoever observes it and whenever, and another one for the task's next end.
+    """Return the key of an end: the same whoever observes it and whenever, and another one for the task's next end.
 
     It depends on host and project, not on the id of the Airflow connection.
 
@@ -77,8 +74,7 @@ def identify_end(
     *,
     is_end_of_version: bool = True,
 ) -> dict[str, Any]:
-    """
-    Return the fields that identify an end, as JSON.
+    """Return the fields that identify an end, as JSON.
 
     :param observed_at: when the end was seen, with a time zone; the API reports no end time.
     :param version: the version that ended, if it is known.
@@ -105,8 +101,7 @@ def identify_end(
 def describe_end(
     origin: Origin, task: ProcessorTask, observed_at: datetime, version: ProcessorTaskVersion | None = None
 ) -> dict[str, Any]:
-    """
-    Return the payload of an event: every documented field of the task, whether the service sent it or not.
+    """Return the payload of an event: every documented field of the task, whether the service sent it or not.
 
     It has no ``result``, which can have tens of megabytes: DescribeProcessorTask returns it. If a version is given, the
     event is about its end: ``status``, ``error_msg``, ``duration_seconds`` and the fields of :func:`identify_end` are

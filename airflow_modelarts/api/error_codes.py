@@ -13,8 +13,7 @@ _THROTTLED, _TRANSIENT = errors.ModelArtsThrottledError, errors.ModelArtsTransie
 
 
 class Code(NamedTuple):
-    """
-    The meaning of an error code.
+    """The meaning of an error code.
 
     :param kind: the exception that it becomes.
     :param meaning: what went wrong.
@@ -189,8 +188,7 @@ CODES_WITH_STATUS: dict[tuple[str, int], Code] = {
 
 
 def find_code(code: str | None, http_status: int) -> Code | None:
-    """
-    Return the meaning of an error code.
+    """Return the meaning of an error code.
 
     The code decides, since one HTTP status stands for many errors. With a status of 500 or more only the status counts.
     """

@@ -32,8 +32,7 @@ _STATUS_NAMES = {401: "'unauthorized'", 403: "'forbidden'", 404: "'not found'", 
 def from_response(
     response: Response, *, operation: str, target: str, secrets: Sequence[str], now: float
 ) -> errors.ModelArtsError:
-    """
-    Return the error of a failed answer, by its error code or else by its HTTP status.
+    """Return the error of a failed answer, by its error code or else by its HTTP status.
 
     :param operation: the API operation's name.
     :param target: the object of the operation, for the message; for example ``processing task 'abc'``.
@@ -69,8 +68,7 @@ def from_response(
 def from_transport(
     error: TransportError, *, operation: str, target: str, address: str, unresolved: str = ""
 ) -> errors.ModelArtsError:
-    """
-    Map a TransportError to the ModelArtsError that callers see.
+    """Map a TransportError to the ModelArtsError that callers see.
 
     :param address: the URL's scheme and host.
     :param unresolved: begins the message if the host name does not exist: what the user wrote, and what to change.
@@ -114,8 +112,7 @@ def from_transport(
 def unreadable(
     response: Response, *, operation: str, target: str, secrets: Sequence[str] = (), reason: Exception | None = None
 ) -> errors.ModelArtsTransientError:
-    """
-    Return the error of a successful answer that cannot be read. It does not quote the answer, which may hold secrets.
+    """Return the error of a successful answer that cannot be read, without quoting the answer, which may hold secrets.
 
     It does quote an error of the service that came with the status of a success.
 

@@ -14,8 +14,7 @@ CODES_OF_REFUSED_CREDENTIALS = frozenset(
 
 
 class ModelArtsError(Exception):
-    """
-    A call to ModelArts or IAM failed.
+    """A call to ModelArts or IAM failed.
 
     :param message: what happened and what to change, without secrets.
     :param error_code: for example ``ModelArts.4700`` or ``APIGW.0301``; None if the answer had none.

@@ -21,8 +21,7 @@ MAX_HEADERS = 100
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """
-    One HTTP request, complete and signed. Drivers send it unchanged, and do not follow redirects.
+    """One HTTP request, complete and signed. Drivers send it unchanged, and do not follow redirects.
 
     :param method: the HTTP method, upper case.
     :param url: absolute, percent-encoded, query included.
@@ -40,8 +39,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """
-    One complete HTTP answer, decompressed.
+    """One complete HTTP answer, decompressed.
 
     :param status: the HTTP status.
     :param headers: names in lower case. Absent from the ``repr``, since they can contain a token.
@@ -76,8 +74,7 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class ReadConnection:
-    """
-    Ask the driver for the :class:`~airflow_modelarts.api.client.ClientConfig`.
+    """Ask the driver for the :class:`~airflow_modelarts.api.client.ClientConfig`.
 
     :param refused: the ClientConfig whose credentials the service refused; the driver compares it with its own. If
         they are equal, the driver reads the Airflow connection again first, since a key may have been rotated. If it
@@ -88,8 +85,7 @@ class ReadConnection:
 
 
 class TransportError(Exception):
-    """
-    No usable answer came.
+    """No usable answer came.
 
     :param reason: what happened, without secrets.
     :param kind: ``connect`` (no connection was made), ``name`` (the host name does not exist), ``proxy`` (the proxy's

@@ -22,8 +22,7 @@ _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOT
 
 
 def read_json(body: bytes) -> Any:
-    """
-    Read JSON, with None for NaN and infinities, which XComs and PostgreSQL refuse.
+    """Read JSON, with None for NaN and infinities, which XComs and PostgreSQL refuse.
 
     :raises ValueError: it is not JSON, or is nested too deeply.
     :raises RecursionError: it is nested too deeply for the remaining stack.
@@ -44,8 +43,7 @@ def without_byte_order_mark(body: bytes) -> bytes:
 
 
 def repaired(body: bytes, level: int) -> bytes:
-    """
-    Return JSON that can be read, if only some characters or the depth of nesting prevent that.
+    """Return JSON that can be read, if only some characters or the depth of nesting prevent that.
 
     Half of a surrogate pair, which a truncated text can contain, and what is not UTF-8 become U+FFFD. A field that is
     nested too deeply becomes a string with its JSON.

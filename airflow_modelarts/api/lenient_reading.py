@@ -1,5 +1,4 @@
-"""
-Reads objects of the service that do not fit their model: an object field by field, a list item by item.
+"""Reads objects of the service that do not fit their model: an object field by field, a list item by item.
 
 One odd field of one task must not make a whole list unreadable. This is tried only after an answer did not fit, so
 ordinary answers take no longer.
@@ -28,8 +27,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class UnreadableItem:
-    """
-    An item of a list that cannot be read at all.
+    """An item of a list that cannot be read at all.
 
     :param index: its place on the page, from 0.
     :param reason: why, for example ``no readable task_id``.
@@ -42,8 +40,7 @@ class UnreadableItem:
 
 
 def read_leniently(model: type[Model], value: Any, *, required: Collection[str] = ()) -> Model:
-    """
-    Read an object. A field that cannot be read becomes None, and ``unreadable`` of the model names it.
+    """Read an object. A field that cannot be read becomes None, and ``unreadable`` of the model names it.
 
     Numbers in text, fractions and, for the moments, ISO 8601 text are read.
 

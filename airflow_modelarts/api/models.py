@@ -31,8 +31,7 @@ FEATURE_ANALYSIS = "sys_data_analyse"
 
 
 def parse_result(value: Any) -> Any:
-    """
-    Return a task's ``result``: an object by its declaration, a string in the reference's example.
+    """Return a task's ``result``: an object by its declaration, a string in the reference's example.
 
     A string with the JSON of an object or an array is parsed. Any other value is returned unchanged.
     """
@@ -81,8 +80,7 @@ class ApiModel(BaseModel):
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """
-        The fields that the answer has and that could not be read, such as ``template.id``. They are None here.
+        """The fields that the answer has and that could not be read, such as ``template.id``. They are None here.
 
         Only tasks, versions, sample results and templates are read field by field.
         """
@@ -96,8 +94,7 @@ class ApiModel(BaseModel):
 
 
 class ProcessorDataSource(ApiModel):
-    """
-    An input: an OBS path, another processing task, a dataset, or a tenant's data.
+    """An input: an OBS path, another processing task, a dataset, or a tenant's data.
 
     :param source: an OBS path, a task id, a dataset id, or the real user's project id, depending on ``type``.
     :param version_id: the dataset's version.
@@ -111,8 +108,7 @@ class ProcessorDataSource(ApiModel):
 
 
 class WorkPath(ApiModel):
-    """
-    The place to which a task writes.
+    """The place to which a task writes.
 
     :param type: ``OBS`` or ``DATASET``.
     :param path: depends on ``type``: an OBS path or a dataset id.
@@ -145,8 +141,7 @@ class TemplateParam(ApiModel):
 
 
 class HasStatus(ApiModel):
-    """
-    The fields that tasks and versions share.
+    """The fields that tasks and versions share.
 
     :param status: see :class:`~airflow_modelarts.api.statuses.ProcessorTaskStatus`; others are not terminal.
     :param error_msg: why it failed, on one line and without signed links; the reference has it for tasks only.
@@ -171,8 +166,7 @@ class HasStatus(ApiModel):
 
 
 class ProcessorTask(HasStatus):
-    """
-    A processing task.
+    """A processing task.
 
     :param create_time: milliseconds since the epoch.
     :param error_msg: only with status 3; on one line, and without signed links.
@@ -227,8 +221,7 @@ class ProcessorTaskItem(ApiModel):
 
 
 class SampleResult(ApiModel):
-    """
-    The result of a version for one sample.
+    """The result of a version for one sample.
 
     :param result_property: 0 reserved, 1 modified, 2 deleted, 3 added.
     :param signed_origin_source: a download link, which is a credential; absent by default.
@@ -347,8 +340,7 @@ class UpdateProcessorTaskRequest(_Sent):
 
 
 class CreateProcessorTaskVersionRequest(_Sent):
-    """
-    The body of CreateProcessorTaskVersion, and the larger part of CreateProcessorTask's.
+    """The body of CreateProcessorTaskVersion, and the larger part of CreateProcessorTask's.
 
     :param data_source: the one input; exactly one of this and ``inputs`` is given.
     :param description: at most 256 characters, none of ``^ ! < > = & " '``.
@@ -380,8 +372,7 @@ class CreateProcessorTaskVersionRequest(_Sent):
 
 
 class CreateProcessorTaskRequest(CreateProcessorTaskVersionRequest):
-    """
-    The body of CreateProcessorTask.
+    """The body of CreateProcessorTask.
 
     :param create_version: true only for data processing, which is any template but ``sys_data_analyse``.
     """
@@ -403,8 +394,7 @@ TaskT = TypeVar("TaskT", bound=ProcessorTask)
 
 
 def parse(model: type[Parsed], body: bytes) -> Parsed:
-    """
-    Parse an answer. Fields and items of a list that do not fit the model do not make the others unreadable.
+    """Parse an answer. Fields and items of a list that do not fit the model do not make the others unreadable.
 
     Status and ids of a single task or version must be readable, since waits decide by them.
 

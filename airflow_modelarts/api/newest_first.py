@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
 
 class NewestFirst:
-    """
-    The tasks of a list, without its end in which all tasks are older than a moment.
+    """The tasks of a list, without its end in which all tasks are older than a moment.
 
     The list is read to the end of the page with the first older task, and one page further. If these have older tasks
     only, the rest is not read. Where the order does not hold, nothing follows from an older task, and the whole list

@@ -35,8 +35,7 @@ MAX_ITEMS_PAGE_SIZE = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(Generic[T_co]):
-    """
-    One operation with its arguments.
+    """One operation with its arguments.
 
     :param name: the API's name of the operation.
     :param target: the object of the operation, for messages.
@@ -67,8 +66,7 @@ class Operation(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """
-    One page of a list operation.
+    """One page of a list operation.
 
     :param count: the number of items of all pages; None if the answer has none.
     :param has_more: as in the answer. The reference explains it in two ways, so nothing here depends on it.
@@ -90,8 +88,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOperation(Operation[Page[T]]):
-    """
-    An operation whose answer comes in pages.
+    """An operation whose answer comes in pages.
 
     :param identify: returns the identity of an item; None for an item without one.
     :param limit: items a page.
@@ -117,8 +114,7 @@ def create_processor_task(
     create_version: bool | None = None,
     workspace_id: str | None = None,
 ) -> Operation[CreatedTask]:
-    """
-    Create a processing task and start it (CreateProcessorTask).
+    """Create a processing task and start it (CreateProcessorTask).
 
     The request is repeated only if the service certainly did not act on it.
 
@@ -172,8 +168,7 @@ def list_processor_tasks(
     order: str | None = None,
     limit: int = MAX_PAGE_SIZE,
 ) -> ListOperation[ProcessorTask]:
-    """
-    List processing tasks (ListProcessorTasks).
+    """List processing tasks (ListProcessorTasks).
 
     :param status: 0 to 4, or a name such as ``failed``.
     :param task_type: a template id, for example ``sys_data_analyse``.
@@ -214,8 +209,7 @@ def list_processor_tasks(
 
 
 def list_processor_task_items(*, limit: int = MAX_ITEMS_PAGE_SIZE) -> ListOperation[ProcessorTaskItem]:
-    """
-    List the processing templates that the service offers (ListProcessorTaskItems).
+    """List the processing templates that the service offers (ListProcessorTaskItems).
 
     :param limit: templates a page, 1 to 1000.
     """
@@ -230,8 +224,7 @@ def list_processor_task_items(*, limit: int = MAX_ITEMS_PAGE_SIZE) -> ListOperat
 
 
 def describe_processor_task(task_id: str) -> Operation[ProcessorTask]:
-    """
-    Read a processing task, its parsed result included (DescribeProcessorTask).
+    """Read a processing task, its parsed result included (DescribeProcessorTask).
 
     :param task_id: the processing task's id.
     :raises ModelArtsRequestError: the id is empty or not a path segment.
@@ -245,8 +238,7 @@ def describe_processor_task(task_id: str) -> Operation[ProcessorTask]:
 
 
 def update_processor_task(task_id: str, *, description: str) -> Operation[Empty]:
-    """
-    Change a processing task's description (UpdateProcessorTask).
+    """Change a processing task's description (UpdateProcessorTask).
 
     :param task_id: the processing task's id.
     :param description: at most 256 characters, none of ``^ ! < > = & " '``.
@@ -263,8 +255,7 @@ def update_processor_task(task_id: str, *, description: str) -> Operation[Empty]
 
 
 def delete_processor_task(task_id: str) -> Operation[Empty]:
-    """
-    Delete a processing task (DeleteProcessorTask); while it is initializing, the service is busy.
+    """Delete a processing task (DeleteProcessorTask); while it is initializing, the service is busy.
 
     :param task_id: the processing task's id.
     """
@@ -285,8 +276,7 @@ def create_processor_task_version(
     description: str | None = None,
     workspace_id: str | None = None,
 ) -> Operation[CreatedVersion]:
-    """
-    Run a processing task again, as a new version of it (CreateProcessorTaskVersion).
+    """Run a processing task again, as a new version of it (CreateProcessorTaskVersion).
 
     The arguments are those of :func:`create_processor_task`. The request is repeated as seldom as that one.
 
@@ -319,8 +309,7 @@ def create_processor_task_version(
 def list_processor_task_versions(
     task_id: str, *, sort_by: str | None = None, order: str | None = None, limit: int = MAX_PAGE_SIZE
 ) -> ListOperation[ProcessorTaskVersion]:
-    """
-    List the versions of a processing task (ListProcessorTaskVersions).
+    """List the versions of a processing task (ListProcessorTaskVersions).
 
     :param task_id: the processing task's id.
     :param sort_by: ``create_time`` or ``version_name``.
@@ -339,8 +328,7 @@ def list_processor_task_versions(
 
 
 def describe_processor_task_version(task_id: str, version_id: str) -> Operation[ProcessorTaskVersion]:
-    """
-    Read one version of a processing task (DescribeProcessorTaskVersion).
+    """Read one version of a processing task (DescribeProcessorTaskVersion).
 
     :param task_id: the processing task's id.
     :param version_id: the version's id (``task_version_id``).
@@ -356,8 +344,7 @@ def describe_processor_task_version(task_id: str, version_id: str) -> Operation[
 
 
 def delete_processor_task_version(task_id: str, version_id: str) -> Operation[Empty]:
-    """
-    Delete one version of a processing task (DeleteProcessorTaskVersion).
+    """Delete one version of a processing task (DeleteProcessorTaskVersion).
 
     :param task_id: the processing task's id.
     :param version_id: the version's id (``task_version_id``).
@@ -372,8 +359,7 @@ def delete_processor_task_version(task_id: str, version_id: str) -> Operation[Em
 
 
 def stop_processor_task_version(task_id: str, version_id: str) -> Operation[Empty]:
-    """
-    Stop a running version of a processing task (StopProcessorTaskVersion). Feature analysis cannot be stopped.
+    """Stop a running version of a processing task (StopProcessorTaskVersion). Feature analysis cannot be stopped.
 
     :param task_id: the processing task's id.
     :param version_id: the version's id (``task_version_id``).
@@ -396,8 +382,7 @@ def list_processor_task_version_results(
     signed_links: bool = False,
     limit: int = MAX_PAGE_SIZE,
 ) -> ListOperation[SampleResult]:
-    """
-    List what a version did to each sample (ListProcessorTaskVersionResults).
+    """List what a version did to each sample (ListProcessorTaskVersionResults).
 
     :param task_id: the processing task's id.
     :param version_id: the version's id (``task_version_id``).

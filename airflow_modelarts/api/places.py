@@ -26,8 +26,7 @@ _OBS_TYPES = ("OBS", None)
 
 
 def obs_uri(place: str | None, *, is_in_obs: bool = False) -> str | None:
-    """
-    Return ``obs://bucket/key`` for a place in OBS, in whatever form the API wrote it; None for anything else.
+    """Return ``obs://bucket/key`` for a place in OBS, in whatever form the API wrote it; None for anything else.
 
     Each place has exactly one URI: percent-encoded and, like Airflow's assets, without trailing slashes. The query is
     dropped, since that of a signed link is a credential. A key with ``.`` or ``..`` as a segment has no URI, since
@@ -63,8 +62,7 @@ def typed_uri(kind: str | None, place: str | None) -> str | None:
 
 
 def output_uri(task: ProcessorTask | ProcessorTaskVersion) -> str | None:
-    """
-    Return where a task writes; None for a dataset, which is no place in OBS, and for a task without an output.
+    """Return where a task writes; None for a dataset, which is no place in OBS, and for a task without an output.
 
     That is the path of a ``work_path`` of type ``OBS``. Its ``output_path``, such as ``/datasets/demo``, counts only
     with a scheme, as in ``obs://``: the API reference does not say whether it begins with a bucket.
@@ -83,8 +81,7 @@ def is_within(uri: str, folder: str) -> bool:
 
 
 class PlaceFilter:
-    """
-    Selects inputs or outputs by where they are: in a folder in OBS, or in what an id names, such as a dataset.
+    """Selects inputs or outputs by where they are: in a folder in OBS, or in what an id names, such as a dataset.
 
     :param name: the name of the argument, for the error.
     :param given: places in OBS in any form, and ids. A place selects itself and what is below it; an id only itself.
@@ -108,8 +105,7 @@ class PlaceFilter:
         return sorted(self._folders | self._ids)
 
     def selects(self, uri: str | None, identifier: str | None) -> bool:
-        """
-        Return whether it selects an input or an output.
+        """Return whether it selects an input or an output.
 
         :param uri: of the place in OBS; None if it is elsewhere.
         :param identifier: for example the dataset's id.

@@ -1,5 +1,4 @@
-"""
-What takes several API calls: stopping versions, finding a task or a version, submitting exactly once.
+"""What takes several API calls: stopping versions, finding a task or a version, submitting exactly once.
 
 A procedure is a generator over the same steps as a call. Both hooks run it: ``hook.run(procedure)``. It does no I/O.
 :func:`submit_once` is where a lost answer to a submission is resolved.
@@ -34,8 +33,7 @@ MAX_LOOKUP_DELAY = 16.0
 
 @dataclass(slots=True)
 class StopReport:
-    """
-    The outcome of stopping versions.
+    """The outcome of stopping versions.
 
     :param task_id: the processing task's id.
     :param stopped: ids of the versions that were stopped.
@@ -61,8 +59,7 @@ class StopReport:
 
 
 def stop(target: Target, retries: RetryPolicy) -> Flow[StopReport]:
-    """
-    Stop a version, or all versions of a task that have not ended (StopProcessorTaskVersion).
+    """Stop a version, or all versions of a task that have not ended (StopProcessorTaskVersion).
 
     An error with one version does not keep the others from being stopped; it is in the report.
 
@@ -135,8 +132,7 @@ def find_task(name: str, workspace_id: str | None, retries: RetryPolicy = LONG_R
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """
-    What :func:`submit_once` needs to know about the caller.
+    """What :func:`submit_once` needs to know about the caller.
 
     :param may_exist: whether an earlier try may have submitted the same.
     :param is_killed: returns whether the caller has been killed, after which nothing may be submitted.
@@ -185,8 +181,7 @@ def create_version(
 def submit_once(
     submit: Callable[[], Flow[str]], find: Callable[[], Flow[str | None]], submission: Submission, *, can_repeat: bool
 ) -> Flow[str]:
-    """
-    Submit, and look the submission up wherever the answer does not tell whether it was accepted.
+    """Submit, and look the submission up wherever the answer does not tell whether it was accepted.
 
     :param submit: sends the request and returns the id.
     :param find: returns the id of what was submitted; None if it does not exist.
@@ -244,8 +239,7 @@ def _items(
 def read_end(
     target: Target, latest: ProcessorTask | ProcessorTaskVersion | None = None
 ) -> Flow[tuple[ProcessorTask, ProcessorTaskVersion | None]]:
-    """
-    Read the task of a target that has ended, and its version if the target is one.
+    """Read the task of a target that has ended, and its version if the target is one.
 
     :param latest: what was read of the target already.
     :raises ModelArtsNotFoundError: it was deleted.

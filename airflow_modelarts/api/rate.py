@@ -1,5 +1,4 @@
-"""
-Limits the rate of the requests of one connection once the service throttles them.
+"""Limits the rate of the requests of one connection once the service throttles them.
 
 The rate adapts: additive increase with each answer, multiplicative decrease with each throttled request.
 """
@@ -46,8 +45,7 @@ MAX_CONNECTIONS = 256
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """
-    The permission to send one request now.
+    """The permission to send one request now.
 
     :param at: the time on the limiter's clock, in seconds.
     :param paced: whether the rate delayed the request, or would have if it had come a little earlier.
@@ -58,8 +56,7 @@ class Turn:
 
 
 class RateLimiter:
-    """
-    Limits the rate of the requests of one connection; they get their turns in the order in which they ask.
+    """Limits the rate of the requests of one connection; they get their turns in the order in which they ask.
 
     Threads and event loops can share it: the lock is never held during a sleep.
 
@@ -82,8 +79,7 @@ class RateLimiter:
         self._answers: deque[float] = deque()  # times of the answers of the last seconds
 
     def copy(self) -> RateLimiter:
-        """
-        Return a limiter with the same rate and without waiting requests. Later changes are not shared.
+        """Return a limiter with the same rate and without waiting requests. Later changes are not shared.
 
         It takes no lock: a signal handler may call it while the interrupted code holds the lock.
         """
@@ -171,8 +167,7 @@ class RateLimiter:
 
 
 class RateLimiters:
-    """
-    The limiters of a process, one for each connection.
+    """The limiters of a process, one for each connection.
 
     It takes no lock, so a signal handler may call it.
 

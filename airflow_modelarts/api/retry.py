@@ -28,8 +28,7 @@ class Idempotency(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """
-    The attempts of one call and the delays between them: exponential backoff with full jitter.
+    """The attempts of one call and the delays between them: exponential backoff with full jitter.
 
     :param attempts: how often a request is sent at most, the first time included.
     :param initial_delay: the longest first delay, in seconds; it doubles with each attempt.
@@ -58,8 +57,7 @@ DEFAULT_RETRIES = RetryPolicy(throttled_attempts=10)
 
 @dataclass(frozen=True, slots=True)
 class RetryingRequest:
-    """
-    One logical request: retry policy, texts to redact, and context for errors.
+    """One logical request: retry policy, texts to redact, and context for errors.
 
     :param operation: the API operation's name, for errors, as are its object in ``target`` and the service's address.
     :param address: scheme and host.
@@ -86,8 +84,7 @@ class RetryingRequest:
     limiter: RateLimiter | None = None
 
     def run(self, build: Callable[[], Request], parse: Callable[[Response], T]) -> Flow[T]:
-        """
-        Send a request until it succeeds or the retry policy ends, and return the parsed answer.
+        """Send a request until it succeeds or the retry policy ends, and return the parsed answer.
 
         :param build: builds the request for each attempt anew, since a signature contains the time.
         :param parse: reads a successful answer, or raises ValueError.

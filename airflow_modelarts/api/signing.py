@@ -37,8 +37,7 @@ def canonical_request(
     signed_names: Iterable[str],
     payload_hash: str,
 ) -> str:
-    """
-    Return the text whose hash is signed.
+    """Return the text whose hash is signed.
 
     :param path: as it is sent, without the query.
     :param parameters: the query's names and values, decoded.
@@ -69,8 +68,7 @@ def signature(secret_key: str, date: str, canonical: str) -> str:
 def sign(
     access_key: str, secret_key: str, *, method: str, url: str, headers: Mapping[str, str], body: bytes, now: float
 ) -> dict[str, str]:
-    """
-    Return the headers of a signed request: the given ones, Host, X-Sdk-Date and Authorization.
+    """Return the headers of a signed request: the given ones, Host, X-Sdk-Date and Authorization.
 
     The signature covers every given header. The headers of a project or a temporary key must be among them.
 

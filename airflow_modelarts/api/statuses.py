@@ -37,8 +37,7 @@ def status_name(status: int | None) -> str:
 
 
 def read_status(name: str, given: object) -> ProcessorTaskStatus:
-    """
-    Read one status from a number, a name in any case, or a number in a text.
+    """Read one status from a number, a name in any case, or a number in a text.
 
     :param name: the name of the argument, for the error.
     :raises ArgumentError: it is not a documented status.
@@ -52,8 +51,7 @@ def read_status(name: str, given: object) -> ProcessorTaskStatus:
 def read_statuses(
     name: str, given: object, allowed: Collection[ProcessorTaskStatus] = tuple(ProcessorTaskStatus)
 ) -> tuple[int, ...]:
-    """
-    Read a list of statuses, each as :func:`read_status` does.
+    """Read a list of statuses, each as :func:`read_status` does.
 
     :param name: the name of the argument, for the error.
     :param given: the list; a single status is an error, since a text could be one status or several.

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """
-    A processing task, or one version of it. Its text is how messages and log lines name it.
+    """A processing task, or one version of it. Its text is how messages and log lines name it.
 
     :param task_id: the processing task's id.
     :param task_version_id: the version's id; default None: the task itself.

@@ -1,5 +1,4 @@
-"""
-Audits of processing tasks: rules, the findings that break them, a report, and the report as an HTML page.
+"""Audits of processing tasks: rules, the findings that break them, a report, and the report as an HTML page.
 
 ``findings`` has the checks, ``report`` applies them, ``html.page`` makes the page. Nothing here sends a request, writes
 a file or reads the clock.

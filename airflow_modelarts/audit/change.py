@@ -15,8 +15,7 @@ SCOPE_FIELDS = ("schema_version", "project_id", "region", "host", "filters", "ma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Previous:
-    """
-    The totals of an earlier audit.
+    """The totals of an earlier audit.
 
     :param start: the start of its window.
     :param end: the end of its window.
@@ -67,8 +66,7 @@ def describe(change: Mapping[str, Any], zone: tzinfo) -> str:
 
 
 def newest_before(reports: Iterable[Any], scope: Mapping[str, Any], end: datetime) -> Previous | None:
-    """
-    Return the newest earlier audit with the same scope; None if there is none.
+    """Return the newest earlier audit with the same scope; None if there is none.
 
     :param reports: the JSON of reports, or of anything else.
     :param scope: the SCOPE_FIELDS of this audit.

@@ -20,8 +20,7 @@ MAX_DETAIL = 1000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """
-    A task in which a check found a fault.
+    """A task in which a check found a fault.
 
     :param create_time: milliseconds since the epoch.
     :param detail: the fault: the error message of a failure, the place of an output; may be empty.
@@ -66,8 +65,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """
-    The findings of a check: all are counted, the first KEPT_FINDINGS are kept.
+    """The findings of a check: all are counted, the first KEPT_FINDINGS are kept.
 
     :param by_template: the number of findings of each template that has rules of its own.
     """
@@ -93,8 +91,7 @@ class BrokenRule:
 
 @dataclass(frozen=True)
 class Check:
-    """
-    A check, which every task of the window undergoes.
+    """A check, which every task of the window undergoes.
 
     :param name: the key of its findings in a report.
     :param title: the heading of its findings.

@@ -19,8 +19,7 @@ ROWS, VISIBLE_ROWS = 100, 6
 
 
 def page(report: AuditReport, facts: Mapping[str, str] | None = None) -> str:
-    """
-    Return the report as an HTML page.
+    """Return the report as an HTML page.
 
     :param facts: what the footer says besides, such as the project, by name.
     """

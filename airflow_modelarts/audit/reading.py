@@ -23,8 +23,7 @@ NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """
-    What of a list could not be read.
+    """What of a list could not be read.
 
     :param items: the number of listed items that could not be read at all, so they are in no other count.
     :param first_items: where the first of them are and why, for example ``page 3, item 7: no readable task_id``.
@@ -89,8 +88,7 @@ class UnreadableFields:
 
 
 class ListReader:
-    """
-    Iterates over the tasks of a list, and notes what its pages say besides.
+    """Iterates over the tasks of a list, and notes what its pages say besides.
 
     :param pages: the pages, in the order of the list.
     """

@@ -43,8 +43,7 @@ UNKNOWN_TEMPLATE = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """
-    The time in which the audited tasks were created, in UTC. The start is inclusive, the end exclusive.
+    """The time in which the audited tasks were created, in UTC. The start is inclusive, the end exclusive.
 
     :param start: the end as well if the window is empty.
     :param covered: ranges in it that earlier audits have covered, in milliseconds since the epoch, in order. Their
@@ -115,8 +114,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """
-    The result of an audit.
+    """The result of an audit.
 
     :param made_at: the moment that the report describes.
     :param total: the number of tasks created in the window; all other counts are of these.
@@ -216,8 +214,7 @@ class AuditReport:
         return tuple(sentences)
 
     def to_json(self) -> dict[str, Any]:
-        """
-        Return the whole report as JSON: times in ISO 8601, durations in seconds.
+        """Return the whole report as JSON: times in ISO 8601, durations in seconds.
 
         :mod:`airflow_modelarts.audit.schema` describes it.
         """
@@ -312,8 +309,7 @@ def audit(
     on_task: Callable[[ProcessorTask, Sequence[str]], None] | None = None,
     notes: Sequence[str] = (),
 ) -> AuditReport:
-    """
-    Audit the tasks that were created in the window, reading one task at a time.
+    """Audit the tasks that were created in the window, reading one task at a time.
 
     No task is kept: memory grows with the findings only, and their number is limited.
 

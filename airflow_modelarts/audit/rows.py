@@ -42,8 +42,7 @@ FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def row(task: ProcessorTask, checks: Sequence[str], project_id: str | None = None) -> dict[str, Any]:
-    """
-    Return a task as a row with all COLUMNS.
+    """Return a task as a row with all COLUMNS.
 
     :param checks: the names of the checks that found something in it.
     """

@@ -16,8 +16,7 @@ BY_TEMPLATE = "by_template"
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRules:
-    """
-    The rules that tasks must comply with. A rule that is None is not checked.
+    """The rules that tasks must comply with. A rule that is None is not checked.
 
     Each value may be text, as templates render it. An empty text is no value: the rule has its default. A duration is
     a number of seconds, a timedelta, or a text such as ``12h``, ``90 min`` or ``PT12H``.
@@ -57,8 +56,7 @@ class AuditRules:
 
     @classmethod
     def read(cls, rules: Self | Mapping[str, Any] | str | None) -> Self:
-        """
-        Read rules from a mapping by their names, or from the text of one in JSON; None means the defaults.
+        """Read rules from a mapping by their names, or from the text of one in JSON; None means the defaults.
 
         :raises ValueError: the text is no mapping, a name is unknown, or a value is invalid.
         """

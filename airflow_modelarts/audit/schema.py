@@ -1,5 +1,4 @@
-"""
-The JSON of a report as types, and as a JSON Schema: ``report_schema()``.
+"""The JSON of a report as types, and as a JSON Schema: ``report_schema()``.
 
 A later report of the same ``schema_version`` can have more fields, and never fewer. It imports pydantic, so an audit
 itself does not load it.
@@ -17,8 +16,7 @@ Counts = dict[str, int]
 
 
 class WindowJson(TypedDict):
-    """
-    When the audited tasks were created: ISO 8601 in UTC, the end exclusive.
+    """When the audited tasks were created: ISO 8601 in UTC, the end exclusive.
 
     ``covered`` has the starts and ends of what earlier audits have covered in it, whose tasks are left out.
     """
@@ -38,8 +36,7 @@ class FiltersJson(TypedDict):
 
 
 class UnreadableJson(TypedDict):
-    """
-    What of the list could not be read.
+    """What of the list could not be read.
 
     ``items`` listed items are in no other count; ``first_items`` says where the first ten are. ``tasks`` tasks have
     fields that count as missing: ``fields`` counts them by field, ``first_tasks`` has those of the first ten tasks.
@@ -102,8 +99,7 @@ class ChangeJson(TypedDict):
 
 
 class FindingJson(TypedDict):
-    """
-    A task in which a check found something. A field without a value is left out.
+    """A task in which a check found something. A field without a value is left out.
 
     ``create_time`` is in milliseconds since the epoch, as in the API. ``detail`` is the fault.
     """
@@ -130,8 +126,7 @@ class FindingsJson(TypedDict):
 
 
 class ReportJson(TypedDict):
-    """
-    The report of an audit.
+    """The report of an audit.
 
     ``deleted_while_listing`` is a lower bound. ``rows_path`` is the file with a row for each task, or null.
     ``map_index`` is there for a mapped audit only. ``change`` is null if no report of an earlier audit was found.

@@ -8,8 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """
-    Whose tasks an audit read, and which run did it. None is what is not known, and a filter that was not given.
+    """Whose tasks an audit read, and which run did it. None is what is not known, and a filter that was not given.
 
     :param project_id: the project of the tasks.
     :param region: the region of the endpoint.

@@ -29,8 +29,7 @@ _DIGIT = re.compile(r"\d")
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """
-    The durations of a group of ended tasks.
+    """The durations of a group of ended tasks.
 
     :param count: the number of tasks whose duration is known.
     :param seconds: the sum of their durations.
@@ -121,8 +120,7 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """
-    The durations of the ended tasks of an audit, in total and in groups, the largest sums first.
+    """The durations of the ended tasks of an audit, in total and in groups, the largest sums first.
 
     :param total: of all tasks; None if no duration is known.
     :param by_name: by what :func:`name_prefix` returns.
@@ -165,8 +163,7 @@ class StatisticsCounter:
 
 
 def name_prefix(name: str) -> str:
-    """
-    Return what the names of one pipeline's tasks have in common, for example ``ingest`` of ``ingest-2026-11-23-7``.
+    """Return what the names of one pipeline's tasks have in common, for example ``ingest`` of ``ingest-2026-11-23-7``.
 
     That is the name up to its first part with a digit. The first part itself stays, without digits at its end.
     Hyphens, underscores, periods and spaces separate parts. A date or number at the beginning is skipped.

@@ -13,8 +13,7 @@ MAX_NAME = 200
 
 
 def milliseconds(moment: datetime) -> int:
-    """
-    Return a moment as the API writes it: milliseconds since the epoch.
+    """Return a moment as the API writes it: milliseconds since the epoch.
 
     It is rounded down: all tasks created before that millisecond exist at the moment.
     """
@@ -32,8 +31,7 @@ def iso(moment: datetime) -> str:
 
 
 def read_timezone(name: object) -> ZoneInfo:
-    """
-    Return the time zone of a name such as ``Europe/Berlin``.
+    """Return the time zone of a name such as ``Europe/Berlin``.
 
     :raises ValueError: no zone has this name.
     """

@@ -16,8 +16,7 @@ _ENDED = tuple(status.name.lower() for status in ProcessorTaskStatus if status.i
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """
-    The counts that a rule is judged by.
+    """The counts that a rule is judged by.
 
     :param by_status: the number of tasks of each status.
     :param found: the number of findings of each check.
@@ -37,8 +36,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """
-    How a rule is judged.
+    """How a rule is judged.
 
     :param name: the field of :class:`AuditRules`.
     :param check: the check whose findings break it; None if it is about all tasks.
@@ -51,8 +49,7 @@ class Rule:
 
 
 def broken_rules(total: Tally, by_template: Mapping[str, Tally], rules: AuditRules) -> dict[str, str]:
-    """
-    Return what is wrong for each rule that is broken, in the order of RULES.
+    """Return what is wrong for each rule that is broken, in the order of RULES.
 
     :param total: the counts of all tasks.
     :param by_template: those of the tasks of each template that has rules of its own.

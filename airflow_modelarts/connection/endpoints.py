@@ -20,8 +20,7 @@ IAM_ENDPOINT_VARIABLE = f"{VARIABLES}IAM_ENDPOINT"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """
-    The endpoint of a service.
+    """The endpoint of a service.
 
     :param url: its base URL.
     :param unresolved: the error message for a host name that does not resolve: the value that was given, and the way

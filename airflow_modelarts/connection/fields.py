@@ -1,5 +1,4 @@
-"""
-The fields of a connection, declared once.
+"""The fields of a connection, declared once.
 
 From here come the defaults of the reading and the forms in Airflow's UI; a test holds the table in the documentation
 against it. Airflow loads this module in every process, so it imports nothing but the standard library.
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """
-    A field of the connection.
+    """A field of the connection.
 
     :param label: its name in the form.
     :param description: Markdown; forms show it as plain text.

@@ -33,8 +33,7 @@ LIMITERS = RateLimiters(time.monotonic)
 
 
 def read(connection: AirflowConnection, extra: Any, overrides: Overrides) -> Settings:
-    """
-    Read a connection of type ``modelarts``.
+    """Read a connection of type ``modelarts``.
 
     :param extra: the connection's extras as Airflow decodes them, which can be any JSON.
     :raises ModelArtsConfigurationError: a field is missing or wrong; the message names it.

@@ -39,8 +39,7 @@ class Overrides:
 
 
 class Values:
-    """
-    The values of one connection, and of the arguments that override it.
+    """The values of one connection, and of the arguments that override it.
 
     Each method reads one value, or raises a ModelArtsConfigurationError that names it. Values are read when they are
     needed, so that a field that does not matter cannot fail a connection.

@@ -11,8 +11,7 @@ from airflow_modelarts.api.bodies import LISTS, example, read_text
 
 
 def check_object(field: str, value: Any) -> None:
-    """
-    Check an argument that is an object or a list of objects.
+    """Check an argument that is an object or a list of objects.
 
     :raises ArgumentError: it is a literal that no rendering can turn into one.
     """
@@ -34,8 +33,7 @@ def check_template(field: str, value: Any) -> None:
 
 
 def literals(value: Any) -> Any:
-    """
-    Return the part of an argument that rendering does not change.
+    """Return the part of an argument that rendering does not change.
 
     :return: None if only rendering can tell the whole of it. In an object, such a value is an empty text; in a list it
         is missing.

@@ -32,8 +32,7 @@ NAMED_TASKS = 3
 
 
 class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
-    """
-    Audits all processing tasks that were created in a time window, by Airflow or otherwise (ListProcessorTasks).
+    """Audits all processing tasks that were created in a time window, by Airflow or otherwise (ListProcessorTasks).
 
     Each audit continues where the last one of this Airflow task ended, so that each task is in exactly one audit. The
     first one reaches back a day. An audit that finds a broken rule has ended; one that raises another error has not.

@@ -1,5 +1,4 @@
-"""
-The files of an audit: a page, its JSON and the rows.
+"""The files of an audit: a page, its JSON and the rows.
 
 They are tried out before the list is read. What fails later is collected, so that the audit can end and say it.
 """
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 
 
 class AuditFiles:
-    """
-    The files of an audit.
+    """The files of an audit.
 
     :param paths: the paths by argument, ``report_path`` and ``rows_path``; without those that are not wanted.
     :param conn_id: the Airflow connection of the store; default that of the paths.
@@ -106,8 +104,7 @@ class AuditFiles:
 
 
 class RowFile:
-    """
-    The file of the rows, while the list is read. A store that fails does not end the audit.
+    """The file of the rows, while the list is read. A store that fails does not end the audit.
 
     :param files: the files of the audit, which note a failure.
     :param project_id: a value of each row.

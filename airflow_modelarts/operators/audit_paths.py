@@ -16,8 +16,7 @@ _OF_THE_TASK = re.compile(r"\b(?:ti|task\w*|map_index|params)\b")
 
 
 def check_suffix(argument: str, path: object) -> None:
-    """
-    Check how the name of a file ends.
+    """Check how the name of a file ends.
 
     :raises ValueError: the name does not end as SUFFIXES says, or is nothing but that.
     """
@@ -27,8 +26,7 @@ def check_suffix(argument: str, path: object) -> None:
 
 
 def check_paths(operator: Any) -> None:
-    """
-    Check the paths of an audit when its DAG is parsed, as far as they are literal.
+    """Check the paths of an audit when its DAG is parsed, as far as they are literal.
 
     :raises ValueError: a name has another suffix, or another audit of the DAG has the same path.
     """
@@ -63,8 +61,7 @@ def is_mapped(task_instance: Any) -> bool:
 
 
 def own_path(path: str, written: Any, argument: str, context: Mapping[str, Any]) -> str:
-    """
-    Return the path with the index of the mapped task before its suffix, if all instances of the task got this path.
+    """Return the path with the index of the mapped task before its suffix, if all instances of the task got this path.
 
     So ``audit.html`` becomes ``audit-3.html``. A path that names ``map_index``, or that is mapped itself, stays.
 

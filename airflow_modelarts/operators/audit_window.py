@@ -1,5 +1,4 @@
-"""
-The time window of an audit, and what earlier audits of the same Airflow task have covered.
+"""The time window of an audit, and what earlier audits of the same Airflow task have covered.
 
 Moments are milliseconds since the epoch, as in the API. A range includes its start and excludes its end.
 """
@@ -36,8 +35,7 @@ Range = tuple[int, int]
 
 
 def check_window(window: Any, lag: Any) -> None:
-    """
-    Check the arguments that choose a window, when the DAG is parsed.
+    """Check the arguments that choose a window, when the DAG is parsed.
 
     :raises ValueError: the kind is unknown, or the lag is negative or no timedelta.
     """
@@ -73,8 +71,7 @@ def subtract(whole: Range, ranges: Iterable[Range]) -> list[Range]:
 
 @dataclass
 class AuditHistory:
-    """
-    The ranges that the audits of one Airflow task have covered.
+    """The ranges that the audits of one Airflow task have covered.
 
     :param since: the moment from which on every range is to be audited; None before the first audit.
     :param audited: what was audited; normally one range.
@@ -86,8 +83,7 @@ class AuditHistory:
     runs: dict[str, list[Range]] = field(default_factory=dict)
 
     def find_ranges(self, run_id: str, end: int, day_before: int) -> list[Range]:
-        """
-        Return what a run is to audit: what it has audited before, or what no run has audited until ``end``.
+        """Return what a run is to audit: what it has audited before, or what no run has audited until ``end``.
 
         :param end: where the run's window ends.
         :param day_before: where it begins if it is the first audit, or if it is for a date before the first audit.
@@ -98,8 +94,7 @@ class AuditHistory:
         return subtract((start, end), self.audited)
 
     def add(self, run_id: str, ranges: Sequence[Range], *, keeps_since: bool) -> None:
-        """
-        Record what a run has audited.
+        """Record what a run has audited.
 
         :param keeps_since: do not have the time between these ranges and the first audit audited. This is for a run
             by hand for a date of long ago.
@@ -116,8 +111,7 @@ class AuditHistory:
 
     @classmethod
     def from_json(cls, text: str) -> AuditHistory:
-        """
-        Read a history.
+        """Read a history.
 
         :raises ValueError: it is not one.
         """
@@ -138,8 +132,7 @@ def _read_ranges(stored: Any) -> list[Range]:
 
 
 class HistoryStore:
-    """
-    Keeps the history of an audit in an Airflow variable, and what a run has audited also in its task state store (3.3).
+    """Keeps an audit's history in an Airflow variable, and what a run has audited also in its task state store (3.3).
 
     Of what Airflow keeps, only a variable fits all its versions and all runs. A task's state store belongs to one run.
     An asset's state store needs an asset and Airflow 3.3. XComs are deleted with their run or when it is cleared, and
@@ -171,8 +164,7 @@ class HistoryStore:
         return _read_ranges(audited_before) if audited_before else history.find_ranges(self._run_id, end, day_before)
 
     def load(self) -> AuditHistory:
-        """
-        Return the history; an empty one before the first audit.
+        """Return the history; an empty one before the first audit.
 
         :raises ValueError: the variable has another content, or it exists and cannot be read.
         """
@@ -209,8 +201,7 @@ class HistoryStore:
 
 @dataclass(frozen=True)
 class AuditWindow:
-    """
-    What a run audits.
+    """What a run audits.
 
     :param notes: sentences for readers of the report, if the window is not the usual one.
     :param mark_ended: records that the audit has ended, whether or not it found a broken rule.
@@ -224,8 +215,7 @@ class AuditWindow:
 def choose_window(
     operator: ModelArtsAuditProcessorTasksOperator, context: Mapping[str, Any], now: datetime, project_id: str
 ) -> AuditWindow:
-    """
-    Return what a run audits: explicit bounds, or what the operator's ``window`` says.
+    """Return what a run audits: explicit bounds, or what the operator's ``window`` says.
 
     :param project_id: the ModelArts project, which the connection may name.
     :raises ValueError: a bound is invalid, or the run has no data interval and ``window`` is ``data_interval``.

@@ -44,8 +44,7 @@ class TaskResultMixin(ProcessorTaskLineage, ModelArtsOperator):
     def _publish(
         self, context: Context, task: ProcessorTask, version: ProcessorTaskVersion | None = None
     ) -> dict[str, Any]:
-        """
-        Push ``result``, ``work_path`` and, where that is an XCom, ``version``.
+        """Push ``result``, ``work_path`` and, where that is an XCom, ``version``.
 
         :param version: the version that was run, for a task that has versions.
         :return: the value of the XCom ``return_value``.

@@ -89,8 +89,7 @@ class RequestBodyMixin(RunTaskOperator):
 
 
 class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
-    """
-    Creates a processing task (CreateProcessorTask) exactly once, waits for its end, and pushes it.
+    """Creates a processing task (CreateProcessorTask) exactly once, waits for its end, and pushes it.
 
     Before the request is sent, the name of the task is written to Airflow's task state store (Airflow 3.3). A retry
     after a crash looks that name up and adopts the task, active or completed. If there is none, it submits again under
@@ -223,8 +222,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
 
 
 class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
-    """
-    Runs a processing task again, as a new version of it (CreateProcessorTaskVersion), and waits for that version's end.
+    """Runs a processing task again, as a new version (CreateProcessorTaskVersion), and waits for that version's end.
 
     Fields that are not given are those of the existing task; with new inputs, its ``version_id`` is left out. It pushes
     the XComs of :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, and ``task_version_id``

@@ -30,8 +30,7 @@ PROPERTIES: dict[int | None, str] = dict(enumerate(("reserved", "modified", "del
 
 
 class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
-    """
-    Writes the per-sample results of a version of a processing task to a file (ListProcessorTaskVersionResults).
+    """Writes the per-sample results of a version of a processing task to a file (ListProcessorTaskVersionResults).
 
     The file is JSON Lines in UTF-8, one line a sample under the API's field names, compressed if its name ends in
     ``.gz``. It holds no download links unless ``signed_links`` is set. Memory grows by about a hundred bytes a sample,

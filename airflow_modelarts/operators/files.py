@@ -15,8 +15,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 
 
 def resolve_path(place: str | ObjectStoragePath, conn_id: str | None) -> ObjectStoragePath:
-    """
-    Return a URI or a path as an ObjectStoragePath.
+    """Return a URI or a path as an ObjectStoragePath.
 
     :param conn_id: the Airflow connection of the store; default that of the path.
     """
@@ -28,8 +27,7 @@ def resolve_path(place: str | ObjectStoragePath, conn_id: str | None) -> ObjectS
 
 
 def clean_up_partials(path: ObjectStoragePath, task_instance: Any) -> str:
-    """
-    Remove the partial files of this task instance's earlier tries, and return the name of the one of this try.
+    """Remove the partial files of this task instance's earlier tries, and return the name of the one of this try.
 
     Each try has its own name: a try that Airflow has given up may still run, and must not write to the next one's file.
     """
@@ -45,8 +43,7 @@ def clean_up_partials(path: ObjectStoragePath, task_instance: Any) -> str:
 
 
 def refuse_folder(argument: str, given: str, path: ObjectStoragePath) -> None:
-    """
-    Refuse a path that names no file.
+    """Refuse a path that names no file.
 
     :raises ValueError: it is a folder; the message begins with the argument.
     """
@@ -55,8 +52,7 @@ def refuse_folder(argument: str, given: str, path: ObjectStoragePath) -> None:
 
 
 def probe(path: ObjectStoragePath, part: str) -> None:
-    """
-    Create an empty partial file and remove it.
+    """Create an empty partial file and remove it.
 
     :raises Exception: the store does not accept it; the exceptions are those of its file system.
     """
@@ -68,8 +64,7 @@ def probe(path: ObjectStoragePath, part: str) -> None:
 
 @contextmanager
 def atomic_write(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
-    """
-    Open a file for writing; it gets its name when it is complete, and is removed after an error.
+    """Open a file for writing; it gets its name when it is complete, and is removed after an error.
 
     :param part: the name of the partial file, in the same file system.
     """

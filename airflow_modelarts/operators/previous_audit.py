@@ -30,8 +30,7 @@ _CHANGED = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 def find_previous(json_path: ObjectStoragePath, report: AuditReport) -> Previous | None:
-    """
-    Return the totals of the audit before. A folder or a file that cannot be read is logged and is no error.
+    """Return the totals of the audit before. A folder or a file that cannot be read is logged and is no error.
 
     An audit that had nothing left to audit is compared with none.
 

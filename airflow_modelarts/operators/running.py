@@ -49,8 +49,7 @@ TRIGGER_GRACE = 10
 
 @dataclass
 class _Try:
-    """
-    The state of one try.
+    """The state of one try.
 
     :param store: what is kept between tries; None where Airflow keeps nothing, or ``durable`` is off.
     :param external_id: the id of what was submitted, once its XComs are pushed.
@@ -66,8 +65,7 @@ class _Try:
 
 
 class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
-    """
-    Submits something exactly once, and waits for its end.
+    """Submits something exactly once, and waits for its end.
 
     Airflow's ``ResumableJobMixin`` decides what a retry does with the id that an earlier try stored: it adopts what is
     active or has succeeded, and submits again otherwise. An id that is not known is found by ``_submit``.
@@ -137,8 +135,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def execute_complete(
         self, context: Context, event: dict[str, Any] | None = None, deadline: float | None = None
     ) -> Any:
-        """
-        Hand on what the deferred wait has ended with; the task is read here, since an event carries no result.
+        """Hand on what the deferred wait has ended with; the task is read here, since an event carries no result.
 
         :param event: of the trigger.
         :param deadline: when ``execution_timeout`` is over, in seconds since the epoch.
@@ -196,8 +193,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     # Killing and stopping
 
     def on_kill(self) -> None:
-        """
-        Stop the running versions that this operator submitted (StopProcessorTaskVersion).
+        """Stop the running versions that this operator submitted (StopProcessorTaskVersion).
 
         Where another try follows that adopts them (Airflow 3.3), they are left running. After ``execution_timeout``,
         and when a user has cleared the Airflow task, they are stopped in any case.

@@ -32,8 +32,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """
-    A submission as it is stored.
+    """A submission as it is stored.
 
     :param intent: what was about to be submitted, in the form of the operator.
     :param max_tries: that of the task instance at that time.
@@ -55,8 +54,7 @@ class Record:
 
 
 class SubmissionStore:
-    """
-    The submission of a task instance, stored before the request is sent.
+    """The submission of a task instance, stored before the request is sent.
 
     Airflow's ``ResumableJobMixin`` stores the id that the service returned, under a key of its own, right after the
     request. A record without an id is an unconfirmed intent.
@@ -130,8 +128,7 @@ class SubmissionStore:
         self._record = None
 
     def another_try_adopts(self) -> bool:
-        """
-        Whether Airflow runs this task instance again, and no user wants what runs stopped, so that the next try adopts.
+        """Whether Airflow runs this task instance again and no user wants it stopped, so that the next try adopts.
 
         Airflow tells a worker to stop for many reasons. After a scheduler has died, another resets the task instances
         that the dead one had queued, while their workers may still run. When a user clears a task, another try

@@ -34,8 +34,7 @@ ID_CHECKS = {"processor_task_id": check_text, "task_version_id": check_optional_
 
 
 class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
-    """
-    Reads a processing task (DescribeProcessorTask) and pushes it.
+    """Reads a processing task (DescribeProcessorTask) and pushes it.
 
     It pushes three XComs. ``return_value`` is the task under the API's field names plus ``status_name``, without its
     result. ``result`` is parsed if the service wrote JSON into a string, and None if there is none. ``work_path`` is
@@ -69,8 +68,7 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
 
 
 class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
-    """
-    Stops one version of a processing task, or all that have not ended (StopProcessorTaskVersion).
+    """Stops one version of a processing task, or all that have not ended (StopProcessorTaskVersion).
 
     If a version has ended already, the operator logs that and succeeds. It does not wait. A task without versions, such
     as a feature analysis, cannot be stopped.
@@ -117,8 +115,7 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
 
 
 class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
-    """
-    Deletes a processing task (DeleteProcessorTask) or one version of it (DeleteProcessorTaskVersion).
+    """Deletes a processing task (DeleteProcessorTask) or one version of it (DeleteProcessorTaskVersion).
 
     The service refuses this during initialization. The call is sent up to five times within some seconds; give the
     operator ``retries`` to try for longer.
@@ -180,8 +177,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
 
 
 class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
-    """
-    Lists processing tasks, all pages (ListProcessorTasks), without their results.
+    """Lists processing tasks, all pages (ListProcessorTasks), without their results.
 
     Its XCom is the list of tasks under the API's field names plus ``status_name``, for dynamic task mapping::
 

@@ -1,5 +1,4 @@
-"""
-Waiting for processing tasks, on a worker and in the triggerer. Nothing in here knows Airflow.
+"""Waiting for processing tasks, on a worker and in the triggerer. Nothing in here knows Airflow.
 
 - ``status_poller``: the blocking poll loop of a worker.
 - ``watcher``: the poll loop of the triggerer, one for all waits on a connection and project. ``plan`` decides which

@@ -31,8 +31,7 @@ _LOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 
 
 class CheckpointStore:
-    """
-    The checkpoint of one trigger in the state stores of its assets: equal watchers of several assets share a trigger.
+    """One trigger's checkpoint in the state stores of its assets: equal watchers of several assets share a trigger.
 
     :param stores: Airflow's accessors; none before Airflow 3.3, and then nothing is stored.
     :param key: the checkpoint's name in each store. It depends on what the trigger selects.
@@ -60,8 +59,7 @@ class CheckpointStore:
         self._has_report = False
 
     async def load(self) -> Checkpoint | None:
-        """
-        Return the stored checkpoint; that of another selection if there is none, or None.
+        """Return the stored checkpoint; that of another selection if there is none, or None.
 
         A store that cannot be read is tried again, since a trigger without its checkpoint would lose ends.
         """
@@ -115,8 +113,7 @@ class CheckpointStore:
             await asyncio.gather(writing, return_exceptions=True)
 
     def save(self, checkpoint: Checkpoint, now: int, *, after_events: bool) -> None:
-        """
-        Save a checkpoint, if it has changed or was saved long ago.
+        """Save a checkpoint, if it has changed or was saved long ago.
 
         :param now: milliseconds since the epoch.
         :param after_events: whether events were emitted for it. Then it is saved only when they have left the

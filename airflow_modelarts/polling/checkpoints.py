@@ -1,5 +1,4 @@
-"""
-Checkpoints: which ends one event trigger has emitted so far, compared with each snapshot.
+"""Checkpoints: which ends one event trigger has emitted so far, compared with each snapshot.
 
 ``polling.checkpoint_store`` stores them. Delivery is at least once: a checkpoint is stored only after the events before
 it have left the triggerer.
@@ -35,8 +34,7 @@ _END_CHARACTERS = 15
 
 
 class Active(NamedTuple):
-    """
-    An active task.
+    """An active task.
 
     :param is_wanted: whether its end may be selected, by what is known of it.
     :param version_count: how many versions it has; None if that is not known.
@@ -47,8 +45,7 @@ class Active(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """
-    What a snapshot shows that the checkpoint does not have.
+    """What a snapshot shows that the checkpoint does not have.
 
     :param ended: the tasks whose end needs an event, the oldest first.
     :param running_again: active tasks that have more versions than before, some of which may have ended.
@@ -62,8 +59,7 @@ class Changes(NamedTuple):
 
 @dataclass(slots=True)
 class Checkpoint:
-    """
-    What one event trigger knows, so that it emits each end once. Times are milliseconds by the service's clock.
+    """What one event trigger knows, so that it emits each end once. Times are milliseconds by the service's clock.
 
     Of a task that was never seen, creation time and count of versions tell whether its end needs an event.
 
@@ -111,8 +107,7 @@ class Checkpoint:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """
-        Return it as JSON, with the ends that a next start needs most, as far as there is room.
+        """Return it as JSON, with the ends that a next start needs most, as far as there is room.
 
         Those are the ends of tasks that were created since the stored watermark, or have several versions. If there is
         no room for some, the watermark and the floor are raised above them.
@@ -142,8 +137,7 @@ class Checkpoint:
         return replace(self, active=active, is_changed=True)
 
     async def extend(self, first: Snapshot, now: float) -> Snapshot:
-        """
-        Return a snapshot that covers all since the checkpoint: a poll that others began covers the last minutes only.
+        """Return a snapshot of all since the checkpoint: a poll that others began covers the last minutes only.
 
         :param first: the first snapshot since the start, which is returned if it covers enough.
         :param now: seconds since the epoch, by the clock of this machine.
@@ -153,8 +147,7 @@ class Checkpoint:
         return first if first.since <= since + OVERLAP * 1000 else await first.extended()
 
     def compare(self, snapshot: Snapshot, may_select: Callable[[ProcessorTask], bool]) -> Changes:
-        """
-        Compare with a snapshot.
+        """Compare with a snapshot.
 
         A task that has ended is followed until :meth:`note` is called for it, one that runs again until
         :meth:`note_active` is.
@@ -230,8 +223,7 @@ class Checkpoint:
         self.active.pop(task_id, None)
 
     def cover(self, snapshot: Snapshot, *, is_first: bool) -> None:
-        """
-        Record that all ends of a snapshot were handled.
+        """Record that all ends of a snapshot were handled.
 
         :param is_first: whether this is the first snapshot since the start; it covers what the checkpoint lacks.
         """

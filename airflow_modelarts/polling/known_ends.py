@@ -22,8 +22,7 @@ ANY_MARKS = b"\0\0\0"
 
 
 class End(NamedTuple):
-    """
-    The latest end of a task, or the end of a version.
+    """The latest end of a task, or the end of a version.
 
     :param time: milliseconds since the epoch; when the task was created, or when the version ended. 0 if not known.
     :param version_count: how many versions the task had; None if the service did not tell it.
@@ -35,8 +34,7 @@ class End(NamedTuple):
     marks: bytes
 
     def is_followed_by(self, later: End, active_count: int | None, *, was_active: bool) -> bool:
-        """
-        Return whether a later sight of the same task shows another end.
+        """Return whether a later sight of the same task shows another end.
 
         :param active_count: the count of versions when the task was last seen active; None if it is not known.
         :param was_active: whether the task was seen active in between.
@@ -75,8 +73,7 @@ def pack_ends(ends: Mapping[bytes, End], keys: Iterable[bytes]) -> str:
 
 
 def unpack_ends(text: str, time: int) -> dict[bytes, End]:
-    """
-    Read what :func:`pack_ends` returned.
+    """Read what :func:`pack_ends` returned.
 
     :param time: the time of the ends, until they are seen again.
     :raises ValueError: it is anything else.
@@ -94,8 +91,7 @@ def pack_ids(ids: Iterable[str]) -> str:
 
 
 def unpack_ids(text: str) -> list[str]:
-    """
-    Read what :func:`pack_ids` returned.
+    """Read what :func:`pack_ids` returned.
 
     :raises ValueError: it is anything else.
     """

@@ -15,8 +15,7 @@ T = TypeVar("T")
 
 
 class Selection(Protocol):
-    """
-    Which ends a trigger emits.
+    """Which ends a trigger emits.
 
     :param versions: whether it emits the ends of versions instead of those of tasks that have versions.
     """
@@ -33,8 +32,7 @@ class Selection(Protocol):
 async def new_ends(
     checkpoint: Checkpoint, snapshot: Snapshot, selection: Selection, on_error: Callable[[BaseException], None]
 ) -> AsyncGenerator[tuple[ProcessorTask, ProcessorTaskVersion | None], None]:
-    """
-    Yield the selected ends that a snapshot shows and the checkpoint does not have.
+    """Yield the selected ends that a snapshot shows and the checkpoint does not have.
 
     An end is recorded in the checkpoint when the next one is asked for. What cannot be read now is tried again with the
     next snapshot.

@@ -39,8 +39,7 @@ def backoff_with_jitter(interval: float, failures: int, error: Exception) -> flo
 
 
 class OutageLog:
-    """
-    Logs an outage that lasts: its first error, then errors at intervals that double up to an hour, then its end.
+    """Logs an outage that lasts: its first error, then errors at intervals that double up to an hour, then its end.
 
     :param log: a logger.
     """
@@ -53,8 +52,7 @@ class OutageLog:
         self._interval = 0.0
 
     def failed(self, what: str, error: BaseException) -> bool:
-        """
-        Record an error; return whether a line was logged.
+        """Record an error; return whether a line was logged.
 
         :param what: begins the line; it says what fails.
         """

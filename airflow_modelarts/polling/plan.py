@@ -1,5 +1,4 @@
-"""
-Which requests a round of the watcher needs, given what is known. No requests, no event loop and no clock in here.
+"""Which requests a round of the watcher needs, given what is known. No requests, no event loop and no clock in here.
 
 1. ``plan_round`` selects the targets that are due, and the workspaces whose lists of active tasks may contain them.
 2. ``ListHistory`` decides whether reading a list takes fewer requests than reading its targets by id.
@@ -43,8 +42,7 @@ SECOND_TRY_DELAY = 1.0
 
 @dataclass(slots=True)
 class Round:
-    """
-    The targets that one round polls.
+    """The targets that one round polls.
 
     :param due: the targets, and since when each is due.
     :param missing: by workspace, the tasks that no list has shown as active so far.
@@ -77,8 +75,7 @@ def plan_round(waits: Iterable[Wait], now: float) -> Round:
 
 @dataclass(slots=True)
 class ListHistory:
-    """
-    What earlier rounds learned about the lists of active tasks of one workspace.
+    """What earlier rounds learned about the lists of active tasks of one workspace.
 
     :param pages: how many pages each list had.
     :param failures: how many rounds in a row could not read the lists.
@@ -90,8 +87,7 @@ class ListHistory:
     skip_until: float = -math.inf
 
     def is_worth_reading(self, status: ProcessorTaskStatus, missing: int, read: int = 0) -> bool:
-        """
-        Return whether the remaining pages of this list and of those after it are fewer than the missing targets.
+        """Return whether the remaining pages of this list and of those after it are fewer than the missing targets.
 
         :param missing: how many targets would have to be read by id.
         :param read: how many pages of this list have been read in this round.
@@ -110,8 +106,7 @@ class ListHistory:
             self.pages[unread] = self.pages[unread] * 9 // 10
 
     def second_try_delay(self, error: ModelArtsError, interval: float) -> float | None:
-        """
-        Return the seconds until the lists are tried again in the same round; None if they are not.
+        """Return the seconds until the lists are tried again in the same round; None if they are not.
 
         A single failure would otherwise cost one request by id for each wait.
 
@@ -132,8 +127,7 @@ class ListHistory:
 
 
 class DescribeQueue:
-    """
-    The targets that one round reads by id, and what their answers so far mean for the others.
+    """The targets that one round reads by id, and what their answers so far mean for the others.
 
     :param targets: in the order in which to read them.
     :param failing: those whose latest poll failed: an overloaded service is then not the likely cause.
@@ -202,8 +196,7 @@ class DescribeQueue:
             )
 
     def probe(self, waits: Iterable[Wait]) -> Target | None:
-        """
-        Return a healthy target outside this queue, whose answer tells an outage from errors of the queue's targets.
+        """Return a healthy target outside this queue, whose answer tells an outage from errors of the queue's targets.
 
         None if that is clear already, or if there is no other target without failures.
         """

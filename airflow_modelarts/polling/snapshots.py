@@ -1,5 +1,4 @@
-"""
-Snapshots of a project's processing tasks, for the asset events.
+"""Snapshots of a project's processing tasks, for the asset events.
 
 The API reports neither when a task ended nor in which order tasks ended. So each poll takes a snapshot: the active
 tasks and the recently created ones. ``polling.checkpoints`` compares snapshots to find the tasks that ended in between.
@@ -46,8 +45,7 @@ class PollApi(Api, Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """
-    The tasks that one poll found.
+    """The tasks that one poll found.
 
     :param origin: the connection, project and host that were polled.
     :param active: the active tasks by id.
@@ -112,8 +110,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """
-    A poll that failed. Polling goes on.
+    """A poll that failed. Polling goes on.
 
     :param error: the reason.
     :param origin: what was polled; None if the connection cannot be read.
@@ -124,8 +121,7 @@ class Outage:
 
 
 class Poll:
-    """
-    Takes snapshots for all triggers that share a poll, and makes the further requests that these need.
+    """Takes snapshots for all triggers that share a poll, and makes the further requests that these need.
 
     :param api: calls ModelArts.
     :param modelarts_conn_id: the connection of the API.
@@ -164,8 +160,7 @@ class Poll:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def take_snapshot(self, since: int | None = None) -> Snapshot:
-        """
-        List the active tasks, those created since ``since``, and one page of older ones (ListProcessorTasks).
+        """List the active tasks, those created since ``since``, and one page of older ones (ListProcessorTasks).
 
         :param since: milliseconds since the epoch by the service's clock; None for ``FIRST_PERIOD`` before now.
         :raises ModelArtsError: a list cannot be read.
@@ -202,8 +197,7 @@ class Poll:
     async def _read_recent(
         self, since: int, period_begin: int
     ) -> tuple[dict[str, ProcessorTask], dict[str, ProcessorTask]]:
-        """
-        Return the tasks created since ``since``, and the others that the same pages have.
+        """Return the tasks created since ``since``, and the others that the same pages have.
 
         The list has the newest first. An entry out of order must hide nothing, so it is read up to a page without a
         recent task; to its end if it is seen out of order by more than the overlap.
@@ -245,8 +239,7 @@ def _is_since(task: ProcessorTask, since: int) -> bool:
 async def poll_snapshots(
     api: PollApi, modelarts_conn_id: str, interval: float, workspace_id: str = DEFAULT_WORKSPACE
 ) -> AsyncGenerator[Snapshot | Outage, None]:
-    """
-    Yield a snapshot every ``interval`` seconds, without end; an outage for each poll that failed.
+    """Yield a snapshot every ``interval`` seconds, without end; an outage for each poll that failed.
 
     An error that waiting does not cure, such as a refused key, is retried too: the connection may be corrected, and if
     the trigger failed, Airflow would restart it every second. The same holds for an error of any other kind.

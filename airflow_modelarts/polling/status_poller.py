@@ -18,8 +18,7 @@ S = TypeVar("S", bound="HasStatus")
 
 
 class StatusPoller(Generic[S]):
-    """
-    Polls a processing task or a version, and logs each change of its status.
+    """Polls a processing task or a version, and logs each change of its status.
 
     :param what: its name in the log, for example ``Processing task 'abc'``.
     :param read: reads it once.

@@ -20,8 +20,7 @@ def _id_or_none(value: Any) -> str | int | float | None:
 
 
 class TargetStatus(BaseModel):
-    """
-    As much of a task or version as a wait needs.
+    """As much of a task or version as a wait needs.
 
     :param task_id: required, so that an answer without it is not taken for a task's.
     :param workspace_id: the workspace that lists the task; None for a version.

@@ -50,8 +50,7 @@ WaitEvent: TypeAlias = Changed | Ended | OutageBegan | OutageEnded
 
 @dataclass(slots=True, eq=False)
 class Wait:
-    """
-    One wait for one target.
+    """One wait for one target.
 
     :param interval: seconds between two polls of the target, at most.
     :param due: when to poll next, by the event loop's clock.

@@ -1,5 +1,4 @@
-"""
-The poll loop of the triggerer: all waits on one connection and project share a watcher, on the triggerer's event loop.
+"""The triggerer's poll loop: all waits on one connection and project share a watcher, on the triggerer's event loop.
 
 Each round lists the active tasks and reads by id those that it did not find. Only an answer by id ends a wait, because
 a list shifts while it is read. If that takes fewer requests, the round reads by id at once. ``polling.plan`` decides
@@ -173,8 +172,7 @@ class Watcher:
                 raise error
 
     async def _poll_lists(self, workspace_id: str, missing: set[Target]) -> bool:
-        """
-        Read a workspace's lists, and remove the tasks that they show as active from ``missing``.
+        """Read a workspace's lists, and remove the tasks that they show as active from ``missing``.
 
         :return: whether they showed any.
         :raises ModelArtsError: the service throttles or asks for a pause, so that reading by id could make it worse.
@@ -265,8 +263,7 @@ _WATCHERS: dict[tuple[asyncio.AbstractEventLoop, Hashable], Watcher] = {}
 async def watch(
     key: Hashable, open_api: Callable[[], Api], target: Target, *, interval: float, poll_at_once: bool = False
 ) -> AsyncGenerator[WaitEvent, None]:
-    """
-    Wait for a target, and share the polls with all waits under the same key on this event loop.
+    """Wait for a target, and share the polls with all waits under the same key on this event loop.
 
     Close the generator to leave early; the last wait that leaves closes the sockets.
 

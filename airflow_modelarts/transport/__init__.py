@@ -1,5 +1,4 @@
-"""
-The two drivers that carry out flows: requests and ``time.sleep`` on a worker, aiohttp and asyncio in a triggerer.
+"""The two drivers that carry out flows: requests and ``time.sleep`` on a worker, aiohttp and asyncio in a triggerer.
 
 A driver sends bytes and sleeps. What both decide alike is in modules of its own: ``exchange`` (settings, what goes back
 into a flow, headers, limits and the proxy) and ``faults`` (what an exception of a library means).

@@ -43,8 +43,7 @@ LOGGED_ITEMS = 3
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """
-    The settings of an Airflow connection.
+    """The settings of an Airflow connection.
 
     :param client: the settings of calls.
     :param verify: False, True, or a file or folder of certificate authorities to trust.
@@ -64,8 +63,7 @@ class Settings:
 
 
 def resume(flow: Flow[Any], outcome: Any) -> Step:
-    """
-    Resume a flow with the outcome of its last step, and return its next step.
+    """Resume a flow with the outcome of its last step, and return its next step.
 
     :param outcome: the result of the step, or the exception to raise in the flow; None at the beginning.
     :raises StopIteration: the flow has returned.

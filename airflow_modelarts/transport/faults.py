@@ -23,8 +23,7 @@ TLS_ALERTS = ("\x15\x03", r"b'\x15\x03")
 def to_transport_error(
     error: Exception, *, invalid_url: ErrorTypes, not_connected: ErrorTypes, timeout: ErrorTypes
 ) -> TransportError:
-    """
-    Return the TransportError of an exception: its kind, and whether the request can have reached the service.
+    """Return the TransportError of an exception: its kind, and whether the request can have reached the service.
 
     :param invalid_url: the library's exceptions for a URL of the service or the proxy that is not valid.
     :param not_connected: those for a connection that was not made, so that the request was not sent.

@@ -36,8 +36,7 @@ class Adapter(HTTPAdapter):
 
 
 class _HeadReader:
-    """
-    Reads the heads of one answer for http.client, whose limit of 64 KiB a line is less than a token can have.
+    """Reads the heads of one answer for http.client, whose limit of 64 KiB a line is less than a token can have.
 
     It finds the end of the head itself, and returns the headers in short pieces, which http.client joins again.
     """

@@ -1,5 +1,4 @@
-"""
-As much of a service as the kinds of wait need that ask one by one, on a thread of its own.
+"""As much of a service as the kinds of wait need that ask one by one, on a thread of its own.
 
 It is so cheap that it is they who are measured. It speaks TLS where a client speaks nothing else.
 """
@@ -35,8 +34,7 @@ def _answer(status: int, body: dict[str, Any]) -> bytes:
 
 @dataclass
 class Answers:
-    """
-    A service that knows its tasks by the last part of the path.
+    """A service that knows its tasks by the last part of the path.
 
     :param active: what it answers while a task goes on.
     :param over: what it answers once the task has ended.

@@ -1,5 +1,4 @@
-"""
-What waits cost a triggerer: this package's trigger, other providers', a bare aiohttp loop a wait, and sleeping.
+"""What waits cost a triggerer: this package's trigger, other providers', a bare aiohttp loop a wait, and sleeping.
 
 Each kind runs in a process of its own, as many asyncio tasks as there are waits, as in a triggerer; the services run in
 this process, so their work is not counted. This package asks the emulator; the others ask one by one, ten thousand of
@@ -76,8 +75,7 @@ def _is_installed(module: str) -> bool:
 
 @dataclass(frozen=True)
 class Service:
-    """
-    What a kind of wait asks.
+    """What a kind of wait asks.
 
     :param ids: of the tasks to wait for.
     :param environment: what the triggerer's process needs to find it.

@@ -1,5 +1,4 @@
-"""
-What one wait costs the workers of a real Airflow, by mode: processes started, and their CPU time.
+"""What one wait costs the workers of a real Airflow, by mode: processes started, and their CPU time.
 
 Every worker process begins the task's log with the same line, so counting these counts the processes. The CPU time is
 that of everything below the scheduler, which with the LocalExecutor is the workers, those that have ended included.

@@ -21,8 +21,7 @@ SERVICE = "127.0.0.1:1"
 
 
 class Proxy(Server):
-    """
-    A proxy that reads a request and disconnects, or refuses every tunnel.
+    """A proxy that reads a request and disconnects, or refuses every tunnel.
 
     :param tls: the TLS context with which it answers instead of the service; None to refuse tunnels.
     """

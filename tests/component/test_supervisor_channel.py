@@ -26,8 +26,7 @@ HANG_TIMEOUT = 400
 
 
 class Supervisor:
-    """
-    Answers the requests of a triggerer one after another, as Airflow's supervisor does.
+    """Answers the requests of a triggerer one after another, as Airflow's supervisor does.
 
     :param host: the host of every connection that is asked for.
     """

@@ -155,8 +155,7 @@ FAULTS = (
 
 
 def answer(draws: Draws, request: Request, kind: str) -> Response | TransportError:
-    """
-    Return a random answer to a request.
+    """Return a random answer to a request.
 
     :param kind: the kind of the request: an operation, ``token``, ``key`` or ``metadata token``.
     """

@@ -18,8 +18,7 @@ class Draws(Protocol):
 
 
 class Seeded:
-    """
-    Choices from a seeded generator, so that a case can be repeated.
+    """Choices from a seeded generator, so that a case can be repeated.
 
     :param seed: the seed of the whole run.
     :param number: the number of the case in the run.
@@ -34,8 +33,7 @@ class Seeded:
 
 
 class Guided:
-    """
-    Choices from a fuzzer's input.
+    """Choices from a fuzzer's input.
 
     :param provider: an ``atheris.FuzzedDataProvider``.
     """

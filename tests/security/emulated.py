@@ -166,8 +166,7 @@ class Emulated:
         self._token: bytes | None = None
 
     def some_requests(self, draws: Draws) -> list[Sent]:
-        """
-        Reset the emulator, send it arbitrary requests, and check each answer.
+        """Reset the emulator, send it arbitrary requests, and check each answer.
 
         :raises PropertyViolationError: an answer is wrong.
         """
@@ -267,8 +266,7 @@ class Emulated:
 
 
 def check(sent: Sent) -> None:
-    """
-    Check what holds for every answer.
+    """Check what holds for every answer.
 
     :raises PropertyViolationError: the answer is wrong.
     """

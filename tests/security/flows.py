@@ -81,8 +81,7 @@ class PropertyViolationError(AssertionError):
 
 @dataclass
 class Case:
-    """
-    One flow, its requests and its outcome.
+    """One flow, its requests and its outcome.
 
     :param steps: each request, followed by its answer.
     :param outcome: ``returned``, or the name of the error.
@@ -123,8 +122,7 @@ def one_answer(draws: Draws, text: bytes) -> Case:
 
 
 def one_list(draws: Draws) -> Case:
-    """
-    Run one list operation with a few random answers that repeat.
+    """Run one list operation with a few random answers that repeat.
 
     A service that returned a new item on every page would be read endlessly.
     """

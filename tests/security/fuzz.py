@@ -1,5 +1,4 @@
-"""
-Fuzzing with millions of cases: ``python -m tests.security.fuzz --answers 1000000 --requests 100000 --seed 1``.
+"""Fuzzing with millions of cases: ``python -m tests.security.fuzz --answers 1000000 --requests 100000 --seed 1``.
 
 Calls and lists get random answers, the emulator gets random requests, and signatures are compared with the vendor's. It
 prints the outcomes. At the first unexpected error it exits with 1 and prints the command that repeats the case.
@@ -26,8 +25,7 @@ PROGRESS = 30.0
 
 @dataclass
 class Tally:
-    """
-    The outcomes of one kind of case.
+    """The outcomes of one kind of case.
 
     :param done: the number of answers, requests or signatures.
     :param outcomes: the number of cases by outcome.
@@ -47,8 +45,7 @@ class Tally:
 
 
 class FoundError(Exception):
-    """
-    A case that failed.
+    """A case that failed.
 
     :param kind: the kind of the case.
     :param number: its number in the run.
@@ -77,8 +74,7 @@ def requests_of(emulated: Emulated) -> RunCase:
 
 
 def run(name: str, run_case: RunCase, wanted: int, seed: int, *, only: int | None = None) -> Tally:
-    """
-    Run cases until the number of answers, requests or signatures is reached.
+    """Run cases until the number of answers, requests or signatures is reached.
 
     :param only: the number of the only case to run.
     :raises FoundError: a case failed; its exception is the cause.

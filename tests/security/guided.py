@@ -1,5 +1,4 @@
-"""
-Coverage-guided fuzzing: ``python -m tests.security.guided --runs 100000``.
+"""Coverage-guided fuzzing: ``python -m tests.security.guided --runs 100000``.
 
 Half of the inputs are the bytes of an answer, beginning with the contract's examples; half are the choices of
 :mod:`tests.security.flows`. The fuzzer ends its process, so it runs in a child process.
@@ -56,8 +55,7 @@ def child(arguments: list[str]) -> None:
 
 
 def run(runs: int, seed: int, *, seconds: int = 0) -> subprocess.CompletedProcess[str]:
-    """
-    Fuzz in a child process.
+    """Fuzz in a child process.
 
     :param runs: the number of inputs.
     :param seconds: the maximum time; 0 for none.

@@ -9,8 +9,7 @@ from tests.security.draws import Draws, one_in, pick
 
 @dataclass(frozen=True)
 class Document:
-    """
-    A JSON text and the positions of its values.
+    """A JSON text and the positions of its values.
 
     :param spans: beginning and end of each value, the whole document first.
     """

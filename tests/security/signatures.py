@@ -22,8 +22,7 @@ _ACCOUNTS = Accounts()
 
 @dataclass(frozen=True)
 class Signed:
-    """
-    A request with our signature.
+    """A request with our signature.
 
     :param path: percent-encoded.
     :param query: names and values, decoded.

@@ -1,5 +1,4 @@
-"""
-The declared dependencies, the constraints files and the environment held against each other.
+"""The declared dependencies, the constraints files and the environment held against each other.
 
 This is no audit: it knows no advisories, which need a database from elsewhere. It says that what was tested is what was
 declared, so that an audit of a constraints file is an audit of this package.

@@ -70,8 +70,7 @@ class AirflowUser:
 
 
 class CreateRun:
-    """
-    A run of a DAG whose task ``run`` creates a processing task.
+    """A run of a DAG whose task ``run`` creates a processing task.
 
     :param duration: seconds that the first processing task takes. The next ones take the emulator's default.
     """

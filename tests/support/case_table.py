@@ -30,8 +30,7 @@ ENDLESS = 86400.0
 
 @dataclass(kw_only=True, eq=False)
 class Case:
-    """
-    One Airflow task of a table. Its requests are known by their emulator project, which no other case has.
+    """One Airflow task of a table. Its requests are known by their emulator project, which no other case has.
 
     :param mode: how the task waits or creates: a key of ``MODES`` in ``case_dags/cases.py``.
     :param emulator: where the requests of the case are counted.
@@ -104,8 +103,7 @@ class Case:
         self.ended = instance.end_date
 
     def step(self, answered: int, read_log: Callable[[], str]) -> None:
-        """
-        Act on the processing task or on Airflow's processes. Called at each poll until the Airflow task has ended.
+        """Act on the processing task or on Airflow's processes. Called at each poll until the Airflow task has ended.
 
         :param answered: how many requests of the case have been answered with success.
         :param read_log: returns the log of the Airflow task.
@@ -134,8 +132,7 @@ def airflow_with(
 
 
 def run_cases(sandbox: Sandbox, cases: Sequence[Case], *, timeout: float) -> float:
-    """
-    Run all cases, collect what each left behind, and return how many seconds the run took.
+    """Run all cases, collect what each left behind, and return how many seconds the run took.
 
     :param timeout: seconds after which a case that has not ended is left in its state.
     """

@@ -16,8 +16,7 @@ LOOPBACK = x509.IPAddress(ip_address("127.0.0.1"))
 def write_certificate(
     folder: Path, *, subject: x509.GeneralName = LOOPBACK, valid_for: timedelta = timedelta(days=1)
 ) -> tuple[Path, Path]:
-    """
-    Write a self-signed certificate and its key; return the two files.
+    """Write a self-signed certificate and its key; return the two files.
 
     :param subject: whose certificate, by default that of 127.0.0.1.
     :param valid_for: how long from now; negative for one that has expired.

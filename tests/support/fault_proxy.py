@@ -119,8 +119,7 @@ async def flood(connection: FaultyConnection) -> None:
 
 @dataclass(eq=False)
 class ProxyRoute:
-    """
-    A port of the proxy. A connection to it meets the fault, or is forwarded to the target.
+    """A port of the proxy. A connection to it meets the fault, or is forwarded to the target.
 
     :param target: host and port of the service.
     :param fault: the fault; None for none.
@@ -179,8 +178,7 @@ class FaultProxy:
         times: int | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> ProxyRoute:
-        """
-        Open a route to a service.
+        """Open a route to a service.
 
         :param target: the service's URL.
         """

@@ -93,8 +93,7 @@ def run_flow(
     clock: Clock | None = None,
     max_steps: int = 1000,
 ) -> FlowResult[T]:
-    """
-    Run a flow to its end.
+    """Run a flow to its end.
 
     :param answers: one for each request, in order, and all of them must be used; or a function that answers each.
     :param clients: the result of each reading of the connection, likewise; or one client for all readings.

@@ -33,8 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Simulation:
-    """
-    The emulator and a clock, which replaces that of every module that sleeps or reads the time.
+    """The emulator and a clock, which replaces that of every module that sleeps or reads the time.
 
     :param now: seconds since the test began.
     :param pushed: the XComs that triggers pushed.

@@ -8,8 +8,7 @@ import pytest
 
 
 class TaskInstance:
-    """
-    A task instance that keeps the XComs pushed to it.
+    """A task instance that keeps the XComs pushed to it.
 
     :param attributes: replace or add attributes, such as ``try_number``.
     """

@@ -1,5 +1,4 @@
-"""
-A triggerer process, started as Airflow starts it: standard input is the channel to its supervisor.
+"""A triggerer process, started as Airflow starts it: standard input is the channel to its supervisor.
 
 It uses Airflow's own end of the channel, runs one of the functions below beside other triggers, and prints the result.
 It is a separate process because a channel that mixes up answers hangs.

@@ -19,8 +19,7 @@ TIME_LIMIT = 10 * 24 * 3600.0
 
 
 class _VirtualSelector(selectors.DefaultSelector):
-    """
-    Returns at once, and advances the clock by the timeout.
+    """Returns at once, and advances the clock by the timeout.
 
     :param busy: how many answers of threads and servers are outstanding; until they are there the clock stands still.
     """

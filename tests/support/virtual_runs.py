@@ -20,8 +20,7 @@ FOREVER = 1e9
 
 @dataclass
 class Run:
-    """
-    One version, by the loop's clock.
+    """One version, by the loop's clock.
 
     :param starts: when it is created.
     :param ends: when it reaches its status.
@@ -36,8 +35,7 @@ class Run:
 
 @dataclass
 class RunningTask:
-    """
-    A task and its versions, the first of which begins with it.
+    """A task and its versions, the first of which begins with it.
 
     :param has_versions: false for a feature analysis.
     :param fields: more of its answers, for example ``name``.
@@ -80,8 +78,7 @@ class RunningTask:
 
 @dataclass
 class RunService(Service):
-    """
-    A service with such tasks; lists have the newest first.
+    """A service with such tasks; lists have the newest first.
 
     :param clock_offset: seconds by which its clock is ahead of the loop's.
     :param has_date: whether its answers have a Date header.
@@ -128,8 +125,7 @@ class RunService(Service):
 
 
 class Fanout:
-    """
-    Shares one stream among several readers, as Airflow 3.3 does: each gets what is yielded while it reads.
+    """Shares one stream among several readers, as Airflow 3.3 does: each gets what is yielded while it reads.
 
     :param open_stream: opens the stream; the first reader does so.
     """

@@ -29,8 +29,7 @@ LIST, DESCRIBE = "ListProcessorTasks", "DescribeProcessorTask"
 
 @dataclass(frozen=True)
 class Call:
-    """
-    One request, as the service receives it.
+    """One request, as the service receives it.
 
     :param time: by the loop's clock.
     :param name: the API operation.
@@ -76,8 +75,7 @@ def unreachable() -> TransportError:
 
 @dataclass
 class History:
-    """
-    The statuses of one task over time.
+    """The statuses of one task over time.
 
     :param changes: times and the status from then on, ascending.
     :param hides_active: its answers have no status while it is active.
@@ -102,8 +100,7 @@ class History:
 
 @dataclass
 class Service:
-    """
-    A ModelArts that records its calls.
+    """A ModelArts that records its calls.
 
     :param tasks: by id, the oldest first; lists have the newest first.
     :param latency: seconds from request to answer; the status is that of the middle.
@@ -181,8 +178,7 @@ def _describe(task: History) -> dict[str, Any]:
 
 @dataclass
 class Gateway:
-    """
-    A gateway with a token bucket in front of a service.
+    """A gateway with a token bucket in front of a service.
 
     :param rate: requests a second that it forwards.
     :param burst: requests that it forwards at once.

@@ -9,8 +9,7 @@ POLL_INTERVAL = 0.1
 
 
 def wait_until(condition: Callable[[], object], what: Callable[[], str] | str, timeout: float = TIMEOUT) -> None:
-    """
-    Poll a condition until it is true.
+    """Poll a condition until it is true.
 
     :param what: what is waited for, or a function that returns it, for the message of a failure.
     """

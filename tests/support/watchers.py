@@ -19,8 +19,7 @@ INTERVAL = 60.0
 
 
 class FakeStateStore:
-    """
-    Airflow's asset state store, as far as the trigger uses it.
+    """Airflow's asset state store, as far as the trigger uses it.
 
     :param failures: how many writes will fail.
     """

@@ -47,8 +47,7 @@ def failed(task_id: str = "f", **fields: Any) -> dict[str, Any]:
 
 
 class Store(MemoryFileSystem):
-    """
-    An object store that refuses some writes.
+    """An object store that refuses some writes.
 
     :param refuses: returns whether to refuse to open a file, complete it or rename it, given what and its path.
     """

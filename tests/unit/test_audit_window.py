@@ -437,8 +437,7 @@ def by_hand(timetable: Timetable, moment: datetime, number: int) -> Run:
 
 
 def a_year_of_runs(timetable: Timetable, chance: random.Random) -> Iterator[Run]:
-    """
-    Yield runs in the order in which they execute.
+    """Yield runs in the order in which they execute.
 
     There are two pauses without catching up. Later come backfills, in any order, of dates without an audit and of
     others. Some runs are cleared and execute again.

@@ -32,8 +32,7 @@ Ended: TypeAlias = tuple[str, int]
 
 @dataclass
 class History:
-    """
-    What happened while a trigger ran with several restarts.
+    """What happened while a trigger ran with several restarts.
 
     :param polls: the time of each snapshot, the ends it showed, and the selection at that time.
     :param emitted: the time of each event, its end and its key.

@@ -1,5 +1,4 @@
-"""
-Credentials, the request authorizers they yield, and the cache of tokens and temporary keys.
+"""Credentials, the request authorizers they yield, and the cache of tokens and temporary keys.
 
 One module a kind of credentials; :mod:`.base` has the protocols and the cache. ``docs/contributing.md`` tells how to
 add a kind. What expires is obtained through ``context.cache``, see :class:`InstanceAgency`.

@@ -47,8 +47,7 @@ class AccessKey:
 
 
 def from_environment(environment: Mapping[str, str]) -> AccessKey:
-    """
-    Read an access key from the variables of the vendor's SDK.
+    """Read an access key from the variables of the vendor's SDK.
 
     ``HUAWEICLOUD_SDK_AK`` and ``HUAWEICLOUD_SDK_SK`` are required, ``HUAWEICLOUD_SDK_SECURITY_TOKEN`` is for a
     temporary key.

@@ -42,8 +42,7 @@ class Credentials(Protocol):
         """The texts to mask in messages and logs."""
 
     def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
-        """
-        Obtain an authorizer.
+        """Obtain an authorizer.
 
         :param refused: an authorizer that the service refused, so that the cached one is not returned if it is equal.
         :raises ModelArtsError: none could be obtained.
@@ -52,8 +51,7 @@ class Credentials(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AuthContext:
-    """
-    What credentials need to obtain an authorizer.
+    """What credentials need to obtain an authorizer.
 
     :param project_id: the project to which a token is scoped.
     :param now: the clock, in seconds since the epoch.
@@ -83,8 +81,7 @@ class _Renewal:
 
 
 class TokenCache:
-    """
-    Caches tokens and temporary keys until shortly before expiry.
+    """Caches tokens and temporary keys until shortly before expiry.
 
     Concurrent callers share one renewal by polling, so threads and event loops can mix. The lock is never held during
     a request or a sleep.
@@ -96,8 +93,7 @@ class TokenCache:
         self._renewals: dict[str, _Renewal] = {}
 
     def copy(self) -> TokenCache:
-        """
-        Return a cache with the same authorizers that does not wait for renewals of this one.
+        """Return a cache with the same authorizers that does not wait for renewals of this one.
 
         It takes no lock: a signal handler may call it while the interrupted code holds the lock.
         """
@@ -116,8 +112,7 @@ class TokenCache:
         now: Callable[[], float],
         refused: Authorizer | None,
     ) -> Flow[Authorizer]:
-        """
-        Return the cached authorizer, or a new one.
+        """Return the cached authorizer, or a new one.
 
         :param key: identifies the credentials, see :func:`cache_key`.
         :param renew: obtains a new authorizer and the time at which to renew it, in seconds since the epoch.

@@ -36,8 +36,7 @@ class StaticToken:
 
 @dataclass(frozen=True, slots=True)
 class PasswordToken:
-    """
-    An IAM user and password. IAM exchanges them for a token, which is cached.
+    """An IAM user and password. IAM exchanges them for a token, which is cached.
 
     :param iam_endpoint: URL of IAM, without a path.
     :param user_name: the IAM user's name.

@@ -107,8 +107,7 @@ def _missing_agency(response: Response) -> errors.ModelArtsError | None:
 
 
 def _with_cause(error: errors.ModelArtsError, token: str | None, *, is_outage: bool) -> errors.ModelArtsError:
-    """
-    Return the error that names why there is no temporary key.
+    """Return the error that names why there is no temporary key.
 
     :param token: the session token that was sent, see ``InstanceAgency._session_token``.
     :param is_outage: whether the metadata service has issued a key before.

@@ -30,8 +30,7 @@ ENVIRONMENT = {
 
 @dataclass(kw_only=True, eq=False)
 class CrashCase(Case):
-    """
-    A task that creates a processing task and is killed at one point.
+    """A task that creates a processing task and is killed at one point.
 
     :param folder: where the test and the killed processes exchange files, see ``case_dags/cases.py``.
     """

@@ -17,8 +17,7 @@ INTENT, ID = "SetTaskStateStore modelarts_submission", "SetTaskStateStore modela
 
 @dataclass(frozen=True)
 class Kill:
-    """
-    One SIGKILL.
+    """One SIGKILL.
 
     :param when: before or after the service acts on a call, or before or after a message to Airflow is sent.
     :param what: the operation, or the message to the supervisor with its key.
@@ -53,8 +52,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Point:
-    """
-    Where a run is killed: once, or again in each of the next tries.
+    """Where a run is killed: once, or again in each of the next tries.
 
     :param stays_active: whether the processing task still runs when the retry starts; otherwise it has ended.
     :param needs_retry: whether the kill costs a try. It does not if Airflow already has the final state.

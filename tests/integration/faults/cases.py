@@ -25,8 +25,7 @@ WEB_PAGE = {"Content-Type": "text/html"}
 
 @dataclass
 class Servers:
-    """
-    The servers that faults are injected into.
+    """The servers that faults are injected into.
 
     :param emulator: the service.
     :param skewed: a service whose clock is wrong.
@@ -43,8 +42,7 @@ class Servers:
 
 @dataclass
 class InjectedFault:
-    """
-    A fault that one case will meet.
+    """A fault that one case will meet.
 
     :param host: of the case's connection.
     :param service: the emulator that receives the requests.
@@ -121,8 +119,7 @@ def by_tls(
 def in_the_service(
     add_fault: Callable[..., ServiceFault], times: int | None = CALLS, *, by_password: bool = False, **fields: Any
 ) -> Inject:
-    """
-    Return a fault of the emulator for the calls of one project.
+    """Return a fault of the emulator for the calls of one project.
 
     :param add_fault: a method of the emulator's ``Faults``.
     :param by_password: whether the connection has an IAM user's password instead of an access key.
@@ -154,8 +151,7 @@ def nameless(servers: Servers, project_id: str) -> InjectedFault:
 
 @dataclass(frozen=True)
 class Fault:
-    """
-    A row of the matrix.
+    """A row of the matrix.
 
     :param error: the error that fails the Airflow task at once; empty if the task waits until the fault is over.
     :param advice: the advice that the log must then contain.

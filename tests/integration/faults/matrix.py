@@ -24,8 +24,7 @@ TIMEOUTS = {"connect_timeout": 4, "read_timeout": 4}
 
 @dataclass(kw_only=True, eq=False)
 class FaultCase(Case):
-    """
-    One fault in one mode.
+    """One fault in one mode.
 
     :param losses: the scheduler's messages that it lost the Airflow task.
     """
@@ -69,8 +68,7 @@ class FaultCase(Case):
 
 
 class FaultMatrix:
-    """
-    The cases, run to their end.
+    """The cases, run to their end.
 
     :param secrets_found: the names of Airflow's files that contain a secret.
     """

@@ -17,8 +17,7 @@ from tests.support.flows import FIVE_TIMES, ONCE, TIMEOUT, FlowResult, answer, c
 
 
 class Listed:
-    """
-    A service's list of tasks that can change between two answers.
+    """A service's list of tasks that can change between two answers.
 
     :param most: items a page at most, whatever is requested.
     """

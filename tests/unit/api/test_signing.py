@@ -40,8 +40,7 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
 def vendors_authorization(
     key: AccessKey, method: str, path: str, query: list[tuple[str, str]], sent: Mapping[str, str], body: bytes
 ) -> str:
-    """
-    Sign with the vendor's code what we have signed.
+    """Sign with the vendor's code what we have signed.
 
     :param query: decoded.
     :param sent: our signed headers; the vendor signs the same ones, with the same date.

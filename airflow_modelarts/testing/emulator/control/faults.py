@@ -62,8 +62,7 @@ class Call(Protocol):
 
 @dataclass(eq=False, kw_only=True)
 class Fault(StrictFields):
-    """
-    A fault. The fields of its subclasses are those of the control API.
+    """A fault. The fields of its subclasses are those of the control API.
 
     ``fault_id`` is its id in the control API; ``hits`` counts the calls that it was applied to.
 
@@ -112,8 +111,7 @@ class Fault(StrictFields):
 
 @dataclass(eq=False, kw_only=True)
 class AnswerInstead(Fault):
-    """
-    Answer without calling the service. ``redirect`` is short for an answer with the header ``Location``.
+    """Answer without calling the service. ``redirect`` is short for an answer with the header ``Location``.
 
     :param status: by default 200, and 307 for a redirect.
     :param location: target of a redirect.
@@ -151,8 +149,7 @@ class _ErrorAnswer(Fault):
 
 @dataclass(eq=False, kw_only=True)
 class Refuse(_ErrorAnswer):
-    """
-    Answer with one of the contract's codes, without calling the service.
+    """Answer with one of the contract's codes, without calling the service.
 
     ``throttle`` is short for HTTP 429 (APIGW.0308), ``expired_token`` for the gateway's answer to an expired token.
 
@@ -174,8 +171,7 @@ class Refuse(_ErrorAnswer):
 
 @dataclass(eq=False, kw_only=True)
 class LimitRate(_ErrorAnswer):
-    """
-    Refuse calls that exceed a rate, by default with HTTP 429; other calls pass. A token bucket.
+    """Refuse calls that exceed a rate, by default with HTTP 429; other calls pass. A token bucket.
 
     :param times: number of calls it refuses; None for all until it is removed.
     :param rate: calls a second that pass.
@@ -205,8 +201,7 @@ class LimitRate(_ErrorAnswer):
 
 @dataclass(eq=False, kw_only=True)
 class Slow(Fault):
-    """
-    Delay the response, or send its body at a limited rate.
+    """Delay the response, or send its body at a limited rate.
 
     :param seconds: delay of the response; the service acts at once.
     :param bytes_per_second: rate of the body; None for no limit.
@@ -228,8 +223,7 @@ class Slow(Fault):
 
 @dataclass(eq=False, kw_only=True)
 class Hold(Fault):
-    """
-    Hold calls until they are released or dropped.
+    """Hold calls until they are released or dropped.
 
     A test can kill the caller meanwhile, at an exact point. A hold that is never released is a black hole.
 

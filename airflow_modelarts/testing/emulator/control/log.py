@@ -12,8 +12,7 @@ KEPT = 100_000
 
 @dataclass
 class LoggedRequest:
-    """
-    A request to ModelArts or IAM, without headers and body, since they carry credentials.
+    """A request to ModelArts or IAM, without headers and body, since they carry credentials.
 
     :param time: arrival, in seconds since the epoch.
     :param operation: the API operation's name; None when the path is not an operation's.

@@ -51,8 +51,7 @@ class EmulatorState(ModelArtsService):
             return self.find_task(task_id).run.status(self.clock.now())
 
     def set_status(self, task_id: str, status: int, *, error_msg: str | None = None) -> None:
-        """
-        Change the status of a task, or of its newest version.
+        """Change the status of a task, or of its newest version.
 
         :param status: 2, 3 and 4 end it now; 0 and 1 last until the next change; any other number is shown unchanged.
         :param error_msg: error message of a failed task.
@@ -78,8 +77,7 @@ class EmulatorState(ModelArtsService):
             self.find_task(task_id).run.set_duration(duration)
 
     def set_result(self, task_id: str, result: Any = None, *, form: ResultForm | None = None) -> None:
-        """
-        Set the result that a feature analysis has once it is completed.
+        """Set the result that a feature analysis has once it is completed.
 
         :param result: any JSON; None for a generated result.
         :param form: form of the generated result; None for the form in the settings.
@@ -119,8 +117,7 @@ class EmulatorState(ModelArtsService):
         result: Any = None,
         body: dict[str, Any] | None = None,
     ) -> Task:
-        """
-        Add a task without validation, as if it had been created in the console.
+        """Add a task without validation, as if it had been created in the console.
 
         :param status: a status that stays, any number; None for one that follows from the clock.
         :param duration: seconds; None for the duration in the settings.

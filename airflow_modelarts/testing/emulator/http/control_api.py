@@ -48,8 +48,7 @@ class Failure(_Body):
 
 
 class TaskChange(_Body):
-    """
-    Changes the fields that are given.
+    """Changes the fields that are given.
 
     ``error_msg`` needs ``status``. ``result`` and ``result_form`` are set together. A ``status`` outside 0 to 4 is
     shown unchanged.

@@ -27,8 +27,7 @@ _AUTHORIZATION = re.compile(
 
 @dataclass(frozen=True)
 class RawRequest:
-    """
-    A request as received.
+    """A request as received.
 
     :param path: raw, percent-encoded.
     :param query: raw, without the question mark.
@@ -58,8 +57,7 @@ def authorize(
     settings: Settings,
     now: float,
 ) -> None:
-    """
-    Check that a request's credentials give access to a project.
+    """Check that a request's credentials give access to a project.
 
     :param project_id: the project in the request's path.
     :param projects: ids of the existing projects.

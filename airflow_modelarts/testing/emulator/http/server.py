@@ -31,8 +31,7 @@ BACKLOG = 4096
 
 
 class EmulatorServer:
-    """
-    A local ModelArts with its IAM; a context manager.
+    """A local ModelArts with its IAM; a context manager.
 
     :param host: the address to listen on.
     :param port: 0 for a free one.
@@ -86,8 +85,7 @@ class EmulatorServer:
         return json.dumps({"conn_type": "modelarts", "host": self.url, **login, "extra": extra})
 
     def start(self) -> None:
-        """
-        Start to serve. The port is known afterwards, and stays the same at the next start.
+        """Start to serve. The port is known afterwards, and stays the same at the next start.
 
         :raises OSError: the port is not available.
         :raises RuntimeError: the server did not start.

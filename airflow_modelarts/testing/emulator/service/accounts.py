@@ -37,8 +37,7 @@ TOKEN_BYTES = 3 * 1024
 
 @dataclass(frozen=True)
 class KeyPair(StrictFields):
-    """
-    An access key pair.
+    """An access key pair.
 
     :param security_token: makes the key temporary: it is valid only together with this token.
     :param projects: ids of the projects it may use; None for all.

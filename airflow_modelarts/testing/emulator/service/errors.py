@@ -6,8 +6,7 @@ from airflow_modelarts.api.error_codes import CODES
 
 
 class ServiceError(Exception):
-    """
-    The service refuses a request.
+    """The service refuses a request.
 
     :param code: for example ``ModelArts.4700``.
     :param message: by default the contract's meaning of the code.

@@ -12,8 +12,7 @@ from airflow_modelarts.testing.emulator.service.errors import KeystoneError
 def create_token(
     body: Any, accounts: Accounts, project_names: Mapping[str, str], *, now: float, lifetime: float
 ) -> tuple[str, dict[str, Any]]:
-    """
-    Return a new token's value and the document that describes it.
+    """Return a new token's value and the document that describes it.
 
     :param body: the request's JSON.
     :param project_names: project names by id.

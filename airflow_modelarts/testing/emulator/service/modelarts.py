@@ -27,8 +27,7 @@ TEMPLATES = {
 
 
 class ModelArtsService:
-    """
-    The service: its methods are the API's operations. Thread-safe.
+    """The service: its methods are the API's operations. Thread-safe.
 
     Operations raise :class:`~airflow_modelarts.testing.emulator.service.errors.ServiceError` where the service would
     refuse.

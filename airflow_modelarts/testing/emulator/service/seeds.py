@@ -48,8 +48,7 @@ ERROR_MESSAGES = (
 
 
 def seed(service: ModelArtsService, count: int) -> list[Task]:
-    """
-    Add tasks as if people had created them during the last day. Each call adds the same tasks with the same ids.
+    """Add tasks as if people had created them during the last day. Each call adds the same tasks with the same ids.
 
     The first is a feature analysis that runs until a test ends it. The fifth stays initialized until a test changes it.
     All others have ended.

@@ -38,8 +38,7 @@ class StrictFields:
 
 @dataclass
 class Settings(StrictFields):
-    """
-    Settings of the service and its gateway.
+    """Settings of the service and its gateway.
 
     :param task_duration: seconds a run takes; it is initialized for the first tenth.
     :param sample_count: samples that a version processes.

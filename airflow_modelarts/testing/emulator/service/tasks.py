@@ -74,8 +74,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Run:
-    """
-    One execution: initialized, then running, then terminal.
+    """One execution: initialized, then running, then terminal.
 
     Times are seconds since the epoch. The status is computed from them, so no background work is needed.
 
@@ -161,8 +160,7 @@ class Version:
 
 @dataclass(slots=True)
 class Task:
-    """
-    A processing task.
+    """A processing task.
 
     :param body: the request that created it, except for an updated description.
     :param first_run: the run of a task without versions, and of the first version of any other.
@@ -259,8 +257,7 @@ def _present(body: dict[str, Any], *names: str) -> dict[str, Any]:
 
 @dataclass
 class TaskRule(StrictFields):
-    """
-    Decides how runs that are created later end.
+    """Decides how runs that are created later end.
 
     :param name: a file-name pattern that the task's name must match.
     :param times: number of runs it applies to; None for all.

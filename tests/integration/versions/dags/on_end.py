@@ -1,5 +1,4 @@
-"""
-A DAG that is started by the end of a processing task (Airflow 3).
+"""A DAG that is started by the end of a processing task (Airflow 3).
 
 It has a file of its own: Airflow 3.0 treats all DAGs of a file as deleted while it reports a lost task of one of them.
 """
