@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred, conf
 
 from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_text, refuse_unknown
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, read_ends, status_name
-from airflow_modelarts.api.targets import Target
 from airflow_modelarts.templating import TemplatedFields
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.retry import RetryPolicy
+    from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
 
 

@@ -23,7 +23,6 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_modelarts.api.arguments import check_optional_text, check_text, read_seconds
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
-from airflow_modelarts.api.targets import Target
 from airflow_modelarts.base import (
     WaitingOperator,
     describe,
@@ -32,7 +31,6 @@ from airflow_modelarts.base import (
     is_trigger_timeout,
 )
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.polling.status_poller import StatusPoller
 from airflow_modelarts.templating import ID, read_argument
 
 if TYPE_CHECKING:
@@ -42,7 +40,9 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+    from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
+    from airflow_modelarts.polling.status_poller import StatusPoller
 
 TRIGGER = "airflow_modelarts.triggers.ProcessorTaskTrigger"
 #: The variables of a template that can be rendered in a triggerer. Others may need a worker; ``ti`` does.
@@ -315,6 +315,8 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         }
 
     def _target(self, workspace_id: str | None = None) -> Target:
+        from airflow_modelarts.api.targets import Target
+
         return Target(self.processor_task_id, self.task_version_id, workspace_id)
 
     def _defer(self, deadline: float, task: ProcessorTask | ProcessorTaskVersion | None) -> TaskDeferred:
@@ -377,6 +379,8 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
     def _read(self) -> ProcessorTask | ProcessorTaskVersion | None:
         """Read what is waited for; None during an outage."""
         if self._poller is None:
+            from airflow_modelarts.polling.status_poller import StatusPoller
+
             self._poller = StatusPoller(str(self._target()), self._describe, self.log)
         return self._poller.poll()
 

@@ -33,7 +33,7 @@ _EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "params": {"task_type": "image_classification"},
 }
 #: An id or a path, given instead of the object that contains it.
-_NAME = re.compile(r"[\w:/.@-]{1,200}")
+_NAME = r"[\w:/.@-]{1,200}"
 
 
 def example(field: str, given: Any = None, *, item: bool = False) -> str:
@@ -43,7 +43,7 @@ def example(field: str, given: Any = None, *, item: bool = False) -> str:
     :param item: whether to return one item of a list.
     """
     shown = dict(_EXAMPLES[field])
-    if isinstance(given, str) and _NAME.fullmatch(given):
+    if isinstance(given, str) and re.fullmatch(_NAME, given):
         if field == "template":
             shown["id"] = given
         elif field == "work_path":

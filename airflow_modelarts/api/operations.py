@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from airflow_modelarts.api import models
+from airflow_modelarts.api import models, request_models
 from airflow_modelarts.api.errors import OtherObjectError
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.lenient_reading import UnreadableItem
@@ -131,7 +131,7 @@ def create_processor_task(
     """
     body = encode_body(
         "CreateProcessorTask",
-        models.CreateProcessorTaskRequest,
+        request_models.CreateProcessorTaskRequest,
         name=name,
         template=template,
         data_source=data_source,
@@ -249,7 +249,7 @@ def update_processor_task(task_id: str, *, description: str) -> Operation[Empty]
         target=_task(task_id),
         method="PUT",
         path=encode_path(task_id),
-        body=encode_body("UpdateProcessorTask", models.UpdateProcessorTaskRequest, description=description),
+        body=encode_body("UpdateProcessorTask", request_models.UpdateProcessorTaskRequest, description=description),
         read=_read_empty,
     )
 
@@ -285,7 +285,7 @@ def create_processor_task_version(
     """
     body = encode_body(
         "CreateProcessorTaskVersion",
-        models.CreateProcessorTaskVersionRequest,
+        request_models.CreateProcessorTaskVersionRequest,
         name=name,
         template=template,
         data_source=data_source,

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 SCHEME = "obs"
 
 # A bucket name has lower-case letters, digits, hyphens and periods only, so this also rejects user info and ports.
-_PLACE = re.compile(
-    r"(?i:(?P<scheme>obs|s3[an]?):/)?/(?P<bucket>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?:/(?P<key>.*))?", re.DOTALL
-)
+# It is compiled when it is first used, since DAG files import this module.
+_PLACE = r"(?i:(?P<scheme>obs|s3[an]?):/)?/(?P<bucket>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?:/(?P<key>(?s:.*)))?"
 # The characters, beside letters and digits, that RFC 3986 allows in a path.
 _SAFE_IN_KEYS = "/!$&'()*+,;=:@~"
 # The API may omit the type. A dataset's id never matches _PLACE.
@@ -40,7 +39,7 @@ def obs_uri(place: str | None, *, is_in_obs: bool = False) -> str | None:
     from airflow_modelarts.api.redaction import has_signature
 
     place = place or ""
-    found = _PLACE.fullmatch(place) or (_PLACE.fullmatch(f"/{place}") if is_in_obs and "/" in place else None)
+    found = re.fullmatch(_PLACE, place) or (re.fullmatch(_PLACE, f"/{place}") if is_in_obs and "/" in place else None)
     if not found:
         return None
     key = (found["key"] or "").partition("?")[0]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from airflow_modelarts.api.arguments import is_template
 from airflow_modelarts.api.bodies import example
 from airflow_modelarts.api.errors import ModelArtsRequestError
-from airflow_modelarts.api.models import CreateProcessorTaskVersionRequest
+from airflow_modelarts.api.request_models import CreateProcessorTaskVersionRequest
 from airflow_modelarts.api.signing import encode
 
 #: Follows the value of a setting or an id in an error.

@@ -24,14 +24,12 @@ _UNITS = {
     "seconds": "s(?:ec(?:ond)?s?)?",
 }
 #: A duration with units such as ``1 d 12 h``, in ISO 8601 such as ``PT12H``, and as Python writes a timedelta.
+#: They are compiled when they are first used, since DAG files import this module.
 _DURATIONS = (
-    re.compile(r"[\s,]*".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{word})?" for unit, word in _UNITS.items()), re.I),
-    re.compile(
-        rf"P(?:(?P<weeks>{_NUMBER})W)?(?:(?P<days>{_NUMBER})D)?"
-        rf"(?:T(?:(?P<hours>{_NUMBER})H)?(?:(?P<minutes>{_NUMBER})M)?(?:(?P<seconds>{_NUMBER})S)?)?",
-        re.I,
-    ),
-    re.compile(r"(?:(?P<days>\d+) days?, )?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d(?:\.\d+)?)"),
+    r"[\s,]*".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{word})?" for unit, word in _UNITS.items()),
+    rf"P(?:(?P<weeks>{_NUMBER})W)?(?:(?P<days>{_NUMBER})D)?"
+    rf"(?:T(?:(?P<hours>{_NUMBER})H)?(?:(?P<minutes>{_NUMBER})M)?(?:(?P<seconds>{_NUMBER})S)?)?",
+    r"(?:(?P<days>\d+) days?, )?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d(?:\.\d+)?)",
 )
 
 
@@ -119,7 +117,7 @@ def _number(value: Any) -> float | None:
 
 def _duration(text: str) -> float | None:
     for pattern in _DURATIONS:
-        found = pattern.fullmatch(text)
+        found = re.fullmatch(pattern, text, re.IGNORECASE)
         if found and (parts := {unit: float(number) for unit, number in found.groupdict().items() if number}):
             try:
                 return timedelta(**parts).total_seconds()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from numbers import Number
-from typing import Any
+from typing import Any, Literal, get_args
 
 from airflow_modelarts.api.arguments import ArgumentError, is_template, warn_of_unknown_template
 from airflow_modelarts.api.bodies import LISTS, example, read_text
+
+#: What an audit takes as its window, see ModelArtsAuditProcessorTasksOperator.
+WindowKind = Literal["since_last", "data_interval", "day"]
 
 
 def check_object(field: str, value: Any) -> None:
@@ -30,6 +34,17 @@ def check_template(field: str, value: Any) -> None:
     read = _read_literal(value)
     template_id = read.get("id") if isinstance(read, Mapping) else getattr(read, "id", None)
     warn_of_unknown_template(f"id of {field}", template_id)
+
+
+def check_window(window: Any, lag: Any) -> None:
+    """Check the arguments that choose the window of an audit.
+
+    :raises ValueError: the kind is unknown, or the lag is negative or no timedelta.
+    """
+    if window not in get_args(WindowKind):
+        raise ValueError(f"window is {window!r}: choose {', '.join(map(repr, get_args(WindowKind)))}")
+    if not isinstance(lag, timedelta) or lag < timedelta():
+        raise ValueError(f"lag is {lag!r}: give a timedelta that is not negative, such as timedelta(hours=12)")
 
 
 def literals(value: Any) -> Any:

@@ -10,22 +10,22 @@ from urllib.parse import urlsplit
 
 from airflow_modelarts.api.arguments import check_optional_text, check_template_id
 from airflow_modelarts.api.bodies import TEXT
-from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, audit
+from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.audit.text import read_timezone
+from airflow_modelarts.base import ModelArtsOperator
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
-from airflow_modelarts.links import console_url
-from airflow_modelarts.operators.arguments import literals
-from airflow_modelarts.operators.audit_files import AuditFiles, RowFile
+from airflow_modelarts.operators.arguments import WindowKind, check_window, literals
 from airflow_modelarts.operators.audit_paths import SUFFIXES, check_paths, is_mapped, own_path
-from airflow_modelarts.operators.audit_window import AuditWindow, WindowKind, check_window, choose_window
-from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_modelarts.api.bodies import Shape
+    from airflow_modelarts.audit import AuditReport, Scope
     from airflow_modelarts.hooks import ModelArtsHook
+    from airflow_modelarts.operators.audit_files import AuditFiles, RowFile
+    from airflow_modelarts.operators.audit_window import AuditWindow
 
 #: How many processing tasks the exception names for each broken rule.
 NAMED_TASKS = 3
@@ -167,6 +167,9 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
+        from airflow_modelarts.operators.audit_files import AuditFiles
+        from airflow_modelarts.operators.audit_window import choose_window
+
         self._prepare_fields()
         now = datetime.now(UTC)
         rules, zone = AuditRules.read(self.rules), read_timezone(self.timezone)
@@ -203,6 +206,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         return ModelArtsAuditFailed(broken) if broken and self.fail_on_broken_rules else None
 
     def _scope(self, context: Context, hook: ModelArtsHook) -> Scope:
+        from airflow_modelarts.audit import Scope
         from airflow_modelarts.links import endpoint_region
 
         settings, ti = hook.get_conn(), context["ti"]
@@ -229,6 +233,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         rows: RowFile,
     ) -> AuditReport:
         from airflow_modelarts.api.operations import list_processor_tasks
+        from airflow_modelarts.audit import ListReader, audit
+        from airflow_modelarts.links import console_url
 
         listing = list_processor_tasks(
             task_type=self.template_id,

@@ -12,7 +12,7 @@ from airflow_modelarts.api.arguments import is_template
 #: How the names of the files may end, by the operator's argument.
 SUFFIXES = {"report_path": (".html",), "rows_path": (".jsonl", ".csv")}
 #: What differs between the tasks of one run, in templates.
-_OF_THE_TASK = re.compile(r"\b(?:ti|task\w*|map_index|params)\b")
+_OF_THE_TASK = r"\b(?:ti|task\w*|map_index|params)\b"
 
 
 def check_suffix(argument: str, path: object) -> None:
@@ -39,7 +39,7 @@ def check_paths(operator: Any) -> None:
             continue
         if not is_template(path):
             check_suffix(argument, path)
-        elif _OF_THE_TASK.search(path):
+        elif re.search(_OF_THE_TASK, path):
             continue
         for other in others:
             is_same_store = other.object_storage_conn_id == operator.object_storage_conn_id

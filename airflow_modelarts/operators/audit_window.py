@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from airflow_modelarts.audit import Window, from_milliseconds, milliseconds
 from airflow_modelarts.operators.base import in_utc, parse_datetime
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WindowKind = Literal["since_last", "data_interval", "day"]
 A_DAY = timedelta(days=1)
 #: Runs whose ranges are kept, so that a run that is cleared audits them again.
 KEPT_RUNS = 100
@@ -32,17 +31,6 @@ KEPT_RUNS = 100
 MAX_NAME = 200
 
 Range = tuple[int, int]
-
-
-def check_window(window: Any, lag: Any) -> None:
-    """Check the arguments that choose a window, when the DAG is parsed.
-
-    :raises ValueError: the kind is unknown, or the lag is negative or no timedelta.
-    """
-    if window not in get_args(WindowKind):
-        raise ValueError(f"window is {window!r}: choose {', '.join(map(repr, get_args(WindowKind)))}")
-    if not isinstance(lag, timedelta) or lag < timedelta():
-        raise ValueError(f"lag is {lag!r}: give a timedelta that is not negative, such as timedelta(hours=12)")
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_modelarts.api.arguments import check_optional_text, check_text
 from airflow_modelarts.api.bodies import OBJECTS
 from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
-from airflow_modelarts.api.targets import Target
 from airflow_modelarts.operators.arguments import check_object, check_template
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunTaskOperator
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.bodies import Shape
     from airflow_modelarts.api.models import CreatedTask, CreatedVersion, ProcessorTask, TemplateParam
     from airflow_modelarts.api.operations import Operation
+    from airflow_modelarts.api.targets import Target
 
 #: The fields of a request body, beside its name.
 BODY_FIELDS = ("template", "data_source", "inputs", "work_path", "version_id", "description", "workspace_id")
@@ -214,6 +214,8 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         return self._try.hook.run(procedures.find_task(name, self.workspace_id))
 
     def _target(self, external_id: str) -> Target:
+        from airflow_modelarts.api.targets import Target
+
         return Target(external_id, workspace_id=self.workspace_id)
 
     def _lineage_body(self) -> dict[str, Any]:
@@ -312,6 +314,8 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         return {field: value for field, value in inherited.items() if field not in given}
 
     def _target(self, external_id: str) -> Target:
+        from airflow_modelarts.api.targets import Target
+
         return Target(self.processor_task_id, external_id, self.workspace_id)
 
 

@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from airflow_modelarts.api.arguments import check_optional_text, check_text
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
-from airflow_modelarts.api.targets import Target
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, refuse_folder, resolve_path
 
@@ -142,8 +141,8 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
             version = newest
         if version.status not in TERMINAL_STATUSES:
             raise ModelArtsRequestError(
-                f"{Target(self.processor_task_id, version.task_version_id)} has not ended, and its results are not "
-                f"complete: it is {status_name(version.status)}. Wait for it first"
+                f"Version '{version.task_version_id}' of processing task '{self.processor_task_id}' has not ended, and "
+                f"its results are not complete: it is {status_name(version.status)}. Wait for it first"
             )
         return version
 

@@ -7,7 +7,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +16,6 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_modelarts.api.arguments import read_flag, read_seconds
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
-from airflow_modelarts.api.targets import Target
 from airflow_modelarts.assets import check_outlets
 from airflow_modelarts.base import (
     WaitingOperator,
@@ -29,7 +27,6 @@ from airflow_modelarts.base import (
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.base import TaskResultMixin
-from airflow_modelarts.polling.status_poller import StatusPoller
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDeferred
@@ -38,8 +35,10 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.procedures import Submission
     from airflow_modelarts.api.retry import RetryPolicy
+    from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
     from airflow_modelarts.operators.submission_store import SubmissionStore
+    from airflow_modelarts.polling.status_poller import StatusPoller
 
 #: Stands for the status of a task or version that has been deleted.
 DELETED = "deleted"
@@ -47,21 +46,21 @@ DELETED = "deleted"
 TRIGGER_GRACE = 10
 
 
-@dataclass
 class _Try:
     """The state of one try.
 
     :param store: what is kept between tries; None where Airflow keeps nothing, or ``durable`` is off.
     :param external_id: the id of what was submitted, once its XComs are pushed.
-    :param latest: what was last read of it.
-    :param result: what the try has published.
     """
 
-    hook: ModelArtsHook
-    store: SubmissionStore | None = None
-    external_id: str | None = None
-    latest: Any = None
-    result: Any = None
+    def __init__(
+        self, hook: ModelArtsHook, store: SubmissionStore | None = None, external_id: str | None = None
+    ) -> None:
+        self.hook = hook
+        self.store = store
+        self.external_id = external_id
+        self.latest: Any = None  # what was last read of what was submitted
+        self.result: Any = None  # what the try has published
 
 
 class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
@@ -339,6 +338,8 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         return self._poller(external_id).until(lambda _: True, self.poll_interval)
 
     def _poller(self, external_id: str) -> StatusPoller[Any]:
+        from airflow_modelarts.polling.status_poller import StatusPoller
+
         target = self._target(external_id)
         return StatusPoller(str(target), lambda: describe(self._try.hook, target), self.log)
 

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import pytest
+
+import airflow_modelarts.audit as audit_package
+
 
 def test_a_dag_file_imports_no_library_that_airflow_has_not_imported() -> None:
     script = (
@@ -17,18 +21,53 @@ def test_a_dag_file_imports_no_library_that_airflow_has_not_imported() -> None:
     assert set(done.stdout.strip().splitlines()[-1].split("|")) <= {"airflow", "airflow_modelarts"}
 
 
-def test_a_dag_file_with_a_sensor_imports_no_heavy_module() -> None:
+HEAVY = {
+    f"airflow_modelarts.{name}"
+    for name in (
+        *("hooks", "transport", "polling.status_poller", "polling.watcher", "triggers", "testing"),
+        *("api.models", "api.targets"),
+        *("audit.change", "audit.findings", "audit.markdown", "audit.reading", "audit.report", "audit.scope"),
+        *("audit.statistics", "audit.verdicts", "operators.audit_files", "operators.audit_window"),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "statements"),
+    [
+        (
+            "airflow_modelarts.sensors",
+            "from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor as S; "
+            "S(task_id='wait', processor_task_id='abc', deferrable=True)",
+        ),
+        (
+            "airflow_modelarts.operators.create",
+            "from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator as C; "
+            "C(task_id='create', name='a', template={'id': 'sys_data_analyse'}, data_source={'source': 'abc'})",
+        ),
+        (
+            "airflow_modelarts.operators.audit",
+            "from airflow_modelarts.audit import AuditRules; "
+            "from airflow_modelarts.operators import ModelArtsAuditProcessorTasksOperator as A; "
+            "A(task_id='audit', rules=AuditRules(longest_seconds='2h'), report_path='s3://bucket/audit.html')",
+        ),
+    ],
+    ids=["sensor", "create", "audit"],
+)
+def test_a_dag_file_imports_no_heavy_module(module: str, statements: str) -> None:
     script = (
-        "import sys; from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor as S; "
-        "S(task_id='wait', processor_task_id='abc', deferrable=True); "
+        f"import sys; {statements}; "
         "print(*sorted(name for name in sys.modules if name.startswith('airflow_modelarts.')), sep='|')"
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.strip().splitlines()[-1].split("|"))
-    assert "airflow_modelarts.sensors" in loaded
-    heavy = {
-        f"airflow_modelarts.{name}"
-        for name in ("hooks", "transport", "polling.watcher", "triggers", "api.models", "testing")
-    }
-    assert all(find_spec(name) for name in heavy)
-    assert loaded.isdisjoint(heavy)
+    assert module in loaded
+    assert all(find_spec(name) for name in HEAVY)
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_package_of_the_audit_has_each_name_that_it_exports() -> None:
+    assert set(audit_package.__all__) <= set(dir(audit_package))
+    for name in audit_package.__all__:
+        assert getattr(audit_package, name).__module__.startswith("airflow_modelarts.audit.")
+    assert not hasattr(audit_package, "Report")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.api import operations, request_parts
-from airflow_modelarts.api.models import (
+from airflow_modelarts.api.request_models import (
     CreateProcessorTaskRequest,
     CreateProcessorTaskVersionRequest,
     UpdateProcessorTaskRequest,

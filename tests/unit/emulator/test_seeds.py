@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_modelarts.api.models import CreateProcessorTaskRequest, ProcessorTask, ProcessorTaskVersion
+from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+from airflow_modelarts.api.request_models import CreateProcessorTaskRequest
 from airflow_modelarts.testing.emulator import EmulatorState
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.projects import TaskQuery

@@ -9,13 +9,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from airflow_modelarts.api import models
+from airflow_modelarts.api import request_models
 from airflow_modelarts.testing.emulator.service import accounts
 
 BODIES: dict[str, type[BaseModel]] = {
-    "CreateProcessorTask": models.CreateProcessorTaskRequest,
-    "UpdateProcessorTask": models.UpdateProcessorTaskRequest,
-    "CreateProcessorTaskVersion": models.CreateProcessorTaskVersionRequest,
+    "CreateProcessorTask": request_models.CreateProcessorTaskRequest,
+    "UpdateProcessorTask": request_models.UpdateProcessorTaskRequest,
+    "CreateProcessorTaskVersion": request_models.CreateProcessorTaskVersionRequest,
 }
 _TASK_EXAMPLE = {
     "name": "V001",

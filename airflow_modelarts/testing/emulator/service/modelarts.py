@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from airflow_modelarts.api import models
+from airflow_modelarts.api import request_models
 from airflow_modelarts.testing.emulator.service import accounts, results, tasks, validation
 from airflow_modelarts.testing.emulator.service.accounts import Accounts
 from airflow_modelarts.testing.emulator.service.errors import NotFoundError, ServiceError
@@ -59,7 +59,7 @@ class ModelArtsService:
 
     def create_task(self, project_id: str, body: Any) -> Task:
         """CreateProcessorTask."""
-        body = validation.check_body(models.CreateProcessorTaskRequest, body)
+        body = validation.check_body(request_models.CreateProcessorTaskRequest, body)
         with self._lock:
             project = self.projects[project_id]
             validation.check_resources(body, project, self.templates, self.missing)
@@ -94,7 +94,7 @@ class ModelArtsService:
 
     def update_task(self, project_id: str, task_id: str, body: Any) -> None:
         """UpdateProcessorTask."""
-        body = validation.check_body(models.UpdateProcessorTaskRequest, body)
+        body = validation.check_body(request_models.UpdateProcessorTaskRequest, body)
         with self._lock:
             task = self._find(project_id, task_id)
             task.body = {**task.body, "description": body["description"]}
@@ -108,7 +108,7 @@ class ModelArtsService:
 
     def create_version(self, project_id: str, task_id: str, body: Any) -> Version:
         """CreateProcessorTaskVersion; a feature analysis has no versions."""
-        body = validation.check_body(models.CreateProcessorTaskVersionRequest, body)
+        body = validation.check_body(request_models.CreateProcessorTaskVersionRequest, body)
         with self._lock:
             task, project = self._find(project_id, task_id), self.projects[project_id]
             validation.check_resources(body, project, self.templates, self.missing)
