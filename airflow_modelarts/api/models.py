@@ -57,6 +57,8 @@ def _status(value: Any) -> Any:
     """Return a status; None for NaN and infinities. A truth value is none, although Python counts with it."""
     if isinstance(value, bool):
         raise ValueError("a truth value is no status")
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        raise ValueError("no status is that large")
     return null_for_non_finite(value)
 
 
@@ -65,9 +67,9 @@ Status = Annotated[int | None, BeforeValidator(_status)]
 #: A text that exceptions, logs and reports quote.
 ShownText = Annotated[str | None, AfterValidator(lambda text: text and printable(without_signed_links(text)))]
 Count = Annotated[int | None, BeforeValidator(_count)]
-#: None for anything but a truth value.
 #: A number of a task. Whatever else the service writes is left to :mod:`airflow_modelarts.api.lenient_reading`.
 Number = Annotated[int | None, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+#: None for anything but a truth value.
 HasMore = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance(value, bool) else None)]
 
 
