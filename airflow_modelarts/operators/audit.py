@@ -285,7 +285,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         if not report.total:
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
-            self.log.warning("%s listed tasks have no create_time and are excluded.", report.undated)
+            self.log.warning("Listed tasks without create_time, which are excluded: %s.", report.undated)
         for gap in report.gaps:
             self.log.warning("%s", gap)
         for broken in report.broken_rules:

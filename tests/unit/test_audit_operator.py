@@ -160,7 +160,7 @@ def test_tasks_without_create_time_are_counted_apart(requests_mock: Mocker, prin
     requests_mock.get(LIST_URL, json={"count": 2, "tasks": [{"task_id": "undated", "status": 3}, at(START)]})
     summary = run()
     assert (summary["total"], summary["undated"], summary["by_status"]) == (1, 1, {"completed": 1})
-    assert "1 listed tasks have no create_time" in printed_log()
+    assert "Listed tasks without create_time, which are excluded: 1." in printed_log()
 
 
 def test_an_odd_task_does_not_end_the_audit(
