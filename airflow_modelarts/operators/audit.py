@@ -114,7 +114,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         **dict.fromkeys(SUFFIXES, check_path),
         **dict.fromkeys(("window_start", "window_end"), lambda name, value: parse_datetime(name, literals(value))),
         "rules": lambda _, value: AuditRules.read(literals(value)),
-        "timezone": lambda _, value: literals(value) is None or read_timezone(value),
+        "timezone": lambda _, value: (value is not None and literals(value) is None) or read_timezone(value),
     }
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})

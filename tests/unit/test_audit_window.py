@@ -170,6 +170,7 @@ def test_an_empty_rendered_bound_is_none(nothing: str | None) -> None:
         ({"window_end": END.date()}, r"window_end is datetime\.date.*: give a datetime such as"),
         ({"rules": {"failures_allowed": True}}, "failures_allowed is True: give a whole number"),
         ({"timezone": "Mars"}, "timezone is 'Mars'"),
+        ({"timezone": None}, "timezone is None: give the name of a zone"),
         ({"report_path": "/tmp/a.txt"}, "report_path is '/tmp/a.txt': name a file that ends in .html"),
     ],
 )
