@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred, conf
 
-from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_text, refuse_unknown
+from airflow_modelarts.api.arguments import check_optional_text, check_text, refuse_unknown
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, read_ends, status_name
 from airflow_modelarts.templating import TemplatedFields
 
@@ -59,7 +59,7 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
         defaults = {**getattr(dag, "default_args", {}), **(kwargs.get("default_args") or {})}
         try:
             cls.check_arguments({**defaults, **made.kwargs}, dag)
-        except ArgumentError:
+        except ValueError:
             made._expand_called = True  # otherwise Airflow warns that the task was never mapped
             raise
         return made

@@ -205,8 +205,8 @@ class Pager(Generic[T]):
             new = [item for item in page.items if _add_if_new(operation.identify(item), seen)]
             unreadable = tuple(item for item in page.unreadable if _add_if_new(item.identity, self._seen_unreadable))
             if not page.size or page == replace(self._previous, number=number):  # past the end, or its last page again
-                if number and page.count != self._previous.count:
-                    return replace(page, items=[], unreadable=())  # says how many items are left
+                if page.count != self._previous.count and (number or page.count):
+                    return replace(page, items=[], unreadable=())  # says how many items there are
                 return None
             if new and len(seen) == seen_before and not _add_if_new(repr(new), self._seen_pages):
                 return None

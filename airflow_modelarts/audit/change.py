@@ -78,6 +78,6 @@ def newest_before(reports: Iterable[Any], scope: Mapping[str, Any], end: datetim
         if isinstance(one, Mapping)
         and all(one.get(name) == scope.get(name) for name in SCOPE_FIELDS)
         and (previous := Previous.read(one))
-        and previous.end < end
+        and previous.start < previous.end < end  # an audit with nothing left says nothing about a change
     ]
     return max(earlier, key=lambda previous: (previous.end, previous.made_at), default=None)

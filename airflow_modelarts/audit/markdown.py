@@ -43,6 +43,7 @@ def _lines(report: AuditReport) -> Iterator[str]:
         "more without a creation time": report.undated,
         "unreadable": report.unreadable.items,
         "deleted while listing": report.deleted_while_listing,
+        "not listed": report.not_listed,
     }
     counts = f"{report.total:,} {'task' if report.total == 1 else 'tasks'}"
     counts += f": {_some(statuses, MAX_STATUSES)}" if statuses else ""

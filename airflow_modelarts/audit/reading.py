@@ -97,26 +97,34 @@ class ListReader:
         self.unreadable_items = 0
         self.first_items: list[str] = []
         self.deleted = 0
+        #: How many tasks the service counted and did not list, apart from deleted ones; 0 unless the list was read to
+        #: its end.
+        self.not_listed = 0
         self._pages = pages
 
     def __iter__(self) -> Iterator[ProcessorTask]:
+        first: int | None = None
         previous: int | None = None
+        listed = 0
         for page in self._pages:
+            listed += page.size
             if page.count is not None:
                 if previous is not None:
                     # New tasks can hide deletions, so the sum is a lower bound.
                     self.deleted += max(previous - page.count, 0)
                 previous = page.count
+                first = page.count if first is None else first
             self.unreadable_items += len(page.unreadable)
             for item in page.unreadable[: NAMED - len(self.first_items)]:
                 self.first_items.append(f"page {page.number + 1}, item {item.index + 1}: {item.reason}")
             for task in page.items:
                 yield task if task.create_time is None or task.create_time in PLAUSIBLE else _undated(task)
+        self.not_listed = max((first or 0) - listed - self.deleted, 0)
 
     def complete(self, report: AuditReport) -> AuditReport:
         """Return a report with what was noted while the list was read."""
         unreadable = replace(report.unreadable, items=self.unreadable_items, first_items=tuple(self.first_items))
-        return replace(report, unreadable=unreadable, deleted_while_listing=self.deleted)
+        return replace(report, unreadable=unreadable, deleted_while_listing=self.deleted, not_listed=self.not_listed)
 
 
 def _undated(task: ProcessorTask) -> ProcessorTask:

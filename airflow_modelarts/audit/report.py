@@ -130,6 +130,7 @@ class AuditReport:
     :param unreadable: what of the list could not be read.
     :param deleted_while_listing: at least so many tasks were deleted while the list was read. A deletion moves the
         rest of the list up, so the audit can have missed as many tasks that still exist.
+    :param not_listed: so many tasks the service counted and did not list, although the list was read to its end.
     :param rows_path: the file with a row for each task of the window; None if there is none.
     :param order_held: whether the list was sorted newest first, as far as it was read.
     :param notes: sentences on what the window and the list leave open.
@@ -141,6 +142,7 @@ class AuditReport:
     scope: Scope = field(default_factory=Scope)
     unreadable: Unreadable = field(default_factory=Unreadable)
     deleted_while_listing: int = 0
+    not_listed: int = 0
     rows_path: str | None = None
     total: int
     undated: int
@@ -211,6 +213,11 @@ class AuditReport:
                 f"At least {deleted:,} {'task was' if deleted == 1 else 'tasks were'} deleted while the list was read: "
                 "as many others can be missing here."
             )
+        if missing := self.not_listed:
+            sentences.append(
+                f"The service counted {missing:,} more {'task' if missing == 1 else 'tasks'} than it listed: "
+                f"{'it' if missing == 1 else 'they'} can be missing here."
+            )
         return tuple(sentences)
 
     def to_json(self) -> dict[str, Any]:
@@ -278,6 +285,7 @@ class AuditReport:
             "undated": self.undated,
             "unreadable": self.unreadable.to_json(),
             "deleted_while_listing": self.deleted_while_listing,
+            "not_listed": self.not_listed,
             "order_held": self.order_held,
             "notes": list(self.notes),
             "broken_rules": {broken.rule: broken.message for broken in self.broken_rules},

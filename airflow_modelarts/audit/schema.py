@@ -128,8 +128,9 @@ class FindingsJson(TypedDict):
 class ReportJson(TypedDict):
     """The report of an audit.
 
-    ``deleted_while_listing`` is a lower bound. ``rows_path`` is the file with a row for each task, or null.
-    ``map_index`` is there for a mapped audit only. ``change`` is null if no report of an earlier audit was found.
+    ``deleted_while_listing`` is a lower bound. The service counted ``not_listed`` tasks and did not list them.
+    ``rows_path`` is the file with a row for each task, or null. ``map_index`` is there for a mapped audit only.
+    ``change`` is null if no report of an earlier audit was found.
     """
 
     schema_version: Literal[1]
@@ -147,6 +148,7 @@ class ReportJson(TypedDict):
     undated: int
     unreadable: UnreadableJson
     deleted_while_listing: int
+    not_listed: int
     order_held: bool
     notes: list[str]
     rows_path: str | None

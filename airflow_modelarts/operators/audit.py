@@ -15,7 +15,8 @@ from airflow_modelarts.audit.text import read_timezone
 from airflow_modelarts.base import ModelArtsOperator
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.operators.arguments import WindowKind, check_window, literals
-from airflow_modelarts.operators.audit_paths import SUFFIXES, check_paths, is_mapped, own_path
+from airflow_modelarts.operators.audit_paths import SUFFIXES, check_path, is_mapped, own_path, refuse_shared_paths
+from airflow_modelarts.operators.base import parse_datetime
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     counts, pushes its XCom, and then writes the report. A file that cannot be written fails the task at the end.
 
     Its XCom is a summary of a few kilobytes: ``window``, ``verdict``, ``project_id``, ``region``, ``host``,
-    ``filters``, ``total``, ``undated``, ``unreadable``, ``deleted_while_listing``, ``order_held``, ``notes``,
-    ``broken_rules``, ``change`` since the audit before, ``markdown`` with ten lines for a chat or a mail,
+    ``filters``, ``total``, ``undated``, ``unreadable``, ``deleted_while_listing``, ``not_listed``, ``order_held``,
+    ``notes``, ``broken_rules``, ``change`` since the audit before, ``markdown`` with ten lines for a chat or a mail,
     ``by_status``, ``by_template``, ``findings`` with the first ten task ids of each check, ``failures`` with the first
     ten messages, ``map_index`` of a mapped audit, and ``report_path``, ``json_path`` and ``rows_path`` of the files
     that were written.
@@ -111,6 +112,10 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         **ModelArtsOperator.argument_checks,
         **dict.fromkeys(("source_type", "source", "workspace_id", "object_storage_conn_id"), check_optional_text),
         "template_id": check_template_id,
+        **dict.fromkeys(SUFFIXES, check_path),
+        **dict.fromkeys(("window_start", "window_end"), lambda name, value: parse_datetime(name, literals(value))),
+        "rules": lambda _, value: AuditRules.read(literals(value)),
+        "timezone": lambda _, value: (value is not None and literals(value) is None) or read_timezone(value),
     }
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
@@ -135,7 +140,6 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         fail_on_broken_rules: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_window(window, lag)
         if window == "since_last" and window_start is None and window_end is None:
             kwargs.setdefault("max_active_tis_per_dag", 1)  # runs at the same time would audit the same tasks
         super().__init__(**kwargs)
@@ -145,10 +149,15 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             source=source,
             workspace_id=workspace_id,
             object_storage_conn_id=object_storage_conn_id,
+            window_start=window_start,
+            window_end=window_end,
+            window=window,
+            lag=lag,
+            rules=rules,
+            report_path=report_path,
+            rows_path=rows_path,
+            timezone=timezone,
         )
-        AuditRules.read(literals(rules))
-        if literals(timezone) is not None:
-            read_timezone(timezone)
         self.window_start = window_start
         self.window_end = window_end
         self.window = window
@@ -163,7 +172,17 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         self.object_storage_conn_id = object_storage_conn_id
         self.timezone = timezone
         self.fail_on_broken_rules = fail_on_broken_rules
-        check_paths(self)
+        dag = self.get_dag()
+        if dag is not None and dag.task_dict.get(self.task_id) is self:  # unlike an instance of a mapped task
+            refuse_shared_paths(self.task_id, vars(self), dag)
+
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
+        """Check arguments; of a mapped audit, also its window and that no other one has its paths."""
+        super().check_arguments(given, dag)
+        check_window(given.get("window", "since_last"), given.get("lag", timedelta()))
+        if "task_id" in given:  # only those of a mapped audit have it
+            refuse_shared_paths(given["task_id"], given, dag, is_mapped=True)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
@@ -273,7 +292,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         if not report.total:
             self.log.info("Tasks created after the window are excluded; set window_end to change that.")
         if report.undated:
-            self.log.warning("%s listed tasks have no create_time and are excluded.", report.undated)
+            self.log.warning("Listed tasks without create_time, which are excluded: %s.", report.undated)
         for gap in report.gaps:
             self.log.warning("%s", gap)
         for broken in report.broken_rules:

@@ -65,10 +65,13 @@ class TaskResultMixin(ProcessorTaskLineage, ModelArtsOperator):
 
 def parse_datetime(name: str, given: datetime | str | None) -> datetime | None:
     """Read a datetime or its text; an empty text and the text ``None``, to which empty templates render, are None."""
-    if not given or given == "None":
+    text = given.strip() if isinstance(given, str) else ""
+    if not given or (isinstance(given, str) and text in ("", "None")):
         return None
     try:
-        return datetime.fromisoformat(given) if isinstance(given, str) else given
+        if isinstance(given, datetime):
+            return given
+        return datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{name} is {given!r}: give a datetime such as 2026-11-23T00:00:00+00:00") from None
 

@@ -138,6 +138,12 @@ def test_tasks_without_create_time_are_counted() -> None:
     assert "7 more have no creation time." in page_of(tasks(7, create_time=None))
 
 
+def test_one_task_is_no_plural() -> None:
+    text = " ".join(Page(page_of([*tasks(), *tasks(create_time=None)])).text.split())
+    assert "1 task of 1 template" in text
+    assert "1 more has no creation time." in text
+
+
 def test_each_chart_shows_every_status_that_occurs() -> None:
     statuses = {0: "initialized", 1: "running", 2: "completed", 3: "failed", 4: "stopped", 9: "unknown (9)"}
     html = page_of([one for status in statuses for one in tasks(2, status=status)])

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath, TaskGroup, task_group
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    BaseOperator,
+    ObjectStoragePath,
+    TaskGroup,
+    task_group,
+)
 from fsspec.implementations.memory import MemoryFileSystem
 from requests_mock import Mocker
 
@@ -451,6 +458,62 @@ def test_two_audits_of_a_dag_with_one_path_are_refused_when_it_is_parsed() -> No
             ModelArtsAuditProcessorTasksOperator(task_id="two", report_path="/tmp/{{ ds }}.html")
         with pytest.raises(ValueError, match=r"rows_path of task 'group\.three'"):
             ModelArtsAuditProcessorTasksOperator(task_id="three", rows_path="/tmp/1.csv")
+
+
+@pytest.mark.parametrize(
+    "other", ["file:///tmp/a.html", "/tmp/b/../a.html", Path("/tmp/a.html"), "local:///tmp//a.html"]
+)
+def test_another_spelling_of_a_local_path_is_the_same_path(other: Any) -> None:
+    with DAG("audits", schedule=None):
+        ModelArtsAuditProcessorTasksOperator(task_id="one", report_path="/tmp/a.html")
+        with pytest.raises(ValueError, match="report_path of task 'two' is"):
+            ModelArtsAuditProcessorTasksOperator(task_id="two", report_path=other)
+
+
+def test_two_mapped_audits_with_one_path_are_refused_and_an_unmapped_one_is_not() -> None:
+    operator, filters = ModelArtsAuditProcessorTasksOperator, {"template_id": ["x", "y"]}
+    with DAG("audits", schedule=None) as dag:
+        operator.partial(task_id="one", report_path="/tmp/a.html").expand(**filters)
+        operator(task_id="unmapped", report_path="/tmp/a.html")
+        operator.partial(task_id="two", report_path="/tmp/b.html").expand(**filters)
+        with pytest.raises(ValueError, match=r"report_path of task 'three' is '/tmp/a\.html', as that of task 'one'"):
+            operator.partial(task_id="three", report_path="/tmp/a.html")
+    assert len(dag.tasks) == 3
+
+
+X, Y = "/tmp/x.html", "/tmp/y.html"
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ({"report_path": [X, Y]}, X),
+        ({"report_path": [X, X]}, "/tmp/x-1.html"),
+        ({"report_path": [X, Y], "template_id": ["a"]}, X),
+        ({"report_path": [X, Y], "template_id": ["a", "b"]}, "/tmp/x-1.html"),
+        ([{"report_path": X, "template_id": "a"}, {"report_path": Y}], X),
+        ([{"report_path": X, "template_id": "a"}, {"report_path": X}], "/tmp/x-1.html"),
+    ],
+)
+def test_a_mapped_path_that_several_instances_get_has_the_index(values: Any, path: str) -> None:
+    with DAG("audits", schedule=None) as dag:
+        partial = ModelArtsAuditProcessorTasksOperator.partial(task_id="audit")
+        partial.expand(**values) if isinstance(values, dict) else partial.expand_kwargs(values)
+    context = {"ti": TaskInstance(map_index=1, task_id="audit"), "dag": dag}
+    assert own_path(X, X, "report_path", context) == path
+
+
+def test_a_path_from_another_task_has_the_index_only_if_it_is_combined_with_other_values() -> None:
+    with DAG("audits", schedule=None) as dag:
+        paths = BaseOperator(task_id="paths").output
+        ModelArtsAuditProcessorTasksOperator.partial(task_id="alone").expand(report_path=paths)
+        ModelArtsAuditProcessorTasksOperator.partial(task_id="combined").expand(report_path=[X, Y], source=paths)
+        ModelArtsAuditProcessorTasksOperator.partial(task_id="objects").expand_kwargs(paths)
+    found = {
+        task_id: own_path(X, X, "report_path", {"ti": TaskInstance(map_index=1, task_id=task_id), "dag": dag})
+        for task_id in ("alone", "combined", "objects")
+    }
+    assert found == {"alone": X, "combined": "/tmp/x-1.html", "objects": X}
 
 
 @pytest.mark.parametrize(

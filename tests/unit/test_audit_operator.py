@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def test_tasks_without_create_time_are_counted_apart(requests_mock: Mocker, prin
     requests_mock.get(LIST_URL, json={"count": 2, "tasks": [{"task_id": "undated", "status": 3}, at(START)]})
     summary = run()
     assert (summary["total"], summary["undated"], summary["by_status"]) == (1, 1, {"completed": 1})
-    assert "1 listed tasks have no create_time" in printed_log()
+    assert "Listed tasks without create_time, which are excluded: 1." in printed_log()
 
 
 def test_an_odd_task_does_not_end_the_audit(
@@ -240,6 +241,33 @@ def test_by_default_no_report_is_written(
     requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
     assert not {"report_path", "json_path"} & set(run())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "listed", "missing"),
+    [
+        ([0], 0, 250),
+        ([100, 0], 100, 150),
+        ([100, 100, 0], 200, 50),
+        ([100, 100, 49, 0], 249, 1),
+        ([100, 100, 50], 250, 0),
+    ],
+)
+def test_a_list_that_is_shorter_than_its_count_is_noted(
+    requests_mock: Mocker, printed_log: Callable[[], str], answers: list[int], listed: int, missing: int
+) -> None:
+    tasks = iter([at(START + timedelta(seconds=1000 - number)) for number in range(250)])
+    pages = [{"json": {"count": 250, "tasks": list(islice(tasks, size))}} for size in answers]
+    requests_mock.get(LIST_URL, pages)
+    summary = run()
+    assert (summary["total"], summary["not_listed"]) == (listed, missing)
+    assert (f"The service counted {missing:,} more task" in printed_log()) is bool(missing)
+    assert (f"{missing} not listed" in summary["markdown"]) is bool(missing)
+
+
+def test_a_list_that_is_not_read_to_its_end_lacks_nothing(requests_mock: Mocker) -> None:
+    answer_with_pages(requests_mock, [at(START - timedelta(seconds=number)) for number in range(1, 1000)])
+    assert run()["not_listed"] == 0
 
 
 # The report

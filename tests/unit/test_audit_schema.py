@@ -56,7 +56,7 @@ def full_report() -> AuditReport:
     report = audit(tasks, window=DAY, now=DAY.end, rules=RULES, scope=scope, console_url=lambda task_id: url)
     before = Previous(start=START, end=START, made_at=START, total=1, failed=0, seconds=1.5)
     report = replace(report, previous=before)
-    return replace(report, unreadable=unreadable, deleted_while_listing=2, rows_path="s3://b/a.jsonl")
+    return replace(report, unreadable=unreadable, deleted_while_listing=2, not_listed=1, rows_path="s3://b/a.jsonl")
 
 
 def test_the_schema_is_valid_and_has_a_version() -> None:

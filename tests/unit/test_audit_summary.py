@@ -116,6 +116,14 @@ def test_an_audit_with_nothing_left_has_no_change(tmp_path: Path) -> None:
         assert bool(find_previous(path, report)) is is_found
 
 
+def test_an_audit_is_not_compared_with_one_that_had_nothing_left(tmp_path: Path) -> None:
+    audit_of(0, f"{tmp_path}/first.html")
+    report = json.loads((tmp_path / "first.json").read_text())
+    report = {**report, "window": {**report["window"], "start": report["window"]["end"]}, "total": 0}
+    (tmp_path / "nothing-left.json").write_text(json.dumps({**report, "made_at": "2099-01-01T00:00:00+00:00"}))
+    assert audit_of(1, f"{tmp_path}/second.html")["change"] == CHANGE
+
+
 def test_links_and_pipes_in_the_folder_are_no_error(tmp_path: Path) -> None:
     audit_of(0, f"{tmp_path}/first.html")
     (tmp_path / "broken.json").symlink_to(tmp_path / "absent")

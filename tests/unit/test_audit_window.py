@@ -153,7 +153,7 @@ def test_a_lag_does_not_move_explicit_bounds() -> None:
     assert window(INTERVAL, **{**given, "window_end": None}) == ["2026-11-20 00:00", "2026-11-23 12:00"]
 
 
-@pytest.mark.parametrize("nothing", [None, "", "None"])
+@pytest.mark.parametrize("nothing", [None, "", "None", "\n ", " None\n"])
 def test_an_empty_rendered_bound_is_none(nothing: str | None) -> None:
     assert window(INTERVAL, window_start=nothing, window_end=nothing) == ["2026-11-23 00:00", "2026-11-24 00:00"]
 
@@ -165,11 +165,20 @@ def test_an_empty_rendered_bound_is_none(nothing: str | None) -> None:
         ({"window": None}, "window is None: choose"),
         ({"lag": timedelta(seconds=-1)}, "lag is .*: give a timedelta that is not negative"),
         ({"lag": 3600}, "lag is 3600: give a timedelta"),
+        ({"window_start": "yesterday"}, "window_start is 'yesterday': give a datetime such as"),
+        ({"window_end": timedelta(days=1)}, "window_end is .*timedelta.*: give a datetime such as"),
+        ({"window_end": END.date()}, r"window_end is datetime\.date.*: give a datetime such as"),
+        ({"rules": {"failures_allowed": True}}, "failures_allowed is True: give a whole number"),
+        ({"timezone": "Mars"}, "timezone is 'Mars'"),
+        ({"timezone": None}, "timezone is None: give the name of a zone"),
+        ({"report_path": "/tmp/a.txt"}, "report_path is '/tmp/a.txt': name a file that ends in .html"),
     ],
 )
 def test_a_wrong_argument_is_an_error_when_the_dag_is_parsed(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelArtsAuditProcessorTasksOperator(task_id="audit", **arguments)
+    with pytest.raises(ValueError, match=message):
+        ModelArtsAuditProcessorTasksOperator.partial(task_id="audit", **arguments)
 
 
 # Since the last audit
