@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred, conf
 
-from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_text, refuse_unknown
+from airflow_modelarts.api.arguments import (
+    ArgumentError,
+    check_optional_text,
+    check_text,
+    read_optional_flag,
+    refuse_unknown,
+)
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, read_ends, status_name
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.templating import TemplatedFields
@@ -129,7 +135,11 @@ class WaitingOperator(ModelArtsOperator):
     :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
     """
 
-    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, "failed_statuses": read_ends}
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        "failed_statuses": read_ends,
+        "deferrable": read_optional_flag,
+    }
 
     def __init__(
         self,
@@ -139,6 +149,7 @@ class WaitingOperator(ModelArtsOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(deferrable=deferrable)
         self.failed_statuses = read_ends("failed_statuses", failed_statuses)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)

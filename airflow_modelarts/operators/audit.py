@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from airflow_modelarts.api.arguments import check_optional_text, check_template_id
+from airflow_modelarts.api.arguments import check_optional_text, check_template_id, read_flag
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditReport, AuditRules, ListReader, Scope, audit
 from airflow_modelarts.audit.text import read_timezone
@@ -111,6 +111,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         **ModelArtsOperator.argument_checks,
         **dict.fromkeys(("source_type", "source", "workspace_id", "object_storage_conn_id"), check_optional_text),
         "template_id": check_template_id,
+        "fail_on_broken_rules": read_flag,
     }
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
@@ -145,6 +146,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             source=source,
             workspace_id=workspace_id,
             object_storage_conn_id=object_storage_conn_id,
+            fail_on_broken_rules=fail_on_broken_rules,
         )
         AuditRules.read(literals(rules))
         if literals(timezone) is not None:
