@@ -62,7 +62,10 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
         """Return Airflow's intermediate state of a mapped operator; the arguments that are known are checked."""
         made = super().partial(**kwargs)
         dag = made.kwargs.get("dag")
-        defaults = {**getattr(dag, "default_args", {}), **(kwargs.get("default_args") or {})}
+        # Those of a task group contain what the groups around it have.
+        scopes = (dag, made.kwargs.get("task_group"))
+        defaults = {name: value for one in scopes for name, value in (getattr(one, "default_args", None) or {}).items()}
+        defaults |= kwargs.get("default_args") or {}
         try:
             cls.check_arguments({**defaults, **made.kwargs}, dag)
         except ArgumentError:
