@@ -144,6 +144,10 @@ class Checkpoint:
         :param now: seconds since the epoch, by the clock of this machine.
         :raises ModelArtsError: the lists cannot be read.
         """
+        # A clock that was ahead for a while, or a damaged store, must not hide what ends from now on.
+        latest = first.service_time(now)
+        self.watermark, self.floor = min(self.watermark, latest), min(self.floor, latest)
+        self.stored_watermark = min(self.stored_watermark, latest)
         since = max(self.watermark, first.service_time(now - FIRST_PERIOD))
         return first if first.since <= since + OVERLAP * 1000 else await first.extended()
 
