@@ -313,7 +313,7 @@ def test_a_checkpoint_of_the_future_loses_no_later_end() -> None:
     async def watch() -> list[dict[str, Any]]:
         await emit_for(HOUR, new_trigger(store), service)
         (key,) = store.checkpoints
-        ahead = {name: 10**30 for name in ("watermark", "floor")}
+        ahead = dict.fromkeys(("watermark", "floor"), 10**30)
         store.values[key] = json.dumps({**store.checkpoints[key], **ahead})
         service.run("new", Run(HOUR + 65, HOUR + 70))
         service.run("again", Run(HOUR + 65, HOUR + 66), Run(HOUR + 67, HOUR + 70))
