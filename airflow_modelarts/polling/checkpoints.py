@@ -145,7 +145,8 @@ class Checkpoint:
         :raises ModelArtsError: the lists cannot be read.
         """
         # A clock that was ahead for a while, or a damaged store, must not hide what ends from now on.
-        latest = first.service_time(now)
+        # Within the overlap it is right: a Date has whole seconds, and a clock may be corrected.
+        latest = first.service_time(now + OVERLAP)
         self.watermark, self.floor = min(self.watermark, latest), min(self.floor, latest)
         self.stored_watermark = min(self.stored_watermark, latest)
         since = max(self.watermark, first.service_time(now - FIRST_PERIOD))

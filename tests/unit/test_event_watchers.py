@@ -315,9 +315,9 @@ def test_a_checkpoint_of_the_future_loses_no_later_end() -> None:
         (key,) = store.checkpoints
         ahead = dict.fromkeys(("watermark", "floor"), 10**30)
         store.values[key] = json.dumps({**store.checkpoints[key], **ahead})
-        service.run("new", Run(HOUR + 65, HOUR + 70))
-        service.run("again", Run(HOUR + 65, HOUR + 66), Run(HOUR + 67, HOUR + 70))
-        return await emit_for(HOUR, new_trigger(store), service)
+        service.run("new", Run(2 * HOUR + 65, 2 * HOUR + 70))
+        service.run("again", Run(2 * HOUR + 65, 2 * HOUR + 66), Run(2 * HOUR + 67, 2 * HOUR + 70))
+        return await emit_for(3 * HOUR, new_trigger(store), service)
 
     assert sorted(ids(run(watch()))) == ["again", "new"]
 
