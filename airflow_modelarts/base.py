@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred, conf
 
-from airflow_modelarts.api.arguments import check_optional_text, check_text, refuse_unknown
+from airflow_modelarts.api.arguments import check_optional_text, check_text, read_optional_flag, refuse_unknown
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, read_ends, status_name
 from airflow_modelarts.templating import TemplatedFields
 
@@ -56,7 +56,10 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
         """Return Airflow's intermediate state of a mapped operator; the arguments that are known are checked."""
         made = super().partial(**kwargs)
         dag = made.kwargs.get("dag")
-        defaults = {**getattr(dag, "default_args", {}), **(kwargs.get("default_args") or {})}
+        # Those of a task group contain what the groups around it have.
+        scopes = (dag, made.kwargs.get("task_group"))
+        defaults = {name: value for one in scopes for name, value in (getattr(one, "default_args", None) or {}).items()}
+        defaults |= kwargs.get("default_args") or {}
         try:
             cls.check_arguments({**defaults, **made.kwargs}, dag)
         except ValueError:
@@ -129,7 +132,11 @@ class WaitingOperator(ModelArtsOperator):
     :param deferrable: wait in the triggerer; default is Airflow's ``[operators] default_deferrable``.
     """
 
-    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, "failed_statuses": read_ends}
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        "failed_statuses": read_ends,
+        "deferrable": read_optional_flag,
+    }
 
     def __init__(
         self,
@@ -139,6 +146,7 @@ class WaitingOperator(ModelArtsOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_arguments(deferrable=deferrable)
         self.failed_statuses = read_ends("failed_statuses", failed_statuses)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)

@@ -104,7 +104,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
         self._outputs = PlaceFilter("output_prefixes", read_texts("output_prefixes", output_prefixes))
         self.output_prefixes = self._outputs.items
         self.versions = read_flag("versions", versions)
-        refuse_unknown(type(self).__name__, unknown, self.serialize()[1])
+        refuse_unknown(type(self).__name__, unknown, ProcessorTaskEventTrigger.serialize(self)[1])
         for template_id in self.template_ids:
             warn_of_unknown_template("an item of template_ids", template_id)
 
@@ -228,7 +228,11 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
     def _selection(self) -> dict[str, Any]:
         """Return the arguments that select ends; neither the order of a list nor the interval changes the selection."""
         arguments = {name: value for name, value in self.serialize()[1].items() if name != "poll_interval"}
-        return {name: sorted(value) if isinstance(value, list) else value for name, value in arguments.items()}
+        own = ProcessorTaskEventTrigger.serialize(self)[1]  # a subclass may have others
+        return {
+            name: sorted(value) if name in own and isinstance(value, list) else value
+            for name, value in arguments.items()
+        }
 
     def _checkpoint_store(self) -> CheckpointStore:
         owner = getattr(self, "triggerer_job_id", None)  # the triggerer sets it
@@ -239,7 +243,7 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
     def _chosen(self) -> dict[str, Any]:
         """Return the selection without the defaults: an argument that a later version adds must not change it."""
         usual = ProcessorTaskEventTrigger()._selection()
-        return {name: value for name, value in self._selection().items() if value != usual[name]}
+        return {name: value for name, value in self._selection().items() if name not in usual or value != usual[name]}
 
     def _checkpoint_key(self) -> str:
         """Return the checkpoint's key in the asset state store: an asset can have several triggers."""

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.api.arguments import check_optional_text, check_text, read_seconds
+from airflow_modelarts.api.arguments import check_optional_text, check_text, read_flag, read_seconds
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
 from airflow_modelarts.base import (
@@ -123,6 +123,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         "processor_task_id": check_text,
         "task_version_id": check_optional_text,
         "poke_interval": read_seconds,
+        **dict.fromkeys(("start_from_trigger", "end_from_trigger"), read_flag),
     }
 
     #: What the user asked for. Airflow's own constructor reads what follows from it before ours sets it.
@@ -146,7 +147,12 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=read_seconds("poke_interval", poke_interval), **kwargs)
-        self._check_arguments(processor_task_id=processor_task_id, task_version_id=task_version_id)
+        self._check_arguments(
+            processor_task_id=processor_task_id,
+            task_version_id=task_version_id,
+            start_from_trigger=start_from_trigger,
+            end_from_trigger=end_from_trigger,
+        )
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
         self.deferrable = self.deferrable or start_from_trigger or end_from_trigger
@@ -310,7 +316,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         return {
             "poll_interval": self.poke_interval,
             "end_from_trigger": self.end_from_trigger,
-            "push_return_value": self.do_xcom_push,
+            "push_return_value": bool(self.do_xcom_push),
             "failed_statuses": list(self.failed_statuses),
         }
 

@@ -19,7 +19,14 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.airflow_calls import call_airflow, finish
 from airflow_modelarts.api import procedures
-from airflow_modelarts.api.arguments import check_optional_text, check_text, read_seconds, refuse_unknown
+from airflow_modelarts.api.arguments import (
+    ArgumentError,
+    check_optional_text,
+    check_text,
+    read_flag,
+    read_seconds,
+    refuse_unknown,
+)
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsRequestError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.api.statuses import ProcessorTaskStatus, outcome, read_ends, status_name
@@ -99,16 +106,18 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         self.project_id = project_id
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self.workspace_id = workspace_id
-        self.look_at_once = look_at_once
+        self.look_at_once = read_flag("look_at_once", look_at_once)
+        if upstream is not None and not _is_xcom(upstream):
+            raise ArgumentError(f"upstream is {upstream!r}: give {{'task_id': …, 'key': …}} of an XCom")
         self.upstream = upstream
-        self.end_from_trigger = end_from_trigger
-        self.push_return_value = push_return_value
+        self.end_from_trigger = read_flag("end_from_trigger", end_from_trigger)
+        self.push_return_value = read_flag("push_return_value", push_return_value)
         self.failed_statuses = list(read_ends("failed_statuses", failed_statuses))
         former = stored.pop("version_id", None)
         self.task_version_id = former if task_version_id is None else task_version_id
-        self.stop_on_kill = stop_on_kill
+        self.stop_on_kill = read_flag("stop_on_kill", stop_on_kill)
         self._undefined = ""
-        refuse_unknown(type(self).__name__, stored, self.serialize()[1])
+        refuse_unknown(type(self).__name__, stored, ProcessorTaskTrigger.serialize(self)[1])
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
@@ -288,6 +297,10 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         # The next try of a task that was cleared may be deferred already.
         deferred_try = await self._xcom(instance.task_id, DEFERRED_TRY_KEY, instance.map_index)
         return bool(deferred_try == instance.try_number)
+
+
+def _is_xcom(upstream: object) -> bool:
+    return isinstance(upstream, dict) and {"task_id", "key"} <= upstream.keys()
 
 
 def _is_refused_by_airflow(error: Exception) -> bool:

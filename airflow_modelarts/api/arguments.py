@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
-from numbers import Real
+from datetime import date, timedelta
+from numbers import Number, Real
 from typing import Any
 
 #: The templates that the API reference documents. An installation can offer others (ListProcessorTaskItems).
@@ -100,13 +100,26 @@ def read_texts(name: str, given: object) -> list[str]:
     return sorted({read_text(f"an item of {name}", one) for one in given})
 
 
+def read_optional_flag(name: str, given: object) -> bool | None:
+    """Read a truth value that can also be None; see :func:`read_flag`."""
+    return None if given is None else read_flag(name, given)
+
+
 def check_text(name: str, given: object) -> None:
     """Check an argument of an operator that is text or a template; what another task gives is not known yet.
 
-    :raises ArgumentError: it is None, bytes, a list or a mapping.
+    :raises ArgumentError: it is anything else than a text, or a finite number, a date or a truth value, which stand for
+        their text.
     """
-    if given is None or isinstance(given, bytes | list | tuple | set | frozenset | Mapping):
+    is_not_finite = isinstance(given, float) and not math.isfinite(given)
+    if is_not_finite or not (isinstance(given, str | Number | date) or is_reference(given)):
         raise ArgumentError(f"{name} is {given!r}: give a text")
+
+
+def check_path(name: str, given: object) -> None:
+    """Check an argument that is a path, such as an ``ObjectStoragePath``, or its text; see :func:`check_text`."""
+    if not hasattr(given, "parts"):
+        check_text(name, given)
 
 
 def check_optional_text(name: str, given: object) -> None:
@@ -134,6 +147,11 @@ def check_choice(*choices: str) -> Callable[[str, object], None]:
 def is_template(given: object) -> bool:
     """Return whether a text is a template, so that its value is known only when the task runs."""
     return isinstance(given, str) and any(mark in given for mark in TEMPLATE_MARKS)
+
+
+def is_reference(given: object) -> bool:
+    """Return whether a value is one of Airflow's references to XComs, parameters and values of mapped tasks."""
+    return hasattr(given, "resolve")
 
 
 def warn_of_unknown_template(name: str, given: object) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from numbers import Number
 from typing import Any, Literal, get_args
 
-from airflow_modelarts.api.arguments import ArgumentError, is_template, warn_of_unknown_template
+from airflow_modelarts.api.arguments import ArgumentError, is_reference, is_template, warn_of_unknown_template
 from airflow_modelarts.api.bodies import LISTS, example, read_text
 
 #: What an audit takes as its window, see ModelArtsAuditProcessorTasksOperator.
@@ -61,8 +61,7 @@ def literals(value: Any) -> Any:
 
 
 def _is_open(value: Any) -> bool:
-    # Airflow's references to XComs and to values of mapped tasks have this method.
-    return is_template(value) or hasattr(value, "resolve")
+    return is_template(value) or is_reference(value)
 
 
 def _read_literal(value: Any) -> Any:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from airflow_modelarts.api.arguments import check_optional_text, check_template_id
+from airflow_modelarts.api.arguments import check_optional_text, check_template_id, read_flag
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.audit.text import read_timezone
@@ -116,6 +116,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         **dict.fromkeys(("window_start", "window_end"), lambda name, value: parse_datetime(name, literals(value))),
         "rules": lambda _, value: AuditRules.read(literals(value)),
         "timezone": lambda _, value: (value is not None and literals(value) is None) or read_timezone(value),
+        "fail_on_broken_rules": read_flag,
     }
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
@@ -157,6 +158,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             report_path=report_path,
             rows_path=rows_path,
             timezone=timezone,
+            fail_on_broken_rules=fail_on_broken_rules,
         )
         self.window_start = window_start
         self.window_end = window_end

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_modelarts.api.arguments import check_optional_text, check_text
+from airflow_modelarts.api.arguments import check_optional_text, check_text, read_flag, read_optional_flag
 from airflow_modelarts.api.bodies import OBJECTS
 from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
 from airflow_modelarts.operators.arguments import check_object, check_template
@@ -143,7 +143,12 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
-    argument_checks: ClassVar = {**RequestBodyMixin.argument_checks, "name": check_text}
+    argument_checks: ClassVar = {
+        **RequestBodyMixin.argument_checks,
+        "name": check_text,
+        "create_version": read_optional_flag,
+        "random_name_suffix": read_flag,
+    }
 
     def __init__(
         self,
@@ -155,6 +160,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, template=template, **kwargs)
+        self._check_arguments(create_version=create_version, random_name_suffix=random_name_suffix)
         self.create_version = create_version
         self.random_name_suffix = random_name_suffix
 

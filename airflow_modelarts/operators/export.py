@@ -11,7 +11,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-from airflow_modelarts.api.arguments import check_optional_text, check_text
+from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_path, check_text, read_flag
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
 from airflow_modelarts.operators.base import ModelArtsOperator
@@ -63,8 +63,10 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         **ModelArtsOperator.argument_checks,
         "processor_task_id": check_text,
         "task_version_id": check_optional_text,
-        "path": check_text,
-        "object_storage_conn_id": check_optional_text,
+        "path": check_path,
+        **dict.fromkeys(("object_storage_conn_id", "process_parameter"), check_optional_text),
+        "result_property": lambda name, given: _check_property(name, given),
+        "signed_links": read_flag,
     }
     template_fields: Sequence[str] = (
         *("processor_task_id", "task_version_id", "path", "object_storage_conn_id"),
@@ -89,6 +91,9 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
             task_version_id=task_version_id,
             path=path,
             object_storage_conn_id=object_storage_conn_id,
+            result_property=result_property,
+            signed_links=signed_links,
+            process_parameter=process_parameter,
         )
         self.processor_task_id = processor_task_id
         self.path = path
@@ -169,6 +174,12 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
             number = result.result_property
             counted[PROPERTIES.get(number, f"unknown ({number})")] += 1
         return counted
+
+
+def _check_property(name: str, given: Any) -> None:
+    if isinstance(given, bool) or not (given is None or (isinstance(given, int) and given in PROPERTIES)):
+        named = ", ".join(f"{number} ({text})" for number, text in PROPERTIES.items())
+        raise ArgumentError(f"{name} is {given!r}: give one of {named}, or leave it out for all")
 
 
 def _compressed(file: IO[bytes], path: ObjectStoragePath) -> AbstractContextManager[IO[bytes]]:

@@ -14,6 +14,8 @@ from airflow_modelarts.api.arguments import (
     check_template_id,
     check_text,
     is_template,
+    read_flag,
+    read_optional_flag,
 )
 from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.newest_first import NewestFirst
@@ -133,7 +135,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
-    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, **ID_CHECKS}
+    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, **ID_CHECKS, "ignore_if_missing": read_flag}
     template_fields: Sequence[str] = ("processor_task_id", "task_version_id", *ModelArtsOperator.template_fields)
 
     def __init__(
@@ -145,7 +147,9 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._check_arguments(processor_task_id=processor_task_id, task_version_id=task_version_id)
+        self._check_arguments(
+            processor_task_id=processor_task_id, task_version_id=task_version_id, ignore_if_missing=ignore_if_missing
+        )
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
         self.ignore_if_missing = ignore_if_missing
@@ -234,6 +238,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         "version_id": lambda name, given: _check_texts(name, given),
         "sort_by": check_choice("create_time", "name", "duration_seconds"),
         "order": check_choice("desc", "asc"),
+        "query_current": read_optional_flag,
         "max_tasks": lambda name, given: _check_max_tasks(name, given),
     }
 
@@ -264,6 +269,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
             source=source,
             version_id=version_id,
             workspace_id=workspace_id,
+            query_current=query_current,
             sort_by=sort_by,
             order=order,
             max_tasks=max_tasks,

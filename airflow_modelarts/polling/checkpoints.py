@@ -14,6 +14,7 @@ from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.polling.known_ends import (
     ANY_MARKS,
     End,
+    are_ids,
     identify,
     pack_ends,
     pack_ids,
@@ -87,7 +88,7 @@ class Checkpoint:
     def restore(cls, stored: Any) -> Checkpoint | None:
         """Read what :meth:`to_json` returned, of this version or of one before; None if it is anything else."""
         match stored:
-            case {"watermark": int(watermark), "active": list(active), "ended": list(ended)}:
+            case {"watermark": int(watermark), "active": list(active), "ended": list(ended)} if are_ids(active + ended):
                 ends = {identify(task_id): End(watermark, None, ANY_MARKS) for task_id in ended}
                 return cls(watermark, watermark, {id_: Active(True) for id_ in active}, ends, watermark)
             case {
@@ -143,6 +144,11 @@ class Checkpoint:
         :param now: seconds since the epoch, by the clock of this machine.
         :raises ModelArtsError: the lists cannot be read.
         """
+        # A clock that was ahead for a while, or a damaged store, must not hide what ends from now on.
+        # Within the overlap it is right: a Date has whole seconds, and a clock may be corrected.
+        latest = first.service_time(now + OVERLAP)
+        self.watermark, self.floor = min(self.watermark, latest), min(self.floor, latest)
+        self.stored_watermark = min(self.stored_watermark, latest)
         since = max(self.watermark, first.service_time(now - FIRST_PERIOD))
         return first if first.since <= since + OVERLAP * 1000 else await first.extended()
 

@@ -96,9 +96,17 @@ def unpack_ids(text: str) -> list[str]:
     :raises ValueError: it is anything else.
     """
     try:
-        return list(json.loads(zlib.decompress(base64.b64decode(text, validate=True))))
+        ids = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
     except zlib.error as error:
         raise ValueError("not compressed ids") from error
+    if not are_ids(ids):
+        raise ValueError("not a list of ids")
+    return list(ids)
+
+
+def are_ids(value: object) -> bool:
+    """Return whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _hash(text: str, size: int) -> bytes:

@@ -39,6 +39,16 @@ NEEDED: dict[type, dict[str, Any]] = {
 WITH_ID = [make for make, needed in NEEDED.items() if "processor_task_id" in needed]
 SECONDS = "give seconds as a finite number greater than 0"
 TEXT = "give a text"
+NOT_TEXTS = [b"abc", math.nan, object(), timedelta(1), (one for one in "abc"), {"abc"}]
+FLAGS: list[tuple[type, str]] = [
+    *((ModelArtsProcessorTaskSensor, name) for name in ("deferrable", "start_from_trigger", "end_from_trigger")),
+    *((ModelArtsCreateProcessorTaskOperator, name) for name in ("deferrable", "create_version", "random_name_suffix")),
+    (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_completion"),
+    (ModelArtsDeleteProcessorTaskOperator, "ignore_if_missing"),
+    (ModelArtsListProcessorTasksOperator, "query_current"),
+    (ModelArtsExportProcessorTaskResultsOperator, "signed_links"),
+    (ModelArtsAuditProcessorTasksOperator, "fail_on_broken_rules"),
+]
 NOT_INTERVALS = [0, 0.0, math.nan, math.inf, True, False, timedelta(0)]
 
 WRONG: list[tuple[type, str, Any, str]] = [
@@ -62,6 +72,16 @@ WRONG: list[tuple[type, str, Any, str]] = [
         )
     ),
     (ModelArtsProcessorTaskSensor, "task_version_id", ["v"], TEXT),
+    *((make, "processor_task_id", value, TEXT) for make in WITH_ID for value in NOT_TEXTS),
+    *((make, "project_id", value, TEXT) for make in NEEDED for value in NOT_TEXTS),
+    *((make, name, value, "give True or False") for make, name in FLAGS for value in ("False", 0, b"x", [True])),
+    (ModelArtsCreateProcessorTaskOperator, "random_name_suffix", None, "give True or False"),
+    (ModelArtsExportProcessorTaskResultsOperator, "path", b"s3://b/k", TEXT),
+    (ModelArtsExportProcessorTaskResultsOperator, "process_parameter", ["resize"], TEXT),
+    *(
+        (ModelArtsExportProcessorTaskResultsOperator, "result_property", value, "give one of 0 ")
+        for value in (4, -1, "added", True, [1])
+    ),
     (ModelArtsCreateProcessorTaskOperator, "name", None, TEXT),
     (ModelArtsCreateProcessorTaskOperator, "workspace_id", ["0"], TEXT),
     (ModelArtsListProcessorTasksOperator, "status", [], "an empty list: leave it out"),
@@ -96,6 +116,7 @@ def test_a_value_that_cannot_be_right_is_refused(make: Any, name: str, value: An
         (ModelArtsCreateProcessorTaskOperator, "poll_interval", math.nan, SECONDS),
         (ModelArtsCreateProcessorTaskOperator, "template", "sys_data_analyse", "give {"),
         (ModelArtsListProcessorTasksOperator, "status", [], "an empty list"),
+        (ModelArtsProcessorTaskSensor, "deferrable", "False", "give True or False"),
     ],
 )
 @pytest.mark.parametrize("is_default", [False, True])

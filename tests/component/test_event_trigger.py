@@ -422,6 +422,28 @@ def test_a_value_that_cannot_be_right_is_refused(name: str, value: Any, complain
     assert isinstance(caught.value, TypeError), "a triggerer ends at any other exception of a constructor"
 
 
+class OwnTrigger(ProcessorTaskEventTrigger):
+    """A trigger with an argument of its own, as a user's subclass has it."""
+
+    def __init__(self, team: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.team = team
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "dags.OwnTrigger", {**super().serialize()[1], "team": self.team}
+
+
+def test_a_subclass_can_have_arguments_of_its_own() -> None:
+    arguments = OwnTrigger(team="a", sources=["d"]).serialize()[1]
+    store = FakeStateStore()
+    stored = [OwnTrigger(**arguments), OwnTrigger(**{**arguments, "team": "b"})]
+    assert len({trigger._checkpoint_key() for trigger in stored}) == 2
+    stored[0].asset_state_store = store
+    assert ids(emitted(stored[0], [{**ANALYSIS, "data_source": {"type": "DATASET", "source": "d"}}])) == ["a"]
+    with pytest.raises(TypeError, match="OwnTrigger has no argument 'status': write statuses="):
+        OwnTrigger(team="a", status=[2])
+
+
 def test_a_refused_source_shows_no_signature() -> None:
     with pytest.raises(ValueError, match="give a place in OBS") as caught:
         ProcessorTaskEventTrigger(sources=["https://b.obs.example.com/k?AccessKeyId=AK&Signature=secret"])

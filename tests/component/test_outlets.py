@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
+from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias, TaskGroup
 
 from airflow_modelarts.api.ends import Origin, dedupe_key
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
@@ -91,10 +91,18 @@ def mapped_of_a_dag(**default_args: Any) -> None:
         ModelArtsCreateProcessorTaskOperator.partial(task_id="t", name="n", template=VALIDATION)
 
 
-@pytest.mark.parametrize("make", [*WAYS.values(), of_a_dag, mapped_of_a_dag], ids=[*WAYS, "DAG", "mapped in a DAG"])
+def mapped_of_a_group(**default_args: Any) -> None:
+    with DAG("d", schedule=None), TaskGroup("outer", default_args=default_args), TaskGroup("inner"):
+        ModelArtsCreateProcessorTaskOperator.partial(task_id="t", name="n", template=VALIDATION)
+
+
+OF_DEFAULTS = {"DAG": of_a_dag, "mapped in a DAG": mapped_of_a_dag, "mapped in a task group": mapped_of_a_group}
+
+
+@pytest.mark.parametrize("make", [*WAYS.values(), *OF_DEFAULTS.values()], ids=[*WAYS, *OF_DEFAULTS])
 @pytest.mark.filterwarnings("error")
 def test_an_asset_as_outlet_is_refused_when_the_dag_is_parsed(make: Any) -> None:
-    arguments = {"wait_for_completion": False, "outlets": [ASSET]} if make in (of_a_dag, mapped_of_a_dag) else {}
+    arguments = {"wait_for_completion": False, "outlets": [ASSET]} if make in OF_DEFAULTS.values() else {}
     with pytest.raises(ValueError, match=r"outlets has .*wait_for_completion=False.*ModelArtsProcessorTaskSensor"):
         make(**arguments)
 

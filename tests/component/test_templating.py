@@ -193,7 +193,8 @@ def test_an_argument_given_as_none_uses_the_default(requests_mock: Mocker) -> No
 @pytest.mark.parametrize("value", ["", " ", "None", Undefined(name="x"), StrictUndefined(name="x")])
 def test_the_trigger_ends_with_an_error_before_sending(server: EmulatorServer, field: str, value: Any) -> None:
     server.state.reset()
-    waiting = ProcessorTaskTrigger(**{"processor_task_id": "abc", field: value})
+    waiting = ProcessorTaskTrigger("abc")
+    setattr(waiting, field, value)  # as rendering does
     (event,) = run(events(waiting))
     assert event.payload["error"].startswith(f"{field} is ")
     assert server.state.log.count() == 0

@@ -93,6 +93,14 @@ def test_an_unknown_argument_is_refused_with_the_nearest_name(name: str, way_out
         ("modelarts_conn_id", None, "give a text"),
         ("task_version_id", ["def"], "give a text"),
         ("workspace_id", {}, "give a text"),
+        ("task_version_id", math.inf, "give a text"),
+        ("processor_task_id", object(), "give a text"),
+        ("stop_on_kill", "False", "give True or False"),
+        ("look_at_once", None, "give True or False"),
+        ("end_from_trigger", 1, "give True or False"),
+        ("push_return_value", "yes", "give True or False"),
+        ("upstream", "create", "upstream is 'create': give {'task_id'"),
+        ("upstream", {"task_id": "create"}, "give {'task_id'"),
         ("failed_statuses", "failed", "give a list of statuses"),
         ("failed_statuses", [1], "it must contain only"),
         *(
@@ -105,6 +113,21 @@ def test_a_value_that_cannot_be_right_is_refused(name: str, value: Any, complain
     with pytest.raises(ValueError, match=complaint) as caught:
         ProcessorTaskTrigger(**{"processor_task_id": "abc", name: value})
     assert isinstance(caught.value, TypeError), "a triggerer ends at any other exception of a constructor"
+
+
+def test_a_subclass_can_have_an_argument_of_its_own() -> None:
+    class Own(ProcessorTaskTrigger):
+        def __init__(self, team: str, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.team = team
+
+        def serialize(self) -> tuple[str, dict[str, Any]]:
+            return "dags.Own", {**super().serialize()[1], "team": self.team}
+
+    stored = Own("a", processor_task_id="abc").serialize()[1]
+    assert Own(**stored).serialize()[1] == stored
+    with pytest.raises(TypeError, match="Own has no argument 'poke_interval': write poll_interval="):
+        Own("a", poke_interval=5)
 
 
 def test_the_task_version_is_read_under_its_name_of_version_1_0_0() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -220,6 +222,10 @@ def test_nothing_changes_while_nothing_happens() -> None:
     assert checkpoint.is_changed
 
 
+def packed(value: Any) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
+
+
 def test_a_checkpoint_of_an_earlier_version_is_read() -> None:
     checkpoint = Checkpoint.restore({"watermark": START, "active": ["a"], "ended": ["b"]})
     assert checkpoint is not None
@@ -238,7 +244,16 @@ def test_a_checkpoint_of_an_earlier_version_is_read() -> None:
         {**Checkpoint.begin(1).to_json(), "active": "no base64"},
         {**Checkpoint.begin(1).to_json(), "active": "YWJj"},
         {**Checkpoint.begin(1).to_json(), "ends": "YWJj"},
+        {"watermark": 1, "active": [5], "ended": []},
+        {"watermark": 1, "active": [["a"]], "ended": []},
+        {"watermark": 1, "active": [], "ended": [None]},
+        *(
+            {**Checkpoint.begin(1).to_json(), "active": packed(other)}
+            for other in (5, None, "abc", {"a": 1}, [5], [["a"]])
+        ),
+        *({**Checkpoint.begin(1).to_json(), "unwanted": packed(other)} for other in (5, [None])),
     ],
+    ids=str,
 )
 def test_anything_else_restores_to_no_checkpoint(stored: Any) -> None:
     assert Checkpoint.restore(stored) is None

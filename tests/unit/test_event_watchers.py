@@ -307,6 +307,21 @@ def test_a_stop_in_a_burst_loses_no_event_that_has_not_left_the_triggerer() -> N
     assert sorted(sent + rest) == sorted(service.running)
 
 
+def test_a_checkpoint_of_the_future_loses_no_later_end() -> None:
+    service, store = RunService(), FakeStateStore()
+
+    async def watch() -> list[dict[str, Any]]:
+        await emit_for(HOUR, new_trigger(store), service)
+        (key,) = store.checkpoints
+        ahead = dict.fromkeys(("watermark", "floor"), 10**30)
+        store.values[key] = json.dumps({**store.checkpoints[key], **ahead})
+        service.run("new", Run(2 * HOUR + 65, 2 * HOUR + 70))
+        service.run("again", Run(2 * HOUR + 65, 2 * HOUR + 66), Run(2 * HOUR + 67, 2 * HOUR + 70))
+        return await emit_for(3 * HOUR, new_trigger(store), service)
+
+    assert sorted(ids(run(watch()))) == ["again", "new"]
+
+
 def test_a_changed_filter_takes_the_checkpoint_over_and_removes_it() -> None:
     service, store = RunService(), FakeStateStore()
     service.run("old", Run(0, 100))
