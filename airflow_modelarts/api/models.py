@@ -49,8 +49,6 @@ def _status(value: Any) -> Any:
     """Return a status; None for NaN and infinities. A truth value is none, although Python counts with it."""
     if isinstance(value, bool):
         raise ValueError("a truth value is no status")
-    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-        raise ValueError("no status is that large")
     return null_for_non_finite(value)
 
 

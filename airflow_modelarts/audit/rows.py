@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from airflow_modelarts.api.lenient_reading import LARGEST_NUMBER
 from airflow_modelarts.audit.findings import MAX_DETAIL, template_id
 from airflow_modelarts.audit.text import iso, sanitize
 
@@ -55,7 +56,8 @@ def row(task: ProcessorTask, checks: Sequence[str], project_id: str | None = Non
         "task_id": sanitize(task.task_id),
         "name": _text(task.name),
         "template_id": template_id(task),
-        "status": task.status,
+        # Readers of rows, such as pandas, hold integers of 64 bits.
+        "status": task.status if abs(task.status or 0) <= LARGEST_NUMBER else None,
         "status_name": task.status_name,
         "create_time": _moment(task.create_time),
         "duration_seconds": task.duration_seconds,

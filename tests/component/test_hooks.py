@@ -85,7 +85,9 @@ def test_every_method_uses_an_overridden_call() -> None:
     assert Recorded().describe_processor_task("abc") == "DescribeProcessorTask"
 
 
-@pytest.mark.parametrize("name", ["airflow_modelarts.operators", "airflow_modelarts.testing.emulator"])
+@pytest.mark.parametrize(
+    "name", ["airflow_modelarts.operators", "airflow_modelarts.audit", "airflow_modelarts.testing.emulator"]
+)
 def test_lazily_imported_names_are_listed(name: str) -> None:
     code = f"import {name} as module; print([n for n in module.__all__ if n not in dir(module) or n in vars(module)])"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
@@ -99,7 +101,7 @@ def test_every_lazily_importing_module_lists_its_names() -> None:
     package = Path(hooks.__file__).parent
     sources = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
     lazy = {name for name, source in sources.items() if "\ndef __getattr__(" in source}
-    assert lazy == {"operators/__init__.py", "testing/emulator/__init__.py"}
+    assert lazy == {"audit/__init__.py", "operators/__init__.py", "testing/emulator/__init__.py"}
     assert all("\ndef __dir__(" in sources[name] for name in lazy)
 
 

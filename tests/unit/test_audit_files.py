@@ -362,6 +362,13 @@ def test_csv_has_no_formulas(requests_mock: Mocker, tmp_path: Path, mark: str) -
         assert not [value for value in row.values() if value.startswith(("=", "+", "-", "@", "\t", "\r"))]
 
 
+def test_a_status_of_more_than_64_bits_is_in_words_only(requests_mock: Mocker, tmp_path: Path) -> None:
+    serve(requests_mock, failed(status=2**63))
+    run(rows_path=str(tmp_path / "a.jsonl"))
+    (row,) = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert (row["status"], row["status_name"]) == (None, f"unknown ({2**63})")
+
+
 def test_a_text_of_the_service_stays_in_its_row(requests_mock: Mocker, tmp_path: Path) -> None:
     text = 'a\nb\r\nc\u2028d\x00"e",\x85f'
     link = "https://b.obs.example/k?Signature=secret"

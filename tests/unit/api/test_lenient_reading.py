@@ -86,7 +86,7 @@ def test_a_text_that_cannot_be_read_is_none_and_named(field: str, written: Any) 
     assert (getattr(task, field), task.unreadable) == (None, (field,))
 
 
-@pytest.mark.parametrize("written", [2**63, -(10**30), "done", 2.5, True, {}], ids=str)
+@pytest.mark.parametrize("written", ["done", 2.5, True, {}], ids=str)
 def test_a_listed_status_that_cannot_be_read_is_none_and_named(written: Any) -> None:
     task = first(status=written)
     assert (task.status, task.is_terminal, task.unreadable) == (None, False, ("status",))
