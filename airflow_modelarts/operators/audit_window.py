@@ -158,11 +158,13 @@ class HistoryStore:
         """
         from airflow.providers.common.compat.sdk import Variable
 
-        if (text := Variable.get(self.key, None)) is None:
+        text = None
+        with suppress(ImportError):  # outside of an Airflow task, see record
+            text = Variable.get(self.key, None)
             # Airflow takes a variable that it cannot read for an absent one; its list of keys (3.3) raises instead.
-            with suppress(ImportError):  # outside of an Airflow task, see record
-                if hasattr(Variable, "keys") and self.key in Variable.keys(prefix=self.key):
-                    raise ValueError(f"the Airflow variable {self.key!r} exists but cannot be read: see the log above")
+            if text is None and hasattr(Variable, "keys") and self.key in Variable.keys(prefix=self.key):
+                raise ValueError(f"the Airflow variable {self.key!r} exists but cannot be read: see the log above")
+        if text is None:
             return AuditHistory()
         try:
             return AuditHistory.from_json(text)
