@@ -5,6 +5,7 @@ import os
 import pkgutil
 import re
 import signal
+import socket
 import stat
 import sys
 import time
@@ -13,8 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 import requests_mock
+from sqlalchemy.engine import make_url
 
 from airflow_modelarts.testing.sandbox import Component, RunRefusedError, Sandbox, SandboxError, configuration
+
+CONNECTION_SETTING = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
 
 def test_the_environment_omits_the_callers_airflow_configuration(tmp_path: Path) -> None:
@@ -44,6 +48,26 @@ def test_airflow_can_import_the_function_that_accepts_every_python_file(tmp_path
     settings = configuration.sandbox_settings(configuration.AIRFLOW_3, tmp_path, 8080)
     might_contain_dag = pkgutil.resolve_name(settings["AIRFLOW__CORE__MIGHT_CONTAIN_DAG_CALLABLE"])
     assert might_contain_dag(str(tmp_path / "any.py"), zip_file=None)
+
+
+def test_airflow_waits_for_minutes_while_another_process_writes_to_sqlite(tmp_path: Path) -> None:
+    url = make_url(configuration.sandbox_settings(configuration.AIRFLOW_3, tmp_path, 8080)[CONNECTION_SETTING])
+    (database,), arguments = url.get_dialect()().create_connect_args(url)
+    assert (database, arguments["timeout"]) == (str(tmp_path / "airflow.db"), 120)
+
+
+def test_the_port_is_none_that_the_system_may_assign_to_another_process() -> None:
+    assert max(configuration.free_port() for _ in range(20)) < 32_768
+
+
+def test_a_port_that_is_taken_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = configuration.free_port()
+    monkeypatch.setattr(configuration, "UNASSIGNED_PORTS", [taken, *[taken] * 99])
+    assert configuration.free_port() == taken
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", taken))
+        with pytest.raises(SandboxError, match=f"no port from {taken} to {taken} is free"):
+            configuration.free_port()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from collections.abc import Callable
 #: Seconds for anything that usually takes a few: a busy machine is slow.
 TIMEOUT = 400.0
 POLL_INTERVAL = 0.1
+#: A condition may ask a server of Airflow. After some seconds it is asked less often, which leaves the CPU to Airflow.
+LONGEST_POLL_INTERVAL = 0.5
 
 
 def wait_until(condition: Callable[[], object], what: Callable[[], str] | str, timeout: float = TIMEOUT) -> None:
@@ -13,7 +15,8 @@ def wait_until(condition: Callable[[], object], what: Callable[[], str] | str, t
 
     :param what: what is waited for, or a function that returns it, for the message of a failure.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what if isinstance(what, str) else what()}"
-        time.sleep(POLL_INTERVAL)
+        waited = time.monotonic() - began
+        assert waited < timeout, f"not within {timeout:g} s: {what if isinstance(what, str) else what()}"
+        time.sleep(min(max(waited / 10, POLL_INTERVAL), LONGEST_POLL_INTERVAL))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import secrets
 import shlex
@@ -13,7 +14,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from airflow_modelarts.testing.sandbox.airflow_api import PAGE_SIZE
+from airflow_modelarts.testing.sandbox.airflow_api import PAGE_SIZE, SandboxError
+
+UNASSIGNED_PORTS = range(20_000, 32_768)
+"""Ports that no process has unless it asks for that number."""
+LOCK_TIMEOUT = 120
+"""Seconds that a process waits while another one writes to SQLite. Python's default of 5 is short for a slow disk."""
 
 
 def is_wanted_dag_file(file_path: str, zip_file: object | None = None) -> bool:
@@ -117,10 +123,16 @@ def installed_profile() -> AirflowProfile:
 
 
 def free_port() -> int:
-    """Return a loopback port that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that is free at this moment.
+
+    It is below the ports that systems assign to clients and to servers that name none (Linux: from 32768). Another
+    process could be assigned one of those before Airflow listens, which takes seconds.
+    """
+    for port in secrets.SystemRandom().sample(UNASSIGNED_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise SandboxError(f"no port from {UNASSIGNED_PORTS[0]} to {UNASSIGNED_PORTS[-1]} is free: end other servers")
 
 
 def scratch_environment(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
@@ -150,7 +162,7 @@ def sandbox_settings(profile: AirflowProfile, home: Path, port: int) -> dict[str
     return {
         **_COMMON_SETTINGS,
         **{name: value.format(port=port) for name, value in profile.settings.items()},
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout={LOCK_TIMEOUT}",
         # All processes must share these keys, whichever of them writes airflow.cfg first.
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
