@@ -1,5 +1,6 @@
 """The gate's script with steps for the test: its exit status, its messages, and that it leaves no files."""
 
+import ast
 import os
 import re
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.imports import ROOT, chain_to_airflow, modules
+
 TABLE = """\
 fast   60 what only runs by name
 good   60 what passes
@@ -16,6 +18,9 @@ bad    60 what fails
 lacks  60 what the machine cannot do
 slow    1 what hangs
 killed 60 what is killed with the process that waits for it
+flaky  60 what passes at the second try
+broken 60 what fails twice
+absent 60 what cannot be imported
 """
 STEPS = """\
 step_good() { echo "it went well"; }
@@ -24,7 +29,31 @@ step_lacks() { return $lacking; }
 step_slow() { sleep 60 & sleep 60; }
 # Its parent is timeout. The parent of that waits for it and would write its summary line.
 step_killed() { kill -KILL "$(cut -d' ' -f4 "/proc/$PPID/stat")"; }
+step_flaky() { twice tests/test_flaky.py; }
+step_broken() { twice tests/test_broken.py; }
+step_absent() { twice tests/test_absent.py; }
 """
+TESTS = {
+    "flaky": """\
+from pathlib import Path
+
+def test_passes(): pass
+
+def test_fails_once():
+    print("a test of", Path.cwd())
+    tried = Path("tried")
+    try:
+        assert tried.exists()
+    finally:
+        tried.touch()
+""",
+    "broken": """\
+def test_fails(): raise RuntimeError("in vain")
+""",
+    "absent": """\
+import no_such_module
+""",
+}
 
 
 @pytest.fixture
@@ -39,6 +68,11 @@ def clone(tmp_path: Path) -> Path:
     (folder / ".ci/run").write_text(script.replace("# The steps\n", STEPS))
     (folder / ".ci/run").chmod(0o755)
     subprocess.check_call(["git", "init", "-q", folder])
+    (folder / "tests").mkdir()
+    for name, text in TESTS.items():
+        (folder / "tests" / f"test_{name}.py").write_text(text)
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").symlink_to(sys.executable)
     return folder
 
 
@@ -50,7 +84,11 @@ def machine(tmp_path: Path) -> dict[str, str]:
     python = tmp_path / "bin" / "python3"
     python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exit 1\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    return {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "temporary")}
+    return {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "TMPDIR": str(tmp_path / "temporary"),
+    }
 
 
 def gate(clone: Path, machine: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -76,7 +114,7 @@ def test_the_gate_passes_if_no_step_fails_and_leaves_no_files(
 ) -> None:
     finished = gate(clone, machine, *steps)
     assert finished.returncode == expected, finished
-    summary = finished.stdout.partition("=== summary\n")[2].splitlines()
+    summary = finished.stdout.partition("=== summary\n")[2].partition("\n\n")[0].splitlines()
     assert len(summary) == len(steps or TABLE.splitlines()[1:]), "all but fast by default"
     assert any(line.startswith("FAILED") for line in summary) == bool(expected)
     assert list(Path(machine["TMPDIR"]).iterdir()) == []
@@ -116,3 +154,70 @@ def test_a_folder_that_is_not_a_clone_is_named(clone: Path, machine: dict[str, s
     finished = gate(clone, {**machine, "GIT_CEILING_DIRECTORIES": str(clone.parent)}, "good")
     assert (finished.returncode, finished.stdout) == (2, "")
     assert f"{clone} is no git clone" in finished.stderr
+
+
+def test_a_test_in_a_real_airflow_has_a_second_try_and_is_named(clone: Path, machine: dict[str, str]) -> None:
+    finished = gate(clone, machine, "flaky", "broken", "absent")
+    _, _, summary = finished.stdout.partition("=== summary\n")
+    assert finished.returncode == 1
+    assert finished.stdout.count("=== second try") == 2, "a file that cannot be imported has none"
+    flaky, broken, absent, *failures = summary.splitlines()
+    assert flaky.startswith("passed")
+    assert flaky.endswith("second try, passed at the second try: tests/test_flaky.py::test_fails_once")
+    assert broken.startswith("FAILED")
+    assert absent.startswith("FAILED")
+    assert "second try" not in broken + absent
+    found = [line.partition(" - ")[0] for line in failures]
+    assert found == [
+        "",
+        "=== what failed in flaky",
+        "FAILED tests/test_flaky.py::test_fails_once",
+        "",
+        "=== what failed in broken",
+        *["FAILED tests/test_broken.py::test_fails"] * 2,
+        "",
+        "=== what failed in absent",
+        "ERROR tests/test_absent.py",
+    ]
+
+
+@pytest.mark.parametrize("name", ["fast", "good"])
+def test_the_end_of_a_failed_step_without_tests_follows_the_summary(
+    clone: Path, machine: dict[str, str], name: str
+) -> None:
+    script = (clone / ".ci/run").read_text()
+    step = f"step_{name}() {{ seq 30; false; }}\n\n# Running them."
+    (clone / ".ci/run").write_text(script.replace("# Running them.", step, 1))
+    _, _, end = gate(clone, machine, name).stdout.partition(f"=== what failed in {name}\n")
+    assert end.split() == [str(number) for number in range(11, 31)]
+
+
+def test_the_steps_store_bytecode_whatever_the_environment_says(clone: Path, machine: dict[str, str]) -> None:
+    script = (clone / ".ci/run").read_text().replace('echo "it went well"', "env | grep BYTECODE")
+    (clone / ".ci/run").write_text(script)
+    output = gate(clone, machine | {"PYTHONDONTWRITEBYTECODE": "1"}, "good").stdout
+    assert re.findall("^.*BYTECODE.*$", output, re.MULTILINE) == ["UV_COMPILE_BYTECODE=1"]
+
+
+def test_what_other_versions_of_airflow_leave_out_imports_no_airflow() -> None:
+    function = re.search(r"(?ms)^without_airflow\(\) \{.*?^\}\n", (ROOT / ".ci/run").read_text())
+    assert function is not None
+    output = subprocess.check_output(["bash", "-c", function[0] + "without_airflow"], text=True, cwd=ROOT)
+    paths = [ROOT / line for line in output.splitlines()]
+    files = [file for path in paths for file in (path.rglob("test_*.py") if path.is_dir() else [path])]
+    assert len(files) > 50
+    assert [chain for file in files if (chain := chain_to_airflow(file))] == []
+    assert {file: names for file in files if (names := arguments(file) & fixtures_with_airflow())} == {}
+
+
+def fixtures_with_airflow() -> set[str]:
+    """Return what the conftest of the component tests imports from modules that import Airflow."""
+    tree = ast.parse((ROOT / "tests/component/conftest.py").read_text())
+    lines = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
+    using = [line for line in lines if any(map(chain_to_airflow, modules(str(line.module))))]
+    return {alias.name for line in using for alias in line.names} - {"certificate"}
+
+
+def arguments(file: Path) -> set[str]:
+    """Return the names of the arguments of all functions in a file."""
+    return {node.arg for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.arg)}
