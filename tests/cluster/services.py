@@ -24,7 +24,7 @@ PROGRAMS = {
     "redis-server": "redis-server",
 }
 #: Seconds.
-START_TIMEOUT = 30.0
+START_TIMEOUT = 150.0
 STOP_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 60.0
 

@@ -10,6 +10,7 @@ import pytest
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.sandbox import Sandbox
+from tests.support.waiting import TIMEOUT
 
 HERE = Path(__file__).parent
 DAGS = HERE / "dags"
@@ -36,7 +37,7 @@ def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
     with Sandbox(DAGS, connections=connections) as running:
         # Airflow 2 triggers only DAGs that it has parsed.
         names = "bodies export inputs many one_timeout outputs patience tidy_up timeouts waits"
-        running.wait_for_dags(*names.split(), timeout=180)
+        running.wait_for_dags(*names.split(), timeout=TIMEOUT)
         yield running
 
 

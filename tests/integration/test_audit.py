@@ -18,7 +18,7 @@ from airflow_modelarts.testing.sandbox import Sandbox
 from tests.support.airflow_runs import AirflowUser
 from tests.support.documents import EXAMPLES
 from tests.support.task_instances import TaskInstance
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "nightly_audit.py"
 LIST = "ListProcessorTasks"
@@ -46,12 +46,12 @@ def test_the_example_reports_and_then_fails_without_a_retry(own_emulator: Emulat
     add_yesterdays_tasks(own_emulator)
     connections = {"modelarts_default": own_emulator.airflow_connection()}
     with Sandbox(EXAMPLE.parent, only_file=EXAMPLE, connections=connections) as sandbox:
-        sandbox.wait_for_dags("nightly_audit", timeout=180)
+        sandbox.wait_for_dags("nightly_audit", timeout=TIMEOUT)
         # A manual run has no logical date in Airflow 3.
         run_id = "by_hand"
         conf = json.dumps({"folder": str(tmp_path)})
         sandbox.airflow("dags", "trigger", "nightly_audit", "--run-id", run_id, "--conf", conf)
-        assert sandbox.wait("nightly_audit", run_id, timeout=240) == "failed"
+        assert sandbox.wait("nightly_audit", run_id, timeout=TIMEOUT) == "failed"
         (instance,) = sandbox.task_instances("nightly_audit", run_id)
         (xcom,) = [found for found in sandbox.xcoms("nightly_audit", run_id) if found.key == "return_value"]
         log = sandbox.task_log("nightly_audit", run_id, "audit")
@@ -77,7 +77,7 @@ def test_the_recipe_audits_each_task_once_despite_a_pause_and_an_outage(
     weekdays = [day for day in (first + timedelta(days=number) for number in range(19)) if day.weekday() < 5]
     seeded = seed_failures(own_emulator, weekdays)
     with Sandbox(dags, connections={"modelarts_default": own_emulator.airflow_connection()}) as sandbox:
-        sandbox.wait_for_dags("audit", timeout=180)
+        sandbox.wait_for_dags("audit", timeout=TIMEOUT)
 
         def run(days: list[datetime]) -> set[str]:
             """Start the runs of these days at once, and return the states in which they end."""
@@ -99,7 +99,7 @@ def test_the_recipe_audits_each_task_once_despite_a_pause_and_an_outage(
         (window,) = [xcom.value["window"] for xcom in sandbox.xcoms("audit", third) if xcom.key == "return_value"]
         AirflowUser(sandbox).clear_task("audit", third, "audit")
         wait_until(lambda: sandbox.task_instances("audit", third)[0].try_number == 2, "the second try")
-        assert sandbox.wait("audit", third, timeout=240) == "success"
+        assert sandbox.wait("audit", third, timeout=TIMEOUT) == "success"
         (again,) = [xcom.value["window"] for xcom in sandbox.xcoms("audit", third) if xcom.key == "return_value"]
         assert again == window
         assert audited(reports) == Counter(seeded)

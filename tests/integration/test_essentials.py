@@ -51,7 +51,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
             "AIRFLOW_CONN_MODELARTS_DEFAULT": emulator.airflow_connection(),
         }
         with airflow_with(all_cases, settings, dags_folder=dags) as sandbox:
-            sandbox.wait_for_dags(EXAMPLE.stem, timeout=180)
+            sandbox.wait_for_dags(EXAMPLE.stem, timeout=TIMEOUT)
             run_id = sandbox.trigger(EXAMPLE.stem)
             run_cases(sandbox, all_cases, timeout=TIMEOUT)
             example = sandbox.wait(EXAMPLE.stem, run_id, timeout=TIMEOUT)

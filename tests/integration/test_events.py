@@ -43,7 +43,7 @@ def watching(dags: Path) -> Iterator[tuple[Sandbox, EmulatorServer]]:
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
         }
         with Sandbox(dags, connections=connections, environment=schedules) as sandbox:
-            sandbox.wait_for_dags("on_end", "on_end_too", "on_failure", timeout=180)
+            sandbox.wait_for_dags("on_end", "on_end_too", "on_failure", timeout=TIMEOUT)
             yield sandbox, emulator
 
 

@@ -44,7 +44,7 @@ def test_an_export_that_is_killed_halfway_is_complete_after_its_retry(
     hold.drop()
     (half,) = os.listdir(tmp_path)
     assert half.startswith(".out.jsonl.part-")
-    assert sandbox.wait("export", run_id, timeout=180) == "success", sandbox.task_log("export", run_id, "export")
+    assert sandbox.wait("export", run_id, timeout=TIMEOUT) == "success", sandbox.task_log("export", run_id, "export")
 
     (instance,) = sandbox.task_instances("export", run_id)
     assert instance.try_number == 2
@@ -65,7 +65,7 @@ def test_mapped_operators_stop_export_and_delete_the_tasks_of_a_list(
     since_text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
     conf = {"status": "running", "prefix": "tidy", "folder": str(tmp_path), "since": since_text}
     run_id = sandbox.trigger("tidy_up", conf=conf)
-    ended = sandbox.wait("tidy_up", run_id, timeout=240)
+    ended = sandbox.wait("tidy_up", run_id, timeout=TIMEOUT)
     assert ended == "success", sandbox.task_instances("tidy_up", run_id)
 
     found = values(sandbox, "tidy_up", run_id)

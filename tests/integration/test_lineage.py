@@ -10,7 +10,7 @@ import pytest
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox import Sandbox
 from tests.integration.conftest import DAGS
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 SIGNED = "https://lineage.obs.example.com/a.jpg?AccessKeyId=TEMPORARY&Signature=SIGNED"
 
@@ -38,7 +38,7 @@ def airflow_with_lineage(emulator: EmulatorServer, lineage: Path) -> Iterator[Sa
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",  # else no event would start a run
         },
     ) as running:
-        running.wait_for_dags("lineage", "lineage_consumer", timeout=180)
+        running.wait_for_dags("lineage", "lineage_consumer", timeout=TIMEOUT)
         yield running
 
 

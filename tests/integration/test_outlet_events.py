@@ -33,7 +33,7 @@ def watching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandbox
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
         }
         with Sandbox(dags, connections=connections, environment=environment) as sandbox:
-            sandbox.wait_for_dags("produce", "on_images", "read_results", timeout=180)
+            sandbox.wait_for_dags("produce", "on_images", "read_results", timeout=TIMEOUT)
             wait_until(lambda: emulator.state.log.count("ListProcessorTasks"), "the first poll")
             yield sandbox, emulator
 

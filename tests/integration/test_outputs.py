@@ -6,6 +6,7 @@ import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox import Sandbox
+from tests.support.waiting import TIMEOUT
 
 PATH = {"type": "OBS", "path": "obs://outputs/out/"}
 FOUND = ["features", "labels", "sample_count"]
@@ -14,7 +15,7 @@ FOUND = ["features", "labels", "sample_count"]
 def run(sandbox: Sandbox, dag_id: str, **conf: str) -> str:
     """Run a DAG, and return the run's id."""
     run_id = sandbox.trigger(dag_id, conf=conf)
-    ended = sandbox.wait(dag_id, run_id, timeout=300)
+    ended = sandbox.wait(dag_id, run_id, timeout=TIMEOUT)
     failed = {x.task_id for x in sandbox.task_instances(dag_id, run_id) if x.state == "failed"}
     assert ended == "success", [sandbox.task_log(dag_id, run_id, task_id)[-3000:] for task_id in failed]
     return run_id

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
 from tests.support.documents import EXAMPLES, ROOT, SHELL
+from tests.support.waiting import TIMEOUT
 
 EXAMPLE = ROOT / "dags_examples" / "feature_analysis.py"
 #: The example "run" with another template too, one without a result.
@@ -80,7 +81,7 @@ def test_the_examples_run_unchanged(reader: Sandbox, emulator: EmulatorServer, f
     again = emulator.state.add_task(template="sys_data_validation", status=2)
     exported = emulator.state.add_task(template="sys_data_validation", status=2)
     active = emulator.state.add_task(duration=10_000)  # for the example that waits for all active tasks
-    reader.wait_for_dags(*(dag_id for dag_id, _ in DAGS.values()), timeout=180)
+    reader.wait_for_dags(*(dag_id for dag_id, _ in DAGS.values()), timeout=TIMEOUT)
     ids = {"wait": waited_for.task_id, "rest": again.task_id, "export": exported.task_id}
     runs = {
         name: start_by_hand(reader, dag_id, conf={"processor_task_id": ids[name]} if name in ids else {})
@@ -92,7 +93,7 @@ def test_the_examples_run_unchanged(reader: Sandbox, emulator: EmulatorServer, f
             emulator.state.finish(active.task_id)
 
     for name, (dag_id, expected) in DAGS.items():
-        state = reader.wait(dag_id, runs[name], timeout=240, watch=finish_what_was_listed)
+        state = reader.wait(dag_id, runs[name], timeout=TIMEOUT, watch=finish_what_was_listed)
         instances = {instance.label: instance.state for instance in reader.task_instances(dag_id, runs[name])}
         assert state == "success", (name, instances)
         assert set(expected) <= set(instances), name
@@ -107,9 +108,9 @@ def test_the_examples_run_unchanged(reader: Sandbox, emulator: EmulatorServer, f
 def test_an_example_runs_without_a_logical_date(reader: Sandbox) -> None:
     """Runs that are started by hand have none in Airflow 3."""
     dag_id, run_id = EXAMPLE.stem, "by_hand"
-    reader.wait_for_dags(dag_id, timeout=180)
+    reader.wait_for_dags(dag_id, timeout=TIMEOUT)
     reader.airflow("dags", "trigger", dag_id, "--run-id", run_id)
-    assert reader.wait(dag_id, run_id, timeout=240) == "success"
+    assert reader.wait(dag_id, run_id, timeout=TIMEOUT) == "success"
     (path,) = [xcom.value["path"] for xcom in reader.xcoms(dag_id, run_id) if xcom.key == "work_path"]
     assert re.fullmatch(r"obs://my-bucket/analysis/\d{8}T\d{6}/", path)
 

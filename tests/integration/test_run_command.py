@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
@@ -18,6 +17,7 @@ from airflow_modelarts.testing.cli import main
 from airflow_modelarts.testing.command import UsageError
 from airflow_modelarts.testing.run_command import choose_dag
 from airflow_modelarts.testing.sandbox import DagNotFoundError, Sandbox, SandboxError
+from tests.support.waiting import TIMEOUT, wait_until
 
 ROOT = Path(__file__).parents[2]
 HEAD = """\
@@ -190,7 +190,7 @@ def test_a_signal_ends_all_processes_and_keep_keeps_the_home(scratch: Path, sand
                 break
         assert processes_of(scratch)
         run.send_signal(signal.SIGTERM)
-        output, errors = run.communicate(timeout=60)
+        output, errors = run.communicate(timeout=TIMEOUT)
 
     assert run.returncode == 128 + signal.SIGTERM
     assert "Interrupted" in errors
@@ -202,10 +202,10 @@ def test_a_signal_ends_all_processes_and_keep_keeps_the_home(scratch: Path, sand
 
 
 def test_the_sandbox_runs_mapped_tasks_and_reads_their_xcoms_and_logs(sandbox: Sandbox) -> None:
-    sandbox.wait_for_dags("sandbox_mapped")
+    sandbox.wait_for_dags("sandbox_mapped", timeout=TIMEOUT)
     run_id = sandbox.trigger("sandbox_mapped", {"why": "test"})
 
-    assert sandbox.wait("sandbox_mapped", run_id) == "success"
+    assert sandbox.wait("sandbox_mapped", run_id, timeout=TIMEOUT) == "success"
 
     instances = sandbox.task_instances("sandbox_mapped", run_id)
     assert [instance.label for instance in instances] == ["numbers", "double[0]", "double[1]", "total"]
@@ -218,7 +218,7 @@ def test_the_sandbox_runs_mapped_tasks_and_reads_their_xcoms_and_logs(sandbox: S
 
 
 def test_the_dag_must_be_named_if_a_file_has_several(sandbox: Sandbox) -> None:
-    sandbox.wait_for_dags("sandbox_mapped", "sandbox_slow")
+    sandbox.wait_for_dags("sandbox_mapped", "sandbox_slow", timeout=TIMEOUT)
     with pytest.raises(UsageError, match=r"name one after the file:(?s:.*)\n  sandbox_mapped\n"):
         choose_dag(sandbox, Path("many.py"), None)
     with pytest.raises(UsageError, match="defines no DAG 'nope'"):
@@ -241,9 +241,7 @@ def test_a_killed_component_is_named_and_can_be_restarted(sandbox: Sandbox) -> N
     triggerer = sandbox.component("triggerer")
     assert triggerer.pid is not None
     os.kill(triggerer.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while triggerer.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: triggerer.poll() is not None, "the end of the triggerer")
     with pytest.raises(SandboxError, match="Airflow's triggerer exited unexpectedly with status -9"):
         sandbox.check()
 

@@ -18,6 +18,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.projects import Project
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
+from tests.support.waiting import TIMEOUT
 
 DAGS = Path(__file__).parent / "case_dags"
 DAG_ID = "cases"
@@ -127,7 +128,7 @@ def airflow_with(
         **(environment or {}),
     }
     with Sandbox(dags_folder, connections=connections, environment=settings) as sandbox:
-        sandbox.wait_for_dags(DAG_ID, timeout=180)
+        sandbox.wait_for_dags(DAG_ID, timeout=TIMEOUT)
         yield sandbox
 
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 CHUNK = 64 * 1024
 FLOOD = 100 * 1024 * 1024
 #: Seconds that a command to the proxy's thread may take.
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 
 
 @dataclass

@@ -13,6 +13,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.sandbox import Sandbox
 from tests.support.airflow_runs import pushed
+from tests.support.waiting import TIMEOUT
 from tests.ui.connections import EXTRAS, STANDARD, ConnectionForm, field, press_test, row
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def saved(context: BrowserContext, emulator: EmulatorServer) -> str:
 @pytest.fixture(scope="module")
 def run(sandbox: Sandbox, saved: str) -> tuple[str, dict[tuple[str, str], Any]]:
     """A run that has ended: its path in the UI, and its XComs by task and key."""
-    sandbox.wait_for_dags(DAG_ID, timeout=180)
+    sandbox.wait_for_dags(DAG_ID, timeout=TIMEOUT)
     run_id = sandbox.trigger(DAG_ID)
-    assert sandbox.wait(DAG_ID, run_id) == "success"
+    assert sandbox.wait(DAG_ID, run_id, timeout=TIMEOUT) == "success"
     return f"/dags/{DAG_ID}/runs/{run_id}", pushed(sandbox, DAG_ID, run_id)
 
 

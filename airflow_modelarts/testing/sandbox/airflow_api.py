@@ -14,7 +14,7 @@ import requests
 
 REQUEST_TIMEOUT = 30.0
 """Seconds for one response; it usually takes some ten milliseconds."""
-OUTAGE_TIMEOUT = 60.0
+OUTAGE_TIMEOUT = 180.0
 """Seconds for which a request is retried: the server may be starting, and another process may lock SQLite."""
 XCOM_TIMEOUT = 10.0
 """Seconds for which a request for one XCom value is retried. It is shorter, since the value itself can be the cause."""

@@ -111,6 +111,9 @@ AIRFLOW_2 = AirflowProfile(
         "AIRFLOW__WEBSERVER__BASE_URL": "http://127.0.0.1:{port}",
         "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": "{port}",
+        # Seconds. By default Airflow kills after 120 s a web server that is still starting, or one that is busy.
+        "AIRFLOW__WEBSERVER__WEB_SERVER_MASTER_TIMEOUT": "600",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_WORKER_TIMEOUT": "600",
     },
     # As in Airflow 3 above, every user of this machine is an administrator of the scratch Airflow.
     files={"webserver_config.py": 'AUTH_ROLE_PUBLIC = "Admin"\n'},

@@ -27,8 +27,8 @@ from airflow_modelarts.testing.sandbox.configuration import (
 )
 from airflow_modelarts.testing.sandbox.task_log import readable_log
 
-START_TIMEOUT = 180.0
-"""Seconds for Airflow's processes to start. They usually need about 10; a busy machine needs more."""
+START_TIMEOUT = 400.0
+"""Seconds for Airflow's processes to start. They usually need about 10, on a busy machine many times that."""
 PARSE_TIMEOUT = 45.0
 """Seconds for a DAG to appear. Airflow stops an import after 30 (`core.dagbag_import_timeout`)."""
 GRACE = 5.0

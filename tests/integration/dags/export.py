@@ -40,7 +40,7 @@ with DAG("tidy_up", schedule=None, params=text("status", "prefix", "folder", "si
     ids = found.output.map(lambda task: task["task_id"])
     stop = ModelArtsStopProcessorTaskOperator.partial(task_id="stop").expand(processor_task_id=ids)
     wait = ModelArtsProcessorTaskSensor.partial(
-        task_id="wait", poke_interval=1, timeout=60, failed_statuses=(), deferrable=False
+        task_id="wait", poke_interval=1, timeout=300, failed_statuses=(), deferrable=False
     ).expand(processor_task_id=ids)
     export = ModelArtsExportProcessorTaskResultsOperator.partial(
         task_id="export", path="{{ params.folder }}/{{ ti.map_index }}.jsonl.gz"

@@ -30,7 +30,7 @@ def sandbox(emulator: EmulatorServer) -> Iterator[Sandbox]:
     connections = {"modelarts_default": emulator.airflow_connection()}
     environment = {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(TRIGGERER_TIMEOUT)}
     with Sandbox(DAGS, only_file=DAGS / "kills.py", connections=connections, environment=environment) as running:
-        running.wait_for_dags("mapped", "version", timeout=180)
+        running.wait_for_dags("mapped", "version", timeout=TIMEOUT)
         yield running
 
 

@@ -30,7 +30,7 @@ def sandbox(emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) 
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True"
     }
     with Sandbox(folder, connections=connections, environment=environment) as running:
-        running.wait_for_dags("waits", "create_worker", "create_deferred", timeout=180)
+        running.wait_for_dags("waits", "create_worker", "create_deferred", timeout=TIMEOUT)
         yield running
 
 
@@ -164,7 +164,7 @@ def test_clearing_a_task_runs_another_and_stops_the_first_where_airflow_tells_th
 
 
 def test_a_timeout_while_deferred_stops_the_version_since_airflow_3(sandbox: Sandbox, emulator: EmulatorServer) -> None:
-    sandbox.wait_for_dags("timed_out", timeout=180)
+    sandbox.wait_for_dags("timed_out", timeout=TIMEOUT)
     run = CreateRun(sandbox, emulator, "timed_out")
     task = run.wait_for_running_task()
     assert run.wait_for_end() == "failed", run.log()
@@ -176,7 +176,7 @@ def test_a_timeout_while_deferred_stops_the_version_since_airflow_3(sandbox: San
 
 
 def test_the_example_succeeds(sandbox: Sandbox) -> None:
-    sandbox.wait_for_dags(EXAMPLE.stem, timeout=180)
+    sandbox.wait_for_dags(EXAMPLE.stem, timeout=TIMEOUT)
     run_id = sandbox.trigger(EXAMPLE.stem)
     ended = sandbox.wait(EXAMPLE.stem, run_id, timeout=TIMEOUT)
     assert ended == "success", states(sandbox, EXAMPLE.stem, run_id)
@@ -187,7 +187,7 @@ def test_the_example_succeeds(sandbox: Sandbox) -> None:
 
 @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="asset watchers came with Airflow 3")
 def test_the_end_of_a_processing_task_starts_a_dag(sandbox: Sandbox, emulator: EmulatorServer) -> None:
-    sandbox.wait_for_dags("on_end", timeout=180)
+    sandbox.wait_for_dags("on_end", timeout=TIMEOUT)
     task = emulator.state.add_task("watched-one", duration=10_000)
 
     def polls() -> int:

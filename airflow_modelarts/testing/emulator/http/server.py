@@ -22,7 +22,7 @@ from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.settings import Settings
 
 #: Seconds.
-START_TIMEOUT = 10.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 5.0
 #: Bytes of a request's head if uvicorn uses h11; a token can exceed h11's default of 64 KiB.
 MAX_HEAD = 256 * 1024
