@@ -16,7 +16,7 @@ from tests.integration.exactly_once.points import CREATE, LIST, Point
 from tests.support.case_table import ENDLESS, Case, airflow_with, format_table, run_cases
 
 #: Seconds for the whole table. Two idle cores need a quarter of it.
-TIMEOUT = 600.0
+TIMEOUT = 2400.0
 #: Seconds that a processing task takes which is to end before the retry starts.
 SHORT = 8.0
 #: A killed worker occupies its slot until Airflow notices its missing heartbeats. On a busy machine a live worker can

@@ -14,8 +14,8 @@ from tests.support.airflow_runs import files_with_secrets
 from tests.support.case_table import DAG_ID, Case, airflow_with, format_table, run_cases
 from tests.support.fault_proxy import FaultProxy
 
-#: Seconds for the whole matrix. Two idle cores need a fifth of it.
-TIMEOUT = 900.0
+#: Seconds for the whole matrix. Two idle cores need less than a tenth of it.
+TIMEOUT = 2400.0
 #: Seconds that a created processing task takes.
 DURATION = 5.0
 #: Seconds: a connection that never answers is noticed soon, and a busy machine still answers in time.

@@ -24,7 +24,7 @@ CASES: list[dict[str, Any]] = json.loads(os.environ.get("CASES", "[]"))
 #: Through the files of this folder the test and the processes talk about kills.
 FOLDER = Path(os.environ.get("CASE_FOLDER", "."))
 #: Seconds. A wait that hangs ends by itself before the test gives up on it.
-SENSOR_TIMEOUT = 540
+SENSOR_TIMEOUT = 2300
 #: A retry that is queued before Airflow's scheduler has seen the end of the previous try is failed by mistake.
 RETRY_DELAY = timedelta(seconds=10)
 
