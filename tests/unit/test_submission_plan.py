@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_modelarts.api.capacity import MAX_DELAY
-from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsError, ModelArtsThrottledError
+from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsThrottledError
 from airflow_modelarts.polling.submission_plan import MAX_FIRST_DELAY, TURN_DELAY, Entry, Room, SubmissionOrder
 
 
