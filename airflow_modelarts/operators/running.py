@@ -60,7 +60,9 @@ class _Try:
         self.hook = hook
         self.store = store
         self.external_id = external_id
-        self.queued_seconds = 0.0  # from the first attempt to submit to the accepted one
+        self.queued_since: float | None = None  # since the epoch, if the triggerer gave this try its turn to submit
+        self.queued_seconds: float | None = 0.0  # from the first attempt to submit to the accepted one
+        self.deadline: float | None = None  # when ``execution_timeout`` is over, if an earlier deferral knew
         self.latest: Any = None  # what was last read of what was submitted
         self.result: Any = None  # what the try has published
 
@@ -130,6 +132,13 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def _target(self, external_id: str) -> Target:
         """Return what the operator waits for."""
 
+    def _take_over(self, context: Context, event: dict[str, Any]) -> None:
+        """Store and announce the id of what the triggerer has submitted, or raise the error of the service."""
+
+    def _find_deferred(self, context: Context) -> str | None:
+        """Return the id of what the triggerer has submitted, for a worker that gets no event; None if it has not."""
+        return None
+
     # The beginning of a try, on a worker
 
     def execute(self, context: Context) -> Any:
@@ -153,15 +162,21 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         """
         self._prepare_fields()
         event = event or {}
-        # Triggers of version 1.0.0 called the version's id ``version_id``.
-        external_id: str = event.get("task_version_id") or event.get("version_id") or event["task_id"]
         with self._start_try(context) as current:
+            current.deadline = deadline
+            if "turn" in event:  # the triggerer waited for capacity, and this worker submits
+                current.queued_since = event["turn"]
+                return self.execute_resumable(context)
+            if "name" in event:
+                self._take_over(context, event)
+            # Triggers of version 1.0.0 called the version's id ``version_id``.
+            external_id: str = event.get("task_version_id") or event.get("version_id") or event["task_id"]
             # The trigger of a try that was cleared can still report the end of what that try had submitted.
             external_id = (current.store and current.store.external_id) or external_id
             current.external_id = external_id
             current.latest = self._poll(external_id)
-            if not current.latest.is_terminal:
-                raise self._defer(context, external_id, deadline)
+            if not current.latest.is_terminal and self.wait_for_completion:
+                raise self._defer(context, external_id)
             return self.get_job_result(external_id, context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -173,8 +188,12 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
                 raise
             self._read_arguments()
             # Airflow calls on_kill for the error that follows. Without the store, it stops the version in any case.
-            self._current = _Try(self._open_hook(), external_id=self._recall_id(context))
-            raise AirflowTaskTimeout(describe_timeout("execution_timeout")) from error
+            self._current = _Try(self._open_hook())
+            self._current.external_id = self._recall_id(context) or self._find_deferred(context)
+            message = describe_timeout("execution_timeout")
+            if self._current.external_id is None:
+                message = "execution_timeout is over, and nothing was submitted: the submission waited for capacity"
+            raise AirflowTaskTimeout(message) from error
 
     @contextmanager
     def _start_try(self, context: Context) -> Iterator[_Try]:
@@ -324,7 +343,10 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         )
         try:
             if once or not waits:
-                return hook.run(submit(submission))
+                external_id = hook.run(submit(submission))
+                if self._try.queued_since is not None:
+                    self._try.queued_seconds = time.time() - self._try.queued_since
+                return external_id
             submitted = capacity.submit_when_there_is_room(
                 lambda: submit(submission),
                 random.random,
@@ -379,7 +401,8 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
             context["ti"].xcom_push(key="processor_task_id", value=target.task_id)
             if target.task_version_id is not None:
                 context["ti"].xcom_push(key="task_version_id", value=target.task_version_id)
-            context["ti"].xcom_push(key="queued_seconds", value=round(self._try.queued_seconds, 3))
+            if self._try.queued_seconds is not None:
+                context["ti"].xcom_push(key="queued_seconds", value=round(self._try.queued_seconds, 3))
         self._link(context, self._try.hook, target.task_id)
 
     # Waiting and publishing
@@ -397,17 +420,22 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def _trigger_arguments(self) -> dict[str, Any]:
         return {"poll_interval": self.poll_interval, "stop_on_kill": True}
 
-    def _defer(self, context: Context, external_id: str, deadline: float | None = None) -> TaskDeferred:
+    def _defer(self, context: Context, external_id: str) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as ``execution_timeout`` leaves."""
+        deadline = self._note_deferral(context)
+        seconds = None if deadline is None else deadline - time.time()
+        return self._deferral(self._target(external_id), deadline, seconds)
+
+    def _note_deferral(self, context: Context) -> float | None:
+        """Push the number of the try that defers; return when ``execution_timeout`` is over, since the epoch."""
         from airflow_modelarts.triggers import DEFERRED_TRY_KEY
 
         if AIRFLOW_V_3_3_PLUS:
             context["ti"].xcom_push(key=DEFERRED_TRY_KEY, value=context["ti"].try_number)
         started = context["ti"].start_date
-        if deadline is None and self.execution_timeout and started:
-            deadline = started.timestamp() + self.execution_timeout.total_seconds()
-        seconds = None if deadline is None else deadline - time.time()
-        return self._deferral(self._target(external_id), deadline, seconds)
+        if self._try.deadline is None and self.execution_timeout and started:
+            self._try.deadline = started.timestamp() + self.execution_timeout.total_seconds()
+        return self._try.deadline
 
     def _raise_for_failure(self, external_id: str) -> None:
         target, latest = self._target(external_id), self._try.latest
