@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -214,7 +215,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         if is_left_to_triggerer(self, operation.body):
             raise defer_submission(self, context, name, operation.body)
         create = partial(procedures.create_task, operation, name, self.workspace_id)
-        task_id = self._run_submission(create, may_exist=may_exist)
+        task_id = self._run_submission(create, may_exist=may_exist, is_ours=self.random_name_suffix)
         self.log.info("Processing task '%s' is named '%s'.", task_id, name)
         return task_id
 
@@ -309,18 +310,22 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         if store:
             store.begin({"processor_task_id": self.processor_task_id, "versions": sorted(known)})
         try:
-            return self._create(operation, known, may_exist=False)
+            return self._create(operation, known, may_exist=False, once=is_queued)
         except ModelArtsError as error:
             if not is_queued or not is_not_now(error) or error.outcome_unknown:
                 raise
             self.log.info("%s Waiting for capacity again.", error)
             raise defer_submission(self, context, refusal=describe_refusal(error)) from None
 
-    def _create(self, operation: Operation[CreatedVersion], known: set[str], *, may_exist: bool) -> str:
+    def _create(
+        self, operation: Operation[CreatedVersion], known: set[str], *, may_exist: bool, once: bool = False
+    ) -> str:
         from airflow_modelarts.api import procedures
 
         create = partial(procedures.create_version, operation, self.processor_task_id, known)
-        version_id = self._run_submission(create, may_exist=may_exist)
+        version_id = self._run_submission(create, may_exist=may_exist, can_repeat=False, once=once)
+        if self._try.queued_since is not None:
+            self._try.queued_seconds = time.time() - self._try.queued_since
         self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, version_id)
         return version_id
 
