@@ -10,9 +10,9 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_modelarts.api import operations, procedures
 from airflow_modelarts.api.arguments import ArgumentError, check_text, read_flag
+from airflow_modelarts.api.capacity import ONE_ATTEMPT
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import Flow
-from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling import submission_queue
 from airflow_modelarts.polling.submission_queue import Checking, Submitted, Ticket, Waiting
@@ -21,8 +21,6 @@ from airflow_modelarts.triggers import ProcessorTaskTrigger
 #: The XCom key of the id, which a restarted trigger reads.
 ID_KEY = "processor_task_id"
 QUEUED_KEY = "queued_seconds"
-#: Retries of a submission: the queue repeats it.
-SUBMIT_RETRIES = RetryPolicy(attempts=1)
 #: Seconds after which a trigger that starts may be a restarted one, whose predecessor may have submitted.
 RESTART_AFTER = 10.0
 
@@ -77,7 +75,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
             may_exist=True,
             is_ours=True,
             waits=True,
-            retries=SUBMIT_RETRIES,
+            retries=ONE_ATTEMPT,
             is_killed=lambda: self._ticket is not None and self._ticket.has_left,
             on_lookup=self._on_lookup,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -98,9 +99,9 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     task.
 
     It pushes the XComs of :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator`:
-    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` and ``queued_seconds`` as soon as
-    they are known, and ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …), or
-    None for a task without versions. An output that is None reaches downstream tasks as None:
+    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` and ``queued_seconds`` as soon
+    as they are known, and ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``,
+    …), or None for a task without versions. An output that is None reaches downstream tasks as None:
     ``create.output["result"]`` always works.
 
     If the Airflow task is cleared or marked while the processing task runs, its running version is stopped, and the
@@ -331,6 +332,8 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
 
         create = partial(procedures.create_version, operation, self.processor_task_id, known)
         version_id = self._run_submission(create, may_exist=may_exist, can_repeat=False, once=once)
+        if self._try.queued_since is not None:
+            self._try.queued_seconds = time.time() - self._try.queued_since
         self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, version_id)
         return version_id
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from airflow_modelarts.base import (
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.base import TaskResultMixin
+from airflow_modelarts.operators.stopping import StoppingMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDeferred
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.http import Flow
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.procedures import Submission
-    from airflow_modelarts.api.retry import RetryPolicy
     from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
     from airflow_modelarts.operators.submission_store import SubmissionStore
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 
 #: Stands for the status of a task or version that has been deleted.
 DELETED = "deleted"
-#: Seconds, at least, that a triggerer has to stop what it waited for when a user clears the Airflow task.
-TRIGGER_GRACE = 10
 
 
 class _Try:
@@ -67,7 +64,7 @@ class _Try:
         self.result: Any = None  # what the try has published
 
 
-class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
+class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, TaskResultMixin):
     """Submits something exactly once, and waits for its end.
 
     Airflow's ``ResumableJobMixin`` decides what a retry does with the id that an earlier try stored: it adopts what is
@@ -105,7 +102,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         self.wait_for_capacity = wait_for_capacity
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self._current: _Try | None = None
-        self._killed = False  # not part of the try: Airflow can kill the task before it executes
 
     @classmethod
     def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
@@ -220,43 +216,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         )
         return recalled
 
-    # Killing and stopping
-
-    def on_kill(self) -> None:
-        """Stop the running versions that this operator submitted (StopProcessorTaskVersion).
-
-        Where another try follows that adopts them (Airflow 3.3), they are left running. After ``execution_timeout``,
-        and when a user has cleared the Airflow task, they are stopped in any case.
-        """
-        self._killed = True
-        current = self._current
-        if current is None or current.external_id is None:
-            return
-        is_timeout = isinstance(sys.exception(), AirflowTaskTimeout)  # Airflow calls this while it handles one
-        if current.store and not is_timeout and current.store.another_try_adopts():
-            self.log.info(
-                "%s is not stopped: another try of this Airflow task follows.", self._target(current.external_id)
-            )
-            return
-        from airflow_modelarts.api.retry import RetryPolicy
-
-        # Airflow grants five seconds. It may have interrupted the hook in the middle of anything.
-        retries = RetryPolicy(attempts=3, max_delay=1.0, max_retry_after=1.0)
-        with current.hook.clone(retries) as hook:
-            self._stop(hook, current.external_id, retries)
-
-    def _stop(self, hook: ModelArtsHook, external_id: str, retries: RetryPolicy) -> bool:
-        """Stop the running versions; return False, with the reason in the log, where that is not possible."""
-        from airflow_modelarts.api import procedures
-
-        try:
-            report = hook.run(procedures.stop(self._target(external_id), retries))
-        except ModelArtsError as error:
-            self.log.warning("%s", error)
-            return False
-        report.log(self.log)
-        return not report.errors
-
     # What ResumableJobMixin calls, in this order
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
@@ -343,10 +302,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         )
         try:
             if once or not waits:
-                external_id = hook.run(submit(submission))
-                if self._try.queued_since is not None:
-                    self._try.queued_seconds = time.time() - self._try.queued_since
-                return external_id
+                return hook.run(submit(submission))
             submitted = capacity.submit_when_there_is_room(
                 lambda: submit(submission),
                 random.random,
@@ -369,29 +325,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
 
     def _log_lookup(self, error: ModelArtsError) -> None:
         self.log.warning("%s Checking whether it was created anyway.", error)
-
-    def _adopts(self, external_id: str, status: int | None) -> bool:
-        """Whether to adopt what an earlier try submitted; if a user has cleared that try, it is stopped first."""
-        name = status_name(self._stop_if_cleared(external_id, status))
-        return self.is_job_active(name) or self.is_job_succeeded(name)
-
-    def _stop_if_cleared(self, external_id: str, status: int | None) -> int | None:
-        """Return the status of what an earlier try submitted, after stopping it if a user has cleared that try."""
-        if self._try.store is None or not self._try.store.was_cleared:
-            return status
-        # The triggerer that waited for it stops it. A trigger that is still there would see our stop, and Airflow would
-        # resume this try by its event.
-        for _ in range(TRIGGER_GRACE):
-            if not self.is_job_active(status_name(status)):
-                return status
-            time.sleep(1.0)
-            status = self._poll(external_id).status
-        if not self.is_job_active(status_name(status)):
-            return status
-        from airflow_modelarts.api.procedures import LONG_RETRIES
-
-        self.log.info("%s was submitted before this Airflow task was cleared; stopping it.", self._target(external_id))
-        return ProcessorTaskStatus.STOPPED if self._stop(self._try.hook, external_id, LONG_RETRIES) else status
 
     def _announce(self, context: Context, external_id: str) -> None:
         """Push the ids and the link to the console, as soon as they are known."""
