@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.arguments import check_optional_text, check_text, read_flag, read_optional_flag
 from airflow_modelarts.api.bodies import OBJECTS
-from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
+from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsError
 from airflow_modelarts.operators.arguments import check_object, check_template
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunTaskOperator
@@ -98,9 +99,10 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     task.
 
     It pushes the XComs of :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator`:
-    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` as soon as that is known, and
-    ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task
-    without versions. An output that is None reaches downstream tasks as None: ``create.output["result"]`` always works.
+    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` and ``queued_seconds`` as soon
+    as they are known, and ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``,
+    …), or None for a task without versions. An output that is None reaches downstream tasks as None:
+    ``create.output["result"]`` always works.
 
     If the Airflow task is cleared or marked while the processing task runs, its running version is stopped, and the
     try is no success whatever ``failed_statuses`` says. Before Airflow 3.3 this does not work for a deferred task. If
@@ -125,6 +127,9 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param workspace_id: default "0" (templated).
     :param random_name_suffix: whether random characters are appended to the name, since the service refuses a name
         twice; default true. Without them the name must be new in the project at each run; later tries append ``-2``.
+    :param wait_for_capacity: whether to wait, until ``execution_timeout``, while the service refuses the submission for
+        now, since a limit is reached, it throttles or it has a fault; default true. ``queued_seconds`` is the time that
+        it waited. Without it, a limit fails the operator at once.
     :param wait_for_completion: whether to wait for the end; default true. Without it, an ``Asset`` among the outlets is
         refused, since Airflow would emit its event before the end: give it to the sensor that waits.
     :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
@@ -140,6 +145,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped because
         the Airflow task was killed.
+    :raises ModelArtsBusyError: a limit is reached, with ``wait_for_capacity=False``.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -181,7 +187,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
             found = self._find(unconfirmed)
             if found is None:
                 self.log.info("An earlier try was about to create '%s', which does not exist.", unconfirmed)
-                return self._create(unconfirmed, may_exist=True)
+                return self._create(context, unconfirmed, may_exist=True)
             if self._adopts(found.task_id, found.status):
                 self.log.info("An earlier try has created '%s' already; adopting it.", unconfirmed)
                 return found.task_id
@@ -190,7 +196,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
             self._refuse_existing(name)  # before it is stored: a task with a stored name is adopted
         if self._try.store:
             self._try.store.begin(name)
-        return self._create(name, may_exist=False)
+        return self._create(context, name, may_exist=False)
 
     def _new_name(self, context: Context) -> str:
         if self.random_name_suffix:
@@ -206,13 +212,27 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
                 operation="CreateProcessorTask",
             )
 
-    def _create(self, name: str, *, may_exist: bool) -> str:
+    def _create(self, context: Context, name: str, *, may_exist: bool) -> str:
         from airflow_modelarts.api import procedures
+        from airflow_modelarts.operators.queued_submission import defer_submission, is_left_to_triggerer
 
-        create = partial(procedures.create_task, self._operation(name), name, self.workspace_id)
-        task_id = self._run_submission(create, may_exist=may_exist)
+        operation = self._operation(name)
+        if is_left_to_triggerer(self, operation.body):
+            raise defer_submission(self, context, name, operation.body)
+        create = partial(procedures.create_task, operation, name, self.workspace_id)
+        task_id = self._run_submission(create, may_exist=may_exist, is_ours=self.random_name_suffix)
         self.log.info("Processing task '%s' is named '%s'.", task_id, name)
         return task_id
+
+    def _take_over(self, context: Context, event: dict[str, Any]) -> None:
+        from airflow_modelarts.operators.queued_submission import take_over
+
+        take_over(self, context, event)
+
+    def _find_deferred(self, context: Context) -> str | None:
+        from airflow_modelarts.operators.queued_submission import find_deferred
+
+        return find_deferred(self, context)
 
     def _find(self, name: str) -> ProcessorTask | None:
         from airflow_modelarts.api import procedures
@@ -244,6 +264,9 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     :param name: the name in the request, without a suffix (templated); default is the task's own.
     :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all other
         parameters; none of them is required, and there is no ``create_version`` and no ``random_name_suffix``.
+    :param wait_for_capacity: whether to wait while the service refuses the version for now; default true. If the answer
+        is lost, the version is looked up instead, and the operator fails if there is none: the service would accept a
+        second one. With ``deferrable`` the triggerer waits, and then a worker submits.
     :raises ArgumentError: an argument cannot be right.
     :raises ModelArtsRequestError: the request is not valid; no version was created.
     :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped because
@@ -273,6 +296,8 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
 
     def _submit(self, context: Context, unconfirmed: Any) -> str:
         from airflow_modelarts.api import procedures
+        from airflow_modelarts.api.capacity import describe_refusal, is_not_now
+        from airflow_modelarts.operators.queued_submission import defer_submission, is_left_to_triggerer
 
         hook, store = self._try.hook, self._try.store
         if unconfirmed is not None and unconfirmed["processor_task_id"] == self.processor_task_id:
@@ -284,17 +309,31 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
             if self._adopts(version_id, found.status):
                 self.log.info("An earlier try has created version '%s' already; adopting it.", version_id)
                 return version_id
+        # The service does not refuse a version twice, so the triggerer waits for the turn, and a worker submits.
+        is_queued = is_left_to_triggerer(self)
+        if is_queued and self._try.queued_since is None:
+            raise defer_submission(self, context)
         operation = self._operation()  # before the intent is stored, since it may turn out not to be valid
         known = hook.run(procedures.version_ids(self.processor_task_id))
         if store:
             store.begin({"processor_task_id": self.processor_task_id, "versions": sorted(known)})
-        return self._create(operation, known, may_exist=False)
+        try:
+            return self._create(operation, known, may_exist=False, once=is_queued)
+        except ModelArtsError as error:
+            if not is_queued or not is_not_now(error) or error.outcome_unknown:
+                raise
+            self.log.info("%s Waiting for capacity again.", error)
+            raise defer_submission(self, context, refusal=describe_refusal(error)) from None
 
-    def _create(self, operation: Operation[CreatedVersion], known: set[str], *, may_exist: bool) -> str:
+    def _create(
+        self, operation: Operation[CreatedVersion], known: set[str], *, may_exist: bool, once: bool = False
+    ) -> str:
         from airflow_modelarts.api import procedures
 
         create = partial(procedures.create_version, operation, self.processor_task_id, known)
-        version_id = self._run_submission(create, may_exist=may_exist)
+        version_id = self._run_submission(create, may_exist=may_exist, can_repeat=False, once=once)
+        if self._try.queued_since is not None:
+            self._try.queued_seconds = time.time() - self._try.queued_since
         self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, version_id)
         return version_id
 
