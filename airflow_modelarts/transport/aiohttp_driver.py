@@ -13,11 +13,12 @@ import certifi
 
 from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
-from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.http import Flow, ReadConnection, ReadFile, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.exchange import Settings
+from airflow_modelarts.transport.files import read_file
 
 if TYPE_CHECKING:
     import aiohttp
@@ -42,8 +43,11 @@ class AsyncDriver:
         """Carry out one operation, see :func:`airflow_modelarts.api.client.call`."""
         return await self.run(call(operation, retries))
 
-    async def run(self, flow: Flow[T]) -> T:
-        """Carry out a flow: a call, or a procedure of several."""
+    async def run(self, flow: Flow[T], settings: Settings | None = None) -> T:
+        """Carry out a flow: a call, or a procedure of several.
+
+        :param settings: how to send the requests; by default the settings of the connection.
+        """
         outcome: Any = None
         try:
             while True:
@@ -54,12 +58,14 @@ class AsyncDriver:
                 try:
                     match step:
                         case Request():
-                            outcome = await self._exchange(step)
+                            outcome = await self._exchange(step, settings or await self.settings())
                         case Sleep(seconds):
                             await asyncio.sleep(seconds)
                             outcome = None
                         case ReadConnection(refused):
                             outcome = (await self.settings(refused)).client
+                        case ReadFile(path):
+                            outcome = await asyncio.to_thread(read_file, path)
                 except Exception as error:
                     outcome = exchange.as_outcome(error, step)
         except BaseException:
@@ -83,7 +89,8 @@ class AsyncDriver:
     async def settings(self, refused: object = None) -> Settings:
         """Return the settings of the connection; it is read again if ``refused`` are its current ones."""
         if self._settings is None or self._settings.client == refused:
-            self._settings = await self._read_settings()
+            settings = await self._read_settings()
+            self._settings = await self.run(exchange.with_project(settings), settings)
         return self._settings
 
     async def close(self) -> None:
@@ -92,11 +99,10 @@ class AsyncDriver:
             session, self._session = self._session, None
             await session.close()
 
-    async def _exchange(self, request: Request) -> Response:
+    async def _exchange(self, request: Request, settings: Settings) -> Response:
         import aiohttp
         from yarl import URL
 
-        settings = await self.settings()
         timeout = aiohttp.ClientTimeout(
             total=exchange.TOTAL_TIMEOUT,
             connect=request.timeout or settings.connect_timeout,

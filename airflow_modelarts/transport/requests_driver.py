@@ -14,11 +14,12 @@ from urllib3 import exceptions as urllib3_errors
 
 from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
-from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.http import Flow, ReadConnection, ReadFile, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.exchange import Settings
+from airflow_modelarts.transport.files import read_file
 from airflow_modelarts.transport.requests_adapter import Adapter
 
 T = TypeVar("T")
@@ -40,8 +41,11 @@ class Driver:
         """Carry out one operation, see :func:`airflow_modelarts.api.client.call`."""
         return self.run(call(operation, retries))
 
-    def run(self, flow: Flow[T]) -> T:
-        """Carry out a flow: a call, or a procedure of several."""
+    def run(self, flow: Flow[T], settings: Settings | None = None) -> T:
+        """Carry out a flow: a call, or a procedure of several.
+
+        :param settings: how to send the requests; by default the settings of the connection.
+        """
         outcome: Any = None
         try:
             while True:
@@ -52,12 +56,14 @@ class Driver:
                 try:
                     match step:
                         case Request():
-                            outcome = self._exchange(step)
+                            outcome = self._exchange(step, settings or self.settings())
                         case Sleep(seconds):
                             time.sleep(seconds)
                             outcome = None
                         case ReadConnection(refused):
                             outcome = self.settings(refused).client
+                        case ReadFile(path):
+                            outcome = read_file(path)
                 except Exception as error:
                     outcome = exchange.as_outcome(error, step)
         except BaseException:
@@ -79,7 +85,8 @@ class Driver:
     def settings(self, refused: object = None) -> Settings:
         """Return the settings of the connection; it is read again if ``refused`` are its current ones."""
         if self._settings is None or self._settings.client == refused:
-            self._settings = self._read_settings()
+            settings = self._read_settings()
+            self._settings = self.run(exchange.with_project(settings), settings)
         return self._settings
 
     def clone(self) -> Driver:
@@ -94,8 +101,7 @@ class Driver:
             self._session.close()
             self._session = None
 
-    def _exchange(self, request: Request) -> Response:
-        settings = self.settings()
+    def _exchange(self, request: Request, settings: Settings) -> Response:
         proxy = exchange.find_proxy(request.url)
         try:
             with self._open_session().request(
