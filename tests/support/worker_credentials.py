@@ -58,12 +58,14 @@ class Worker:
         self._monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(connection))
 
 
-def obtain() -> Authorizer:
-    """Obtain an authorizer with the connection ``modelarts_default``."""
-    with ModelArtsHook(retries=ONCE) as hook:
-        client = hook.get_conn().client
-        context = AuthContext(client.project_id, client.cache, ONCE, client.now, client.random)
-        return hook.run(client.credentials.obtain(context, refused=None))
+def obtain(hook: ModelArtsHook | None = None) -> Authorizer:
+    """Obtain an authorizer with a hook, by default one of the connection ``modelarts_default``."""
+    if hook is None:
+        with ModelArtsHook(retries=ONCE) as hook:
+            return obtain(hook)
+    client = hook.get_conn().client
+    context = AuthContext(client.project_id, client.cache, ONCE, client.now, client.random)
+    return hook.run(client.credentials.obtain(context, refused=None))
 
 
 def closed_port() -> int:
