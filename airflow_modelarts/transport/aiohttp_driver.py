@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import certifi
@@ -15,7 +16,8 @@ from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
 from airflow_modelarts.api.http import Flow, ReadConnection, ReadFile, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
-from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.api.project_lookup import ProjectLookup, find_project
+from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.exchange import Settings
 from airflow_modelarts.transport.files import read_file
@@ -43,11 +45,8 @@ class AsyncDriver:
         """Carry out one operation, see :func:`airflow_modelarts.api.client.call`."""
         return await self.run(call(operation, retries))
 
-    async def run(self, flow: Flow[T], settings: Settings | None = None) -> T:
-        """Carry out a flow: a call, or a procedure of several.
-
-        :param settings: how to send the requests; by default the settings of the connection.
-        """
+    async def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow: a call, or a procedure of several."""
         outcome: Any = None
         try:
             while True:
@@ -58,7 +57,7 @@ class AsyncDriver:
                 try:
                     match step:
                         case Request():
-                            outcome = await self._exchange(step, settings or await self.settings())
+                            outcome = await self._exchange(step)
                         case Sleep(seconds):
                             await asyncio.sleep(seconds)
                             outcome = None
@@ -90,7 +89,9 @@ class AsyncDriver:
         """Return the settings of the connection; it is read again if ``refused`` are its current ones."""
         if self._settings is None or self._settings.client == refused:
             settings = await self._read_settings()
-            self._settings = await self.run(exchange.with_project(settings), settings)
+            if settings.project_lookup is not None:
+                settings = await _with_project(settings, settings.project_lookup)
+            self._settings = settings
         return self._settings
 
     async def close(self) -> None:
@@ -99,10 +100,11 @@ class AsyncDriver:
             session, self._session = self._session, None
             await session.close()
 
-    async def _exchange(self, request: Request, settings: Settings) -> Response:
+    async def _exchange(self, request: Request) -> Response:
         import aiohttp
         from yarl import URL
 
+        settings = await self.settings()
         timeout = aiohttp.ClientTimeout(
             total=exchange.TOTAL_TIMEOUT,
             connect=request.timeout or settings.connect_timeout,
@@ -153,6 +155,20 @@ class AsyncDriver:
                 # existed. There is no public switch; the tests of the drivers fail if this one disappears.
                 self._session._retry_connection = False
         return self._session
+
+
+async def _with_project(settings: Settings, lookup: ProjectLookup) -> Settings:
+    found = replace(settings, project_lookup=None)
+
+    async def read() -> Settings:
+        return found
+
+    driver = AsyncDriver(read)
+    try:
+        project_id = await driver.run(find_project(found.client, lookup, DEFAULT_RETRIES))
+    finally:
+        await driver.close()
+    return found.with_project(project_id)
 
 
 def _to_transport_error(error: Exception) -> TransportError:

@@ -28,8 +28,7 @@ from airflow_modelarts.api.http import (
     TransportError,
 )
 from airflow_modelarts.api.operations import ListOperation, Page
-from airflow_modelarts.api.project_lookup import ProjectLookup, find_project
-from airflow_modelarts.api.retry import DEFAULT_RETRIES
+from airflow_modelarts.api.project_lookup import ProjectLookup
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +65,10 @@ class Settings:
     region: str | None = None
     project_lookup: ProjectLookup | None = None
 
+    def with_project(self, project_id: str) -> Settings:
+        """Return the settings with the id of the client's project."""
+        return replace(self, client=replace(self.client, project_id=project_id), project_lookup=None)
+
 
 def resume(flow: Flow[Any], outcome: Any) -> Step:
     """Resume a flow with the outcome of its last step, and return its next step.
@@ -74,14 +77,6 @@ def resume(flow: Flow[Any], outcome: Any) -> Step:
     :raises StopIteration: the flow has returned.
     """
     return flow.throw(outcome) if isinstance(outcome, BaseException) else flow.send(outcome)
-
-
-def with_project(settings: Settings) -> Flow[Settings]:
-    """Return settings whose client knows its project: IAM is asked for it if the connection does not name it."""
-    if settings.project_lookup is None:
-        return settings
-    project_id = yield from find_project(settings.client, settings.project_lookup, DEFAULT_RETRIES)
-    return replace(settings, client=replace(settings.client, project_id=project_id), project_lookup=None)
 
 
 def as_outcome(error: Exception, step: Step) -> Exception:

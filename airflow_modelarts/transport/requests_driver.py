@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar, cast
@@ -16,7 +17,8 @@ from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
 from airflow_modelarts.api.http import Flow, ReadConnection, ReadFile, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
-from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.api.project_lookup import ProjectLookup, find_project
+from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.exchange import Settings
 from airflow_modelarts.transport.files import read_file
@@ -41,11 +43,8 @@ class Driver:
         """Carry out one operation, see :func:`airflow_modelarts.api.client.call`."""
         return self.run(call(operation, retries))
 
-    def run(self, flow: Flow[T], settings: Settings | None = None) -> T:
-        """Carry out a flow: a call, or a procedure of several.
-
-        :param settings: how to send the requests; by default the settings of the connection.
-        """
+    def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow: a call, or a procedure of several."""
         outcome: Any = None
         try:
             while True:
@@ -56,7 +55,7 @@ class Driver:
                 try:
                     match step:
                         case Request():
-                            outcome = self._exchange(step, settings or self.settings())
+                            outcome = self._exchange(step)
                         case Sleep(seconds):
                             time.sleep(seconds)
                             outcome = None
@@ -86,7 +85,9 @@ class Driver:
         """Return the settings of the connection; it is read again if ``refused`` are its current ones."""
         if self._settings is None or self._settings.client == refused:
             settings = self._read_settings()
-            self._settings = self.run(exchange.with_project(settings), settings)
+            if settings.project_lookup is not None:
+                settings = _with_project(settings, settings.project_lookup)
+            self._settings = settings
         return self._settings
 
     def clone(self) -> Driver:
@@ -101,7 +102,8 @@ class Driver:
             self._session.close()
             self._session = None
 
-    def _exchange(self, request: Request, settings: Settings) -> Response:
+    def _exchange(self, request: Request) -> Response:
+        settings = self.settings()
         proxy = exchange.find_proxy(request.url)
         try:
             with self._open_session().request(
@@ -133,6 +135,13 @@ class Driver:
                 self._session.mount(f"{scheme}://", Adapter())
             self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         return self._session
+
+
+def _with_project(settings: Settings, lookup: ProjectLookup) -> Settings:
+    found = replace(settings, project_lookup=None)
+    with closing(Driver(lambda: found)) as driver:
+        project_id = driver.run(find_project(found.client, lookup, DEFAULT_RETRIES))
+    return found.with_project(project_id)
 
 
 def _with_own_state(settings: Settings) -> Settings:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.api import errors
-from airflow_modelarts.api.credentials import AccessKey
 from airflow_modelarts.connection.fields import AUTH_KINDS, SOURCE_KINDS
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.testing.emulator.service import accounts, trust
