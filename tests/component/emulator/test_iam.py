@@ -58,7 +58,10 @@ def test_a_key_for_a_token_is_limited_to_its_project(emulator: EmulatorServer, s
 
 def test_the_token_can_be_in_the_header_alone(emulator: EmulatorServer, state: EmulatorState) -> None:
     body = {"auth": {"identity": {"methods": ["token"]}}}
-    assert post(emulator, KEYS, body, **{"X-Auth-Token": token_of(state)}).status_code == 201
+    issued = post(emulator, KEYS, body, **{"X-Auth-Token": token_of(state)}).json()["credential"]
+    key = state.accounts.find_key(issued["access"])
+    assert key is not None
+    assert key.projects == {accounts.PROJECT_ID}
     assert post(emulator, KEYS, body).status_code == 401
 
 

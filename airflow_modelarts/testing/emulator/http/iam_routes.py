@@ -14,6 +14,7 @@ from airflow_modelarts.testing.emulator.http.gateway import RawRequest, authenti
 from airflow_modelarts.testing.emulator.http.openapi import ErrorBody, KeystoneErrorBody
 from airflow_modelarts.testing.emulator.http.responses import json_response
 from airflow_modelarts.testing.emulator.service import iam, trust, validation
+from airflow_modelarts.testing.emulator.service.accounts import KeyPair
 from airflow_modelarts.testing.emulator.service.errors import ServiceError
 
 
@@ -110,10 +111,14 @@ def _project_names(state: EmulatorState) -> dict[str, str]:
     return {project.project_id: project.name for project in state.projects.values()}
 
 
-def _authenticate(state: EmulatorState, request: Request, body: bytes) -> None:
-    authenticate(
+def _authenticate(state: EmulatorState, request: Request, body: bytes) -> frozenset[str] | None:
+    """Return the projects of the caller, None for all; raise ServiceError if it is unknown."""
+    caller = authenticate(
         RawRequest.of(request.scope, body), accounts=state.accounts, settings=state.settings, now=state.gateway_time
     )
+    if isinstance(caller, KeyPair):
+        return caller.projects
+    return None if caller.project_id is None else frozenset({caller.project_id})
 
 
 async def _json_of(request: Request) -> Any:

@@ -72,10 +72,13 @@ def create_token_of_id_token(body: Any, idp_id: str | None, accounts: Accounts, 
     return accounts.issue_token(None, now=now, lifetime=lifetime).value
 
 
-def create_security_token(body: Any, issuer: Issuer, authenticate: Callable[[], None]) -> dict[str, Any]:
+#: Returns the projects of the caller in the request's headers, None for all; raises a ServiceError if it is unknown.
+Authenticate = Callable[[], frozenset[str] | None]
+
+
+def create_security_token(body: Any, issuer: Issuer, authenticate: Authenticate) -> dict[str, Any]:
     """Return a temporary key (CreateTemporaryAccessKeyByToken, CreateTemporaryAccessKeyByAgency).
 
-    :param authenticate: raises a ServiceError unless the request's headers authorize it.
     :raises ServiceError: the request is malformed, or the caller gets no key.
     """
     identity = _object(_object(body, "auth"), "identity")
@@ -89,20 +92,19 @@ def create_security_token(body: Any, issuer: Issuer, authenticate: Callable[[], 
     return key_document(key)
 
 
-def _issue_for_token(identity: dict[str, Any], issuer: Issuer, authenticate: Callable[[], None]) -> KeyPair:
+def _issue_for_token(identity: dict[str, Any], issuer: Issuer, authenticate: Authenticate) -> KeyPair:
     """Issue a key for a token in the body, or for the one in the headers if the body has none."""
     details = _object(identity, "token") if "token" in identity else {}
     duration = _duration(details)
     if "id" not in details:
-        authenticate()
-        return issuer.issue("token", duration)
+        return issuer.issue("token", duration, authenticate())
     token = issuer.accounts.find_token(_text(details, "id"))
     if token is None or token.expires_at <= issuer.now:
         raise KeystoneError(401, "The token is not valid or has expired.")
     return issuer.issue("token", duration, None if token.project_id is None else frozenset({token.project_id}))
 
 
-def _issue_for_agency(identity: dict[str, Any], issuer: Issuer, authenticate: Callable[[], None]) -> KeyPair:
+def _issue_for_agency(identity: dict[str, Any], issuer: Issuer, authenticate: Authenticate) -> KeyPair:
     details = _object(identity, "assume_role")
     agency_name, domain_name = _text(details, "agency_name"), _text(details, "domain_name")
     duration = _duration(details)
