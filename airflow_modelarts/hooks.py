@@ -241,14 +241,18 @@ class ModelArtsHook(_BaseHook):
         return self._driver.settings()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Make one authenticated, cheap call (ListProcessorTasks); return whether it worked and what to fix."""
+        """Make one authenticated, cheap call (ListProcessorTasks); return whether it worked, as whom or what to fix."""
         try:
             client = self.get_conn().client
             self.call(operations.list_processor_tasks(limit=1).page(0))
         except ModelArtsError as error:
             # Airflow's form tests a copy of the connection under a random name.
             return False, str(error).replace(f"connection '{self.modelarts_conn_id}'", "this connection")
-        return True, f"Connected to {client.endpoint}: the credentials are valid for project {client.project_id}."
+        identity = client.credentials.identity(client.cache)
+        return True, (
+            f"Connected to {client.endpoint}: the credentials are valid for project {client.project_id}. "
+            f"Identity: {identity}."
+        )
 
     def close(self) -> None:
         """Close the hook's sockets. A later call opens new ones."""

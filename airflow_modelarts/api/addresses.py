@@ -37,6 +37,25 @@ def base_url(label: str, value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def local_or_https_url(label: str, value: str) -> str:
+    """Return a URL to which a token may be sent: https, or plain http to a loopback or link-local address.
+
+    :raises ModelArtsConfigurationError: it is not such a URL; the message shows no password.
+    """
+    way_out = "it must be an https URL without user, or one with http and a loopback or link-local address"
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+        is_local = is_loopback(host) or is_link_local(host)
+        if parts.scheme not in ("https", "http") or not host or parts.username is not None or parts.fragment:
+            raise ValueError("no URL of a service")
+        if re.search(r"[^\x21-\x7e]|\\", value) or (parts.scheme == "http" and not is_local):
+            raise ValueError("an address that others reach")
+    except ValueError:
+        raise ModelArtsConfigurationError(f"{label} is {without_user(value)!r}: {way_out}") from None
+    return value
+
+
 def with_scheme(value: str, scheme: str = "https") -> str:
     """Return a host or a URL as a URL."""
     return value if "://" in value else f"{scheme}://{value}"
@@ -53,3 +72,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_link_local(host: str) -> bool:
+    """Return whether a host is a link-local address, which no router forwards."""
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""The steps a flow can yield (Request, Sleep, ReadConnection), the Response it is sent, and TransportError."""
+"""The steps that a flow can yield (Request, Sleep, ReadConnection, ReadFile), and their results and errors."""
 
 from __future__ import annotations
 
@@ -84,6 +84,16 @@ class ReadConnection:
     refused: object = None
 
 
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """Ask the driver for the text of a file. If it cannot, the ``yield`` raises :class:`FileReadError`.
+
+    :param path: it comes from the environment of the process, or from a file there; never from a connection.
+    """
+
+    path: str
+
+
 class TransportError(Exception):
     """No usable answer came.
 
@@ -119,8 +129,19 @@ class ConnectionReadError(Exception):
         self.error = error
 
 
+class FileReadError(Exception):
+    """A file could not be read; the message says why, without its content.
+
+    :param was_opened: whether the fault is in the content.
+    """
+
+    def __init__(self, reason: str, *, was_opened: bool = False) -> None:
+        super().__init__(reason)
+        self.was_opened = was_opened
+
+
 T = TypeVar("T")
-Step: TypeAlias = Request | Sleep | ReadConnection
+Step: TypeAlias = Request | Sleep | ReadConnection | ReadFile
 #: A call in progress. It yields steps, receives their results or a TransportError, and returns its value.
 Flow: TypeAlias = Generator[Step, Any, T]
 

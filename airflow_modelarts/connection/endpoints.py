@@ -14,8 +14,9 @@ from airflow_modelarts.connection.values import VARIABLES, Values, missing, wron
 OTC_REGIONS = ("eu-de", "eu-nl")
 #: Domains in which the hosts of IAM and ModelArts differ in their first label only.
 PUBLIC_DOMAINS = ("myhuaweicloud.com", "myhuaweicloud.eu", "otc.t-systems.com")
-#: IAM's endpoint, for a connection that does not give one. The vendor's SDK reads the same variable.
+#: IAM's endpoint, for a connection that does not give one. The vendor's SDK reads the same variables.
 IAM_ENDPOINT_VARIABLE = f"{VARIABLES}IAM_ENDPOINT"
+STS_ENDPOINT_VARIABLE = f"{VARIABLES}STS_ENDPOINT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,40 +42,101 @@ def modelarts_endpoint(values: Values) -> Endpoint:
         return Endpoint(url, _unresolved_region(f"region={region!r}", "ModelArts", "pass endpoint="))
     if host := values.host():
         return Endpoint(base_url(values.label("host"), _with_port(values, host)), _unresolved(values, "host", host))
-    own_region = values.text("region")
+    own_region, label = region_of(values)
     if not own_region:
         way_out = f"set it in {values.name} to the ModelArts endpoint, or set region in its extras, or pass endpoint="
         raise missing("host", way_out)
-    url = _regional_url(own_region, values.label("region"), "set host to the ModelArts endpoint")
+    # As the vendor's SDK names the endpoint of a service in a region; the first one if there are several.
+    variable = f"{VARIABLES}REGION_MODELARTS_{own_region.replace('-', '_').upper()}"
+    if given := values.variable(variable).split(",")[0].strip():
+        return Endpoint(base_url(f"{variable} in the environment", given), _unresolved_variable(variable, given))
+    url = _regional_url(own_region, label, "set host to the ModelArts endpoint")
     return Endpoint(url, _unresolved_region(f"region {own_region!r} of {values.name}", "ModelArts", "set host"))
 
 
-def iam_endpoint(values: Values, modelarts: str) -> Endpoint:
-    """Return the endpoint of IAM; ``modelarts`` is the base URL of ModelArts."""
-    if given := values.text("iam_endpoint"):
+def region_of(values: Values) -> tuple[str, str]:
+    """Return the region of the hook, the connection or the environment, "" for none; and its name in errors."""
+    if given := values.argument("region"):
+        return given, "region= of the hook"
+    if region := values.text("region"):
+        return region, values.label("region")
+    return values.variable(f"{VARIABLES}REGION"), f"{VARIABLES}REGION in the environment"
+
+
+def iam_endpoint(values: Values, modelarts: str, profile_endpoint: str = "", *, for_id_token: bool = False) -> Endpoint:
+    """Return the endpoint of IAM.
+
+    :param modelarts: the base URL of ModelArts.
+    :param profile_endpoint: the endpoint in the profile file, if that is in use.
+    :param for_id_token: whether an ID token is sent there, which is the worker's and not the connection's. Then the
+        connection does not choose the endpoint.
+    """
+    if (given := values.text("iam_endpoint")) and not for_id_token:
         url = base_url(values.label("iam_endpoint"), _without_version(given))
         return Endpoint(url, _unresolved(values, "iam_endpoint", given))
-    host = urlsplit(modelarts).hostname or ""
-    service, _, rest = host.partition(".")
-    if service == "modelarts" and rest.partition(".")[2] in PUBLIC_DOMAINS:
-        url = f"https://iam.{rest}"
-        region = values.argument("region") or values.text("region")
-        if region and region in modelarts:
-            label = f"region {region!r} of {values.name}"
-            return Endpoint(url, _unresolved_region(label, "IAM", "set host and iam_endpoint"))
-        return Endpoint(
-            url, f"{modelarts} leads to {url}, which does not resolve: check its spelling, or set iam_endpoint"
-        )
+    if profile_endpoint:
+        label = "iam_endpoint of the credentials file"
+        url = base_url(label, _without_version(profile_endpoint))
+        return Endpoint(url, f"{label} {without_user(profile_endpoint)!r} does not resolve: check its spelling")
+    if values.variable(IAM_ENDPOINT_VARIABLE):
+        return _from_environment(IAM_ENDPOINT_VARIABLE)
+    if (derived := _derived(values, modelarts, "iam", "IAM")) is not None:
+        return derived
     # Last, so that a stray variable does not change where another connection sends its password.
-    if given := os.environ.get(IAM_ENDPOINT_VARIABLE, "").strip():
-        label = f"{IAM_ENDPOINT_VARIABLE} in the environment"
-        unresolved = (
-            f"{IAM_ENDPOINT_VARIABLE} {without_user(given)!r} in the environment does not resolve: check its spelling"
+    if os.environ.get(IAM_ENDPOINT_VARIABLE, "").strip():
+        return _from_environment(IAM_ENDPOINT_VARIABLE)
+    host = urlsplit(modelarts).hostname or ""
+    if for_id_token:
+        raise missing(
+            IAM_ENDPOINT_VARIABLE,
+            f"set it in the environment of workers and triggerers, since the host {host} is not one of a public cloud. "
+            "iam_endpoint of the connection does not apply to ID tokens",
         )
-        return Endpoint(base_url(label, _without_version(given)), unresolved)
     raise missing(
         "iam_endpoint", f"set it in the extras of {values.name}, since it cannot be derived from the host {host}"
     )
+
+
+def sts_endpoint(values: Values, modelarts: str) -> Endpoint:
+    """Return the endpoint of STS, which gets an ID token: from the environment, or of the public region."""
+    if values.variable(STS_ENDPOINT_VARIABLE):
+        return _from_environment(STS_ENDPOINT_VARIABLE)
+    if (derived := _derived(values, modelarts, "sts", "STS")) is not None:
+        return derived
+    raise missing(
+        STS_ENDPOINT_VARIABLE,
+        "set it in the environment of workers and triggerers, since it cannot be derived from the host "
+        f"{urlsplit(modelarts).hostname}",
+    )
+
+
+def public_region(modelarts: str) -> str:
+    """Return the region of a public endpoint of ModelArts; "" for any other."""
+    service, _, rest = (urlsplit(modelarts).hostname or "").partition(".")
+    region, _, domain = rest.partition(".")
+    return region if service == "modelarts" and domain in PUBLIC_DOMAINS else ""
+
+
+def _derived(values: Values, modelarts: str, service: str, name: str) -> Endpoint | None:
+    """Return the endpoint of another service in the public region of ModelArts; None for another host."""
+    if not public_region(modelarts):
+        return None
+    url = f"https://{service}.{(urlsplit(modelarts).hostname or '').partition('.')[2]}"
+    region, _ = region_of(values)
+    if region and region in modelarts:
+        label = f"region {region!r} of {values.name}"
+        return Endpoint(url, _unresolved_region(label, name, "set host and iam_endpoint"))
+    return Endpoint(url, f"{modelarts} leads to {url}, which does not resolve: check its spelling, or set iam_endpoint")
+
+
+def _from_environment(variable: str) -> Endpoint:
+    given = os.environ[variable].strip()
+    url = base_url(f"{variable} in the environment", _without_version(given))
+    return Endpoint(url, _unresolved_variable(variable, given))
+
+
+def _unresolved_variable(variable: str, given: str) -> str:
+    return f"{variable} {without_user(given)!r} in the environment does not resolve: check its spelling"
 
 
 def _regional_url(region: str, label: str, way_out: str) -> str:

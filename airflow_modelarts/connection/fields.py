@@ -43,8 +43,16 @@ AUTH_KINDS = {
     "token": "an IAM token alone",  # nosec B105 - a description
     "agency": "the agency of the Elastic Cloud Server",
     "environment": "`HUAWEICLOUD_SDK_AK` and `HUAWEICLOUD_SDK_SK` in the environment of workers and triggerers",
+    "profile": "the credentials file of the vendor's SDK on workers and triggerers",
+    "oidc": "the token of an OpenID Connect provider",
+    "pod_identity": "the identity of a pod on CCE",
+    "assume_agency": "an agency in another account",
+    "default": "the first of oidc, environment, profile, agency and pod_identity that is set up",
 }
 DEFAULT_AUTH = "access_key"
+#: The kinds that can assume an agency.
+SOURCE_KINDS = tuple(kind for kind in AUTH_KINDS if kind != "assume_agency")
+DEFAULT_SOURCE = "default"
 
 #: The fields of Airflow's own that are used.
 STANDARD_FIELDS = {
@@ -73,19 +81,21 @@ EXTRAS = {
     ),
     "project_id": Field(
         label="Project ID",
-        description="The 32-digit ID of the project in the region, from 'My Credentials'. Required, unless "
-        "Authentication is `environment` and `HUAWEICLOUD_SDK_PROJECT_ID` is set.",
+        description="The 32-digit ID of the project in the region, from 'My Credentials'. Default: the profile's, or "
+        "`HUAWEICLOUD_SDK_PROJECT_ID` in the environment, for the kinds that are set up there; else IAM is asked for "
+        "the project of the region.",
     ),
     "region": Field(
         label="Region",
         description="For example `cn-north-4` or `eu-de`. If Endpoint is empty, it gives the endpoint of a public "
-        "region of Huawei Cloud or Open Telekom Cloud.",
+        "region of Huawei Cloud or Open Telekom Cloud. Default for the kinds that are set up in the environment: "
+        "`HUAWEICLOUD_SDK_REGION` there.",
     ),
     "iam_endpoint": Field(
         label="IAM endpoint",
-        description="Only if Authentication is `password`: host or URL of IAM, with or without `/v3`. "
-        "Default: derived from Endpoint in a public region, else `HUAWEICLOUD_SDK_IAM_ENDPOINT` in the environment of "
-        "workers and triggerers.",
+        description="Only if Authentication is `password` or `assume_agency`, or Project ID is empty: host or URL of "
+        "IAM, with or without `/v3`. Default: derived from Endpoint in a public region, else "
+        "`HUAWEICLOUD_SDK_IAM_ENDPOINT` in the environment of workers and triggerers.",
     ),
     "domain_name": Field(
         label="Domain name", description="Only if Authentication is `password`: the account to which the user belongs."
@@ -93,6 +103,23 @@ EXTRAS = {
     "project_name": Field(
         label="Project name",
         description="Only if Authentication is `password`: scopes the token by this name instead of the project ID.",
+    ),
+    "profile_name": Field(
+        label="Profile name",
+        description="Only if Authentication is `profile` or `default`: the section of the credentials file.",
+        default="basic",
+    ),
+    "source_auth": Field(
+        label="Source authentication",
+        description="Only if Authentication is `assume_agency`: the kind of credentials that assumes the agency.",
+        choices=SOURCE_KINDS,
+        default=DEFAULT_SOURCE,
+    ),
+    "agency_name": Field(
+        label="Agency name", description="Only if Authentication is `assume_agency`: the agency in the other account."
+    ),
+    "agency_domain_name": Field(
+        label="Agency domain name", description="Only if Authentication is `assume_agency`: the name of that account."
     ),
     "security_token": Field(
         label="Security token", description="Only for a temporary access key.", is_secret=True, may_hold_braces=True

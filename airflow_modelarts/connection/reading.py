@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_modelarts.api.client import ClientConfig
-from airflow_modelarts.api.credentials import TokenCache
+from airflow_modelarts.api.credentials import Profile, TokenCache
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
+from airflow_modelarts.api.project_lookup import ProjectLookup
 from airflow_modelarts.api.rate import RateLimiters
 from airflow_modelarts.connection.credentials import read_credentials
-from airflow_modelarts.connection.endpoints import modelarts_endpoint
+from airflow_modelarts.connection.endpoints import iam_endpoint, modelarts_endpoint, public_region, region_of
 from airflow_modelarts.connection.values import (
     VARIABLES,
     AirflowConnection,
@@ -40,10 +41,12 @@ def read(connection: AirflowConnection, extra: Any, overrides: Overrides) -> Set
     """
     values = Values(connection, _checked_extra(connection, extra), overrides)
     endpoint = modelarts_endpoint(values)
+    found = read_credentials(values, endpoint.url)
+    project_id = _project_id(values, found.profile)
     client = ClientConfig(
         endpoint=endpoint.url,
-        project_id=_project_id(values),
-        credentials=read_credentials(values, endpoint.url),
+        project_id=project_id,
+        credentials=found.credentials,
         cache=TOKEN_CACHE,
         now=time.time,
         random=random.random,
@@ -56,7 +59,8 @@ def read(connection: AirflowConnection, extra: Any, overrides: Overrides) -> Set
         connect_timeout=values.seconds("connect_timeout"),
         read_timeout=values.seconds("read_timeout"),
         console_url=values.text("console_url"),
-        region=values.argument("region") or values.text("region"),
+        region=region_of(values)[0] or None,
+        project_lookup=None if project_id else _project_lookup(values, endpoint.url, found.profile),
     )
 
 
@@ -88,23 +92,41 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _project_id(values: Values) -> str:
+def _project_id(values: Values, profile: Profile | None) -> str:
+    """Return the project's id; "" if IAM has to be asked for it."""
     given = values.overrides.project_id
     if isinstance(given, str) and not given.strip():  # the connection's project may not be the one that was meant
         raise ModelArtsConfigurationError(
             f"project_id= is {given!r}, which is no value: leave it out for the project of {values.name}"
         )
-    label, project_id = "project_id= of the hook", values.argument("project_id")
-    if not project_id:
-        label, project_id = values.label("project_id"), values.text("project_id") or ""
-    if not project_id:
-        name = f"{VARIABLES}PROJECT_ID"
-        label, project_id = f"{name} in the environment", values.environment.get(name, "").strip()
-    if not project_id:
-        raise missing("project_id", f"set it in the extras of {values.name}, or pass project_id=")
-    if "/" in project_id:
-        raise wrong(label, project_id, "a project's ID holds no slash; give its 32 hex digits alone, without a URL")
-    return check_header(label, project_id)
+    variable = f"{VARIABLES}PROJECT_ID"
+    for label, project_id in (
+        ("project_id= of the hook", values.argument("project_id")),
+        (values.label("project_id"), values.text("project_id")),
+        ("project_id of the profile", profile and profile.project_id),
+        (f"{variable} in the environment", values.variable(variable)),
+    ):
+        if project_id:
+            if "/" in project_id:
+                raise wrong(
+                    label, project_id, "a project's ID holds no slash; give its 32 hex digits alone, without a URL"
+                )
+            return check_header(label, project_id)
+    return ""
+
+
+def _project_lookup(values: Values, modelarts: str, profile: Profile | None) -> ProjectLookup:
+    """Return what finds the project: its name, or the region, whose project has the same name."""
+    name = values.text("project_name") if values.auth == "password" else None
+    name = name or region_of(values)[0] or public_region(modelarts)
+    way_out = f"set it in the extras of {values.name}, or pass project_id="
+    if not name:
+        raise missing("project_id", f"{way_out}, or set region, of which IAM knows the project")
+    try:
+        iam = iam_endpoint(values, modelarts, profile.iam_endpoint if profile else "")
+    except ModelArtsConfigurationError as error:
+        raise missing("project_id", f"{way_out}. IAM cannot be asked for it: {error}") from None
+    return ProjectLookup(iam.url, name, iam.unresolved)
 
 
 def _verify(values: Values) -> bool | str:

@@ -16,6 +16,8 @@ from airflow_modelarts.connection.fields import DEFAULT_AUTH, EXTRAS
 
 #: The prefix of the environment variables of the vendor's SDK.
 VARIABLES = "HUAWEICLOUD_SDK_"
+#: The kinds of credentials that the environment of the process configures. They read its project and endpoints too.
+ENVIRONMENT_KINDS = ("environment", "profile", "oidc", "pod_identity", "default")
 
 
 class AirflowConnection(Protocol):
@@ -45,14 +47,26 @@ class Values:
     needed, so that a field that does not matter cannot fail a connection.
     """
 
-    def __init__(self, connection: AirflowConnection, extra: Mapping[str, Any], overrides: Overrides) -> None:
+    def __init__(
+        self, connection: AirflowConnection, extra: Mapping[str, Any], overrides: Overrides, auth: str | None = None
+    ) -> None:
+        """Keep what to read from; ``auth`` replaces the connection's own kind of credentials."""
         self.connection = connection
         self.name = f"connection '{connection.conn_id}'"
         self.extra = extra
         self.overrides = overrides
-        self.auth = self.text("auth") or DEFAULT_AUTH
+        self.auth = auth or self.text("auth") or DEFAULT_AUTH
         # For other kinds of credentials, a stray variable must not change the connection.
-        self.environment: Mapping[str, str] = os.environ if self.auth == "environment" else {}
+        self.environment: Mapping[str, str] = os.environ if self.auth in ENVIRONMENT_KINDS else {}
+
+    def with_auth(self, auth: str) -> Values:
+        """Return the values with another kind of credentials."""
+        return Values(self.connection, self.extra, self.overrides, auth)
+
+    def variable(self, name: str) -> str:
+        """Return a variable of the environment; "" if it is not set, or if this kind of credentials reads none."""
+        # A value that was read from a file often ends with a line feed.
+        return self.environment.get(name, "").strip()
 
     def label(self, name: str) -> str:
         """Return the name of a field as errors write it."""

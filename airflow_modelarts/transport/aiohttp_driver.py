@@ -7,17 +7,20 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import certifi
 
 from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
-from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.http import Flow, ReadConnection, ReadFile, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
-from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.api.project_lookup import ProjectLookup, find_project
+from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.exchange import Settings
+from airflow_modelarts.transport.files import read_file
 
 if TYPE_CHECKING:
     import aiohttp
@@ -60,6 +63,8 @@ class AsyncDriver:
                             outcome = None
                         case ReadConnection(refused):
                             outcome = (await self.settings(refused)).client
+                        case ReadFile(path):
+                            outcome = await asyncio.to_thread(read_file, path)
                 except Exception as error:
                     outcome = exchange.as_outcome(error, step)
         except BaseException:
@@ -83,7 +88,10 @@ class AsyncDriver:
     async def settings(self, refused: object = None) -> Settings:
         """Return the settings of the connection; it is read again if ``refused`` are its current ones."""
         if self._settings is None or self._settings.client == refused:
-            self._settings = await self._read_settings()
+            settings = await self._read_settings()
+            if settings.project_lookup is not None:
+                settings = await _with_project(settings, settings.project_lookup)
+            self._settings = settings
         return self._settings
 
     async def close(self) -> None:
@@ -147,6 +155,20 @@ class AsyncDriver:
                 # existed. There is no public switch; the tests of the drivers fail if this one disappears.
                 self._session._retry_connection = False
         return self._session
+
+
+async def _with_project(settings: Settings, lookup: ProjectLookup) -> Settings:
+    found = replace(settings, project_lookup=None)
+
+    async def read() -> Settings:
+        return found
+
+    driver = AsyncDriver(read)
+    try:
+        project_id = await driver.run(find_project(found.client, lookup, DEFAULT_RETRIES))
+    finally:
+        await driver.close()
+    return found.with_project(project_id)
 
 
 def _to_transport_error(error: Exception) -> TransportError:

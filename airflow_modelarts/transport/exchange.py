@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from requests.utils import get_environ_proxies, select_proxy
@@ -20,6 +20,7 @@ from airflow_modelarts.api.http import (
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     ConnectionReadError,
+    FileReadError,
     Flow,
     ReadConnection,
     Request,
@@ -27,6 +28,7 @@ from airflow_modelarts.api.http import (
     TransportError,
 )
 from airflow_modelarts.api.operations import ListOperation, Page
+from airflow_modelarts.api.project_lookup import ProjectLookup
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Settings:
     :param console_url: URL of the web console; None if the connection has none.
     :param region: the region of the hook or the connection's extras; None if neither has one. The endpoint may be in
         another region.
+    :param project_lookup: finds the client's project, whose id the connection does not give; None if it does.
     """
 
     client: ClientConfig
@@ -60,6 +63,11 @@ class Settings:
     read_timeout: float
     console_url: str | None
     region: str | None = None
+    project_lookup: ProjectLookup | None = None
+
+    def with_project(self, project_id: str) -> Settings:
+        """Return the settings with the id of the client's project."""
+        return replace(self, client=replace(self.client, project_id=project_id), project_lookup=None)
 
 
 def resume(flow: Flow[Any], outcome: Any) -> Step:
@@ -74,7 +82,8 @@ def resume(flow: Flow[Any], outcome: Any) -> Step:
 def as_outcome(error: Exception, step: Step) -> Exception:
     """Return the error of a step for the flow to handle; raise an error that no flow handles."""
     # A procedure must learn of any error that this package explains, such as a proxy's address that is not valid.
-    if isinstance(error, TransportError) or (isinstance(step, Request) and isinstance(error, ModelArtsError)):
+    is_explained = isinstance(step, Request) and isinstance(error, ModelArtsError)
+    if is_explained or isinstance(error, TransportError | FileReadError):
         return error
     if isinstance(step, ReadConnection) and step.refused is not None:
         return ConnectionReadError(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar, cast
@@ -14,11 +15,13 @@ from urllib3 import exceptions as urllib3_errors
 
 from airflow_modelarts.api.client import Pager, call
 from airflow_modelarts.api.decoding import Body
-from airflow_modelarts.api.http import Flow, ReadConnection, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.http import Flow, ReadConnection, ReadFile, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
-from airflow_modelarts.api.retry import RetryPolicy
+from airflow_modelarts.api.project_lookup import ProjectLookup, find_project
+from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
 from airflow_modelarts.transport import exchange, faults
 from airflow_modelarts.transport.exchange import Settings
+from airflow_modelarts.transport.files import read_file
 from airflow_modelarts.transport.requests_adapter import Adapter
 
 T = TypeVar("T")
@@ -58,6 +61,8 @@ class Driver:
                             outcome = None
                         case ReadConnection(refused):
                             outcome = self.settings(refused).client
+                        case ReadFile(path):
+                            outcome = read_file(path)
                 except Exception as error:
                     outcome = exchange.as_outcome(error, step)
         except BaseException:
@@ -79,7 +84,10 @@ class Driver:
     def settings(self, refused: object = None) -> Settings:
         """Return the settings of the connection; it is read again if ``refused`` are its current ones."""
         if self._settings is None or self._settings.client == refused:
-            self._settings = self._read_settings()
+            settings = self._read_settings()
+            if settings.project_lookup is not None:
+                settings = _with_project(settings, settings.project_lookup)
+            self._settings = settings
         return self._settings
 
     def clone(self) -> Driver:
@@ -127,6 +135,13 @@ class Driver:
                 self._session.mount(f"{scheme}://", Adapter())
             self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         return self._session
+
+
+def _with_project(settings: Settings, lookup: ProjectLookup) -> Settings:
+    found = replace(settings, project_lookup=None)
+    with closing(Driver(lambda: found)) as driver:
+        project_id = driver.run(find_project(found.client, lookup, DEFAULT_RETRIES))
+    return found.with_project(project_id)
 
 
 def _with_own_state(settings: Settings) -> Settings:

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from requests_mock import Mocker
 
 from airflow_modelarts import operators
+from airflow_modelarts.connection.fields import AUTH_KINDS
 from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.support.documents import EXAMPLES, PAGES, SHELL
@@ -137,7 +138,7 @@ def test_every_shell_block_runs_somewhere() -> None:
         text.count(f"<!-- {mark} -->\n```bash\n") for text in PAGES.values() for mark in SHELL
     )
     by_the_gate = {f"command: {name}" for name in ("run", "test", "install")}
-    in_test_recipes = {f"shell: {auth}" for auth in ("access_key", "password", "token", "agency", "environment")}
+    in_test_recipes = {f"shell: {auth}" for auth in AUTH_KINDS}
     in_test_cli, in_test_run_command, here = {"shell: emulator"}, {"shell: seed"}, {"shell: control"}
     assert set(SHELL) == by_the_gate | in_test_recipes | in_test_cli | in_test_run_command | here
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_modelarts.connection.fields import AUTH_KINDS
 from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
 from tests.support.documents import EXAMPLES, ROOT, SHELL
 from tests.support.waiting import TIMEOUT
@@ -115,10 +117,36 @@ def test_an_example_runs_without_a_logical_date(reader: Sandbox) -> None:
     assert re.fullmatch(r"obs://my-bucket/analysis/\d{8}T\d{6}/", path)
 
 
-@pytest.mark.parametrize("auth", ["access_key", "password", "token", "agency", "environment"])
-def test_the_commands_make_connections_that_the_hook_can_read(reader: Sandbox, auth: str) -> None:
+#: By kind, the class of its credentials.
+KINDS = {
+    "access_key": "AccessKey",
+    "password": "PasswordToken",
+    "token": "StaticToken",
+    "agency": "InstanceAgency",
+    "environment": "AccessKey",
+    "profile": "AccessKey",
+    "oidc": "OidcAgency",
+    "pod_identity": "PodIdentity",
+    "assume_agency": "AssumeAgency",
+    "default": "DefaultChain",
+}
+
+
+@pytest.mark.parametrize("auth", AUTH_KINDS)
+def test_the_commands_make_connections_that_the_hook_can_read(reader: Sandbox, auth: str, tmp_path: Path) -> None:
     environment = {**reader.environment, **SECRETS, "IAM_TOKEN": "fake-token", "HUAWEICLOUD_SDK_AK": "FAKEKEY"}
     environment |= {"HUAWEICLOUD_SDK_SK": "fake-secret", "HUAWEICLOUD_SDK_PROJECT_ID": "0" * 32}
+    profile, token = tmp_path / "credentials", tmp_path / "token"
+    profile.write_text("[basic]\nak = FAKEKEY\nsk = fake-secret\n")
+    token.write_text("fake-token")
+    environment |= {
+        "HUAWEICLOUD_SDK_CREDENTIALS_FILE": str(profile),
+        "HC_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.2/v1",
+        "HC_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token),
+    }
+    if auth == "oidc":  # in the chain it has precedence over the key
+        urns = {f"HUAWEICLOUD_OIDC_{name}_URN": "iam::fake" for name in ("PROVIDER", "AGENCY")}
+        environment |= {**urns, "HUAWEICLOUD_OIDC_TOKEN_FILE": str(token)}
     name = f"readme_{auth}"
     read = (
         "import sys; from airflow_modelarts.hooks import ModelArtsHook; "
@@ -133,5 +161,22 @@ def test_the_commands_make_connections_that_the_hook_can_read(reader: Sandbox, a
     variable = {f"AIRFLOW_CONN_{name.upper()}": stored["get_uri"]}
     python = ["python", "-c", read]
     printed = subprocess.run(python, env=environment | variable, check=True, capture_output=True, text=True).stdout
-    kinds = {"access_key": "AccessKey", "password": "PasswordToken", "token": "StaticToken", "agency": "InstanceAgency"}
-    assert printed.splitlines()[-1].startswith(f"{kinds.get(auth, 'AccessKey')} https://modelarts.")
+    assert printed.splitlines()[-1].startswith(f"{KINDS[auth]} https://modelarts.")
+
+
+def test_airflow_tests_a_connection_and_says_who_calls(reader: Sandbox, emulator: EmulatorServer) -> None:
+    key = {"HUAWEICLOUD_SDK_AK": accounts.ACCESS_KEY, "HUAWEICLOUD_SDK_SK": accounts.SECRET_KEY}
+    connection = {"conn_type": "modelarts", "host": emulator.url}
+    extra = {"auth": "default", "region": accounts.REGION}
+    environment = {
+        **reader.environment,
+        **key,
+        "HUAWEICLOUD_SDK_IAM_ENDPOINT": emulator.url,
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "AIRFLOW_CONN_BY_CHAIN": json.dumps({**connection, "extra": extra}),
+    }
+    command = ["airflow", "connections", "test", "by_chain"]
+    shown = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    said = " ".join(shown.stdout.split())
+    assert f"auth 'default' took 'environment': access key '{accounts.ACCESS_KEY}'" in said
+    assert accounts.SECRET_KEY not in shown.stdout + shown.stderr

@@ -84,6 +84,33 @@ ROUTES: tuple[tuple[str, str, tuple[Document, ...]], ...] = (
     ("POST", "/emulator/faults/1/release", _NOTHING),
     ("POST", "/emulator/access-keys", (Document.of({"access_key": "A", "secret_key": "S", "projects": ["p"]}),)),
     ("POST", "/emulator/users", (Document.of({"name": "u", "password": "p"}),)),
+    ("POST", "/emulator/agencies", (Document.of({"name": "a", "domain_name": "d", "projects": ["p"]}),)),
+    ("POST", "/emulator/id-tokens", (Document.of({"audience": "a", "lifetime": 1}),)),
+    ("POST", "/v3.0/OS-AUTH/id-token/tokens", (Document.of({"auth": {"id_token": {"id": "a.b.c"}}}),)),
+    (
+        "POST",
+        "/v3.0/OS-CREDENTIAL/securitytokens",
+        (
+            Document.of({"auth": {"identity": {"methods": ["token"], "token": {"id": "t", "duration_seconds": 900}}}}),
+            Document.of(
+                {
+                    "auth": {
+                        "identity": {
+                            "methods": ["assume_role"],
+                            "assume_role": {"agency_name": "emulator-agency", "domain_name": "d"},
+                        }
+                    }
+                }
+            ),
+        ),
+    ),
+    (
+        "POST",
+        "/v5/agencies/assume-with-oidc",
+        (Document.of({"provider_urn": "p", "agency_urn": "a", "agency_session_name": "s", "id_token": "a.b.c"}),),
+    ),
+    ("POST", "/pod-identity/credentials", _NOTHING),
+    ("GET", "/v3/projects", _NOTHING),
     ("POST", "/emulator/tokens", (Document.of({"project_id": accounts.PROJECT_ID, "lifetime": 1}),)),
     *(("GET", place, _NOTHING) for place in ("/", "/docs", "/openapi.json", "/elsewhere")),
 )

@@ -12,9 +12,15 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import ClientConfig, call
 from airflow_modelarts.api.credentials import (
     AccessKey,
+    AssumeAgency,
+    Candidate,
     Credentials,
+    DefaultChain,
+    IdToken,
     InstanceAgency,
+    OidcAgency,
     PasswordToken,
+    PodIdentity,
     StaticToken,
     TokenCache,
 )
@@ -38,7 +44,17 @@ CREDENTIALS: tuple[Credentials, ...] = (
     PasswordToken(IAM, "user", PASSWORD, "domain"),
     PasswordToken(IAM, "user", PASSWORD, "domain", "project"),
     InstanceAgency(METADATA),
+    OidcAgency(IAM, "provider", "agency", IdToken("VARIABLE", TOKEN), "session", 900),
+    AssumeAgency(AccessKey("AK", SECRET_KEY, SECURITY_TOKEN), IAM, "agency", "account"),
+    AssumeAgency(InstanceAgency(METADATA), IAM, "agency", "account"),
+    DefaultChain(
+        (
+            Candidate("agency", InstanceAgency(METADATA)),
+            Candidate("pod_identity", PodIdentity(f"{METADATA}/pod/securitykey", "/token")),
+        )
+    ),
 )
+FILES = {"/token": TOKEN}
 RETRIES = (RetryPolicy(attempts=1), RetryPolicy(attempts=2), RetryPolicy(attempts=4))
 _SOURCE = {"type": "OBS", "source": "obs://b/k"}
 CALLS: tuple[Operation[Any], ...] = (
@@ -181,7 +197,9 @@ def _run(
         changed = step.refused is not None and on_page is None and one_in(case.draws, 2)
         return replace(client, credentials=AccessKey("AK2", SECRET_KEY)) if changed else client
 
-    result = run_flow(flow, serve, clients=read_connection, on_page=on_page, clock=clock, max_steps=sys.maxsize)
+    result = run_flow(
+        flow, serve, clients=read_connection, files=FILES, on_page=on_page, clock=clock, max_steps=sys.maxsize
+    )
     if on_page is None and result.pages:
         case.fail(f"unknown steps: {result.pages}")
     if not all(0 <= seconds <= MAX_SLEEP for seconds in result.sleeps):
@@ -195,9 +213,9 @@ def _run(
 def _kind(case: Case, request: Request) -> str:
     if request.url.startswith(ENDPOINT):
         return case.operation.name
-    if request.url.startswith(IAM):
-        return "token"
-    return "key" if request.url.endswith("/securitykey") else "metadata token"
+    if request.url.endswith(("/securitykey", "/securitytokens", "/assume-with-oidc")):
+        return "key"
+    return "token" if request.url.startswith(IAM) else "metadata token"
 
 
 def _check_request(case: Case, request: Request) -> None:

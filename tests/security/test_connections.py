@@ -15,6 +15,7 @@ from airflow_modelarts.api.credentials import AccessKey, StaticToken
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.connection import reading
+from airflow_modelarts.connection.fields import AUTH_KINDS
 from airflow_modelarts.connection.values import Overrides
 from airflow_modelarts.transport import AsyncDriver, Driver, Settings
 from tests.support.flows import ONCE, answer, run_flow
@@ -29,7 +30,7 @@ PLACES = st.one_of(
     st.builds("{}{}:{}".format, st.sampled_from(["https://", "http://", ""]), TEXTS, st.integers(-1, 99999)),
     st.sampled_from(["modelarts.example", "http://127.0.0.1:1", "https://[::1]", "https://[::1", "modelarts.eu-de.x"]),
 )
-KINDS = st.sampled_from(["access_key", "password", "token", "agency", "environment", "", "x"])
+KINDS = st.sampled_from([*AUTH_KINDS, "", "x"])
 EXTRAS = st.fixed_dictionaries(
     {"auth": KINDS},
     optional={
@@ -37,6 +38,10 @@ EXTRAS = st.fixed_dictionaries(
         "region": TEXTS | st.sampled_from(["eu-de", "cn-north-4"]),
         "iam_endpoint": PLACES,
         "domain_name": TEXTS,
+        "profile_name": TEXTS,
+        "source_auth": KINDS,
+        "agency_name": TEXTS,
+        "agency_domain_name": TEXTS,
         "security_token": TEXTS | st.just(SECRET),
         "verify": TEXTS | st.booleans() | st.none(),
         "read_timeout": TEXTS | st.floats() | st.integers(),

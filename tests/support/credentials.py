@@ -1,6 +1,6 @@
 """Credentials, answers of IAM and of the metadata service, and the state that the calls of a process share."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,5 +62,6 @@ class Process:
         *answers: Answer,
         refused: Authorizer | None = None,
         project_id: str = PROJECT_ID,
+        files: Mapping[str, str] = {},
     ) -> FlowResult[Authorizer]:
-        return run_flow(self.flow(credentials, refused, project_id), answers, clock=self.clock)
+        return run_flow(self.flow(credentials, refused, project_id), answers, clock=self.clock, files=files)

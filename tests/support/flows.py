@@ -1,7 +1,7 @@
 """Runs flows without sockets and sleeps: a script answers their steps, and the result records them."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -11,7 +11,16 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.client import ClientConfig, Pager, call
 from airflow_modelarts.api.credentials import AccessKey, Credentials, TokenCache
 from airflow_modelarts.api.errors import ModelArtsError
-from airflow_modelarts.api.http import ConnectionReadError, ReadConnection, Request, Response, Sleep, TransportError
+from airflow_modelarts.api.http import (
+    ConnectionReadError,
+    FileReadError,
+    ReadConnection,
+    ReadFile,
+    Request,
+    Response,
+    Sleep,
+    TransportError,
+)
 from airflow_modelarts.api.models import ProcessorTask
 from airflow_modelarts.api.operations import ListOperation
 from airflow_modelarts.api.retry import RetryPolicy
@@ -89,6 +98,7 @@ def run_flow(
     answers: Iterable[Answer] | Service = (),
     *,
     clients: Iterable[ClientConfig | ConnectionReadError] | ClientConfig | Callable[[ReadConnection], Any] = (),
+    files: Mapping[str, str] = {},
     on_page: Callable[[Any], None] | None = None,
     clock: Clock | None = None,
     max_steps: int = 1000,
@@ -97,6 +107,7 @@ def run_flow(
 
     :param answers: one for each request, in order, and all of them must be used; or a function that answers each.
     :param clients: the result of each reading of the connection, likewise; or one client for all readings.
+    :param files: the texts of the files that exist, by path.
     :param on_page: is called with each page; by default the result collects them.
     :param clock: the clock that the flow moves.
     :param max_steps: the number of steps after which a flow counts as endless.
@@ -106,6 +117,7 @@ def run_flow(
     scripts: dict[type, Iterator[Any]] = {
         Request: repeat(answers) if callable(answers) else iter(answers),
         ReadConnection: repeat(clients) if callable(clients) or isinstance(clients, ClientConfig) else iter(clients),
+        ReadFile: repeat(lambda step: files.get(step.path, FileReadError("does not exist"))),
     }
     outcome: Any = None
     while True:
@@ -117,7 +129,7 @@ def run_flow(
         except ModelArtsError as error:
             result.raised = error
             break
-        if not isinstance(step, Request | ReadConnection | Sleep):
+        if not isinstance(step, Request | ReadConnection | ReadFile | Sleep):
             (on_page or result.pages.append)(step)
             outcome = None
             continue

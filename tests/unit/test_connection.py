@@ -232,23 +232,42 @@ def test_every_kind_of_credentials_has_a_builder() -> None:
     assert set(BUILDERS) == set(AUTH_KINDS)
 
 
-def test_every_extra_of_the_form_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def set_up_oidc_profile_and_pod(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    profile, token = folder / "credentials", folder / "token"
+    profile.write_text("[basic]\nak = FILEAK\nsk = FILESK\n")
+    token.write_text("T")
+    for name, value in {
+        "HUAWEICLOUD_SDK_CREDENTIALS_FILE": str(profile),
+        "HUAWEICLOUD_SDK_STS_ENDPOINT": "sts.env.example",
+        "HUAWEICLOUD_SDK_IAM_ENDPOINT": "iam.env.example",
+        "HUAWEICLOUD_OIDC_PROVIDER_URN": "provider",
+        "HUAWEICLOUD_OIDC_AGENCY_URN": "agency",
+        "HUAWEICLOUD_OIDC_TOKEN_FILE": str(token),
+        "HC_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/v1",
+        "HC_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_every_extra_of_the_form_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Recorder(dict[str, Any]):
         def get(self, name: str, default: Any = None) -> Any:
             names.add(name)
             return super().get(name, default)
 
     names: set[str] = set()
+    set_up_oidc_profile_and_pod(monkeypatch, tmp_path)
     for auth in AUTH_KINDS:
         monkeypatch.setenv("HUAWEICLOUD_SDK_AK", "AK")
         monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "SK")
-        extra = Recorder(auth=auth, project_id="p", domain_name="account", iam_endpoint="iam.example.com")
+        agency = {"agency_name": "a", "agency_domain_name": "b"}
+        extra = Recorder(auth=auth, project_id="p", domain_name="account", iam_endpoint="iam.example.com", **agency)
         reading.read(complete(), extra, Overrides())
     assert names == set(EXTRAS)
 
 
 def test_an_unknown_auth_is_rejected_with_the_choices() -> None:
-    with pytest.raises(ModelArtsConfigurationError, match="access_key, password, token, agency or environment"):
+    with pytest.raises(ModelArtsConfigurationError, match=r"pod_identity, assume_agency or default$"):
         read({"auth": "magic"})
 
 

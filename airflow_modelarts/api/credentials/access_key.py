@@ -6,23 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from airflow_modelarts.api import signing
-from airflow_modelarts.api.credentials.base import AuthContext, Authorizer
-from airflow_modelarts.api.errors import ModelArtsConfigurationError
+from airflow_modelarts.api.credentials.base import AuthContext, Authorizer, NotConfiguredError, TokenCache
 from airflow_modelarts.api.http import Flow, Request
 
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """An access key pair, permanent, or temporary with a security token. Implements both Credentials and Authorizer."""
+    """An access key pair, permanent, or temporary with a security token. Implements both Credentials and Authorizer.
+
+    :param origin: where it was found, for people: "the environment", for example; "" for the connection itself.
+    """
 
     access_key: str
     secret_key: str = field(repr=False)
     security_token: str | None = field(default=None, repr=False)
+    origin: str = field(default="", repr=False, compare=False)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """The secret key and the security token."""
         return tuple(filter(None, (self.secret_key, self.security_token)))
+
+    def identity(self, cache: TokenCache) -> str:
+        """Name the access key, which is no secret."""
+        kind = "temporary access key" if self.security_token else "access key"
+        return f"{kind} '{self.access_key}'{self.origin and f' of {self.origin}'}"
 
     def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
         """Return the key itself; it cannot be renewed."""
@@ -31,7 +39,7 @@ class AccessKey:
 
     def authorize(self, request: Request, *, project_id: str, now: float) -> Request:
         """Sign the request."""
-        headers = {**request.headers, "X-Project-Id": project_id}
+        headers = {**request.headers, **({"X-Project-Id": project_id} if project_id else {})}
         if self.security_token:
             headers["X-Security-Token"] = self.security_token
         signed = signing.sign(
@@ -52,7 +60,7 @@ def from_environment(environment: Mapping[str, str]) -> AccessKey:
     ``HUAWEICLOUD_SDK_AK`` and ``HUAWEICLOUD_SDK_SK`` are required, ``HUAWEICLOUD_SDK_SECURITY_TOKEN`` is for a
     temporary key.
 
-    :raises ModelArtsConfigurationError: the access key or the secret key is missing.
+    :raises NotConfiguredError: the access key or the secret key is missing.
     """
     # A value that was read from a file often ends with a line feed.
     access_key, secret_key, security_token = (
@@ -61,8 +69,8 @@ def from_environment(environment: Mapping[str, str]) -> AccessKey:
     required = {"HUAWEICLOUD_SDK_AK": access_key, "HUAWEICLOUD_SDK_SK": secret_key}
     missing = [name for name, value in required.items() if not value]
     if missing:
-        raise ModelArtsConfigurationError(
+        raise NotConfiguredError(
             f"{' and '.join(missing)} missing: auth 'environment' reads them from the environment variables of "
             "workers and triggerers"
         )
-    return AccessKey(access_key, secret_key, security_token or None)
+    return AccessKey(access_key, secret_key, security_token or None, "the environment")

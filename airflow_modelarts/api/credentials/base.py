@@ -11,16 +11,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
-from airflow_modelarts.api.errors import ModelArtsError
-from airflow_modelarts.api.http import Flow, Request, Sleep
+from airflow_modelarts.api.errors import (
+    ModelArtsAuthenticationError,
+    ModelArtsConfigurationError,
+    ModelArtsError,
+    ModelArtsTransientError,
+)
+from airflow_modelarts.api.http import FileReadError, Flow, ReadFile, Request, Sleep
 from airflow_modelarts.api.retry import Idempotency, RetryingRequest, RetryPolicy
+
+T = TypeVar("T")
 
 #: Seconds before its expiry at which a token or temporary key is renewed.
 RENEWAL_MARGIN = 300.0
 #: Seconds between two checks whether another caller's renewal has ended.
 RENEWAL_POLL = 0.05
+
+
+class NotConfiguredError(ModelArtsConfigurationError):
+    """A kind of credentials is not set up here; a chain tries the next kind."""
 
 
 class Authorizer(Protocol):
@@ -31,7 +42,10 @@ class Authorizer(Protocol):
         """The texts to mask in messages and logs."""
 
     def authorize(self, request: Request, *, project_id: str, now: float) -> Request:
-        """Return the request with the headers that authorize it. Nothing may change it afterwards."""
+        """Return the request with the headers that authorize it. Nothing may change it afterwards.
+
+        :param project_id: "" for a request that concerns no project, as most of IAM's.
+        """
 
 
 class Credentials(Protocol):
@@ -40,6 +54,9 @@ class Credentials(Protocol):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The texts to mask in messages and logs."""
+
+    def identity(self, cache: TokenCache) -> str:
+        """Return a text that says who calls, without a secret; ``cache`` has what was obtained until now."""
 
     def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
         """Obtain an authorizer.
@@ -53,7 +70,7 @@ class Credentials(Protocol):
 class AuthContext:
     """What credentials need to obtain an authorizer.
 
-    :param project_id: the project to which a token is scoped.
+    :param project_id: the project to which a token is scoped; "" for the whole account.
     :param now: the clock, in seconds since the epoch.
     :param random: draws from [0, 1).
     """
@@ -73,6 +90,20 @@ class AuthContext:
         )
 
 
+def authorized(credentials: Credentials, context: AuthContext, send: Callable[[Authorizer], Flow[T]]) -> Flow[T]:
+    """Send a request that credentials authorize, and again with renewed ones if the service refuses those."""
+    authorizer = yield from credentials.obtain(context, refused=None)
+    try:
+        return (yield from send(authorizer))
+    except ModelArtsAuthenticationError as error:
+        if not error.asks_for_new_credentials:
+            raise
+        renewed = yield from credentials.obtain(context, refused=authorizer)
+        if renewed == authorizer:
+            raise
+    return (yield from send(renewed))
+
+
 class _Renewal:
     """A renewal in progress, and the error it ended with."""
 
@@ -81,7 +112,7 @@ class _Renewal:
 
 
 class TokenCache:
-    """Caches tokens and temporary keys until shortly before expiry.
+    """Caches tokens and temporary keys until shortly before expiry, and the ids of projects that IAM has named.
 
     Concurrent callers share one renewal by polling, so threads and event loops can mix. The lock is never held during
     a request or a sleep.
@@ -89,40 +120,36 @@ class TokenCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._authorizers: dict[str, tuple[Authorizer, float]] = {}
+        self._values: dict[str, tuple[Any, float]] = {}
         self._renewals: dict[str, _Renewal] = {}
 
     def copy(self) -> TokenCache:
-        """Return a cache with the same authorizers that does not wait for renewals of this one.
+        """Return a cache with the same content that does not wait for renewals of this one.
 
         It takes no lock: a signal handler may call it while the interrupted code holds the lock.
         """
         clone = TokenCache()
-        clone._authorizers = dict(self._authorizers)
+        clone._values = dict(self._values)
         return clone
 
     def has(self, key: str) -> bool:
-        """Whether an authorizer was cached under this key, expired or not."""
-        return key in self._authorizers
+        """Whether a value was cached under this key, expired or not."""
+        return key in self._values
 
     def obtain(
-        self,
-        key: str,
-        renew: Callable[[], Flow[tuple[Authorizer, float]]],
-        now: Callable[[], float],
-        refused: Authorizer | None,
-    ) -> Flow[Authorizer]:
-        """Return the cached authorizer, or a new one.
+        self, key: str, renew: Callable[[], Flow[tuple[T, float]]], now: Callable[[], float], refused: object
+    ) -> Flow[T]:
+        """Return the cached value, such as an authorizer, or a new one.
 
         :param key: identifies the credentials, see :func:`cache_key`.
-        :param renew: obtains a new authorizer and the time at which to renew it, in seconds since the epoch.
-        :param refused: an authorizer that must not be returned.
+        :param renew: obtains a new value and the time at which to renew it, in seconds since the epoch.
+        :param refused: a value that must not be returned.
         """
         while True:
             with self._lock:
-                authorizer, renew_at = self._authorizers.get(key, (None, 0.0))
-                if authorizer is not None and authorizer != refused and now() < renew_at:
-                    return authorizer
+                value, renew_at = self._values.get(key, (None, 0.0))
+                if value is not None and value != refused and now() < renew_at:
+                    return cast("T", value)
                 is_mine = key not in self._renewals
                 renewal = self._renewals.setdefault(key, _Renewal())
             if is_mine:
@@ -132,12 +159,11 @@ class TokenCache:
             if renewal.error is not None:
                 raise copy.copy(renewal.error)
 
-    def _renew(
-        self, key: str, renewal: _Renewal, renew: Callable[[], Flow[tuple[Authorizer, float]]]
-    ) -> Flow[Authorizer]:
+    def _renew(self, key: str, renewal: _Renewal, renew: Callable[[], Flow[tuple[T, float]]]) -> Flow[T]:
         try:
-            self._authorizers[key] = yield from renew()
-            return self._authorizers[key][0]
+            value, renew_at = yield from renew()
+            self._values[key] = value, renew_at
+            return value
         except ModelArtsError as error:
             renewal.error = error
             raise
@@ -157,12 +183,20 @@ def is_header_safe(text: str) -> bool:
     return re.fullmatch(r"[\x21-\x7e]+", text) is not None
 
 
-def read_object(body: bytes, name: str) -> dict[str, Any]:
-    """Return the object in one field of a JSON object; raise ValueError if there is none."""
-    with suppress(KeyError, TypeError, RecursionError):
-        value = json.loads(body)[name]
+def read_document(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that an answer is; raise ValueError if it is none."""
+    with suppress(RecursionError):
+        value = json.loads(body)
         if isinstance(value, dict):
             return value
+    raise ValueError("no JSON object")
+
+
+def read_object(body: bytes, name: str) -> dict[str, Any]:
+    """Return the object in one field of a JSON object; raise ValueError if there is none."""
+    value = read_document(body).get(name)
+    if isinstance(value, dict):
+        return value
     raise ValueError(f"no object {name}")
 
 
@@ -172,6 +206,44 @@ def parse_expiry(expires_at: object) -> float:
         raise ValueError("expires_at is not a text")
     expiry = datetime.fromisoformat(expires_at)
     return (expiry if expiry.tzinfo else expiry.replace(tzinfo=UTC)).timestamp()
+
+
+def renewal_time(expiry: float, now: float) -> float:
+    """Return when to renew what expires: a short-lived token is used for nine tenths of its life."""
+    return expiry - min(RENEWAL_MARGIN, (expiry - now) / 10)
+
+
+def read_token_file(path: str, label: str, *, is_outage: bool) -> Flow[str]:
+    """Read a token from a file; whoever keeps the file replaces its content before the token expires.
+
+    :param label: names the file in errors, for example its variable.
+    :param is_outage: whether the file was usable before, so that its fault is probably temporary.
+    """
+    try:
+        text: str = yield ReadFile(path)
+    except FileReadError as error:
+        problem = str(error)
+    else:
+        token = text.strip()
+        if is_header_safe(token):
+            return token
+        problem = "holds more than a token" if token else "is empty"
+    kind = ModelArtsTransientError if is_outage else ModelArtsConfigurationError
+    raise kind(
+        f"{label}: the file '{path}' {problem}: it must hold the token alone, readable for workers and triggerers"
+    )
+
+
+def with_advice(error: ModelArtsError, advice: str) -> ModelArtsError:
+    """Return a lasting error of IAM or a similar service with advice that fits the credentials."""
+    is_refusal = isinstance(error, ModelArtsAuthenticationError)
+    return (type(error) if is_refusal else ModelArtsConfigurationError)(
+        f"{without_default_advice(error)} {advice}",
+        error_code=error.error_code,
+        http_status=error.http_status,
+        request_id=error.request_id,
+        operation=error.operation,
+    )
 
 
 def without_default_advice(error: ModelArtsError) -> str:

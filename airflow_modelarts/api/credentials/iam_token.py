@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.credentials import base
-from airflow_modelarts.api.credentials.base import AuthContext, Authorizer
+from airflow_modelarts.api.credentials.base import AuthContext, Authorizer, TokenCache
 from airflow_modelarts.api.error_mapping import project_id_hint
 from airflow_modelarts.api.http import Flow, Request, Response
 
@@ -23,6 +23,10 @@ class StaticToken:
     def secrets(self) -> tuple[str, ...]:
         """The token."""
         return (self.token,)
+
+    def identity(self, cache: TokenCache) -> str:
+        """Say that it is a token: it does not tell whose."""
+        return "the IAM token of the connection"
 
     def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
         """Return the token itself; it cannot be renewed."""
@@ -41,7 +45,8 @@ class PasswordToken:
     :param iam_endpoint: URL of IAM, without a path.
     :param user_name: the IAM user's name.
     :param domain_name: the account to which the user belongs.
-    :param project_name: scopes the token by the project's name; by default the project id scopes it.
+    :param project_name: scopes the token by the project's name. By default the project id scopes it, and without
+        one the account.
     :param unresolved: begins the error if IAM's host name does not exist: what the user wrote, and what to change.
     """
 
@@ -56,6 +61,10 @@ class PasswordToken:
     def secrets(self) -> tuple[str, ...]:
         """The password."""
         return (self.password,)
+
+    def identity(self, cache: TokenCache) -> str:
+        """Name the user."""
+        return f"IAM user '{self.user_name}' of account '{self.domain_name}'"
 
     def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
         """Return the cached token, or request one (KeystoneCreateUserTokenByPassword)."""
@@ -78,7 +87,7 @@ class PasswordToken:
             if error.temporary:
                 raise
             raise self._with_advice(error, context.project_id) from None
-        if self.project_name and project_id and project_id.lower() != context.project_id.lower():
+        if self.project_name and project_id and context.project_id and project_id.lower() != context.project_id.lower():
             raise errors.ModelArtsConfigurationError(
                 f"project_name '{self.project_name}' is the project {project_id}, according to IAM at "
                 f"{self.iam_endpoint}, but project_id is '{context.project_id}': let both name one project, or remove "
@@ -97,36 +106,27 @@ class PasswordToken:
             else:
                 advice = "Check iam_endpoint in the connection's extras"
         else:
-            project = (
-                f"project_name '{self.project_name}' (a project of that account and region)"
-                if self.project_name
-                else f"project_id '{project_id}' (32 hex digits, of the region of that IAM)"
-            )
+            project = "the rights of the user"
+            if self.project_name:
+                project = f"project_name '{self.project_name}' (a project of that account and region)"
+            elif project_id:
+                project = f"project_id '{project_id}' (32 hex digits, of the region of that IAM)"
             advice = (
                 f"Check in the connection: domain_name '{self.domain_name}' (the account's name, not the user's), "
                 f"login '{self.user_name}' (the IAM user), its password, {project}, and iam_endpoint. IAM may return "
                 "the same error for each of them"
             )
-        kind = (
-            type(error)
-            if isinstance(error, errors.ModelArtsAuthenticationError)
-            else errors.ModelArtsConfigurationError
-        )
-        return kind(
-            f"{base.without_default_advice(error)} This was IAM at {self.iam_endpoint}. {advice}."
-            f"{project_id_hint('' if self.project_name else project_id)}",
-            error_code=error.error_code,
-            http_status=error.http_status,
-            request_id=error.request_id,
-            operation=error.operation,
+        return base.with_advice(
+            error,
+            f"This was IAM at {self.iam_endpoint}. {advice}.{project_id_hint('' if self.project_name else project_id)}",
         )
 
     def _request(self, project_id: str) -> Request:
         user = {"name": self.user_name, "password": self.password, "domain": {"name": self.domain_name}}
-        project = {"name": self.project_name} if self.project_name else {"id": project_id}
-        body = {
-            "auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": {"project": project}}
-        }
+        scope: dict[str, object] = {"project": {"name": self.project_name} if self.project_name else {"id": project_id}}
+        if not (self.project_name or project_id):
+            scope = {"domain": {"name": self.domain_name}}
+        body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
         headers = {"Content-Type": "application/json;charset=utf8", "Accept": "application/json"}
         return Request("POST", f"{self.iam_endpoint}/v3/auth/tokens", headers, json.dumps(body).encode())
 
@@ -141,6 +141,4 @@ def _read_token(response: Response, now: float) -> tuple[Authorizer, float, str 
     project_id = project.get("id") if isinstance(project, dict) else None
     is_id = isinstance(project_id, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", project_id)
     expiry = base.parse_expiry(description.get("expires_at"))
-    # A short-lived token is used for nine tenths of its life.
-    renew_at = expiry - min(base.RENEWAL_MARGIN, (expiry - now) / 10)
-    return StaticToken(token), renew_at, project_id if is_id else None
+    return StaticToken(token), base.renewal_time(expiry, now), project_id if is_id else None

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from airflow_modelarts.api import errors
 from airflow_modelarts.api.credentials import base
-from airflow_modelarts.api.credentials.access_key import AccessKey
-from airflow_modelarts.api.credentials.base import AuthContext, Authorizer
+from airflow_modelarts.api.credentials.base import AuthContext, Authorizer, TokenCache
+from airflow_modelarts.api.credentials.temporary_keys import read_key
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError, send
 
 #: The address is link-local and the same on every server.
@@ -28,26 +28,35 @@ NO_AGENCY = (
 
 @dataclass(frozen=True, slots=True)
 class InstanceAgency:
-    """The agency of the Elastic Cloud Server on which this runs. Plain http: the metadata service is link-local."""
+    """The agency of the Elastic Cloud Server on which this runs. Plain http: the metadata service is link-local.
+
+    :param rounds: see ``METADATA_ROUNDS``; a chain that has another kind to try needs one.
+    """
 
     metadata_service: str = METADATA_SERVICE
+    rounds: int = METADATA_ROUNDS
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Empty: the agency belongs to the machine, so there is no secret to mask."""
         return ()
 
+    def identity(self, cache: TokenCache) -> str:
+        """Name the agency, whose name the server knows."""
+        return "the agency of this server"
+
     def obtain(self, context: AuthContext, *, refused: Authorizer | None) -> Flow[Authorizer]:
         """Return the cached temporary key, or request one from the metadata service."""
-        return (yield from context.cache.obtain(self._cache_key, lambda: self._renew(context), context.now, refused))
+        return (yield from context.cache.obtain(self.cache_key, lambda: self._renew(context), context.now, refused))
 
     @property
-    def _cache_key(self) -> str:
+    def cache_key(self) -> str:
+        """The key of the temporary key in the token cache."""
         return base.cache_key("agency", self.metadata_service)
 
     def _renew(self, context: AuthContext) -> Flow[tuple[Authorizer, float]]:
         """Request a key, and again if the failure may be temporary: a wait polls with a single attempt a request."""
-        for number in range(1, METADATA_ROUNDS + 1):
+        for number in range(1, self.rounds + 1):
             token = yield from self._session_token()
             try:
                 return (yield from self._security_key(context, token))
@@ -61,9 +70,9 @@ class InstanceAgency:
                     if is_unanswered
                     else token is None and error.http_status == 401
                 )
-                if not may_be_temporary or number == METADATA_ROUNDS:
+                if not may_be_temporary or number == self.rounds:
                     # A cached key proves that the machine has an agency and reaches the service.
-                    raise _with_cause(error, token, is_outage=context.cache.has(self._cache_key)) from None
+                    raise _with_cause(error, token, is_outage=context.cache.has(self.cache_key)) from None
             yield Sleep(METADATA_DELAY)
         raise AssertionError("the last round returns or raises")
 
@@ -91,12 +100,9 @@ class InstanceAgency:
 
 
 def _read_security_key(response: Response) -> tuple[Authorizer, float]:
-    key = base.read_object(response.body, "credential")
-    parts = [key.get(name) for name in ("access", "secret", "securitytoken")]
-    if not all(isinstance(part, str) and base.is_header_safe(part) for part in parts):
-        raise ValueError("an incomplete credential, or one that no header can hold")
     # The margin is fixed: the service renews the key itself, well before it expires.
-    return AccessKey(*parts), base.parse_expiry(key.get("expires_at")) - base.RENEWAL_MARGIN  # type: ignore[arg-type]  # checked above
+    key, expiry = read_key(response)
+    return key, expiry - base.RENEWAL_MARGIN
 
 
 def _missing_agency(response: Response) -> errors.ModelArtsError | None:

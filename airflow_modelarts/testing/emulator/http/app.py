@@ -1,4 +1,4 @@
-"""The emulator's FastAPI application: the routes of ModelArts and IAM."""
+"""The emulator's FastAPI application: the routes of ModelArts; ``iam_routes`` has those of IAM."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from airflow_modelarts.api import models
 from airflow_modelarts.testing.emulator.control.faults import HttpResponse
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.control_api import control_router
+from airflow_modelarts.testing.emulator.http.iam_routes import add_iam, add_metadata
 from airflow_modelarts.testing.emulator.http.middleware import GatewayMiddleware
-from airflow_modelarts.testing.emulator.http.openapi import ErrorBody, KeystoneErrorBody, describe_api
+from airflow_modelarts.testing.emulator.http.openapi import ErrorBody, describe_api
 from airflow_modelarts.testing.emulator.http.responses import json_response
-from airflow_modelarts.testing.emulator.service import iam, validation
+from airflow_modelarts.testing.emulator.service import validation
 from airflow_modelarts.testing.emulator.service.errors import ServiceError
 from airflow_modelarts.testing.emulator.service.projects import Offset, TaskQuery, VersionQuery
 from airflow_modelarts.testing.emulator.service.results import ResultQuery
@@ -51,7 +52,8 @@ def create_app(state: EmulatorState) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    _add_iam(app, state)
+    add_iam(app, state)
+    add_metadata(app, state)
     _add_tasks(app, state)
     _add_versions(app, state)
     app.include_router(control_router(state))
@@ -60,29 +62,6 @@ def create_app(state: EmulatorState) -> FastAPI:
     app.add_middleware(GatewayMiddleware, state=state)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
-
-
-def _add_iam(app: FastAPI, state: EmulatorState) -> None:
-    @app.post(
-        "/v3/auth/tokens",
-        operation_id="KeystoneCreateUserTokenByPassword",
-        tags=["IAM"],
-        status_code=201,
-        responses={status: {"model": KeystoneErrorBody} for status in (400, 401)},
-    )
-    async def create_token(request: Request) -> Response:
-        try:
-            body = validation.read_json(await request.body())
-        except ServiceError:
-            body = None  # IAM refuses it with an error of its own
-        token, document = iam.create_token(
-            body,
-            state.accounts,
-            {project.project_id: project.name for project in state.projects.values()},
-            now=state.gateway_time,
-            lifetime=state.settings.token_lifetime,
-        )
-        return _response(json_response(document, 201, {"X-Subject-Token": token}))
 
 
 # FastAPI does not parse the bodies: the service validates them, and answers with its own codes.

@@ -14,10 +14,11 @@ from airflow_modelarts.testing.emulator.control.faults import AnyFault, Fault, H
 from airflow_modelarts.testing.emulator.control.log import LoggedRequest
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.responses import to_json
-from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service import accounts, trust
 from airflow_modelarts.testing.emulator.service.accounts import KeyPair, User
 from airflow_modelarts.testing.emulator.service.settings import Count, Name, ResultForm, Seconds, Settings
 from airflow_modelarts.testing.emulator.service.tasks import COMPLETED, FAILED, STOPPED, Task, TaskRule
+from airflow_modelarts.testing.emulator.service.trust import Agency
 from airflow_modelarts.testing.emulator.service.validation import MAX_JSON_DEPTH, check_depth
 
 AnyStatus = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
@@ -79,6 +80,13 @@ class NewToken(_Body):
     """A token to issue without a password."""
 
     project_id: str | None = accounts.PROJECT_ID
+    lifetime: Seconds = 3600.0
+
+
+class NewIdToken(_Body):
+    """An ID token of the identity provider to issue."""
+
+    audience: Name = trust.IDP_AUDIENCE
     lifetime: Seconds = 3600.0
 
 
@@ -335,6 +343,18 @@ def _add_accounts(router: APIRouter, state: EmulatorState) -> None:
         """Issue a token without a password."""
         token = state.accounts.issue_token(body.project_id, now=state.gateway_time, lifetime=body.lifetime)
         return {"token": token.value}
+
+    @router.post("/id-tokens")
+    async def issue_id_token(body: NewIdToken) -> dict[str, str]:
+        """Issue an ID token of the identity provider."""
+        return {
+            "id_token": trust.issue_id_token(now=state.gateway_time, lifetime=body.lifetime, audience=body.audience)
+        }
+
+    @router.post("/agencies")
+    async def add_agency(agency: Agency) -> None:
+        """Add an agency that may be assumed."""
+        state.accounts.add_agency(agency)
 
     @router.post("/tokens/expire")
     async def expire_tokens() -> dict[str, int]:

@@ -8,10 +8,11 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import parse_qsl
 
 from airflow_modelarts.api import signing
-from airflow_modelarts.testing.emulator.service.accounts import Accounts, KeyPair
+from airflow_modelarts.testing.emulator.service.accounts import Accounts, KeyPair, Token
 from airflow_modelarts.testing.emulator.service.errors import ServiceError
 from airflow_modelarts.testing.emulator.service.settings import AccessKeyErrorCode, Settings
 
@@ -40,12 +41,36 @@ class RawRequest:
     headers: Mapping[str, list[str]] = field(repr=False)
     body: bytes = field(repr=False)
 
+    @classmethod
+    def of(cls, scope: Mapping[str, Any], body: bytes) -> RawRequest:
+        """Return the request of an ASGI scope and a body."""
+        headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1"), []).append(_decode(value))
+        path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+        return cls(scope["method"], path, query, headers, body)
+
     def header(self, name: str) -> str | None:
         """Return a header's value, None when it is absent; refuse a header that the request has more than once."""
         values = self.headers.get(name, [])
         if len(values) > 1:
             raise _unauthorized(f"the request has the header {name} more than once")
         return values[0] if values else None
+
+
+def authenticate(request: RawRequest, *, accounts: Accounts, settings: Settings, now: float) -> KeyPair | Token:
+    """Return the token or the key pair that a request was made with.
+
+    :param now: the gateway's time, in seconds since the epoch.
+    :raises ServiceError: it is not valid; the message gives the reason, more clearly than the real gateway's.
+    """
+    token = request.header("x-auth-token")
+    if token is None:
+        return verify_signature(request, accounts, now, settings.refused_key)
+    known = accounts.find_token(token)
+    if known is None or known.expires_at <= now:
+        raise _unauthorized("the token is not valid or has expired", settings.refused_token)
+    return known
 
 
 def authorize(
@@ -64,15 +89,11 @@ def authorize(
     :param now: the gateway's time, in seconds since the epoch.
     :raises ServiceError: they do not; the message gives the reason, more clearly than the real gateway's.
     """
-    token = request.header("x-auth-token")
-    if token is None:
-        key = verify_signature(request, accounts, now, settings.refused_key)
-        allowed, scope = key.projects, request.header("x-project-id")
+    caller = authenticate(request, accounts=accounts, settings=settings, now=now)
+    if isinstance(caller, KeyPair):
+        allowed, scope = caller.projects, request.header("x-project-id")
     else:
-        known = accounts.find_token(token)
-        if known is None or known.expires_at <= now:
-            raise _unauthorized("the token is not valid or has expired", settings.refused_token)
-        allowed, scope = None, known.project_id
+        allowed, scope = None, caller.project_id
     if scope is None:
         raise ServiceError("ModelArts.0204")
     if project_id not in projects:
@@ -146,6 +167,14 @@ def _payload_hash(request: RawRequest) -> str:
     if declared == UNSIGNED_PAYLOAD:
         return declared
     raise _unauthorized("X-Sdk-Content-Sha256 is not the hash of the body")
+
+
+def _decode(value: bytes) -> str:
+    """Decode a header: the vendor's client sends and signs UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _unauthorized(reason: str, code: str = "APIGW.0301") -> ServiceError:

@@ -134,11 +134,8 @@ class _Call:
                 return True
 
     def _authorize(self, project_id: str) -> None:
-        headers: dict[str, list[str]] = {}
-        for name, value in self.scope["headers"]:
-            headers.setdefault(name.decode("latin-1"), []).append(_decode(value))
         authorize(
-            RawRequest(self.scope["method"], self.path, self.query, headers, self.body),
+            RawRequest.of(self.scope, self.body),
             project_id,
             projects=self.state.projects,
             accounts=self.state.accounts,
@@ -189,14 +186,6 @@ def _find_operation(routes: Iterable[BaseRoute], scope: Scope) -> tuple[str | No
             parameters: dict[str, Any] = child["path_params"]
             return getattr(route, "operation_id", None), parameters.get("project_id")
     return None, None
-
-
-def _decode(value: bytes) -> str:
-    """Decode a header: the vendor's client sends and signs UTF-8."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
 
 
 def reset_connection(transport: asyncio.Transport) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from airflow_modelarts.testing.emulator.service.errors import KeystoneError
 from airflow_modelarts.testing.emulator.service.settings import Name, StrictFields
+from airflow_modelarts.testing.emulator.service.trust import AGENCY_DOMAIN_NAME, AGENCY_NAME, Agency
 
 REGION = "emulator-1"
 DOMAIN_NAME = "emulator-domain"
@@ -84,6 +85,9 @@ class Accounts:
             self._keys = {key.access_key: key for key in (KeyPair(ACCESS_KEY, SECRET_KEY), temporary)}
             self._users = {(DOMAIN_NAME, USER_NAME): User(USER_NAME, PASSWORD)}
             self._tokens: dict[str, Token] = {}
+            # It belongs to another account, so it has no access to the usual project.
+            agency = Agency(AGENCY_NAME, AGENCY_DOMAIN_NAME, frozenset({OTHER_PROJECT_ID}))
+            self._agencies = {(agency.domain_name, agency.name): agency}
 
     def add_key(self, key: KeyPair) -> None:
         """Accept a key pair; it replaces one with the same access key."""
@@ -98,6 +102,27 @@ class Accounts:
     def find_key(self, access_key: str) -> KeyPair | None:
         """Return the key pair of an access key, None when there is none."""
         return self._keys.get(access_key)
+
+    def issue_key(self, owner: str, *, now: float, lifetime: float, projects: frozenset[str] | None = None) -> KeyPair:
+        """Issue a temporary key for some seconds.
+
+        :param owner: a word that the access key begins with.
+        :param projects: None for all.
+        """
+        access_key = f"{owner.upper()}-{secrets.token_hex(6).upper()}"
+        token = "emulator-issued-token-" + secrets.token_hex(300)
+        key = KeyPair(access_key, secrets.token_hex(20), token, projects, expires_at=now + lifetime)
+        self.add_key(key)
+        return key
+
+    def add_agency(self, agency: Agency) -> None:
+        """Add an agency that may be assumed; it replaces one with the same name and domain."""
+        with self._lock:
+            self._agencies[(agency.domain_name, agency.name)] = agency
+
+    def find_agency(self, name: str, domain_name: str) -> Agency | None:
+        """Return an agency; None when there is none."""
+        return self._agencies.get((domain_name, name))
 
     def add_user(self, user: User) -> None:
         """Accept a user; it replaces one with the same name, for example to change the password."""

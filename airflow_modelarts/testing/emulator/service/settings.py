@@ -51,6 +51,9 @@ class Settings(StrictFields):
     :param refused_token: code for an invalid or expired token; it sets the HTTP status, 401 or 403.
     :param refused_key: code for an unknown or expired access key.
     :param token_lifetime: seconds that a token of IAM is valid.
+    :param temporary_key_lifetime: the longest time in seconds that a temporary key is valid, whatever is asked for.
+    :param has_metadata_tokens: whether the metadata service of servers issues and requires session tokens.
+    :param has_server_agency: whether the server that asks the metadata service has an agency.
     :param running_limit: active tasks in a project; at the limit, creating a task or version fails with ModelArts.4409.
         Each active version of a task counts.
     :param unfinished_limit: the same limit with ModelArts.4616; unreachable by default.
@@ -71,6 +74,9 @@ class Settings(StrictFields):
     refused_token: TokenErrorCode = "APIGW.0301"  # noqa: S105  # nosec B105 - a code
     refused_key: AccessKeyErrorCode = "APIGW.0301"
     token_lifetime: Seconds = 24 * 3600.0
+    temporary_key_lifetime: Seconds = 24 * 3600.0
+    has_metadata_tokens: bool = True
+    has_server_agency: bool = True
     running_limit: Count = 1_000_000
     unfinished_limit: Count = 1_000_000
     template_limits: dict[Name, Count] = field(default_factory=dict)

@@ -1,0 +1,3 @@
+"""The fixtures of these tests, see ``tests/support``."""
+
+from tests.support.worker_credentials import worker  # noqa: F401
