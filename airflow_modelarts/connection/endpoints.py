@@ -97,6 +97,22 @@ def iam_endpoint(values: Values, modelarts: str, profile_endpoint: str = "", *, 
     )
 
 
+def obs_endpoint(values: Values, modelarts: str) -> Endpoint:
+    """Return the endpoint of the object store; ``modelarts`` is the base URL of ModelArts."""
+    label = values.label("obs_endpoint")
+    if given := values.text("obs_endpoint"):
+        url = base_url(label, given)
+        if re.match(r"(?i)https?://(?!obs\.)[^/]+\.obs\.", url):
+            raise wrong(label, given, "leave the bucket out, which paths name")
+        return Endpoint(url, _unresolved(values, "obs_endpoint", given))
+    if (derived := _derived(values, modelarts, "obs", "OBS")) is not None:
+        return derived
+    raise missing(
+        "obs_endpoint",
+        f"set it in the extras of {values.name}, since it cannot be derived from the host {urlsplit(modelarts).hostname}",
+    )
+
+
 def sts_endpoint(values: Values, modelarts: str) -> Endpoint:
     """Return the endpoint of STS, which gets an ID token: from the environment, or of the public region."""
     if values.variable(STS_ENDPOINT_VARIABLE):
@@ -123,10 +139,11 @@ def _derived(values: Values, modelarts: str, service: str, name: str) -> Endpoin
         return None
     url = f"https://{service}.{(urlsplit(modelarts).hostname or '').partition('.')[2]}"
     region, _ = region_of(values)
+    own_field = "obs_endpoint" if service == "obs" else "iam_endpoint"
     if region and region in modelarts:
         label = f"region {region!r} of {values.name}"
-        return Endpoint(url, _unresolved_region(label, name, "set host and iam_endpoint"))
-    return Endpoint(url, f"{modelarts} leads to {url}, which does not resolve: check its spelling, or set iam_endpoint")
+        return Endpoint(url, _unresolved_region(label, name, f"set host and {own_field}"))
+    return Endpoint(url, f"{modelarts} leads to {url}, which does not resolve: check its spelling, or set {own_field}")
 
 
 def _from_environment(variable: str) -> Endpoint:

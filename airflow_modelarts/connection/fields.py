@@ -93,9 +93,14 @@ EXTRAS = {
     ),
     "iam_endpoint": Field(
         label="IAM endpoint",
-        description="Only if Authentication is `password` or `assume_agency`, or Project ID is empty: host or URL of "
-        "IAM, with or without `/v3`. Default: derived from Endpoint in a public region, else "
-        "`HUAWEICLOUD_SDK_IAM_ENDPOINT` in the environment of workers and triggerers.",
+        description="Only if Authentication is `password` or `assume_agency`, if it is `token` with files at `obs://`, "
+        "or if Project ID is empty: host or URL of IAM, with or without `/v3`. Default: derived from Endpoint in a "
+        "public region, else `HUAWEICLOUD_SDK_IAM_ENDPOINT` in the environment of workers and triggerers.",
+    ),
+    "obs_endpoint": Field(
+        label="OBS endpoint",
+        description="Only to read and write files at `obs://`: host or URL of the object store, without a bucket. "
+        "Default: derived from Endpoint in a public region.",
     ),
     "domain_name": Field(
         label="Domain name", description="Only if Authentication is `password`: the account to which the user belongs."
