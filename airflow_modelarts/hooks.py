@@ -165,15 +165,20 @@ class _BaseHook(_Operations, BaseHook):
 
     def _read_connection(self) -> Settings:
         """Read the Airflow connection; it blocks."""
+        found = self._find_connection()
+        return self._masked(reading.read(found, found.extra_dejson, self.overrides))
+
+    def _find_connection(self) -> Any:
         check_rendered("modelarts_conn_id", self.modelarts_conn_id)
         try:
-            found = self.get_connection(self.modelarts_conn_id)
+            return self.get_connection(self.modelarts_conn_id)
         except AirflowNotFoundException as error:
             raise ModelArtsConfigurationError(
                 f"Airflow connection '{self.modelarts_conn_id}' does not exist: create it, or pass another "
                 "modelarts_conn_id="
             ) from error
-        settings = reading.read(found, found.extra_dejson, self.overrides)
+
+    def _masked(self, settings: Settings) -> Settings:
         for secret in settings.client.credentials.secrets:
             mask_secret(secret)  # Airflow masks only what it reads itself, not a key from the environment
         return settings
@@ -239,6 +244,16 @@ class ModelArtsHook(_BaseHook):
         :raises ModelArtsConfigurationError: a field is missing or wrong; the message names it.
         """
         return self._driver.settings()
+
+    def get_object_store(self) -> reading.ObjectStore:
+        """Return the object store of the connection, read anew; :mod:`airflow_modelarts.filesystem` opens it.
+
+        :raises ModelArtsConfigurationError: a field is missing or wrong; the message names it.
+        """
+        found = self._find_connection()
+        store = reading.read_object_store(found, found.extra_dejson, self.overrides)
+        self._masked(store.settings)
+        return store
 
     def test_connection(self) -> tuple[bool, str]:
         """Make one authenticated, cheap call (ListProcessorTasks); return whether it worked and what to fix."""

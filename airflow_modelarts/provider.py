@@ -44,6 +44,7 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": {name.replace("_", "-"): value for name, value in ui_field_behaviour().items()},
             }
         ],
+        "filesystems": ["airflow_modelarts.filesystem"],
         "extra-links": ["airflow_modelarts.links.ModelArtsConsoleLink"],
         "asset-uris": asset_uris,
         "dataset-uris": asset_uris,  # as Airflow 2 calls them

@@ -77,6 +77,23 @@ def iam_endpoint(values: Values, modelarts: str) -> Endpoint:
     )
 
 
+def obs_endpoint(values: Values, modelarts: str) -> Endpoint:
+    """Return the endpoint of the object store; ``modelarts`` is the base URL of ModelArts."""
+    label = values.label("obs_endpoint")
+    if given := values.text("obs_endpoint"):
+        url = base_url(label, given)
+        if re.match(r"(?i)https?://(?!obs\.)[^/]+\.obs\.", url):
+            raise wrong(label, given, "leave the bucket out, which paths name")
+        return Endpoint(url, _unresolved(values, "obs_endpoint", given))
+    host = urlsplit(modelarts).hostname or ""
+    service, _, rest = host.partition(".")
+    if service != "modelarts" or rest.partition(".")[2] not in PUBLIC_DOMAINS:
+        way_out = f"set it in the extras of {values.name}, since it cannot be derived from the host {host}"
+        raise missing("obs_endpoint", way_out)
+    url = f"https://obs.{rest}"
+    return Endpoint(url, f"{modelarts} leads to {url}, which does not resolve: check its spelling, or set obs_endpoint")
+
+
 def _regional_url(region: str, label: str, way_out: str) -> str:
     """Return the endpoint of ModelArts in a public region."""
     if not re.fullmatch(r"[a-z0-9-]+", region):

@@ -83,9 +83,15 @@ EXTRAS = {
     ),
     "iam_endpoint": Field(
         label="IAM endpoint",
-        description="Only if Authentication is `password`: host or URL of IAM, with or without `/v3`. "
+        description="Only if Authentication is `password`, or `token` with files at `obs://`: host or URL of IAM, with "
+        "or without `/v3`. "
         "Default: derived from Endpoint in a public region, else `HUAWEICLOUD_SDK_IAM_ENDPOINT` in the environment of "
         "workers and triggerers.",
+    ),
+    "obs_endpoint": Field(
+        label="OBS endpoint",
+        description="Only to read and write files at `obs://`: host or URL of the object store, without a bucket. "
+        "Default: derived from Endpoint in a public region.",
     ),
     "domain_name": Field(
         label="Domain name", description="Only if Authentication is `password`: the account to which the user belongs."

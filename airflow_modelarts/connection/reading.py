@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from airflow_modelarts.api.client import ClientConfig
 from airflow_modelarts.api.credentials import TokenCache
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.api.rate import RateLimiters
 from airflow_modelarts.connection.credentials import read_credentials
-from airflow_modelarts.connection.endpoints import modelarts_endpoint
+from airflow_modelarts.connection.endpoints import Endpoint, iam_endpoint, modelarts_endpoint, obs_endpoint
 from airflow_modelarts.connection.values import (
     VARIABLES,
     AirflowConnection,
@@ -30,6 +33,39 @@ from airflow_modelarts.transport import Settings
 TOKEN_CACHE = TokenCache()
 #: The rate limiters of this process, one for each connection and endpoint.
 LIMITERS = RateLimiters(time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """The object store of a connection.
+
+    :param settings: the connection's: credentials, TLS and timeouts.
+    :param name: the connection, as errors write it.
+    :param auth: the connection's kind of credentials.
+    :param region: of the endpoint, else of the hook or the connection's extras; None if none is known.
+    """
+
+    settings: Settings
+    endpoint: Endpoint
+    name: str
+    auth: str
+    region: str | None
+    _values: Values = field(repr=False, compare=False)
+
+    def iam(self) -> tuple[str, str]:
+        """Return the URL of IAM, and the beginning of the error if its host name does not exist."""
+        found = iam_endpoint(self._values, self.settings.client.endpoint)
+        return found.url, found.unresolved
+
+
+def read_object_store(connection: AirflowConnection, extra: Any, overrides: Overrides) -> ObjectStore:
+    """Read the object store of a connection of type ``modelarts``; arguments and errors are those of :func:`read`."""
+    settings = read(connection, extra, overrides)
+    values = Values(connection, _checked_extra(connection, extra), overrides)
+    endpoint = obs_endpoint(values, settings.client.endpoint)
+    named = re.match(r"obs\.([a-z0-9-]+)\.", urlsplit(endpoint.url).hostname or "")
+    region = named[1] if named else settings.region
+    return ObjectStore(settings, endpoint, values.name, values.auth, region, values)
 
 
 def read(connection: AirflowConnection, extra: Any, overrides: Overrides) -> Settings:

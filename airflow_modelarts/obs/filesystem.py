@@ -1,0 +1,154 @@
+"""s3fs on the object store of an Airflow connection."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from botocore.exceptions import ClientError
+from s3fs import S3FileSystem
+
+from airflow_modelarts.airflow_calls import call_airflow
+from airflow_modelarts.api.places import SCHEME
+from airflow_modelarts.connection.reading import ObjectStore
+from airflow_modelarts.hooks import ModelArtsHook
+from airflow_modelarts.obs.errors import explain, refuses_key
+from airflow_modelarts.obs.keys import Keys, session
+
+#: The region in signatures if the connection names none; stores that speak S3 and have no regions expect it.
+DEFAULT_SIGNING_REGION = "us-east-1"
+
+
+class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
+    """The file system of OBS. Its state is the id of the connection, so a pickle or a log of it holds no secret.
+
+    The connection is read when the file system is first used, and again after OBS has refused its credentials.
+
+    :param conn_id: an Airflow connection of type ``modelarts``.
+    :param options: arguments of ``s3fs.S3FileSystem``; by default listings are not cached, since others write too.
+    """
+
+    protocol = (SCHEME,)
+    cachable = False  # fsspec keeps instances for the life of a process, and a connection can change
+    #: The arguments that the connection gives.
+    _FROM_CONNECTION: ClassVar = {
+        *("anon", "endpoint_url", "key", "secret", "token", "username", "password", "session", "use_ssl"),
+        *("client_kwargs", "config_kwargs", "cache_regions"),
+    }
+
+    def __init__(self, conn_id: str, **options: Any) -> None:
+        if given := sorted(self._FROM_CONNECTION & options.keys()):
+            raise TypeError(
+                f"storage option {given[0]} is not accepted for {SCHEME}://: set it in the connection '{conn_id}'"
+            )
+        super().__init__(**{"use_listings_cache": False, **options})
+        self.conn_id = conn_id
+        self._store: ObjectStore | None = None
+        self._keys: Keys | None = None
+
+    @property
+    def fsid(self) -> str:
+        """The identity of the store."""
+        return f"{SCHEME}-{self.conn_id}"
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the requests. Each blocking method asks for it first, on the thread of its caller.
+
+        Airflow can be asked for the connection on that thread only, so this reads it and obtains the key.
+        """
+        loop: asyncio.AbstractEventLoop = super().loop
+        if loop is not _running_loop():
+            if self._store is None:
+                self._use(self._read_store())
+            if self._keys is not None:
+                self._keys.prepare()
+        return loop
+
+    async def set_session(self, refresh: bool = False, kwargs: Any = None) -> Any:
+        """Connect, as s3fs does it."""
+        if self._store is None:  # it is used asynchronously, on an event loop of the caller
+            self._use(await call_airflow(self._read_store))
+        client = await super().set_session(refresh=refresh)
+        if "_make_api_call" not in vars(client):
+            # All requests go through it, also those of paginators.
+            client._make_api_call = _Calls(self, client._make_api_call)
+        return client
+
+    _connect = set_session
+
+    async def _bulk_delete(self, pathlist: list[str], **kwargs: Any) -> list[str]:
+        """Delete objects one by one: OBS expects an MD5 sum in a request for several, which botocore has given up."""
+        for path in pathlist:
+            await self._rm_file(path)
+        return pathlist
+
+    def _read_store(self) -> ObjectStore:
+        with ModelArtsHook(self.conn_id) as hook:
+            return hook.get_object_store()
+
+    def _use(self, store: ObjectStore) -> None:
+        settings = store.settings
+        self._store, self._keys, self._s3 = store, Keys(store), None
+        self.endpoint_url = store.endpoint.url
+        self.session, self._session_is_owned = session(self._keys), False
+        self.client_kwargs = {"verify": settings.verify}
+        if store.region is not None:  # s3fs creates buckets there
+            self.client_kwargs["region_name"] = store.region
+        self.config_kwargs = {
+            "region_name": store.region or DEFAULT_SIGNING_REGION,
+            "connect_timeout": settings.connect_timeout,
+            "read_timeout": settings.read_timeout,
+            "signature_version": "s3v4",
+            "s3": {"addressing_style": _addressing_style(store.endpoint.url)},
+            # OBS does not know the checksums that botocore adds by default since 1.36.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
+
+
+class _Calls:
+    """Makes the requests of a client: renews a refused key, and explains errors with the connection's fields."""
+
+    def __init__(self, fs: ObsFileSystem, call: Any) -> None:
+        self._fs = fs
+        self._call = call
+
+    async def __call__(self, operation: str, parameters: dict[str, Any]) -> Any:
+        fs = self._fs
+        store, keys = fs._store, fs._keys
+        used = keys.key
+        try:
+            try:
+                return await self._call(operation, parameters)
+            except ClientError as error:
+                if not refuses_key(error) or not await keys.renew(used):
+                    raise
+            return await self._call(operation, parameters)
+        except Exception as error:
+            if isinstance(error, ClientError) and refuses_key(error):
+                fs._store = None  # the next use reads the connection again
+            explained = explain(error, parameters.get("Bucket"), store)
+            if explained is None:
+                raise
+            # The original error holds what was signed.
+            raise explained from None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _addressing_style(endpoint: str) -> str:
+    """Return ``virtual`` for ``bucket.obs.….com``, ``path`` for a host that has no subdomains."""
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "virtual" if "." in host else "path"
+    return "path"
