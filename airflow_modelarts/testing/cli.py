@@ -115,8 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     emulator.add_argument(
         "--obs-port",
         type=_integer_up_to("port", 65535),
-        default=5081,
-        help="the port of the object store (%(default)s), 0 for a free one",
+        help="the port of the object store, 0 for a free one; default is the one after --port",
     )
     _add_task_duration(emulator, 10.0)
     _add_seed(emulator, "one of them runs until the control API ends it")

@@ -13,12 +13,17 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.accounts import BUCKET
 from airflow_modelarts.testing.seeded_tasks import seed_and_print
 
+MAX_PORT = 65535
+
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve the emulator until a signal ends it."""
+    obs_port = arguments.obs_port
+    if obs_port is None:
+        obs_port = arguments.port + 1 if 0 < arguments.port < MAX_PORT else 0
     try:
         emulator = EmulatorServer(
-            arguments.host, arguments.port, obs_port=arguments.obs_port, task_duration=arguments.task_duration
+            arguments.host, arguments.port, obs_port=obs_port, task_duration=arguments.task_duration
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
