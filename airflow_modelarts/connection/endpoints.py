@@ -107,9 +107,9 @@ def obs_endpoint(values: Values, modelarts: str) -> Endpoint:
         return Endpoint(url, _unresolved(values, "obs_endpoint", given))
     if (derived := _derived(values, modelarts, "obs", "OBS")) is not None:
         return derived
+    host = urlsplit(modelarts).hostname
     raise missing(
-        "obs_endpoint",
-        f"set it in the extras of {values.name}, since it cannot be derived from the host {urlsplit(modelarts).hostname}",
+        "obs_endpoint", f"set it in the extras of {values.name}, since it cannot be derived from the host {host}"
     )
 
 

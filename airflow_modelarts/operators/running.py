@@ -26,7 +26,7 @@ from airflow_modelarts.base import (
 )
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.operators.base import TaskResultMixin
+from airflow_modelarts.operators.output_files import OutputFilesMixin
 from airflow_modelarts.operators.stopping import StoppingMixin
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class _Try:
         self.result: Any = None  # what the try has published
 
 
-class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, TaskResultMixin):
+class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputFilesMixin):
     """Submits something exactly once, and waits for its end.
 
     Airflow's ``ResumableJobMixin`` decides what a retry does with the id that an earlier try stored: it adopts what is
@@ -77,6 +77,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, TaskRes
 
     argument_checks: ClassVar = {
         **WaitingOperator.argument_checks,
+        **OutputFilesMixin.argument_checks,
         "wait_for_capacity": read_flag,
         "poll_interval": read_seconds,
         "wait_for_completion": read_flag,
@@ -201,6 +202,10 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, TaskRes
     def _try(self) -> _Try:
         assert self._current is not None  # noqa: S101  # nosec B101 - every way in starts a try
         return self._current
+
+    @property
+    def _retry_repeats_task(self) -> bool:
+        return self._try.store is None
 
     def _open_store(self, context: Context) -> SubmissionStore | None:
         from airflow_modelarts.operators.submission_store import SubmissionStore

@@ -11,22 +11,29 @@ from typing import Any
 
 from airflow_modelarts.testing.command import CONNECTION_ID, SUCCESS, Interrupted, UsageError
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator.service.accounts import BUCKET
 from airflow_modelarts.testing.emulator.service.settings import Settings
 from airflow_modelarts.testing.seeded_tasks import seed_and_print
+
+MAX_PORT = 65535
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve the emulator until a signal ends it."""
+    obs_port = arguments.obs_port
+    if obs_port is None:
+        obs_port = arguments.port + 1 if 0 < arguments.port < MAX_PORT else 0
     try:
-        emulator = create_server(arguments, arguments.host, arguments.port)
+        emulator = create_server(arguments, arguments.host, arguments.port, obs_port)
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
         emulator.start()
     except OSError as error:
-        raise UsageError(f"cannot listen on {arguments.host}:{arguments.port}: {error.strerror or error}") from error
+        raise UsageError(f"cannot listen on {error.filename}: {error.strerror or error}") from error
     try:
         print(f"ModelArts and IAM:  {emulator.url}")
+        print(f"Object store (S3):  {emulator.obs_url}, bucket {BUCKET}")
         print(f"OpenAPI page:       {emulator.url}/docs")
         tasks = seed_and_print(emulator, arguments.seed)
         print("For Airflow, in the shell that starts it:\n")
@@ -42,10 +49,13 @@ def serve(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def create_server(arguments: argparse.Namespace, host: str = "127.0.0.1", port: int = 0) -> EmulatorServer:
+def create_server(
+    arguments: argparse.Namespace, host: str = "127.0.0.1", port: int = 0, obs_port: int = 0
+) -> EmulatorServer:
     """Return a local ModelArts with the limits that the command line sets."""
     limit = {} if arguments.running_limit is None else {"running_limit": arguments.running_limit}
-    server = EmulatorServer(host, port, state=EmulatorState(Settings(task_duration=arguments.task_duration, **limit)))
+    state = EmulatorState(Settings(task_duration=arguments.task_duration, **limit))
+    server = EmulatorServer(host, port, obs_port=obs_port, state=state)
     if arguments.request_rate is not None:
         server.faults.limit_rate(arguments.request_rate, burst=math.ceil(arguments.request_rate))
     return server
