@@ -28,6 +28,7 @@ from airflow_modelarts.base import (
     describe,
     describe_failure,
     describe_timeout,
+    fails_fast,
     is_trigger_timeout,
 )
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
@@ -99,6 +100,8 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         status.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :param deferrable: wait in the triggerer after a first poll on the worker; default is Airflow's
         ``[operators] default_deferrable``.
     :param start_from_trigger: wait in the triggerer from the start, without that first poll (Airflow 3.3). Where that
@@ -162,6 +165,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         self._hook: ModelArtsHook | None = None
         self._poller: StatusPoller[ProcessorTask | ProcessorTaskVersion] | None = None
 
+    @fails_fast
     def execute(self, context: Context) -> Any:
         """Wait, in the mode that the arguments choose."""
         self._prepare_fields()
@@ -203,6 +207,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         started: datetime = context["ti"].start_date
         raise self._defer(deadline or started.timestamp() + self.timeout, task)
 
+    @fails_fast
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferred wait; errors have the same outcome as in the modes that stay on a worker."""
         self._prepare_fields()  # outside of the try: never_fail must not skip for a refused argument
@@ -371,7 +376,8 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         if self.silent_fail:
             # It would ignore any other exception, and keep polling a task that has ended.
             return AirflowFailException(message)
-        return ModelArtsProcessorTaskFailed(message)
+        # A retry reads the same task.
+        return ModelArtsProcessorTaskFailed(message, is_permanent=True)
 
     def _read_after_trigger(self) -> ProcessorTask | ProcessorTaskVersion | None:
         try:

@@ -12,7 +12,7 @@ from airflow_modelarts.api.arguments import check_optional_text, check_template_
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.audit.text import read_timezone
-from airflow_modelarts.base import ModelArtsOperator
+from airflow_modelarts.base import ModelArtsOperator, fails_fast
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
 from airflow_modelarts.operators.arguments import WindowKind, check_window, literals
 from airflow_modelarts.operators.audit_paths import SUFFIXES, check_path, is_mapped, own_path, refuse_shared_paths
@@ -90,6 +90,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         false. Airflow does not retry this failure; ``retries`` are for an unreachable service.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: overrides the connection's project (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ModelArtsAuditFailed: a rule is broken and ``fail_on_broken_rules`` is set; the message names each rule.
     :raises ModelArtsReportNotWritten: a file cannot be written; the message names it, the cause and the broken rules.
         Airflow retries it. It is raised before the list is read if the store refuses an empty file.
@@ -186,6 +188,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         if "task_id" in given:  # only those of a mapped audit have it
             refuse_shared_paths(given["task_id"], given, dag, is_mapped=True)
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
         from airflow_modelarts.operators.audit_files import AuditFiles

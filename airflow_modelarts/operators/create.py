@@ -134,6 +134,8 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param durable: whether a retry recovers the submission of an earlier try (Airflow 3.3); default true.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ArgumentError: an argument cannot be right, such as ``template="sys_data_validation"``. It is a
         ``ValueError`` and a ``TypeError``.
     :raises ModelArtsRequestError: the request is not valid; nothing was sent, and every fault is named.

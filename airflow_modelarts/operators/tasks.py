@@ -1,4 +1,4 @@
-"""Operators that read, list, stop and delete processing tasks that exist already."""
+"""Operators that read, list, update, stop and delete processing tasks that exist already."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_modelarts.api.arguments import (
 from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.api.statuses import read_status, read_statuses
-from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
+from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, fails_fast, in_utc, parse_datetime
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
     :param processor_task_id: the processing task's id (templated).
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -58,6 +60,7 @@ class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
         self._check_arguments(processor_task_id=processor_task_id)
         self.processor_task_id = processor_task_id
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the task and push its fields."""
         self._prepare_fields()
@@ -81,6 +84,8 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
     :param task_version_id: the version's id (templated); default all that have not ended.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ModelArtsRequestError: the task has no versions.
     :raises ModelArtsBusyError: a version stayed in initialization; a retry may find it running.
     :raises ModelArtsError: the service refused the call; the message says what to change.
@@ -95,6 +100,7 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the version or the versions, and return their ids."""
         self._prepare_fields()
@@ -116,6 +122,46 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
         return hook.run(procedures.stop(Target(self.processor_task_id, self.task_version_id), hook.retries))
 
 
+class ModelArtsUpdateProcessorTaskOperator(ModelArtsOperator):
+    """Changes the description of a processing task (UpdateProcessorTask), the only field that the API can change.
+
+    Its XCom is ``{"task_id": …, "description": …}``.
+
+    :param processor_task_id: the processing task's id (templated).
+    :param description: at most 256 characters, none of ``^ ! < > = & " '``; empty to remove it (templated).
+    :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
+    :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
+    :raises ModelArtsRequestError: the description is not valid; nothing was sent.
+    :raises ModelArtsNotFoundError: there is no such task.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
+    """
+
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        "processor_task_id": check_text,
+        "description": check_text,
+    }
+    template_fields: Sequence[str] = ("processor_task_id", "description", *ModelArtsOperator.template_fields)
+    may_be_empty = frozenset({"description"})
+
+    def __init__(self, *, processor_task_id: str, description: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._check_arguments(processor_task_id=processor_task_id, description=description)
+        self.processor_task_id = processor_task_id
+        self.description = description
+
+    @fails_fast
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Change the description."""
+        self._prepare_fields()
+        with self._open_hook() as hook:
+            hook.update_processor_task(self.processor_task_id, description=self.description)
+        self.log.info("Processing task '%s' has a new description: %s", self.processor_task_id, self.description)
+        return {"task_id": self.processor_task_id, "description": self.description}
+
+
 class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     """Deletes a processing task (DeleteProcessorTask) or one version of it (DeleteProcessorTaskVersion).
 
@@ -130,6 +176,8 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
         unnoticed. Set it if the operator has ``retries``: an earlier try may have crashed after the deletion.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ModelArtsNotFoundError: there is no such task or version.
     :raises ModelArtsBusyError: it stayed in initialization.
     :raises ModelArtsError: the service refused the call; the message says what to change.
@@ -154,6 +202,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
         self.task_version_id = task_version_id
         self.ignore_if_missing = ignore_if_missing
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the task or the version."""
         from airflow_modelarts.api.targets import Target
@@ -215,6 +264,8 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         is cut off, the log has a warning.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ArgumentError: an argument cannot be right, such as an unknown status. It is a ``ValueError``.
     :raises ValueError: a datetime cannot be read.
     :raises ModelArtsRequestError: a templated argument rendered to nothing; without that filter all would be listed.
@@ -288,6 +339,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         self.order = order
         self.max_tasks = max_tasks
 
+    @fails_fast
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Read the pages and return the tasks."""
         self._prepare_fields()

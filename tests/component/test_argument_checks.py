@@ -19,6 +19,7 @@ from airflow_modelarts.operators import (
     ModelArtsExportProcessorTaskResultsOperator,
     ModelArtsListProcessorTasksOperator,
     ModelArtsStopProcessorTaskOperator,
+    ModelArtsUpdateProcessorTaskOperator,
 )
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 
@@ -30,6 +31,7 @@ NEEDED: dict[type, dict[str, Any]] = {
     ModelArtsDescribeProcessorTaskOperator: ID,
     ModelArtsStopProcessorTaskOperator: ID,
     ModelArtsDeleteProcessorTaskOperator: ID,
+    ModelArtsUpdateProcessorTaskOperator: {**ID, "description": "new"},
     ModelArtsExportProcessorTaskResultsOperator: {**ID, "path": "s3://b/k.jsonl"},
     ModelArtsCreateProcessorTaskVersionOperator: ID,
     ModelArtsCreateProcessorTaskOperator: BODY,
@@ -45,6 +47,8 @@ FLAGS: list[tuple[type, str]] = [
     *((ModelArtsCreateProcessorTaskOperator, name) for name in ("deferrable", "create_version", "random_name_suffix")),
     (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_completion"),
     (ModelArtsDeleteProcessorTaskOperator, "ignore_if_missing"),
+    (ModelArtsUpdateProcessorTaskOperator, "fail_fast"),
+    (ModelArtsProcessorTaskSensor, "fail_fast"),
     (ModelArtsListProcessorTasksOperator, "query_current"),
     (ModelArtsExportProcessorTaskResultsOperator, "signed_links"),
     (ModelArtsAuditProcessorTasksOperator, "fail_on_broken_rules"),
@@ -96,6 +100,8 @@ WRONG: list[tuple[type, str, Any, str]] = [
     (ModelArtsListProcessorTasksOperator, "sort_by", "created", "'create_time' or 'name' or 'duration_seconds'"),
     (ModelArtsListProcessorTasksOperator, "order", "down", "'desc' or 'asc'"),
     *((ModelArtsListProcessorTasksOperator, "max_tasks", value, "at least 1") for value in (0, -1, True, "9", 1.5)),
+    (ModelArtsUpdateProcessorTaskOperator, "description", None, TEXT),
+    (ModelArtsUpdateProcessorTaskOperator, "description", ["new"], TEXT),
     (ModelArtsAuditProcessorTasksOperator, "source", ["d"], TEXT),
     (ModelArtsExportProcessorTaskResultsOperator, "path", None, TEXT),
 ]

@@ -27,7 +27,7 @@ DAGS = {
     "chain": ("clean_then_augment", ["clean", "augment"]),
     "many": ("many", ["validate[0]", "validate[1]", "active", "wait[0]"]),
     "audit": ("audit", ["audit"]),
-    "rest": ("the_rest", ["stop", "again", "delete"]),
+    "rest": ("the_rest", ["stop", "again", "update", "delete"]),
     "export": ("export_results", ["export", "measure"]),
 }
 SECRETS = {"ACCESS_KEY": "FAKEKEY", "SECRET_KEY": "fake-secret", "IAM_USER": "ada", "IAM_PASSWORD": "fake-password"}
