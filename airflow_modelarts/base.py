@@ -233,6 +233,19 @@ def describe_failure(target: Target, status: int | None, reason: str | None) -> 
     return f"{target} {status_name(status)}: {reason or 'the service gave no error_msg'}"
 
 
+def describe_wait(target: Target, event: Mapping[str, Any], seconds: float) -> str:
+    """Return how a wait in the triggerer ended, for the log of the worker: some versions lose that of the triggerer.
+
+    :param event: of the trigger.
+    :param seconds: since the Airflow task started.
+    :return: empty if the event says neither.
+    """
+    place = f"waited for in the triggerer until {seconds:.0f} s after the start of this Airflow task"
+    if event.get("status") in TERMINAL_STATUSES:
+        return f"{target} is {status_name(event['status'])}; it was {place}."
+    return f"{target} was {place}, when an error ended that: {event['error']}" if event.get("error") else ""
+
+
 def is_trigger_timeout(next_kwargs: dict[str, Any] | None) -> bool:
     """Whether Airflow resumes a deferred task because its time is over; Airflow 2 reports it in two ways."""
     return "timeout" in str((next_kwargs or {}).get("error", "")).lower()
