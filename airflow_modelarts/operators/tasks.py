@@ -13,13 +13,11 @@ from airflow_modelarts.api.arguments import (
     check_optional_text,
     check_template_id,
     check_text,
-    is_template,
     read_flag,
     read_optional_flag,
 )
-from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.newest_first import NewestFirst
-from airflow_modelarts.api.statuses import read_status, read_statuses
+from airflow_modelarts.operators.arguments import check_status_filter, read_status_filter
 from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, fails_fast, in_utc, parse_datetime
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
@@ -284,7 +282,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
     argument_checks: ClassVar = {
         **ModelArtsOperator.argument_checks,
         **dict.fromkeys(("task_name", "source_type", "source", "workspace_id"), check_optional_text),
-        "status": lambda name, given: _check_statuses(given),
+        "status": check_status_filter,
         "template_id": check_template_id,
         "version_id": lambda name, given: _check_texts(name, given),
         "sort_by": check_choice("create_time", "name", "duration_seconds"),
@@ -353,7 +351,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         return [task.to_json() for task in found]
 
     def _select(self, hook: ModelArtsHook) -> Iterator[ProcessorTask]:
-        statuses = _statuses(self.status)
+        statuses = read_status_filter("status", self.status)
         after = _milliseconds(parse_datetime("created_after", self.created_after))
         before = _milliseconds(parse_datetime("created_before", self.created_before))
         if after is not None and before is not None and after >= before:
@@ -378,30 +376,6 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
                 yield task
         if isinstance(listed, NewestFirst) and not listed.order_held:
             self.log.warning("The service did not list the tasks newest first, so the whole list was read.")
-
-
-def _statuses(given: Any) -> tuple[int, ...]:
-    """Read one status or several; None selects all."""
-    if given is None:
-        return ()
-    if isinstance(given, str) and given.lstrip().startswith("["):  # the text of a list that a template rendered
-        if not (listed := read_text(given)):
-            from airflow_modelarts.api.errors import ModelArtsRequestError
-
-            raise ModelArtsRequestError(f"status is {given!r}, an empty list. Leave status out to list every status")
-        given = listed
-    if isinstance(given, int | str):
-        return (int(read_status("status", given)),)
-    if not (statuses := read_statuses("status", given)):
-        raise ArgumentError(f"status is {given!r}, an empty list: leave it out to list every status")
-    return statuses
-
-
-def _check_statuses(given: Any) -> None:
-    """Check a status or a list of them, if no template and no other task gives any."""
-    parts = given if isinstance(given, list | tuple | set | frozenset) else [given]
-    if all(isinstance(part, int | float | str) and not is_template(part) for part in parts):
-        _statuses(given)
 
 
 def _check_texts(name: str, given: Any) -> None:

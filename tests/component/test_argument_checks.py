@@ -103,6 +103,8 @@ WRONG: list[tuple[type, str, Any, str]] = [
     (ModelArtsUpdateProcessorTaskOperator, "description", None, TEXT),
     (ModelArtsUpdateProcessorTaskOperator, "description", ["new"], TEXT),
     (ModelArtsAuditProcessorTasksOperator, "source", ["d"], TEXT),
+    (ModelArtsAuditProcessorTasksOperator, "statuses", [], "an empty list: leave it out"),
+    (ModelArtsAuditProcessorTasksOperator, "statuses", ["finished"], "it must contain only 0"),
     (ModelArtsExportProcessorTaskResultsOperator, "path", None, TEXT),
 ]
 
