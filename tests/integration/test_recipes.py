@@ -29,6 +29,9 @@ DAGS = {
     "audit": ("audit", ["audit"]),
     "rest": ("the_rest", ["stop", "again", "update", "delete"]),
     "export": ("export_results", ["export", "measure"]),
+    "fail_fast": ("wait_and_fail_fast", ["wait"]),
+    "retry_policy": ("clean_with_policy", ["clean"]),
+    "audit_failures": ("audit_of_failures", ["failures"]),
 }
 SECRETS = {"ACCESS_KEY": "FAKEKEY", "SECRET_KEY": "fake-secret", "IAM_USER": "ada", "IAM_PASSWORD": "fake-password"}
 
@@ -82,6 +85,7 @@ def test_the_examples_run_unchanged(reader: Sandbox, emulator: EmulatorServer, f
     active = emulator.state.add_task(duration=10_000)  # for the example that waits for all active tasks
     reader.wait_for_dags(*(dag_id for dag_id, _ in DAGS.values()), timeout=180)
     ids = {"wait": waited_for.task_id, "rest": again.task_id, "export": exported.task_id}
+    ids["fail_fast"] = exported.task_id
     runs = {
         name: start_by_hand(reader, dag_id, conf={"processor_task_id": ids[name]} if name in ids else {})
         for name, (dag_id, _) in DAGS.items()
