@@ -44,8 +44,12 @@ TEXT = "give a text"
 NOT_TEXTS = [b"abc", math.nan, object(), timedelta(1), (one for one in "abc"), {"abc"}]
 FLAGS: list[tuple[type, str]] = [
     *((ModelArtsProcessorTaskSensor, name) for name in ("deferrable", "start_from_trigger", "end_from_trigger")),
-    *((ModelArtsCreateProcessorTaskOperator, name) for name in ("deferrable", "create_version", "random_name_suffix")),
+    *(
+        (ModelArtsCreateProcessorTaskOperator, name)
+        for name in ("deferrable", "create_version", "random_name_suffix", "reuse_existing")
+    ),
     (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_completion"),
+    (ModelArtsCreateProcessorTaskVersionOperator, "cancel_on_kill"),
     (ModelArtsDeleteProcessorTaskOperator, "ignore_if_missing"),
     (ModelArtsUpdateProcessorTaskOperator, "fail_fast"),
     (ModelArtsProcessorTaskSensor, "fail_fast"),

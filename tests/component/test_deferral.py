@@ -22,7 +22,7 @@ from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.sensor_modes import MODES, Simulation, defer, outcome_of, run_sensor, sensor
-from tests.support.task_instances import collect_log
+from tests.support.task_instances import TaskInstance, collect_log
 from tests.support.triggers import events
 from tests.support.virtual import run
 
@@ -329,6 +329,16 @@ def test_the_sensor_pushes_the_link_to_the_console_at_its_first_poll(simulation:
     simulation.at(20.0, lambda: simulation.state.finish(task_id))
     run_sensor(sensor(task_id, **MODES[mode]), simulation)
     assert simulation.instance.xcoms == {"_link_ModelArtsConsoleLink": f"https://console.example.com/{task_id}"}
+
+
+@pytest.mark.usefixtures("set_console")
+def test_a_wait_that_starts_in_the_triggerer_pushes_the_link_there(simulation: Simulation) -> None:
+    task_id = simulation.state.add_task(status=2).task_id
+    for at_once in (True, False):
+        waiting = ProcessorTaskTrigger(task_id, look_at_once=at_once)
+        waiting.task_instance = TaskInstance()  # type: ignore[assignment]  # a stand-in for Airflow's
+        run(events(waiting))
+        assert simulation.pushed == [f"https://console.example.com/{task_id}"], "a worker pushes it otherwise"
 
 
 # One version of a task

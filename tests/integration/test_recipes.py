@@ -31,6 +31,8 @@ DAGS = {
     "export": ("export_results", ["export", "measure"]),
     "fail_fast": ("wait_and_fail_fast", ["wait"]),
     "retry_policy": ("clean_with_policy", ["clean"]),
+    "goes_on": ("clean_whatever_happens", ["clean"]),
+    "reuse": ("clean_once_a_dataset", ["clean"]),
     "audit_failures": ("audit_of_failures", ["failures"]),
 }
 SECRETS = {"ACCESS_KEY": "FAKEKEY", "SECRET_KEY": "fake-secret", "IAM_USER": "ada", "IAM_PASSWORD": "fake-password"}
