@@ -5,11 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
-from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskDeferred, conf
 
-from airflow_modelarts.api.arguments import check_optional_text, check_text, read_optional_flag, refuse_unknown
+from airflow_modelarts.api.arguments import (
+    check_optional_text,
+    check_text,
+    read_flag,
+    read_optional_flag,
+    refuse_unknown,
+)
+from airflow_modelarts.api.permanence import is_permanent
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, read_ends, status_name
 from airflow_modelarts.templating import TemplatedFields
 
@@ -21,12 +29,38 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def fails_fast(method: Callable[P, T]) -> Callable[P, T]:
+    """Decorate what Airflow calls of an operator: with ``fail_fast`` it raises AirflowFailException where that applies.
+
+    Airflow does not retry after that exception.
+    """
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            operator: Any = args[0]
+            if operator.fail_fast and is_permanent(error):
+                raise AirflowFailException(str(error)) from error
+            raise
+
+    return call
+
 
 class ModelArtsOperator(TemplatedFields, BaseOperator):
     """An operator or sensor with a connection to ModelArts.
 
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error: a refused request, a wrong
+        configuration, refused credentials, a missing task, a task that failed with a reason that will stay; default
+        false.
+    :raises AirflowFailException: in place of such an error, with ``fail_fast``.
     :raises ArgumentError: an argument cannot be right. It is a ``ValueError`` and a ``TypeError``.
     """
 
@@ -34,6 +68,7 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
     argument_checks: ClassVar[Mapping[str, Callable[[str, Any], object]]] = {
         "modelarts_conn_id": check_text,
         "project_id": check_optional_text,
+        "fail_fast": read_flag,
     }
     #: Terminal statuses for which outlets get no event.
     failed_statuses: Collection[int] = (ProcessorTaskStatus.FAILED, ProcessorTaskStatus.STOPPED)
@@ -41,15 +76,21 @@ class ModelArtsOperator(TemplatedFields, BaseOperator):
     ui_color = "#ffe4e1"
 
     def __init__(
-        self, *, modelarts_conn_id: str = "modelarts_default", project_id: str | None = None, **kwargs: Any
+        self,
+        *,
+        modelarts_conn_id: str = "modelarts_default",
+        project_id: str | None = None,
+        fail_fast: bool = False,
+        **kwargs: Any,
     ) -> None:
         known = self._known_arguments()
         if "task_id" in known:  # otherwise Airflow's message, without the nearest name
             refuse_unknown(type(self).__name__, [name for name in kwargs if name not in known], known)
         super().__init__(**kwargs)
-        self._check_arguments(modelarts_conn_id=modelarts_conn_id, project_id=project_id)
+        self._check_arguments(modelarts_conn_id=modelarts_conn_id, project_id=project_id, fail_fast=fail_fast)
         self.modelarts_conn_id = modelarts_conn_id
         self.project_id = project_id
+        self.fail_fast = fail_fast
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -190,6 +231,19 @@ def describe(hook: ModelArtsHook, target: Target) -> ProcessorTask | ProcessorTa
 def describe_failure(target: Target, status: int | None, reason: str | None) -> str:
     """Return the message of a failure; without a reason it says that the service gave none."""
     return f"{target} {status_name(status)}: {reason or 'the service gave no error_msg'}"
+
+
+def describe_wait(target: Target, event: Mapping[str, Any], seconds: float) -> str:
+    """Return how a wait in the triggerer ended, for the log of the worker: some versions lose that of the triggerer.
+
+    :param event: of the trigger.
+    :param seconds: since the Airflow task started.
+    :return: empty if the event says neither.
+    """
+    place = f"waited for in the triggerer until {seconds:.0f} s after the start of this Airflow task"
+    if event.get("status") in TERMINAL_STATUSES:
+        return f"{target} is {status_name(event['status'])}; it was {place}."
+    return f"{target} was {place}, when an error ended that: {event['error']}" if event.get("error") else ""
 
 
 def is_trigger_timeout(next_kwargs: dict[str, Any] | None) -> bool:

@@ -9,7 +9,12 @@ class ModelArtsProcessorTaskFailed(AirflowException):  # as Airflow names its ow
     """A processing task ended with a status in ``failed_statuses``.
 
     :param message: the task's id, its status and the service's ``error_msg``.
+    :param is_permanent: whether a retry of the Airflow task certainly ends the same way.
     """
+
+    def __init__(self, message: str = "", *, is_permanent: bool = False) -> None:
+        super().__init__(message)
+        self.is_permanent = is_permanent
 
 
 class ModelArtsAuditFailed(AirflowFailException):

@@ -28,9 +28,12 @@ from airflow_modelarts.base import (
     describe,
     describe_failure,
     describe_timeout,
+    describe_wait,
+    fails_fast,
     is_trigger_timeout,
 )
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.links import ModelArtsConsoleLink
 from airflow_modelarts.templating import ID, read_argument
 
 if TYPE_CHECKING:
@@ -99,6 +102,8 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         status.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :param deferrable: wait in the triggerer after a first poll on the worker; default is Airflow's
         ``[operators] default_deferrable``.
     :param start_from_trigger: wait in the triggerer from the start, without that first poll (Airflow 3.3). Where that
@@ -118,6 +123,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("processor_task_id", "task_version_id", "modelarts_conn_id", "project_id")
     usual_shape = ID
+    operator_extra_links = (ModelArtsConsoleLink(),)
     argument_checks: ClassVar = {
         **WaitingOperator.argument_checks,
         "processor_task_id": check_text,
@@ -160,8 +166,11 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         self._end_requested = end_from_trigger
         self._executing = False
         self._hook: ModelArtsHook | None = None
+        self._has_link = False
+        self._known_status: int | None = None  # that the log has already
         self._poller: StatusPoller[ProcessorTask | ProcessorTaskVersion] | None = None
 
+    @fails_fast
     def execute(self, context: Context) -> Any:
         """Wait, in the mode that the arguments choose."""
         self._prepare_fields()
@@ -173,6 +182,8 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         """Read the task or its version once (DescribeProcessorTask, DescribeProcessorTaskVersion)."""
         self._prepare_fields()
         task = self._read()
+        if task is not None:
+            self._link(context)
         if task is not None and task.is_terminal:
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, task))
         if self.deferrable and self._executing:
@@ -193,8 +204,10 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
             self._log_why_on_worker()
         event = event if isinstance(event, dict) else {}
         status = event.get("status")
+        self._log_wait(context, event)
         if status in TERMINAL_STATUSES and status not in self.failed_statuses:
             return self._succeed(context, status, None)
+        self._poller, self._known_status = None, status if status in TERMINAL_STATUSES else None
         task = self._read_after_trigger()
         if task is not None and task.is_terminal:
             return self._conclude(context, task)
@@ -203,6 +216,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         started: datetime = context["ti"].start_date
         raise self._defer(deadline or started.timestamp() + self.timeout, task)
 
+    @fails_fast
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferred wait; errors have the same outcome as in the modes that stay on a worker."""
         self._prepare_fields()  # outside of the try: never_fail must not skip for a refused argument
@@ -233,6 +247,17 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         for argument, reason in reasons.items():
             if reason:
                 self.log.info("This wait uses a worker: %s is not possible, since %s.", argument, reason)
+
+    def _log_wait(self, context: Context, event: dict[str, Any]) -> None:
+        started = getattr(context.get("ti"), "start_date", None)
+        if started and (text := describe_wait(self._target(), event, time.time() - started.timestamp())):
+            self.log.info("%s", text)
+
+    def _link(self, context: Context) -> None:
+        """Store the link to the console, once for each process."""
+        if not self._has_link and self._hook is not None and "ti" in context:
+            self._has_link = True
+            ModelArtsConsoleLink.persist(context, self, self.processor_task_id, self._hook.get_conn())
 
     def _start_trigger_args(self) -> StartTriggerArgs | None:
         if not self.start_from_trigger:
@@ -296,7 +321,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
             "pre_execute": never_on_a_worker and self._has_hook("pre_execute"),
             "post_execute": self._has_hook("post_execute"),
             "execute_complete of a subclass": self._overrides("execute_complete", ModelArtsProcessorTaskSensor),
-            "operator_extra_links": bool(self.operator_extra_links),
+            "operator_extra_links": any(type(one) is not ModelArtsConsoleLink for one in self.operator_extra_links),
             "multiple_outputs": bool(getattr(self, "multiple_outputs", False)),
             "returns_dag_result": bool(getattr(self, "returns_dag_result", False)),
             "tasks that are mapped over the XCom": self._is_mapped_over(),
@@ -371,7 +396,8 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         if self.silent_fail:
             # It would ignore any other exception, and keep polling a task that has ended.
             return AirflowFailException(message)
-        return ModelArtsProcessorTaskFailed(message)
+        # A retry reads the same task.
+        return ModelArtsProcessorTaskFailed(message, is_permanent=True)
 
     def _read_after_trigger(self) -> ProcessorTask | ProcessorTaskVersion | None:
         try:
@@ -387,7 +413,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         if self._poller is None:
             from airflow_modelarts.polling.status_poller import StatusPoller
 
-            self._poller = StatusPoller(str(self._target()), self._describe, self.log)
+            self._poller = StatusPoller(str(self._target()), self._describe, self.log, self._known_status)
         return self._poller.poll()
 
     def _describe(self) -> ProcessorTask | ProcessorTaskVersion:

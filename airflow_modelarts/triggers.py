@@ -155,6 +155,8 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
 
     async def _wait(self) -> TriggerEvent:
         await self._prepare()
+        if self.look_at_once:  # no worker has pushed the link
+            await self._link()
         return await self._wait_for_end()
 
     async def _wait_for_end(self) -> TriggerEvent:
@@ -221,6 +223,20 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             run_id=instance.run_id,
             map_index=instance.map_index,
         )
+
+    async def _link(self) -> None:
+        """Push the link to the console; the wait itself reports what is wrong with the connection."""
+        from airflow_modelarts.links import ModelArtsConsoleLink, console_url
+
+        if self.task_instance is None:  # for example in dag.test()
+            return
+        try:
+            async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id) as hook:
+                url = console_url(await hook.settings(), self.processor_task_id)
+            if url:
+                await self._push(ModelArtsConsoleLink().xcom_key, url)
+        except Exception as error:  # whatever an XCom backend raises
+            self.log.warning("The link to the console cannot be stored: %s", error)
 
     def _log_event(self, event: WaitEvent) -> None:
         match event:

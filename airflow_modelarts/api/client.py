@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_modelarts.api import errors
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 #: Seconds between attempts to read the Airflow connection again: one minute in all, and with jitter at least half.
 READ_AGAIN_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+#: Items of a list whose identity is remembered, some 150 bytes each: a hundred full pages.
+KEPT_IDS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,8 @@ class Pager(Generic[T]):
     contradicts itself about its meaning.
 
     The list shifts while it is read: an item can come twice, and an existing item can be missed. So a full page
-    without a new item does not end it at once.
+    without a new item does not end it at once. An item comes twice as many places later as items were created
+    meanwhile. So the ids of the last KEPT_IDS items are enough, and memory does not grow with the list.
     """
 
     def __init__(self, operation: ListOperation[T], retries: RetryPolicy) -> None:
@@ -188,9 +192,9 @@ class Pager(Generic[T]):
         self._retries = retries
         self._next_number: int | None = 0
         self._received = 0  # items, with those that came twice: a shifting list repeats some at its end
-        self._seen: set[Hashable] = set()
-        self._seen_pages: set[str] = set()  # of items without identity: a service could repeat such pages endlessly
-        self._seen_unreadable: set[bytes] = set()
+        self._seen = _RecentSet()
+        self._seen_pages = _RecentSet()  # of items without identity: a service could repeat such pages endlessly
+        self._seen_unreadable = _RecentSet()
         self._previous: Page[T] = Page([])
         self._pages_without_new_items = 0
 
@@ -201,14 +205,14 @@ class Pager(Generic[T]):
             number, self._next_number = self._next_number, None
             page = replace((yield from call(operation.page(number), self._retries)), number=number)
             self._received += page.size
-            seen_before = len(seen)
-            new = [item for item in page.items if _add_if_new(operation.identify(item), seen)]
-            unreadable = tuple(item for item in page.unreadable if _add_if_new(item.identity, self._seen_unreadable))
+            seen_before = seen.count
+            new = [item for item in page.items if seen.add(operation.identify(item))]
+            unreadable = tuple(item for item in page.unreadable if self._seen_unreadable.add(item.identity))
             if not page.size or page == replace(self._previous, number=number):  # past the end, or its last page again
                 if page.count != self._previous.count and (number or page.count):
                     return replace(page, items=[], unreadable=())  # says how many items there are
                 return None
-            if new and len(seen) == seen_before and not _add_if_new(repr(new), self._seen_pages):
+            if new and seen.count == seen_before and not self._seen_pages.add(repr(new)):
                 return None
             is_new = bool(new or unreadable)
             self._previous = page
@@ -216,7 +220,7 @@ class Pager(Generic[T]):
             if page.size < operation.limit:
                 is_last = page.count is None or self._received >= page.count
             else:  # a count below the number of items on this page cannot be the count of the whole list
-                is_last = page.count is not None and len(seen) >= page.count >= page.size
+                is_last = page.count is not None and seen.count >= page.count >= page.size
             # However far the list shifts, the items that were read cannot fill more pages than this.
             is_stuck = self._pages_without_new_items * operation.limit > seen_before
             if not (is_last or is_stuck):
@@ -226,11 +230,26 @@ class Pager(Generic[T]):
         return None
 
 
-def _add_if_new(identity: Hashable | None, seen: set[Any]) -> bool:
-    """Return whether an identity was not seen before, and add it; None is always new."""
-    if identity is None:
+class _RecentSet:
+    """The last KEPT_IDS identities that were added.
+
+    :ivar count: how many were added, those that are forgotten included.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._items: set[Hashable] = set()
+        self._in_order: deque[Hashable] = deque()
+
+    def add(self, identity: Hashable | None) -> bool:
+        """Add an identity; return whether it is new. None is always new, and not added."""
+        if identity is None:
+            return True
+        if identity in self._items:
+            return False
+        self.count += 1
+        self._items.add(identity)
+        self._in_order.append(identity)
+        if len(self._in_order) > KEPT_IDS:
+            self._items.discard(self._in_order.popleft())
         return True
-    if identity in seen:
-        return False
-    seen.add(identity)
-    return True

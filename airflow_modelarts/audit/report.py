@@ -325,7 +325,7 @@ def audit(
     :param now: the moment at which active tasks are checked for being stuck.
     :param rules: default ``AuditRules()``.
     :param console_url: returns the address of a task in the web console.
-    :param scope: whose tasks they are; the report repeats it.
+    :param scope: whose tasks they are; the report repeats it. With its ``statuses``, tasks of others are left out.
     :param on_task: called with each task of the window, and the names of the checks that found something in it.
     :param notes: sentences for the readers of the report.
     """
@@ -338,7 +338,10 @@ def audit(
     found, kept = Counter[str](), {check.name: list[Finding]() for check in CHECKS}
     start, step, at = milliseconds(window.start), window.step_seconds * 1000, milliseconds(now)
     listed = NewestFirst(tasks, start)
+    statuses = scope.statuses if scope else ()
     for task in listed:
+        if statuses and task.status not in statuses:
+            continue
         undated += task.create_time is None
         if task.create_time is None or window.contains(task):
             unreadable.add(task)

@@ -27,12 +27,13 @@ class WindowJson(TypedDict):
 
 
 class FiltersJson(TypedDict):
-    """The filters of the list, under the operator's names; null if not given."""
+    """The filters of the list, under the operator's names; null if not given, and ``statuses`` then absent."""
 
     template_id: str | None
     source_type: str | None
     source: str | None
     workspace_id: str | None
+    statuses: NotRequired[str]
 
 
 class UnreadableJson(TypedDict):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ModelArtsDescribeProcessorTaskOperator,
         ModelArtsListProcessorTasksOperator,
         ModelArtsStopProcessorTaskOperator,
+        ModelArtsUpdateProcessorTaskOperator,
     )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ModelArtsExportProcessorTaskResultsOperator",
     "ModelArtsListProcessorTasksOperator",
     "ModelArtsStopProcessorTaskOperator",
+    "ModelArtsUpdateProcessorTaskOperator",
 ]
 
 _MODULES = {

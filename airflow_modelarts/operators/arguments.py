@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from airflow_modelarts.api.arguments import ArgumentError, is_reference, is_template, warn_of_unknown_template
 from airflow_modelarts.api.bodies import LISTS, example, read_text
+from airflow_modelarts.api.statuses import read_status, read_statuses
 
 #: What an audit takes as its window, see ModelArtsAuditProcessorTasksOperator.
 WindowKind = Literal["since_last", "data_interval", "day"]
@@ -34,6 +35,34 @@ def check_template(field: str, value: Any) -> None:
     read = _read_literal(value)
     template_id = read.get("id") if isinstance(read, Mapping) else getattr(read, "id", None)
     warn_of_unknown_template(f"id of {field}", template_id)
+
+
+def read_status_filter(name: str, given: Any) -> tuple[int, ...]:
+    """Read one status or several, each as a number or a name; None selects all.
+
+    :raises ArgumentError: one is unknown, or the list is empty.
+    :raises ModelArtsRequestError: a template rendered to an empty list.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, str) and given.lstrip().startswith("["):  # the text of a list that a template rendered
+        if not (listed := read_text(given)):
+            from airflow_modelarts.api.errors import ModelArtsRequestError
+
+            raise ModelArtsRequestError(f"{name} is {given!r}, an empty list. Leave {name} out for every status")
+        given = listed
+    if isinstance(given, int | str):
+        return (int(read_status(name, given)),)
+    if not (statuses := read_statuses(name, given)):
+        raise ArgumentError(f"{name} is {given!r}, an empty list: leave it out for every status")
+    return statuses
+
+
+def check_status_filter(name: str, given: Any) -> None:
+    """Check a status or a list of them, if no template and no other task gives any."""
+    parts = given if isinstance(given, list | tuple | set | frozenset) else [given]
+    if all(isinstance(part, int | float | str) and not is_template(part) for part in parts):
+        read_status_filter(name, given)
 
 
 def check_window(window: Any, lag: Any) -> None:

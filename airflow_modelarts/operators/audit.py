@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,9 +12,15 @@ from airflow_modelarts.api.arguments import check_optional_text, check_template_
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.audit.text import read_timezone
-from airflow_modelarts.base import ModelArtsOperator
+from airflow_modelarts.base import ModelArtsOperator, fails_fast
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
-from airflow_modelarts.operators.arguments import WindowKind, check_window, literals
+from airflow_modelarts.operators.arguments import (
+    WindowKind,
+    check_status_filter,
+    check_window,
+    literals,
+    read_status_filter,
+)
 from airflow_modelarts.operators.audit_paths import SUFFIXES, check_path, is_mapped, own_path, refuse_shared_paths
 from airflow_modelarts.operators.base import parse_datetime
 from airflow_modelarts.templating import TEXT_OR_VALUE
@@ -41,9 +47,10 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     The audit reads the current state of the tasks, not the state at the window's end. A task that is still active is
     not audited again by the next run: ``lag`` gives it time to end. The operator reads the list newest first, down to
-    the window's start, and to its end if the list is out of order. It keeps findings only, up to a limit, so its memory
-    is limited too. The list shifts while it is read: if a task is deleted meanwhile, another one can be missed; the
-    report says how many were deleted. An odd field of a task counts as missing, and the report names it.
+    the window's start, and to its end if the list is out of order. It keeps findings only, up to a limit, and no ids of
+    tasks, so its memory does not grow with their number. The list shifts while it is read: if a task is deleted
+    meanwhile, another one can be missed; the report says how many were deleted. An odd field of a task counts as
+    missing, and the report names it.
 
     It creates and removes an empty file beside each path before it reads the list. After the list is read, it logs the
     counts, pushes its XCom, and then writes the report. A file that cannot be written fails the task at the end.
@@ -73,6 +80,9 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
     :param source_type: type of the data source: ``OBS``, ``TASK``, ``DATASET`` or ``CUSTOM`` (templated).
     :param source: the data source, for example a dataset id (templated).
     :param workspace_id: the workspace of the tasks (templated); the service's default is "0".
+    :param statuses: only tasks that have one of these statuses when the audit reads them, as numbers or names, for
+        example ``["failed", "stopped"]`` (templated). All counts and rules are of these tasks. The service filters by
+        one status; several are filtered here. Default: every status.
     :param report_path: where to write the report as an HTML page that loads nothing else, for example
         ``s3://bucket/audits/{{ ts_nodash }}.html`` (templated; a run without a logical date has no ``ts_nodash``). A
         ``.json`` file of the same name has the report as JSON, with the first 10,000 findings of each check. The
@@ -90,6 +100,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         false. Airflow does not retry this failure; ``retries`` are for an unreachable service.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: overrides the connection's project (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ModelArtsAuditFailed: a rule is broken and ``fail_on_broken_rules`` is set; the message names each rule.
     :raises ModelArtsReportNotWritten: a file cannot be written; the message names it, the cause and the broken rules.
         Airflow retries it. It is raised before the list is read if the store refuses an empty file.
@@ -101,17 +113,20 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
     template_fields: Sequence[str] = (
         *("window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"),
+        "statuses",
         *("report_path", "rows_path", "object_storage_conn_id", "timezone"),
         *ModelArtsOperator.template_fields,
     )
     argument_shapes: ClassVar[Mapping[str, Shape]] = {
         "rules": {"allowed_output_prefixes": TEXT},
+        "statuses": None,
         **dict.fromkeys(("window_start", "window_end"), TEXT_OR_VALUE),
     }
     argument_checks: ClassVar = {
         **ModelArtsOperator.argument_checks,
         **dict.fromkeys(("source_type", "source", "workspace_id", "object_storage_conn_id"), check_optional_text),
         "template_id": check_template_id,
+        "statuses": check_status_filter,
         **dict.fromkeys(SUFFIXES, check_path),
         **dict.fromkeys(("window_start", "window_end"), lambda name, value: parse_datetime(name, literals(value))),
         "rules": lambda _, value: AuditRules.read(literals(value)),
@@ -134,6 +149,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         source_type: str | None = None,
         source: str | None = None,
         workspace_id: str | None = None,
+        statuses: int | str | Iterable[int | str] | None = None,
         report_path: str | ObjectStoragePath | None = None,
         rows_path: str | ObjectStoragePath | None = None,
         object_storage_conn_id: str | None = None,
@@ -149,6 +165,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             source_type=source_type,
             source=source,
             workspace_id=workspace_id,
+            statuses=statuses,
             object_storage_conn_id=object_storage_conn_id,
             window_start=window_start,
             window_end=window_end,
@@ -169,6 +186,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         self.source_type = source_type
         self.source = source
         self.workspace_id = workspace_id
+        self.statuses = statuses
         self.report_path = report_path
         self.rows_path = rows_path
         self.object_storage_conn_id = object_storage_conn_id
@@ -186,6 +204,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         if "task_id" in given:  # only those of a mapped audit have it
             refuse_shared_paths(given["task_id"], given, dag, is_mapped=True)
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Audit, write the report and return its summary."""
         from airflow_modelarts.operators.audit_files import AuditFiles
@@ -239,6 +258,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
             source_type=self.source_type,
             source=self.source,
             workspace_id=self.workspace_id,
+            statuses=read_status_filter("statuses", self.statuses),
             dag_id=self.dag_id,
             run_id=context.get("run_id"),
             map_index=ti.map_index if is_mapped(ti) else None,
@@ -258,6 +278,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         from airflow_modelarts.links import console_url
 
         listing = list_processor_tasks(
+            status=scope.statuses[0] if len(scope.statuses) == 1 else None,
             task_type=self.template_id,
             source_type=self.source_type,
             source=self.source,
@@ -311,6 +332,7 @@ def _facts(scope: Scope) -> dict[str, str]:
         "Template": scope.template_id,
         "Source type": scope.source_type,
         "Source": scope.source,
+        "Statuses": scope.filters.get("statuses"),
         "Filters": None if any(scope.filters.values()) else "none",
         "DAG": scope.dag_id,
         "Run": scope.run_id,

@@ -16,7 +16,9 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from airflow_modelarts.api.statuses import status_name
 from airflow_modelarts.audit import Window, from_milliseconds, milliseconds
+from airflow_modelarts.operators.arguments import read_status_filter
 from airflow_modelarts.operators.base import in_utc, parse_datetime
 
 if TYPE_CHECKING:
@@ -234,6 +236,8 @@ def _since_last(
 ) -> AuditWindow:
     end, day_before = (milliseconds(bound - operator.lag) for bound in (moment, _day_before(moment, context)))
     filters = {"template_id": operator.template_id, "source_type": operator.source_type, "source": operator.source}
+    if statuses := read_status_filter("statuses", operator.statuses):  # else an earlier version's history is not found
+        filters["statuses"] = ", ".join(map(status_name, statuses))
     scope = {"project_id": project_id, "workspace_id": operator.workspace_id or "0", **filters}
     store = HistoryStore(context, scope)
     history = store.load()

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_modelarts.api.arguments import check_optional_text, check_text, read_flag, read_optional_flag
+from airflow_modelarts.api.arguments import (
+    ArgumentError,
+    check_optional_text,
+    check_text,
+    read_flag,
+    read_optional_flag,
+)
 from airflow_modelarts.api.bodies import OBJECTS
 from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsError
 from airflow_modelarts.operators.arguments import check_object, check_template
@@ -135,6 +141,13 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param output_files_to_xcom: as in
         :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator` (templated); the files are read
         after a success.
+    :param reuse_existing: whether a task of this name that is active or completed is adopted instead of refused;
+        default false. It needs ``random_name_suffix=False``. The request must be the same. A task of the name that
+        failed or was stopped is not adopted: then ``-2`` is appended, or the next number that is free or reusable. A
+        reused task is not stopped when the Airflow task is killed.
+    :param cancel_on_kill: whether the running version is stopped when the Airflow task is killed, cleared or marked, or
+        exceeds ``execution_timeout``; default true. Otherwise the processing task goes on, and a retry or a cleared
+        Airflow task adopts it (Airflow 3.3).
     :param wait_for_completion: whether to wait for the end; default true. Without it, an ``Asset`` among the outlets is
         refused, since Airflow would emit its event before the end: give it to the sensor that waits.
     :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
@@ -144,10 +157,13 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param durable: whether a retry recovers the submission of an earlier try (Airflow 3.3); default true.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ArgumentError: an argument cannot be right, such as ``template="sys_data_validation"``. It is a
         ``ValueError`` and a ``TypeError``.
     :raises ModelArtsRequestError: the request is not valid; nothing was sent, and every fault is named.
-    :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``.
+    :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``; with
+        ``reuse_existing``, one of another request, and the message shows the difference.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped because
         the Airflow task was killed.
     :raises ModelArtsBusyError: a limit is reached, with ``wait_for_capacity=False``.
@@ -158,7 +174,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         **RequestBodyMixin.argument_checks,
         "name": check_text,
         "create_version": read_optional_flag,
-        "random_name_suffix": read_flag,
+        **dict.fromkeys(("random_name_suffix", "reuse_existing"), read_flag),
     }
 
     def __init__(
@@ -168,12 +184,26 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         template: Mapping[str, Any] | TemplateParam | str,
         create_version: bool | None = None,
         random_name_suffix: bool = True,
+        reuse_existing: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, template=template, **kwargs)
-        self._check_arguments(create_version=create_version, random_name_suffix=random_name_suffix)
+        self._check_arguments(
+            create_version=create_version, random_name_suffix=random_name_suffix, reuse_existing=reuse_existing
+        )
         self.create_version = create_version
         self.random_name_suffix = random_name_suffix
+        self.reuse_existing = reuse_existing
+
+    @classmethod
+    def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
+        """Check arguments; ``reuse_existing`` needs a name without a random suffix."""
+        super().check_arguments(given, dag)
+        if given.get("reuse_existing") and given.get("random_name_suffix", True):
+            raise ArgumentError(
+                "reuse_existing is True and random_name_suffix is True: a name with random characters is always new. "
+                "Give random_name_suffix=False too"
+            )
 
     def _operation(self, name: str) -> Operation[CreatedTask]:
         from airflow_modelarts.api import operations
@@ -188,7 +218,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         self._operation(self.name or "")
 
     def _submit(self, context: Context, unconfirmed: Any) -> str:
-        if unconfirmed is not None:
+        if isinstance(unconfirmed, str):
             found = self._find(unconfirmed)
             if found is None and not (self._try.store and self._try.store.was_cleared):
                 self.log.info("An earlier try was about to create '%s', which does not exist.", unconfirmed)
@@ -197,7 +227,13 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
                 self.log.info("An earlier try has created '%s' already; adopting it.", unconfirmed)
                 return found.task_id
         name = self._new_name(context)
-        if not self.random_name_suffix:
+        if self.reuse_existing:
+            from airflow_modelarts.operators.reusing import first_usable_name, reuse
+
+            name, existing = first_usable_name(self)
+            if existing is not None:
+                return reuse(self, context, name, existing)
+        elif not self.random_name_suffix:
             self._refuse_existing(name)  # before it is stored: a task with a stored name is adopted
         if self._try.store:
             self._try.store.begin(name)
@@ -208,6 +244,11 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
             return f"{self.name}-{secrets.token_hex(4)}"
         try_number = context["ti"].try_number
         return f"{self.name}-{try_number}" if try_number > 1 else f"{self.name}"
+
+    def _recall_reuse(self, context: Context) -> bool:
+        from airflow_modelarts.operators.reusing import recall_reuse
+
+        return self.reuse_existing and recall_reuse(self, context)
 
     def _refuse_existing(self, name: str) -> None:
         if found := self._find(name):

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from airflow_modelarts.api.arguments import ArgumentError, check_optional_text, check_path, check_text, read_flag
 from airflow_modelarts.api.errors import ModelArtsRequestError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, status_name
-from airflow_modelarts.operators.base import ModelArtsOperator
+from airflow_modelarts.operators.base import ModelArtsOperator, fails_fast
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, refuse_folder, resolve_path
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
     :param process_parameter: an OBS image operation for the download links, for example a resize.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ValueError: the path names no file.
     :raises ModelArtsRequestError: the task has no versions, as a feature analysis, or the version has not ended.
     :raises ModelArtsError: the service refused the call; the message says what to change.
@@ -103,6 +105,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         self.signed_links = signed_links
         self.process_parameter = process_parameter
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file and return a summary of it."""
         self._prepare_fields()

@@ -94,6 +94,10 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
     if store:
         store.confirm(event["task_id"])
     current.queued_seconds = event.get("queued_seconds")  # otherwise the trigger pushed it before it restarted
+    seconds = f" after {current.queued_seconds:.0f} s" if current.queued_seconds is not None else ""
+    operator.log.info(
+        "Processing task '%s' is named '%s'; the triggerer submitted it%s.", event["task_id"], event["name"], seconds
+    )
     operator._announce(context, event["task_id"])
 
 

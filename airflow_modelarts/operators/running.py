@@ -15,6 +15,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.arguments import read_flag, read_seconds
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
+from airflow_modelarts.api.permanence import is_permanent_reason
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
 from airflow_modelarts.assets import check_outlets
 from airflow_modelarts.base import (
@@ -22,6 +23,8 @@ from airflow_modelarts.base import (
     describe,
     describe_failure,
     describe_timeout,
+    describe_wait,
+    fails_fast,
     is_trigger_timeout,
 )
 from airflow_modelarts.compat import ResumableJobMixin
@@ -57,6 +60,8 @@ class _Try:
         self.hook = hook
         self.store = store
         self.external_id = external_id
+        #: Whether it existed before this Airflow task, so that nothing here stops it.
+        self.is_reused = store is not None and store.is_reused
         self.queued_since: float | None = None  # since the epoch, if the triggerer gave this try its turn to submit
         self.queued_seconds: float | None = 0.0  # from the first attempt to submit to the accepted one
         self.deadline: float | None = None  # when ``execution_timeout`` is over, if an earlier deferral knew
@@ -71,6 +76,8 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     active or has succeeded, and submits again otherwise. An id that is not known is found by ``_submit``.
 
     :param wait_for_completion: whether to wait for the end; default true.
+    :param cancel_on_kill: whether the running version is stopped when the Airflow task is killed, cleared or marked, or
+        exceeds ``execution_timeout``; default true.
     :param wait_for_capacity: whether to wait while the service refuses the submission for now; default true.
     :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
     """
@@ -80,7 +87,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         **OutputFilesMixin.argument_checks,
         "wait_for_capacity": read_flag,
         "poll_interval": read_seconds,
-        "wait_for_completion": read_flag,
+        **dict.fromkeys(("wait_for_completion", "cancel_on_kill"), read_flag),
     }
     external_id_key = "modelarts_processor_task_id"
     #: The XCom that holds the id of what was submitted.
@@ -92,15 +99,20 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         *,
         wait_for_completion: bool = True,
         wait_for_capacity: bool = True,
+        cancel_on_kill: bool = True,
         poll_interval: float | timedelta = 60.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._check_arguments(
-            wait_for_completion=wait_for_completion, wait_for_capacity=wait_for_capacity, outlets=self.outlets
+            wait_for_completion=wait_for_completion,
+            wait_for_capacity=wait_for_capacity,
+            cancel_on_kill=cancel_on_kill,
+            outlets=self.outlets,
         )
         self.wait_for_completion = wait_for_completion
         self.wait_for_capacity = wait_for_capacity
+        self.cancel_on_kill = cancel_on_kill
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self._current: _Try | None = None
 
@@ -132,12 +144,17 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     def _take_over(self, context: Context, event: dict[str, Any]) -> None:
         """Store and announce the id of what the triggerer has submitted, or raise the error of the service."""
 
+    def _recall_reuse(self, context: Context) -> bool:
+        """Whether this try waits for what existed before; a worker that resumes has no store on an older Airflow."""
+        return False
+
     def _find_deferred(self, context: Context) -> str | None:
         """Return the id of what the triggerer has submitted, for a worker that gets no event; None if it has not."""
         return None
 
     # The beginning of a try, on a worker
 
+    @fails_fast
     def execute(self, context: Context) -> Any:
         """Submit, and unless ``wait_for_completion`` is off, wait for the end."""
         self._prepare_fields()
@@ -171,11 +188,14 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             # The trigger of a try that was cleared can still report the end of what that try had submitted.
             external_id = (current.store and current.store.external_id) or external_id
             current.external_id = external_id
-            current.latest = self._poll(external_id)
+            current.is_reused = current.is_reused or self._recall_reuse(context)
+            status = self._log_wait(context, external_id, event)
+            current.latest = self._poll(external_id, known_status=status)
             if not current.latest.is_terminal and self.wait_for_completion:
                 raise self._defer(context, external_id)
             return self.get_job_result(external_id, context)
 
+    @fails_fast
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferred wait; a timeout stops the version, as it does on a worker."""
         try:
@@ -187,6 +207,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             # Airflow calls on_kill for the error that follows. Without the store, it stops the version in any case.
             self._current = _Try(self._open_hook())
             self._current.external_id = self._recall_id(context) or self._find_deferred(context)
+            self._current.is_reused = self._recall_reuse(context)
             message = describe_timeout("execution_timeout")
             if self._current.external_id is None:
                 message = "execution_timeout is over, and nothing was submitted: the submission waited for capacity"
@@ -345,18 +366,28 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
 
     # Waiting and publishing
 
-    def _poll(self, external_id: str) -> Any:
+    def _poll(self, external_id: str, known_status: int | None = None) -> Any:
         """Read what was submitted; an outage does not end it."""
-        return self._poller(external_id).until(lambda _: True, self.poll_interval)
+        return self._poller(external_id, known_status).until(lambda _: True, self.poll_interval)
 
-    def _poller(self, external_id: str) -> StatusPoller[Any]:
+    def _log_wait(self, context: Context, external_id: str, event: dict[str, Any]) -> int | None:
+        """Repeat how the wait in the triggerer ended, if that was of this submission; return the status, if any."""
+        started = context["ti"].start_date
+        if external_id not in (event.get("task_version_id"), event.get("version_id"), event.get("task_id")):
+            return None
+        if started and (text := describe_wait(self._target(external_id), event, time.time() - started.timestamp())):
+            self.log.info("%s", text)
+            return event.get("status")
+        return None
+
+    def _poller(self, external_id: str, known_status: int | None = None) -> StatusPoller[Any]:
         from airflow_modelarts.polling.status_poller import StatusPoller
 
         target = self._target(external_id)
-        return StatusPoller(str(target), lambda: describe(self._try.hook, target), self.log)
+        return StatusPoller(str(target), lambda: describe(self._try.hook, target), self.log, known_status)
 
     def _trigger_arguments(self) -> dict[str, Any]:
-        return {"poll_interval": self.poll_interval, "stop_on_kill": True}
+        return {"poll_interval": self.poll_interval, "stop_on_kill": not self._why_never_stop()}
 
     def _defer(self, context: Context, external_id: str) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as ``execution_timeout`` leaves."""
@@ -383,8 +414,11 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
                 self._processor_task = latest
             else:
                 self._task_version = latest
+            reason = getattr(latest, "error_msg", None)
+            # Another try submits again, which can help unless the reason stays.
+            is_permanent = is_permanent_reason(reason) and not was_stopped_here
             raise ModelArtsProcessorTaskFailed(
-                describe_failure(target, latest.status, getattr(latest, "error_msg", None))
+                describe_failure(target, latest.status, reason), is_permanent=is_permanent
             )
 
     def _publish_end(self, context: Context, external_id: str) -> Any:

@@ -27,6 +27,7 @@ class StoppingMixin:
     log: Any
     _current: Any  # the state of this try
     _try: Any
+    cancel_on_kill: bool
     _killed = False  # not part of the try: Airflow can kill the task before it executes
 
     @abstractmethod
@@ -49,11 +50,15 @@ class StoppingMixin:
         """Stop the running versions that this operator submitted (StopProcessorTaskVersion).
 
         Where another try follows that adopts them (Airflow 3.3), they are left running. After ``execution_timeout``,
-        and when a user has cleared the Airflow task, they are stopped in any case.
+        and when a user has cleared the Airflow task, they are stopped in any case. Without ``cancel_on_kill``, and
+        if another Airflow task started them, they are never stopped.
         """
         self._killed = True
         current = self._current
         if current is None or current.external_id is None:
+            return
+        if reason := self._why_never_stop():
+            self.log.info("%s is not stopped: %s.", self._target(current.external_id), reason)
             return
         is_timeout = isinstance(sys.exception(), AirflowTaskTimeout)  # Airflow calls this while it handles one
         if current.store and not is_timeout and current.store.another_try_adopts():
@@ -67,6 +72,12 @@ class StoppingMixin:
         retries = RetryPolicy(attempts=3, max_delay=1.0, max_retry_after=1.0)
         with current.hook.clone(retries) as hook:
             self._stop(hook, current.external_id, retries)
+
+    def _why_never_stop(self) -> str:
+        """Return why nothing stops what this try waits for; empty if it can be stopped."""
+        if not self.cancel_on_kill:
+            return "cancel_on_kill is false"
+        return "it existed before this Airflow task" if self._current.is_reused else ""
 
     def _stop(self, hook: ModelArtsHook, external_id: str, retries: RetryPolicy) -> bool:
         """Stop the running versions; return False, with the reason in the log, where that is not possible."""
@@ -87,7 +98,7 @@ class StoppingMixin:
 
     def _stop_if_cleared(self, external_id: str, status: int | None) -> int | None:
         """Return the status of what an earlier try submitted, after stopping it if a user has cleared that try."""
-        if self._try.store is None or not self._try.store.was_cleared:
+        if self._try.store is None or not self._try.store.was_cleared or self._why_never_stop():
             return status
         # The triggerer that waited for it stops it. A trigger that is still there would see our stop, and Airflow would
         # resume this try by its event.

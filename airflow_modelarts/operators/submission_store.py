@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: The key of the record. Renaming it breaks retries that are in flight.
 RECORD_KEY = "modelarts_submission"
+#: In an intent: the name of a task that existed, so that nothing was submitted. The key of an XCom too.
+REUSED = "modelarts_reused"
 #: States after which Airflow starts no further try by itself.
 FINISHED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 #: The state of a task instance that a user has cleared while a worker had it; Airflow sets it for nothing else.
@@ -99,6 +101,11 @@ class SubmissionStore:
     def intent(self) -> Any:
         """What was about to be submitted; None when there is none."""
         return self._record.intent if self._record else None
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether the task existed before, so that this task instance did not submit it."""
+        return isinstance(self.intent, dict) and REUSED in self.intent
 
     @property
     def unconfirmed_intent(self) -> Any:

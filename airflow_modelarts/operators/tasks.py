@@ -1,4 +1,4 @@
-"""Operators that read, list, stop and delete processing tasks that exist already."""
+"""Operators that read, list, update, stop and delete processing tasks that exist already."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from airflow_modelarts.api.arguments import (
     check_optional_text,
     check_template_id,
     check_text,
-    is_template,
     read_flag,
     read_optional_flag,
 )
-from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.newest_first import NewestFirst
-from airflow_modelarts.api.statuses import read_status, read_statuses
-from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
+from airflow_modelarts.operators.arguments import check_status_filter, read_status_filter
+from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, fails_fast, in_utc, parse_datetime
 from airflow_modelarts.operators.output_files import OutputFilesMixin
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
@@ -54,6 +52,8 @@ class ModelArtsDescribeProcessorTaskOperator(OutputFilesMixin, TaskResultMixin):
         ``{"left_out": why}``. It needs the extra ``obs``.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -70,6 +70,7 @@ class ModelArtsDescribeProcessorTaskOperator(OutputFilesMixin, TaskResultMixin):
         self._check_arguments(processor_task_id=processor_task_id)
         self.processor_task_id = processor_task_id
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the task and push its fields."""
         self._prepare_fields()
@@ -93,6 +94,8 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
     :param task_version_id: the version's id (templated); default all that have not ended.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ModelArtsRequestError: the task has no versions.
     :raises ModelArtsBusyError: a version stayed in initialization; a retry may find it running.
     :raises ModelArtsError: the service refused the call; the message says what to change.
@@ -107,6 +110,7 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the version or the versions, and return their ids."""
         self._prepare_fields()
@@ -128,6 +132,46 @@ class ModelArtsStopProcessorTaskOperator(ModelArtsOperator):
         return hook.run(procedures.stop(Target(self.processor_task_id, self.task_version_id), hook.retries))
 
 
+class ModelArtsUpdateProcessorTaskOperator(ModelArtsOperator):
+    """Changes the description of a processing task (UpdateProcessorTask), the only field that the API can change.
+
+    Its XCom is ``{"task_id": …, "description": …}``.
+
+    :param processor_task_id: the processing task's id (templated).
+    :param description: at most 256 characters, none of ``^ ! < > = & " '``; empty to remove it (templated).
+    :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
+    :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
+    :raises ModelArtsRequestError: the description is not valid; nothing was sent.
+    :raises ModelArtsNotFoundError: there is no such task.
+    :raises ModelArtsError: the service refused the call; the message says what to change.
+    """
+
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        "processor_task_id": check_text,
+        "description": check_text,
+    }
+    template_fields: Sequence[str] = ("processor_task_id", "description", *ModelArtsOperator.template_fields)
+    may_be_empty = frozenset({"description"})
+
+    def __init__(self, *, processor_task_id: str, description: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._check_arguments(processor_task_id=processor_task_id, description=description)
+        self.processor_task_id = processor_task_id
+        self.description = description
+
+    @fails_fast
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Change the description."""
+        self._prepare_fields()
+        with self._open_hook() as hook:
+            hook.update_processor_task(self.processor_task_id, description=self.description)
+        self.log.info("Processing task '%s' has a new description: %s", self.processor_task_id, self.description)
+        return {"task_id": self.processor_task_id, "description": self.description}
+
+
 class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
     """Deletes a processing task (DeleteProcessorTask) or one version of it (DeleteProcessorTaskVersion).
 
@@ -142,6 +186,8 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
         unnoticed. Set it if the operator has ``retries``: an earlier try may have crashed after the deletion.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ModelArtsNotFoundError: there is no such task or version.
     :raises ModelArtsBusyError: it stayed in initialization.
     :raises ModelArtsError: the service refused the call; the message says what to change.
@@ -166,6 +212,7 @@ class ModelArtsDeleteProcessorTaskOperator(ModelArtsOperator):
         self.task_version_id = task_version_id
         self.ignore_if_missing = ignore_if_missing
 
+    @fails_fast
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the task or the version."""
         from airflow_modelarts.api.targets import Target
@@ -227,6 +274,8 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         is cut off, the log has a warning.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
+    :param fail_fast: fail without ``retries`` where a retry cannot mend the error, see
+        :mod:`airflow_modelarts.api.permanence`; default false.
     :raises ArgumentError: an argument cannot be right, such as an unknown status. It is a ``ValueError``.
     :raises ValueError: a datetime cannot be read.
     :raises ModelArtsRequestError: a templated argument rendered to nothing; without that filter all would be listed.
@@ -245,7 +294,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
     argument_checks: ClassVar = {
         **ModelArtsOperator.argument_checks,
         **dict.fromkeys(("task_name", "source_type", "source", "workspace_id"), check_optional_text),
-        "status": lambda name, given: _check_statuses(given),
+        "status": check_status_filter,
         "template_id": check_template_id,
         "version_id": lambda name, given: _check_texts(name, given),
         "sort_by": check_choice("create_time", "name", "duration_seconds"),
@@ -300,6 +349,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         self.order = order
         self.max_tasks = max_tasks
 
+    @fails_fast
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Read the pages and return the tasks."""
         self._prepare_fields()
@@ -313,7 +363,7 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         return [task.to_json() for task in found]
 
     def _select(self, hook: ModelArtsHook) -> Iterator[ProcessorTask]:
-        statuses = _statuses(self.status)
+        statuses = read_status_filter("status", self.status)
         after = _milliseconds(parse_datetime("created_after", self.created_after))
         before = _milliseconds(parse_datetime("created_before", self.created_before))
         if after is not None and before is not None and after >= before:
@@ -338,30 +388,6 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
                 yield task
         if isinstance(listed, NewestFirst) and not listed.order_held:
             self.log.warning("The service did not list the tasks newest first, so the whole list was read.")
-
-
-def _statuses(given: Any) -> tuple[int, ...]:
-    """Read one status or several; None selects all."""
-    if given is None:
-        return ()
-    if isinstance(given, str) and given.lstrip().startswith("["):  # the text of a list that a template rendered
-        if not (listed := read_text(given)):
-            from airflow_modelarts.api.errors import ModelArtsRequestError
-
-            raise ModelArtsRequestError(f"status is {given!r}, an empty list. Leave status out to list every status")
-        given = listed
-    if isinstance(given, int | str):
-        return (int(read_status("status", given)),)
-    if not (statuses := read_statuses("status", given)):
-        raise ArgumentError(f"status is {given!r}, an empty list: leave it out to list every status")
-    return statuses
-
-
-def _check_statuses(given: Any) -> None:
-    """Check a status or a list of them, if no template and no other task gives any."""
-    parts = given if isinstance(given, list | tuple | set | frozenset) else [given]
-    if all(isinstance(part, int | float | str) and not is_template(part) for part in parts):
-        _statuses(given)
 
 
 def _check_texts(name: str, given: Any) -> None:

@@ -23,13 +23,14 @@ class StatusPoller(Generic[S]):
     :param what: its name in the log, for example ``Processing task 'abc'``.
     :param read: reads it once.
     :param log: the operator's logger.
+    :param known_status: a status that is in the log already; default None for none.
     """
 
-    def __init__(self, what: str, read: Callable[[], S], log: Any) -> None:
+    def __init__(self, what: str, read: Callable[[], S], log: Any, known_status: int | None = None) -> None:
         self._what = what
         self._read = read
         self._log = log
-        self._last_status: int | None = -1  # nothing logged yet
+        self._last_status: int | None = -1 if known_status is None else known_status  # -1: nothing logged yet
         self._outage: ModelArtsError | None = None
         self._failures = 0
 

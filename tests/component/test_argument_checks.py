@@ -19,6 +19,7 @@ from airflow_modelarts.operators import (
     ModelArtsExportProcessorTaskResultsOperator,
     ModelArtsListProcessorTasksOperator,
     ModelArtsStopProcessorTaskOperator,
+    ModelArtsUpdateProcessorTaskOperator,
 )
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 
@@ -30,6 +31,7 @@ NEEDED: dict[type, dict[str, Any]] = {
     ModelArtsDescribeProcessorTaskOperator: ID,
     ModelArtsStopProcessorTaskOperator: ID,
     ModelArtsDeleteProcessorTaskOperator: ID,
+    ModelArtsUpdateProcessorTaskOperator: {**ID, "description": "new"},
     ModelArtsExportProcessorTaskResultsOperator: {**ID, "path": "s3://b/k.jsonl"},
     ModelArtsCreateProcessorTaskVersionOperator: ID,
     ModelArtsCreateProcessorTaskOperator: BODY,
@@ -42,11 +44,17 @@ TEXT = "give a text"
 NOT_TEXTS = [b"abc", math.nan, object(), timedelta(1), (one for one in "abc"), {"abc"}]
 FLAGS: list[tuple[type, str]] = [
     *((ModelArtsProcessorTaskSensor, name) for name in ("deferrable", "start_from_trigger", "end_from_trigger")),
-    *((ModelArtsCreateProcessorTaskOperator, name) for name in ("deferrable", "create_version", "random_name_suffix")),
+    *(
+        (ModelArtsCreateProcessorTaskOperator, name)
+        for name in ("deferrable", "create_version", "random_name_suffix", "reuse_existing")
+    ),
     (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_completion"),
     (ModelArtsCreateProcessorTaskOperator, "wait_for_capacity"),
     (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_capacity"),
+    (ModelArtsCreateProcessorTaskVersionOperator, "cancel_on_kill"),
     (ModelArtsDeleteProcessorTaskOperator, "ignore_if_missing"),
+    (ModelArtsUpdateProcessorTaskOperator, "fail_fast"),
+    (ModelArtsProcessorTaskSensor, "fail_fast"),
     (ModelArtsListProcessorTasksOperator, "query_current"),
     (ModelArtsExportProcessorTaskResultsOperator, "signed_links"),
     (ModelArtsAuditProcessorTasksOperator, "fail_on_broken_rules"),
@@ -98,7 +106,11 @@ WRONG: list[tuple[type, str, Any, str]] = [
     (ModelArtsListProcessorTasksOperator, "sort_by", "created", "'create_time' or 'name' or 'duration_seconds'"),
     (ModelArtsListProcessorTasksOperator, "order", "down", "'desc' or 'asc'"),
     *((ModelArtsListProcessorTasksOperator, "max_tasks", value, "at least 1") for value in (0, -1, True, "9", 1.5)),
+    (ModelArtsUpdateProcessorTaskOperator, "description", None, TEXT),
+    (ModelArtsUpdateProcessorTaskOperator, "description", ["new"], TEXT),
     (ModelArtsAuditProcessorTasksOperator, "source", ["d"], TEXT),
+    (ModelArtsAuditProcessorTasksOperator, "statuses", [], "an empty list: leave it out"),
+    (ModelArtsAuditProcessorTasksOperator, "statuses", ["finished"], "it must contain only 0"),
     (ModelArtsExportProcessorTaskResultsOperator, "path", None, TEXT),
 ]
 

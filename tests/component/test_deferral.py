@@ -1,5 +1,7 @@
 """The deferred sensor without Airflow's processes: its outcomes are those of the modes that stay on a worker."""
 
+import json
+import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +22,7 @@ from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.sensor_modes import MODES, Simulation, defer, outcome_of, run_sensor, sensor
+from tests.support.task_instances import TaskInstance, collect_log
 from tests.support.triggers import events
 from tests.support.virtual import run
 
@@ -266,6 +269,76 @@ def test_the_sensor_polls_again_after_an_event_that_is_no_dict(simulation: Simul
     waiting = sensor(simulation.state.add_task(status=2).task_id, deferrable=True)
     for event in ("success", "TaskInstanceState.SUCCESS", ["x"], 7):
         assert waiting.resume_execution("execute_complete", {"event": event}, {"ti": None})["status"] == 2
+
+
+# What the worker's log says of the wait in the triggerer
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return collect_log(monkeypatch, ModelArtsProcessorTaskSensor)
+
+
+@pytest.mark.parametrize("status", [2, 4])
+def test_the_worker_repeats_once_how_and_when_the_wait_ended(
+    simulation: Simulation, lines: list[str], status: int
+) -> None:
+    task_id = simulation.state.add_task(status=1).task_id
+    simulation.at(62.0, lambda: simulation.state.set_status(task_id, status))
+    outcome_of(sensor(task_id, deferrable=True), simulation)
+    name = {2: "completed", 4: "stopped"}[status]
+    began, *ended = [line for line in lines if line.startswith(f"Processing task '{task_id}' is ")]
+    assert began == f"Processing task '{task_id}' is running."
+    (line,) = ended
+    assert re.fullmatch(
+        rf"Processing task '{task_id}' is {name}; it was waited for in the triggerer until (6[0-9]|7[0-9]) s "
+        "after the start of this Airflow task.",
+        line,
+    )
+
+
+def test_the_worker_repeats_the_error_that_ended_the_wait(simulation: Simulation, lines: list[str]) -> None:
+    waiting = sensor(simulation.state.add_task(status=1).task_id, deferrable=True)
+    first = defer(waiting, simulation)
+    defer_again(waiting, first, {"task_id": "abc", "error": "the key was refused"}, simulation)
+    assert any("when an error ended that: the key was refused" in line for line in lines)
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_a_wait_on_a_worker_is_not_described_twice(simulation: Simulation, lines: list[str], mode: str) -> None:
+    task_id = simulation.state.add_task(status=2).task_id
+    run_sensor(sensor(task_id, mode=mode), simulation)
+    assert [line for line in lines if "triggerer" in line] == []
+    assert lines.count(f"Processing task '{task_id}' is completed.") == 1
+
+
+# The link to the console
+
+
+@pytest.fixture
+def set_console(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = json.loads(os.environ["AIRFLOW_CONN_MODELARTS_DEFAULT"])
+    described["extra"]["console_url"] = "https://console.example.com/{processor_task_id}"
+    monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(described))
+
+
+@pytest.mark.usefixtures("set_console")
+@pytest.mark.parametrize("mode", MODES)
+def test_the_sensor_pushes_the_link_to_the_console_at_its_first_poll(simulation: Simulation, mode: str) -> None:
+    task_id = simulation.state.add_task(status=1).task_id
+    simulation.at(20.0, lambda: simulation.state.finish(task_id))
+    run_sensor(sensor(task_id, **MODES[mode]), simulation)
+    assert simulation.instance.xcoms == {"_link_ModelArtsConsoleLink": f"https://console.example.com/{task_id}"}
+
+
+@pytest.mark.usefixtures("set_console")
+def test_a_wait_that_starts_in_the_triggerer_pushes_the_link_there(simulation: Simulation) -> None:
+    task_id = simulation.state.add_task(status=2).task_id
+    for at_once in (True, False):
+        waiting = ProcessorTaskTrigger(task_id, look_at_once=at_once)
+        waiting.task_instance = TaskInstance()  # type: ignore[assignment]  # a stand-in for Airflow's
+        run(events(waiting))
+        assert simulation.pushed == [f"https://console.example.com/{task_id}"], "a worker pushes it otherwise"
 
 
 # One version of a task

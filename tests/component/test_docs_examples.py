@@ -12,6 +12,7 @@ import airflow
 import pytest
 import requests
 from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from requests_mock import Mocker
 
 from airflow_modelarts import operators
@@ -22,7 +23,10 @@ from tests.support.documents import EXAMPLES, PAGES, SHELL
 
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 #: The examples that are DAGs in every version of Airflow.
-DAGS = ("wait", "run", "chain", "many", "audit", "rest", "export", "minimal", "outlets", "fan_out", "output")
+DAGS = (
+    *("wait", "run", "chain", "many", "audit", "rest", "export", "minimal", "outlets", "fan_out", "output"),
+    *("fail_fast", "audit_failures", "goes_on", "reuse"),
+)
 TASKS = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 
 
@@ -37,7 +41,7 @@ def run(name: str) -> dict[str, Any]:
 
 def test_every_python_block_is_an_example_that_runs_here() -> None:
     assert sum(text.count("```python") for text in PAGES.values()) == len(EXAMPLES)
-    assert set(EXAMPLES) == {*DAGS, "event", "react", "hook", "patience", "own", "emulator"}
+    assert set(EXAMPLES) == {*DAGS, "retry_policy", "event", "react", "hook", "patience", "own", "emulator"}
 
 
 @pytest.mark.parametrize("name", DAGS)
@@ -50,7 +54,8 @@ def test_every_public_name_has_an_example() -> None:
     triggers = {"ProcessorTaskTrigger", "ProcessorTaskEventTrigger"}
     hooks = {"ModelArtsHook", "ModelArtsAsyncHook", "RetryPolicy", "ModelArtsError", "ModelArtsNotFoundError"}
     code = "".join(EXAMPLES.values())
-    public = {*operators.__all__, *sensor, *triggers, *hooks, *emulator, *audit}
+    policy = {"ModelArtsRetryPolicy"}
+    public = {*operators.__all__, *sensor, *triggers, *hooks, *emulator, *audit, *policy}
     assert [name for name in sorted(public) if name not in code] == []
 
 
@@ -88,6 +93,11 @@ def test_the_custom_operator_defers_and_resumes(emulator: EmulatorServer) -> Non
     assert operator.count({}, {"task_id": task.task_id, "status": 2}) > 0
     with pytest.raises(RuntimeError, match="no such task"):
         operator.count({}, {"error": "no such task"})
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies need Airflow 3.3")
+def test_the_dag_with_a_retry_policy_is_built() -> None:
+    run("retry_policy")
 
 
 @pytest.mark.skipif(ON_AIRFLOW_2, reason="asset watchers need Airflow 3")

@@ -9,12 +9,14 @@ import pytest
 from requests_mock import Mocker
 
 from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsNotFoundError, ModelArtsRequestError
+from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.operators.base import TAKES_NONE
 from airflow_modelarts.operators.tasks import (
     ModelArtsDeleteProcessorTaskOperator,
     ModelArtsDescribeProcessorTaskOperator,
     ModelArtsListProcessorTasksOperator,
     ModelArtsStopProcessorTaskOperator,
+    ModelArtsUpdateProcessorTaskOperator,
 )
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
@@ -244,6 +246,32 @@ def test_an_unknown_status_is_refused(status: Any) -> None:
         names(status=[status])
 
 
+def update(task_id: str, description: str, **arguments: Any) -> Any:
+    operator = ModelArtsUpdateProcessorTaskOperator(
+        task_id="update", processor_task_id=task_id, description=description, **arguments
+    )
+    return operator.execute({})
+
+
+@pytest.mark.parametrize("description", ["checked by hand", ""])
+def test_a_description_is_changed_and_returned(emulator: EmulatorServer, description: str) -> None:
+    task = emulator.state.add_task("described", body={"description": "old"})
+    assert update(task.task_id, description) == {"task_id": task.task_id, "description": description}
+    with ModelArtsHook() as hook:
+        assert (hook.describe_processor_task(task.task_id).description or "") == description
+
+
+def test_an_invalid_description_is_refused_before_sending(emulator: EmulatorServer) -> None:
+    with pytest.raises(ModelArtsRequestError, match="description: it must contain none of"):
+        update("abc", "a < b")
+    assert emulator.state.log.count() == 0
+
+
+def test_a_description_of_a_missing_task_is_an_error(emulator: EmulatorServer) -> None:
+    with pytest.raises(ModelArtsNotFoundError, match="processing task 'abc'"):
+        update("abc", "new")
+
+
 @pytest.fixture
 def a_task_an_hour(emulator: EmulatorServer) -> EmulatorServer:
     """Tasks named by the hour of a day in which they were created."""
@@ -317,6 +345,7 @@ def test_a_list_that_is_cut_off_is_logged(emulator: EmulatorServer, printed_log:
         (ModelArtsDescribeProcessorTaskOperator, {"processor_task_id"}),
         (ModelArtsStopProcessorTaskOperator, {"processor_task_id", "task_version_id"}),
         (ModelArtsDeleteProcessorTaskOperator, {"processor_task_id", "task_version_id"}),
+        (ModelArtsUpdateProcessorTaskOperator, {"processor_task_id", "description"}),
         (
             ModelArtsListProcessorTasksOperator,
             {"status", "template_id", "task_name", "source_type", "source", "version_id", "workspace_id"}

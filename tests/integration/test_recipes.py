@@ -32,9 +32,14 @@ DAGS = {
     "chain": ("clean_then_augment", ["clean", "augment"]),
     "many": ("many", ["validate[0]", "validate[1]", "active", "wait[0]"]),
     "audit": ("audit", ["audit"]),
-    "rest": ("the_rest", ["stop", "again", "delete"]),
+    "rest": ("the_rest", ["stop", "again", "update", "delete"]),
     "export": ("export_results", ["export", "measure"]),
     "output": ("read_output", ["validate", "summarise", "show"]),
+    "fail_fast": ("wait_and_fail_fast", ["wait"]),
+    "retry_policy": ("clean_with_policy", ["clean"]),
+    "goes_on": ("clean_whatever_happens", ["clean"]),
+    "reuse": ("clean_once_a_dataset", ["clean"]),
+    "audit_failures": ("audit_of_failures", ["failures"]),
 }
 SECRETS = {"ACCESS_KEY": "FAKEKEY", "SECRET_KEY": "fake-secret", "IAM_USER": "ada", "IAM_PASSWORD": "fake-password"}
 
@@ -89,6 +94,7 @@ def test_the_examples_run_unchanged(reader: Sandbox, emulator: EmulatorServer, f
     active = emulator.state.add_task(duration=10_000)  # for the example that waits for all active tasks
     reader.wait_for_dags(*(dag_id for dag_id, _ in DAGS.values()), timeout=TIMEOUT)
     ids = {"wait": waited_for.task_id, "rest": again.task_id, "export": exported.task_id}
+    ids["fail_fast"] = exported.task_id
     runs = {
         name: start_by_hand(reader, dag_id, conf={"processor_task_id": ids[name]} if name in ids else {})
         for name, (dag_id, _) in DAGS.items()

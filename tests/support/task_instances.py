@@ -39,7 +39,7 @@ def collect_log(monkeypatch: pytest.MonkeyPatch, owner: type) -> list[str]:
     lines: list[str] = []
 
     class Log:
-        def info(self, text: str, *values: Any) -> None:
+        def info(self, text: str, *values: Any, **fields: Any) -> None:
             lines.append(text % values if values else text)
 
         debug = warning = error = info

@@ -43,6 +43,12 @@ def at(moment: datetime, **fields: Any) -> dict[str, Any]:
     return {"task_id": str(moment.timestamp()), "status": 2, "create_time": int(moment.timestamp() * 1000), **fields}
 
 
+def qs(requests_mock: Mocker) -> dict[str, list[str]]:
+    """Return the query of the last request."""
+    found: dict[str, list[str]] = requests_mock.request_history[-1].qs
+    return found
+
+
 @pytest.fixture
 def one_failure(requests_mock: Mocker) -> None:
     failed = {"task_id": "abc", "name": "<b>bold</b>", "status": 3, "error_msg": "the bucket is full"}
@@ -101,6 +107,27 @@ def test_with_nothing_left_it_sends_no_request_and_the_report_says_why(
 
 
 # The list
+
+
+@pytest.mark.parametrize("statuses", [["failed", "Stopped"], (3, 4), "['failed', 'stopped']", {3, "stopped"}])
+def test_it_audits_the_tasks_of_some_statuses_by_name_or_number(requests_mock: Mocker, statuses: Any) -> None:
+    tasks = [at(START + timedelta(seconds=status)) | {"status": status} for status in range(5)]
+    requests_mock.get(LIST_URL, json={"count": 5, "tasks": tasks})
+    summary = run(statuses=statuses)
+    assert (summary["total"], summary["by_status"]) == (2, {"failed": 1, "stopped": 1})
+    assert summary["filters"]["statuses"] == "failed, stopped"
+    assert "status" not in qs(requests_mock)
+
+
+def test_the_service_filters_by_one_status(requests_mock: Mocker) -> None:
+    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
+    run(statuses="failed")
+    assert qs(requests_mock)["status"] == ["3"]
+
+
+def test_without_statuses_the_filters_are_those_of_earlier_reports(requests_mock: Mocker) -> None:
+    requests_mock.get(LIST_URL, json={"count": 0, "tasks": []})
+    assert "statuses" not in run()["filters"]
 
 
 def test_it_lists_newest_first_without_results_and_with_the_filters(requests_mock: Mocker) -> None:
@@ -387,7 +414,7 @@ def test_rules_given_as_audit_rules_survive_rendering() -> None:
 
 
 def test_the_template_fields() -> None:
-    names = {"window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id"}
+    names = {"window_start", "window_end", "rules", "template_id", "source_type", "source", "workspace_id", "statuses"}
     files = {"report_path", "rows_path", "object_storage_conn_id", "timezone"}
     connection = {"modelarts_conn_id", "project_id"}
     assert set(ModelArtsAuditProcessorTasksOperator.template_fields) == names | files | connection

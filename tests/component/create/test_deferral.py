@@ -1,15 +1,19 @@
 """Create operators against the emulator: the wait in the triggerer."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from airflow_modelarts.api.errors import ModelArtsNotFoundError
+from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from tests.support.create import Try, deferral, deferred, operator, tasks, version_operator
+from tests.support.task_instances import collect_log
 
 
 def test_a_deferred_wait_pushes_the_same_xcoms(emulator: EmulatorServer) -> None:
@@ -23,6 +27,47 @@ def test_a_deferred_wait_pushes_the_same_xcoms(emulator: EmulatorServer) -> None
     returned = operator(deferrable=True).execute_complete(attempt.context, event, **(waiting.kwargs or {}))
     assert returned["status_name"] == "completed"
     assert attempt.xcoms["version"]["status_name"] == "completed"
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return collect_log(monkeypatch, ModelArtsCreateProcessorTaskOperator)
+
+
+def test_the_worker_repeats_once_how_and_when_the_wait_ended(emulator: EmulatorServer, lines: list[str]) -> None:
+    attempt, task = deferred(emulator, wait_for_capacity=False)
+    emulator.state.fail(task.task_id, "the OBS path does not exist")
+    attempt.ti.start_date -= timedelta(seconds=312)
+    del lines[:]
+    event = {"task_id": task.task_id, "status": 3}
+    with pytest.raises(ModelArtsProcessorTaskFailed, match="the OBS path does not exist") as caught:
+        operator(deferrable=True).execute_complete(attempt.context, event)
+    (line,) = [line for line in lines if line.startswith(f"Processing task '{task.task_id}'")]
+    assert re.fullmatch(r".* is failed; it was waited for in the triggerer until 31\d s after the start of .*", line)
+    assert caught.value.is_permanent
+
+
+def test_the_worker_repeats_what_the_triggerer_submitted(emulator: EmulatorServer, lines: list[str]) -> None:
+    task = emulator.state.add_task("check-1", template="sys_data_validation", status=2)
+    event = {"task_id": task.task_id, "name": "check-1", "status": 2, "queued_seconds": 41.7}
+    operator(deferrable=True).execute_complete(Try().context, event)
+    assert f"Processing task '{task.task_id}' is named 'check-1'; the triggerer submitted it after 42 s." in lines
+
+
+def test_a_lasting_error_fails_the_deferred_task_without_a_retry(emulator: EmulatorServer) -> None:
+    attempt, task = deferred(emulator, wait_for_capacity=False)
+    emulator.state.fail(task.task_id, "access denied")
+    resumed = operator(deferrable=True, fail_fast=True)
+    with pytest.raises(AirflowFailException, match="access denied"):
+        resumed.resume_execution("execute_complete", {"event": {"task_id": task.task_id, "status": 3}}, attempt.context)
+    emulator.state.fail(task.task_id, "internal error")
+    with pytest.raises(ModelArtsProcessorTaskFailed, match="internal error"):
+        resumed.resume_execution("execute_complete", {"event": {"task_id": task.task_id, "status": 3}}, attempt.context)
+
+
+def test_an_invalid_request_fails_the_task_without_a_retry(emulator: EmulatorServer) -> None:
+    with pytest.raises(AirflowFailException, match="description: it must contain none of"):
+        operator(description="a < b", fail_fast=True).execute(Try().context)
 
 
 def test_an_outage_after_a_deferred_wait_is_waited_out(emulator: EmulatorServer, pauses: list[float]) -> None:

@@ -77,6 +77,35 @@ def test_a_new_version_is_run_and_waited_for(sandbox: Sandbox, emulator: Emulato
     assert f"Version '{version.version_id}' of processing task '{original.task_id}' is completed" in log
 
 
+def test_a_task_of_the_same_name_and_request_is_reused(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+    first, second = (CreateRun(sandbox, emulator, "reused", duration=2.0) for _ in range(2))
+    assert first.wait_for_end() == "success", first.log()
+    assert second.wait_for_end() == "success", second.log()
+    (task,) = [one for one in emulator.state.all_tasks() if one.name == "reused"]
+    assert first.value("return_value")["task_id"] == second.value("return_value")["task_id"] == task.task_id
+
+
+# Without cancel_on_kill
+
+
+@since_3_3
+@pytest.mark.parametrize("path", ["synchronous", "deferrable"])
+def test_a_cleared_task_adopts_what_goes_on(
+    sandbox: Sandbox, emulator: EmulatorServer, user: AirflowUser, path: str
+) -> None:
+    run = CreateRun(sandbox, emulator, f"goes_on_{path}")
+    task = run.wait_for_running_task()
+    run.wait_until(lambda: run.instance.state == ("deferred" if path == "deferrable" else "running"))
+    run.wait_until(lambda: "is running" in run.log() or "is initialized" in run.log())
+    user.clear_task(run.dag_id, run.run_id)
+    run.wait_until(lambda: run.instance.try_number == 2 and run.instance.state in ("running", "deferred"))
+    assert run.status(task) == RUNNING
+    emulator.state.finish(task.task_id)
+    assert run.wait_for_end() == "success", run.log()
+    assert run.tasks == [task]
+    assert run.value("return_value")["task_id"] == task.task_id
+
+
 # Marked as failed
 
 

@@ -9,13 +9,20 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.sandbox import Sandbox
+from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
 from tests.support.airflow_runs import COMPLETED, RUNNING, STOPPED, AirflowUser, CreateRun, pushed, states
 from tests.support.waiting import TIMEOUT, wait_until
 
 DAGS = Path(__file__).parent / "dags"
 EXAMPLE = Path(__file__).parents[3] / "dags_examples" / "feature_analysis.py"
 MODES = ("poke", "reschedule", "deferrable", "triggerer")
+#: Waits with a retry, for what a retry cannot mend.
+UNMENDED = [
+    f"{mode}_{way}"
+    for way in ("fail_fast", *(["retry_policy"] if AIRFLOW_V_3_3_PLUS else []))
+    for mode in ("poke", "deferrable")
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +69,12 @@ def run_of_waits(sandbox: Sandbox, emulator: EmulatorServer) -> tuple[str, dict[
     """One run of the DAG ``waits``, finished before the tests read it."""
     running = {mode: emulator.state.add_task(duration=10_000).task_id for mode in MODES}
     ids = {**running, "failed": emulator.state.add_task(status=3, error_msg="the bucket is full").task_id}
+    ids["deleted"] = emulator.state.add_task(duration=10_000).task_id
     run_id = sandbox.trigger("waits", conf=ids)
 
-    def end_what_is_waited_for(_: object) -> None:
+    def end_what_is_waited_for(instances: list[TaskInstance]) -> None:
+        if {one.state for one in instances if one.task_id in UNMENDED and "deferrable" in one.task_id} == {"deferred"}:
+            emulator.state.projects[accounts.PROJECT_ID].tasks.pop(ids["deleted"], None)
         for mode, processor_task_id in list(running.items()):
             if f"'{processor_task_id}' is " in sandbox.task_log("waits", run_id, f"{mode}_good"):
                 emulator.state.finish(processor_task_id)
@@ -85,6 +95,17 @@ def test_a_wait_succeeds_or_fails_as_its_processing_task_does(
     outcome = {"task_id": ids[mode], "status": 2, "status_name": "completed"}
     assert pushed(sandbox, "waits", run_id)[f"{mode}_good", "return_value"] == outcome
     assert f"Processing task '{ids['failed']}' failed: the bucket is full" in logs["bad"]
+
+
+@pytest.mark.parametrize("task_id", UNMENDED)
+def test_what_a_retry_cannot_mend_is_not_retried(
+    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], task_id: str
+) -> None:
+    run_id, _ = run_of_waits
+    (instance,) = [one for one in sandbox.task_instances("waits", run_id) if one.task_id == task_id]
+    log = sandbox.task_log("waits", run_id, task_id)
+    assert (instance.state, instance.try_number) == ("failed", 1), log
+    assert ("the bucket is full" if "poke" in task_id else "no task with this id") in log
 
 
 def test_a_wait_uses_a_worker_before_airflow_3_3(sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]) -> None:

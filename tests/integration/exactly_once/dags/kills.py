@@ -30,6 +30,8 @@ for path, deferrable in (("synchronous", False), ("deferrable", True)):
     create(f"happy_{path}", deferrable=deferrable, poll_interval=1)
     create(f"killed_{path}", deferrable=deferrable, poll_interval=POLL_INTERVAL)
     create(f"timed_out_{path}", deferrable=deferrable, poll_interval=1, execution_timeout=timedelta(seconds=30))
+    create(f"goes_on_{path}", deferrable=deferrable, poll_interval=1, cancel_on_kill=False)
+create("reused", deferrable=True, poll_interval=1, random_name_suffix=False, reuse_existing=True)
 create("cleared_deferrable", deferrable=True, poll_interval=1)
 create("analysis", "sys_data_analyse", deferrable=True, poll_interval=1)
 

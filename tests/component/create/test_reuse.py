@@ -1,0 +1,117 @@
+"""``reuse_existing``: a task of the same name and request is adopted instead of refused."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
+
+from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.tasks import Task
+from tests.support.create import INPUTS, VALIDATION, Try, needs_state_store, operator, run
+
+REUSE: dict[str, Any] = {
+    "reuse_existing": True,
+    "random_name_suffix": False,
+    "deferrable": False,
+    "work_path": {"type": "OBS", "path": "obs://bucket/out/"},
+}
+BODY = {"template": VALIDATION, "inputs": INPUTS, "work_path": {"type": "OBS", "path": "/bucket/out"}}
+
+
+def existing(emulator: EmulatorServer, name: str = "check", **fields: Any) -> Task:
+    body = {**BODY, **fields.pop("body", {})}
+    return emulator.state.add_task(name, template="sys_data_validation", body=body, **{"status": 2, **fields})
+
+
+def test_the_first_run_creates_and_the_second_reuses(emulator: EmulatorServer) -> None:
+    first = run(REUSE, Try())
+    assert first["name"] == "check"
+    assert run(REUSE, Try())["task_id"] == first["task_id"]
+    assert emulator.state.log.count("CreateProcessorTask") == 1
+
+
+def test_a_running_task_is_waited_for(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = existing(emulator, status=1)
+    monkeypatch.setattr("time.sleep", lambda _: emulator.state.finish(task.task_id))
+    published = run(REUSE, Try())
+    assert (published["task_id"], published["status_name"]) == (task.task_id, "completed")
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_a_task_that_failed_or_was_stopped_is_not_reused_and_the_next_name_is(
+    emulator: EmulatorServer, status: int
+) -> None:
+    existing(emulator, status=status)
+    first = run(REUSE, Try())
+    assert first["name"] == "check-2"
+    assert run(REUSE, Try())["task_id"] == first["task_id"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("template", {"id": "sys_data_cleaning"}, "template is .*sys_data_validation.* there, and .*sys_data_cleaning"),
+        (
+            "template",
+            {"id": "sys_data_validation", "operator_params": [{"name": "MetaValidation", "params": {"size": 9}}]},
+            "template is",
+        ),
+        ("inputs", [{"type": "DATASET", "source": "other"}], "inputs is .*PYc9H2HGv5BJNwBGXyK.* there, and .*other"),
+        ("inputs", [*INPUTS, {"type": "DATASET", "source": "other"}], "inputs is"),
+        ("work_path", {"type": "OBS", "path": "obs://bucket/out-2/"}, "work_path is .*/bucket/out.* there"),
+        ("version_id", "v2", 'version_id is null there, and "v2" in this request'),
+    ],
+)
+def test_another_request_is_an_error_that_shows_the_difference(
+    emulator: EmulatorServer, field: str, value: Any, shown: str
+) -> None:
+    task = existing(emulator)
+    with pytest.raises(ModelArtsAlreadyExistsError, match=shown) as caught:
+        run({**REUSE, field: value}, Try())
+    assert f"'check' exists already, of another request: '{task.task_id}'" in str(caught.value)
+    assert emulator.state.log.count("CreateProcessorTask") == 0
+
+
+def test_the_random_suffix_is_refused_when_the_dag_is_parsed() -> None:
+    for make in (operator, ModelArtsCreateProcessorTaskOperator.partial):
+        with pytest.raises(ValueError, match="reuse_existing is True and random_name_suffix is True"):
+            make(**({} if make is operator else {"task_id": "run"}), reuse_existing=True)
+
+
+@needs_state_store
+def test_a_kill_does_not_stop_what_existed_before(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = existing(emulator, status=1)
+    attempt = Try()
+    for arguments, number in (({}, 1), ({}, 2)):  # the second try reads from the store that the first one reused it
+        waiting = operator(**{**REUSE, **arguments})
+
+        def kill(_: float, waiting: Any = waiting) -> None:
+            waiting.on_kill()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("time.sleep", kill)
+            with pytest.raises(KeyboardInterrupt):
+                waiting.execute(attempt.context)
+        assert emulator.state.status(task.task_id) == 1, number
+        attempt = attempt.next(cleared=True)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_deferred_wait_for_what_existed_before_is_never_stopped(emulator: EmulatorServer, *, durable: bool) -> None:
+    task = existing(emulator, status=1)
+    attempt, arguments = Try(), {**REUSE, "deferrable": True, "durable": durable}
+    with pytest.raises(TaskDeferred) as caught:
+        run(arguments, attempt)
+    assert caught.value.trigger.stop_on_kill is False
+    resumed = operator(**arguments, execution_timeout=timedelta(seconds=1))
+    try:
+        resumed.resume_execution("__fail__", {"error": "Trigger/execution timeout"}, attempt.context)
+    except AirflowTaskTimeout:
+        resumed.on_kill()  # as Airflow does
+    assert emulator.state.status(task.task_id) == 1
