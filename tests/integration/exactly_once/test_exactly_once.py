@@ -1,4 +1,4 @@
-"""A worker that is killed at any point leaves one processing task, and its retry succeeds."""
+"""A worker or a triggerer that is killed at any point leaves one processing task, and the run succeeds."""
 
 import os
 from collections.abc import Callable
@@ -56,8 +56,10 @@ def test_the_xcoms_are_those_of_the_one_processing_task(case: CrashCase) -> None
 
 
 def test_the_table_covers_each_phase_in_each_mode() -> None:
-    retried = [(mode, point) for mode, points in MODES.items() for point in points if point.needs_retry]
+    every = [(mode, point) for mode, points in MODES.items() for point in points]
+    retried = [(mode, point) for mode, point in every if point.needs_retry]
     assert len(retried) >= 30
-    assert {point.phase for _, point in retried} == {"submit", "persist", "defer", "wait", "conclude"}
-    assert all(sum(mode == other for other, _ in retried) >= 16 for mode in MODES)
+    assert {point.phase for _, point in every} == {"submit", "persist", "defer", "queue", "wait", "conclude"}
+    assert all(sum(mode == other for other, _ in retried) >= 15 for mode in MODES)
     assert sum("worker" in point.victims for _, point in retried) >= 6
+    assert sum("triggerer" in point.victims for _, point in every) >= 10
