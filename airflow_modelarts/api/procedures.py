@@ -130,20 +130,27 @@ def find_task(name: str, workspace_id: str | None, retries: RetryPolicy = LONG_R
     return next((task for task in tasks if task.name == name), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Submission:
-    """What :func:`submit_once` needs to know about the caller.
+    """What :func:`submit_once` needs to know about the caller, and what it learns for the caller's next call.
 
-    :param may_exist: whether an earlier try may have submitted the same.
+    :param may_exist: whether an earlier request may have submitted the same. A lost answer sets it; a refusal after
+        which nothing was found resets it, so that the next refusal costs no further lookup.
     :param is_killed: returns whether the caller has been killed, after which nothing may be submitted.
     :param on_lookup: called with the error that makes a lookup necessary.
     :param retries: of each request that submits.
+    :param waits: whether the caller calls again later if the service says "not now" (``capacity.is_not_now``). Then
+        such a refusal is raised after at most one lookup, without a delay.
+    :param is_ours: whether a task that has the name already is the caller's own in any case: the name was stored before
+        the first request.
     """
 
     may_exist: bool
     is_killed: Callable[[], bool] = lambda: False
     on_lookup: Callable[[ModelArtsError], None] = lambda error: None
     retries: RetryPolicy = DEFAULT_RETRIES
+    waits: bool = False
+    is_ours: bool = False
 
 
 def create_task(
@@ -188,23 +195,30 @@ def submit_once(
     :param can_repeat: whether the service refuses the same submission twice, so that repeating it is safe.
     :raises ModelArtsError: it was refused, or not found. ``outcome_unknown`` tells whether it may still appear.
     """
-    may_exist = submission.may_exist
+    is_lost = False  # whether an answer to a request of this call was lost
     for attempt in range(1, SUBMIT_ATTEMPTS + 1):
         if submission.is_killed():
-            raise ModelArtsError("Task was killed; not submitting.", outcome_unknown=may_exist)
+            raise ModelArtsError("Task was killed; not submitting.", outcome_unknown=submission.may_exist)
         try:
             return (yield from submit())
         except ModelArtsError as error:
-            may_exist = may_exist or error.outcome_unknown
-            if not may_exist:
+            is_lost = is_lost or error.outcome_unknown
+            is_taken = isinstance(error, ModelArtsAlreadyExistsError)
+            submission.may_exist |= error.outcome_unknown or (is_taken and submission.is_ours)
+            if not submission.may_exist:
                 raise
             submission.on_lookup(error)
-            is_taken = isinstance(error, ModelArtsAlreadyExistsError)
             is_final = not (is_taken or error.temporary or error.outcome_unknown)
             # A final refusal can come from our own lost submission, which has used up the quota: then wait longest.
             delay = exponential_delay(1.0, SUBMIT_ATTEMPTS if is_final else attempt, MAX_LOOKUP_DELAY)
+            is_refused = not (is_taken or error.outcome_unknown)
+            if submission.waits and is_refused and not is_lost:
+                delay = 0.0  # the earlier request was sent before this process had its turn
             if found := (yield from _find_twice(find, delay)):
                 return found
+            if submission.waits and is_refused:
+                submission.may_exist = error.outcome_unknown = False
+                raise
             error.outcome_unknown = not is_final
             if is_final or attempt == SUBMIT_ATTEMPTS or not can_repeat:
                 raise
@@ -212,9 +226,9 @@ def submit_once(
 
 
 def _find_twice(find: Callable[[], Flow[str | None]], delay: float) -> Flow[str | None]:
-    """Look a submission up, and again after a delay, because the request may still be on its way."""
+    """Look a submission up, and again after a delay, because the request may still be on its way; 0 for once only."""
     try:
-        if found := (yield from find()):
+        if (found := (yield from find())) or not delay:
             return found
         yield Sleep(delay)
         return (yield from find())

@@ -59,6 +59,7 @@ class _Try:
         self.hook = hook
         self.store = store
         self.external_id = external_id
+        self.queued_seconds = 0.0  # from the first attempt to submit to the accepted one
         self.latest: Any = None  # what was last read of what was submitted
         self.result: Any = None  # what the try has published
 
@@ -70,11 +71,13 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     active or has succeeded, and submits again otherwise. An id that is not known is found by ``_submit``.
 
     :param wait_for_completion: whether to wait for the end; default true.
+    :param wait_for_capacity: whether to wait while the service refuses the submission for now; default true.
     :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
     """
 
     argument_checks: ClassVar = {
         **WaitingOperator.argument_checks,
+        "wait_for_capacity": read_flag,
         "poll_interval": read_seconds,
         "wait_for_completion": read_flag,
     }
@@ -84,11 +87,19 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     pushes_version = True
 
     def __init__(
-        self, *, wait_for_completion: bool = True, poll_interval: float | timedelta = 60.0, **kwargs: Any
+        self,
+        *,
+        wait_for_completion: bool = True,
+        wait_for_capacity: bool = True,
+        poll_interval: float | timedelta = 60.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._check_arguments(wait_for_completion=wait_for_completion, outlets=self.outlets)
+        self._check_arguments(
+            wait_for_completion=wait_for_completion, wait_for_capacity=wait_for_capacity, outlets=self.outlets
+        )
         self.wait_for_completion = wait_for_completion
+        self.wait_for_capacity = wait_for_capacity
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self._current: _Try | None = None
         self._killed = False  # not part of the try: Airflow can kill the task before it executes
@@ -329,6 +340,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
             context["ti"].xcom_push(key="processor_task_id", value=target.task_id)
             if target.task_version_id is not None:
                 context["ti"].xcom_push(key="task_version_id", value=target.task_version_id)
+            context["ti"].xcom_push(key="queued_seconds", value=round(self._try.queued_seconds, 3))
         self._link(context, self._try.hook, target.task_id)
 
     # Waiting and publishing

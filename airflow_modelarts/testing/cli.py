@@ -22,6 +22,7 @@ from airflow_modelarts.testing.dag_file import check_dag_file
 from airflow_modelarts.testing.terminal import safe_print
 
 MAX_SEEDS = 10_000
+MAX_LIMIT = 1_000_000
 #: Modules that come with the extra `emulator`.
 EXTRA_MODULES = frozenset({"fastapi", "psutil", "starlette", "uvicorn"})
 
@@ -87,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("dag_file", type=Path, metavar="DAG_FILE", help="the Python file that defines the DAG")
     run.add_argument("dag_id", nargs="?", metavar="DAG_ID", help="which DAG, if the file defines several")
-    _add_task_duration(run, 5.0)
+    _add_local_modelarts(run, 5.0)
     run.add_argument("--conf", type=_json_object, default={}, metavar="JSON", help="the run's configuration or params")
     run.add_argument(
         "--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="give up on the run after this (%(default)g)"
@@ -111,19 +112,31 @@ def build_parser() -> argparse.ArgumentParser:
         default=5080,
         help="the port to listen on (%(default)s), 0 for a free one",
     )
-    _add_task_duration(emulator, 10.0)
+    _add_local_modelarts(emulator, 10.0)
     _add_seed(emulator, "one of them runs until the control API ends it")
     emulator.set_defaults(command=_serve_emulator)
     return parser
 
 
-def _add_task_duration(parser: argparse.ArgumentParser, default: float) -> None:
+def _add_local_modelarts(parser: argparse.ArgumentParser, default: float) -> None:
     parser.add_argument(
         "--task-duration",
         type=_seconds,
         default=default,
         metavar="SECONDS",
         help="how long a processing task takes in the local ModelArts (%(default)g)",
+    )
+    parser.add_argument(
+        "--running-limit",
+        type=_integer_up_to("number", MAX_LIMIT),
+        metavar="N",
+        help="let the local ModelArts refuse further tasks while N are active (no limit)",
+    )
+    parser.add_argument(
+        "--request-rate",
+        type=_rate,
+        metavar="N",
+        help="let the local ModelArts throttle requests beyond N a second (no limit)",
     )
 
 
@@ -153,6 +166,13 @@ def _seconds(text: str) -> float:
         if 0 <= (value := float(text)) < float("inf"):
             return value
     raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+
+
+def _rate(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"a number of requests a second above 0 is needed, not {text!r}")
 
 
 def _integer_up_to(what: str, largest: int) -> Callable[[str], int]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import threading
 from typing import Any
 
 from airflow_modelarts.testing.command import CONNECTION_ID, SUCCESS, Interrupted, UsageError
-from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator.service.settings import Settings
 from airflow_modelarts.testing.seeded_tasks import seed_and_print
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve the emulator until a signal ends it."""
     try:
-        emulator = EmulatorServer(host=arguments.host, port=arguments.port, task_duration=arguments.task_duration)
+        emulator = create_server(arguments, arguments.host, arguments.port)
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
@@ -38,6 +40,15 @@ def serve(arguments: argparse.Namespace) -> int:
     finally:
         emulator.stop()
     return SUCCESS
+
+
+def create_server(arguments: argparse.Namespace, host: str = "127.0.0.1", port: int = 0) -> EmulatorServer:
+    """Return a local ModelArts with the limits that the command line sets."""
+    limit = {} if arguments.running_limit is None else {"running_limit": arguments.running_limit}
+    server = EmulatorServer(host, port, state=EmulatorState(Settings(task_duration=arguments.task_duration, **limit)))
+    if arguments.request_rate is not None:
+        server.faults.limit_rate(arguments.request_rate, burst=math.ceil(arguments.request_rate))
+    return server
 
 
 def control_examples(url: str, task_id: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from airflow_modelarts.testing import run_report
 from airflow_modelarts.testing.command import CONNECTION_ID, FAILURE, SUCCESS, UsageError
-from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator_command import create_server
 from airflow_modelarts.testing.sandbox import (
     DagImportError,
     DagNotFoundError,
@@ -26,7 +26,7 @@ from airflow_modelarts.testing.terminal import one_line, safe_print
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one DAG of a file once; see `airflow_modelarts.testing.cli.main` for the exit status."""
-    with EmulatorServer(task_duration=arguments.task_duration) as server:
+    with create_server(arguments) as server:
         sandbox = Sandbox(
             arguments.dag_file.resolve().parent,
             only_file=arguments.dag_file,

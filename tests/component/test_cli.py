@@ -72,6 +72,8 @@ def test_run_has_defaults() -> None:
         (["emulator", "--port=99999"], "a port from 0 to 65535 is needed, not '99999'"),
         (["emulator", "--port=-1"], "a port from 0 to 65535 is needed, not '-1'"),
         (["emulator", "--port=http"], "a port from 0 to 65535 is needed, not 'http'"),
+        (["emulator", "--running-limit", "-1"], "a number from 0 to 1000000 is needed, not '-1'"),
+        (["run", "dag.py", "--request-rate", "0"], "a number of requests a second above 0 is needed, not '0'"),
         ([], "COMMAND"),
     ],
 )
@@ -157,6 +159,15 @@ def send(curl: str) -> requests.Response:
     _, _, _, method, url, *options = shlex.split(curl)
     headers = dict([options[1].split(": ")]) if options else {}
     return requests.request(method, url, headers=headers, data=options[3] if options else None, timeout=10)
+
+
+@pytest.mark.parametrize("command", [["emulator"], ["run", "dag.py"]])
+def test_the_local_modelarts_has_the_limits_of_the_command_line(command: list[str]) -> None:
+    limits = ["--running-limit", "7", "--request-rate", "0.001", "--task-duration", "3"]
+    with emulator_command.create_server(cli.build_parser().parse_args([*command, *limits])) as server:
+        assert (server.state.settings.running_limit, server.state.settings.task_duration) == (7, 3.0)
+        answers = [requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=10) for _ in "ab"]
+    assert [answer.status_code for answer in answers] == [401, 429]
 
 
 def test_a_port_in_use_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,4 +159,5 @@ def test_the_curl_lines_control_the_emulator(emulator: EmulatorServer) -> None:
             created = hook.create_processor_task(name=name, template=template, inputs=inputs, create_version=True)
             failure = "the bucket is full" if name == "one" else None
             assert hook.describe_processor_task(created.task_id).error_msg == failure
-    assert requests.get(f"{emulator.url}/emulator/settings", timeout=10).json()["running_limit"] == 2
+    settings = requests.get(f"{emulator.url}/emulator/settings", timeout=10).json()
+    assert (settings["running_limit"], settings["template_limits"]) == (2, {"sys_data_cleaning": 1})

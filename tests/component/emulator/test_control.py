@@ -137,7 +137,28 @@ def test_the_control_api_shows_and_removes_logged_requests(call: Caller) -> None
     last = call.control("GET", "/requests?operation=ListProcessorTasks&last=1").json()
     assert [request["operation"] for request in last["requests"]] == ["ListProcessorTasks"]
     call.control("DELETE", "/requests")
-    assert call.control("GET", "/requests").json() == {"counts": {}, "requests": []}
+    assert call.control("GET", "/requests").json() == {"counts": {}, "refusals": {}, "requests": []}
+
+
+def test_the_log_counts_refusals_apart_by_operation_and_code(call: Caller, state: EmulatorState) -> None:
+    call.control("PATCH", "/settings", {"running_limit": 5, "template_limits": {"sys_data_analyse": 0}})
+    for _ in range(2):
+        assert error_of(call("POST", body=FEATURE_ANALYSIS)) == (400, "ModelArts.4409")
+    call.control("POST", "/faults", {"kind": "throttle"})
+    call.control("POST", "/faults", {"kind": "throttle", "form": "html"})
+    assert [call("POST", body=FEATURE_ANALYSIS).status_code for _ in range(2)] == [429, 503]
+    assert call("GET").status_code == 200
+    shown = call.control("GET", "/requests").json()
+    assert shown["counts"] == {"CreateProcessorTask": 4, "ListProcessorTasks": 1}
+    assert shown["refusals"] == {"CreateProcessorTask": {"ModelArts.4409": 2, "APIGW.0308": 1, "HTTP 503": 1}}
+    assert [request["error_code"] for request in shown["requests"]] == ["ModelArts.4409"] * 2 + [
+        "APIGW.0308",
+        None,
+        None,
+    ]
+    assert state.log.refusals("CreateProcessorTask").total() == 4
+    assert state.log.refusals()["ModelArts.4409"] == 2
+    assert not state.log.refusals("ListProcessorTasks")
 
 
 def test_the_control_api_resets_the_emulator(call: Caller) -> None:
@@ -183,6 +204,26 @@ def test_a_rate_limit_lasts_until_it_is_removed(call: Caller) -> None:
     assert call.control("GET", "/faults").json()[0]["hits"] == 2
     call.control("DELETE", f"/faults/{added['fault_id']}")
     assert call("GET").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "content_type", "retry_after"),
+    [
+        ({}, 429, "application/json", None),
+        ({"retry_after": 2}, 429, "application/json", "2"),
+        ({"form": "html"}, 503, "text/html", None),
+        ({"form": "html", "retry_after": 2, "status": 429}, 429, "text/html", "2"),
+    ],
+)
+def test_a_rate_limit_answers_as_the_api_or_as_a_gateways_page(
+    call: Caller, fields: dict[str, Any], status: int, content_type: str, retry_after: str | None
+) -> None:
+    call.control("POST", "/faults", {"kind": "limit_rate", "rate": 0.001, **fields})
+    assert call("GET").status_code == 200
+    refused = call("GET")
+    assert (refused.status_code, refused.headers.get("Retry-After")) == (status, retry_after)
+    assert refused.headers["Content-Type"].startswith(content_type)
+    assert ("<html>" in refused.text) is ("form" in fields)
 
 
 @pytest.mark.parametrize("kind", ["cut_off", "reset"])

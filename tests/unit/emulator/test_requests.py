@@ -120,6 +120,36 @@ def test_creating_a_task_beyond_a_limit_is_refused(state: EmulatorState, limit: 
     assert error_code(state.create_task, PROJECT_ID, FEATURE_ANALYSIS) == expected
 
 
+@pytest.mark.parametrize("expected", ["ModelArts.4409", "ModelArts.4616"])
+def test_a_limit_of_a_template_counts_and_refuses_that_template_only(state: EmulatorState, expected: Any) -> None:
+    state.settings.template_limits = {"sys_data_validation": 1}
+    state.settings.template_limit_code = expected
+    state.add_tasks(3, template="sys_data_analyse")
+    first = state.create_task(PROJECT_ID, {**DATA_VALIDATION, "name": "first"})
+    second = {**DATA_VALIDATION, "name": "second"}
+    assert error_code(state.create_task, PROJECT_ID, second) == expected
+    assert error_code(state.create_version, PROJECT_ID, first.task_id, DATA_VALIDATION) == expected
+    assert state.create_task(PROJECT_ID, FEATURE_ANALYSIS)
+    assert state.create_task(OTHER_PROJECT_ID, second), "each project has limits of its own"
+    state.finish(first.task_id)
+    assert state.create_task(PROJECT_ID, second)
+
+
+def test_each_active_version_of_a_task_counts_towards_a_limit(state: EmulatorState) -> None:
+    task = state.create_task(PROJECT_ID, DATA_VALIDATION)
+    state.settings.running_limit = 2
+    state.create_version(PROJECT_ID, task.task_id, DATA_VALIDATION)
+    assert error_code(state.create_version, PROJECT_ID, task.task_id, DATA_VALIDATION) == "ModelArts.4409"
+    task.versions[0].run.set_status(2, state.clock.now())
+    assert state.create_version(PROJECT_ID, task.task_id, DATA_VALIDATION)
+
+
+def test_a_reset_restores_the_limits_of_templates(state: EmulatorState) -> None:
+    state.settings.template_limits["sys_data_validation"] = 0
+    state.reset()
+    assert state.settings.template_limits == {}
+
+
 def test_only_active_tasks_count_towards_the_running_limit(state: EmulatorState) -> None:
     state.settings.running_limit = 2
     first, _ = state.add_tasks(2)

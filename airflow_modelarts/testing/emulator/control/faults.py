@@ -24,7 +24,15 @@ PositiveCount = Annotated[int, Field(ge=1)]
 PositiveRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[int, Field(ge=0)]
 When = Literal["before", "after"]
+#: The form of an error: the API's JSON, or a gateway's web page without a code.
+ErrorForm = Literal["json", "html"]
 MalformedKind = Literal["html", "truncated_json", "wrong_content_type", "empty", "not_an_object"]
+
+#: The page of a gateway whose backend takes no more requests.
+GATEWAY_PAGE = (
+    b"<html><head><title>503 Service Temporarily Unavailable</title></head>"
+    b"<body><h1>503 Service Temporarily Unavailable</h1></body></html>"
+)
 
 _next_id = itertools.count(1).__next__
 
@@ -140,11 +148,15 @@ class _ErrorAnswer(Fault):
     status: HttpStatus | None = None
     retry_after: NonNegative | HeaderText | None = None
     code: str = "ModelArts.0101"
+    form: ErrorForm = "json"
 
     async def apply(self, call: Call) -> None:
         """Send the error."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        await call.send_error(ServiceError(self.code, self.message, status=self.status), headers)
+        if self.form == "html":
+            await call.send(HttpResponse(self.status or 503, GATEWAY_PAGE, {"Content-Type": "text/html", **headers}))
+        else:
+            await call.send_error(ServiceError(self.code, self.message, status=self.status), headers)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -156,6 +168,7 @@ class Refuse(_ErrorAnswer):
     :param message: by default the contract's meaning of the code.
     :param status: by default the contract's HTTP status for the code.
     :param retry_after: seconds or an HTTP date, for the header ``Retry-After``.
+    :param form: ``html`` for a gateway's web page, by default with HTTP 503, instead of the code and the message.
     """
 
     kind: Literal["refuse", "throttle", "expired_token"] = "refuse"
@@ -172,6 +185,8 @@ class Refuse(_ErrorAnswer):
 @dataclass(eq=False, kw_only=True)
 class LimitRate(_ErrorAnswer):
     """Refuse calls that exceed a rate, by default with HTTP 429; other calls pass. A token bucket.
+
+    :class:`Refuse` describes the fields of the answer.
 
     :param times: number of calls it refuses; None for all until it is removed.
     :param rate: calls a second that pass.

@@ -17,6 +17,7 @@ class LoggedRequest:
     :param time: arrival, in seconds since the epoch.
     :param operation: the API operation's name; None when the path is not an operation's.
     :param status: HTTP status; None until a complete response has been sent.
+    :param error_code: the code of an error; None for a success, and for an answer without a code.
     :param fault: the kind of fault that was applied; None for none.
     """
 
@@ -27,6 +28,7 @@ class LoggedRequest:
     operation: str | None
     request_id: str
     status: int | None = None
+    error_code: str | None = None
     fault: str | None = None
 
 
@@ -42,12 +44,20 @@ class RequestLog:
         with self._lock:
             self._entries: deque[LoggedRequest] = deque(maxlen=KEPT)
             self._counts: Counter[str | None] = Counter()
+            self._refusals: dict[str | None, Counter[str]] = {}
 
     def add(self, entry: LoggedRequest) -> None:
         """Add a request at its arrival; its status is set later."""
         with self._lock:
             self._entries.append(entry)
             self._counts[entry.operation] += 1
+
+    def answered(self, entry: LoggedRequest, status: int) -> None:
+        """Set the status of a request, and count a refusal: any status from 400."""
+        entry.status = status
+        if status >= 400:
+            with self._lock:
+                self._refusals.setdefault(entry.operation, Counter())[entry.error_code or f"HTTP {status}"] += 1
 
     def entries(self, operation: str | None = None) -> list[LoggedRequest]:
         """Return the requests of one operation, or of all."""
@@ -63,3 +73,14 @@ class RequestLog:
         """Count the requests by operation; ``unknown`` counts those whose path is not an operation's."""
         with self._lock:
             return {operation or "unknown": count for operation, count in self._counts.items()}
+
+    def refusals(self, operation: str | None = None) -> Counter[str]:
+        """Count the refused requests of one operation, or of all, by error code; without a code by HTTP status."""
+        with self._lock:
+            counted = (counts for name, counts in self._refusals.items() if operation in (None, name))
+            return sum(counted, Counter())
+
+    def refusals_by_operation(self) -> dict[str, dict[str, int]]:
+        """Count the refused requests by operation, and by error code or HTTP status."""
+        with self._lock:
+            return {operation or "unknown": dict(counts) for operation, counts in self._refusals.items()}

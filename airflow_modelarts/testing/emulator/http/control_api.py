@@ -114,9 +114,10 @@ class ShownFault(BaseModel):
 
 
 class ShownRequests(BaseModel):
-    """The number of requests by operation, and the newest requests."""
+    """The number of requests by operation, that of refusals by operation and error code, and the newest requests."""
 
     counts: dict[str, int]
+    refusals: dict[str, dict[str, int]]
     requests: list[LoggedRequest]
 
 
@@ -165,7 +166,11 @@ def _add_time_and_settings(router: APIRouter, state: EmulatorState) -> None:
     @router.get("/requests")
     async def requests(operation: str | None = None, last: Count = 100) -> ShownRequests:
         """Show the logged requests, without headers and bodies."""
-        return ShownRequests(counts=state.log.counts(), requests=list(deque(state.log.entries(operation), last)))
+        return ShownRequests(
+            counts=state.log.counts(),
+            refusals=state.log.refusals_by_operation(),
+            requests=list(deque(state.log.entries(operation), last)),
+        )
 
     @router.delete("/requests")
     async def clear_requests() -> None:

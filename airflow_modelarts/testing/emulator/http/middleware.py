@@ -84,15 +84,15 @@ class _Call:
                 self._authorize(self.project_id)
             return await self._call_routes()
         except ServiceError as error:
-            return error_response(error, self.request_id, self.state.settings.not_found)
+            return self._refuse(error)
 
     async def send_error(self, error: ServiceError, headers: dict[str, str]) -> None:
-        await self.send(error_response(error, self.request_id, self.state.settings.not_found, headers))
+        await self.send(self._refuse(error, headers))
 
     async def send(self, response: HttpResponse) -> None:
         await self._start(response)
         await self._send({"type": "http.response.body", "body": response.body})
-        self.logged.status = response.status
+        self.state.log.answered(self.logged, response.status)
 
     async def send_slowly(self, response: HttpResponse, bytes_per_second: float) -> None:
         await self._start(response)
@@ -102,7 +102,7 @@ class _Call:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             await asyncio.sleep(len(chunk) / bytes_per_second)
         await self._send({"type": "http.response.body", "body": b""})
-        self.logged.status = response.status
+        self.state.log.answered(self.logged, response.status)
 
     async def cut_off(self, response: HttpResponse, body_bytes: int) -> None:
         await self._start(response)
@@ -114,6 +114,10 @@ class _Call:
     async def reset(self) -> None:
         reset_connection(self.scope[TRANSPORT])
         await self._until_disconnected()
+
+    def _refuse(self, error: ServiceError, headers: dict[str, str] | None = None) -> HttpResponse:
+        self.logged.error_code = error.code
+        return error_response(error, self.request_id, self.state.settings.not_found, headers)
 
     async def _read_body(self) -> bool:
         """Read the body; return False when the caller has disconnected. A body that is too large is not kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from copy import deepcopy
 from typing import Any
 
 from airflow_modelarts.api import request_models
@@ -24,6 +24,8 @@ TEMPLATES = {
     "sys_data_validation": ("Data validation", "数据校验"),
     "sys_data_selection": ("Data selection", "数据选择"),
 }
+#: The statuses of what counts towards a limit.
+ACTIVE = frozenset({tasks.INITIALIZED, tasks.RUNNING})
 
 
 class ModelArtsService:
@@ -45,7 +47,7 @@ class ModelArtsService:
     def reset(self) -> None:
         """Remove all tasks and rules; restore settings, accounts and clock."""
         with self._lock:
-            self.settings = replace(self._initial_settings)
+            self.settings = deepcopy(self._initial_settings)
             self.missing = MissingResources()
             self.templates = dict(TEMPLATES)
             self.rules: list[TaskRule] = []
@@ -54,6 +56,7 @@ class ModelArtsService:
                 accounts.OTHER_PROJECT_ID: Project(accounts.OTHER_PROJECT_ID, accounts.OTHER_PROJECT_NAME),
             }
             self._serial = 0
+            self._runs_added = 0
         self.clock.reset()
         self.accounts.reset()
 
@@ -67,7 +70,7 @@ class ModelArtsService:
                 raise ServiceError("ModelArts.4709", f"a processing task named {body['name']!r} exists already")
             if len(project.tasks) >= self.settings.task_quota:
                 raise ServiceError("ModelArts.0118")
-            self._check_limits(project)
+            self._check_limits(project, body["template"]["id"])
             return self._add(project, body, self._take_rule(body["name"]))
 
     def list_tasks(self, project_id: str, query: TaskQuery) -> dict[str, Any]:
@@ -118,7 +121,7 @@ class ModelArtsService:
                 raise ServiceError("ModelArts.0101", message)
             if project.ids_by_name.get(body["name"], task_id) != task_id:
                 raise ServiceError("ModelArts.4709", f"another processing task is named {body['name']!r}")
-            self._check_limits(project)
+            self._check_limits(project, task.template_id)
             rule = self._take_rule(task.name)
             return self._add_version(task, body, self._start_run(rule), rule)
 
@@ -167,6 +170,7 @@ class ModelArtsService:
         with self._lock:
             self._serial += 1
             task.serial = self._serial
+            self._runs_added += len(task.runs)
             self.projects[task.project_id].add(task)
 
     def _find(self, project_id: str, task_id: str) -> Task:
@@ -182,16 +186,20 @@ class ModelArtsService:
         # The contract has no code for a missing version; 4612, 4631 and 4636 are all about the task.
         raise NotFoundError("ModelArts.4636", f"no version with the id {version_id!r}")
 
-    def _check_limits(self, project: Project) -> None:
-        lowest = min(self.settings.running_limit, self.settings.unfinished_limit)
-        if len(project.tasks) < lowest:
+    def _check_limits(self, project: Project, template_id: str) -> None:
+        settings = self.settings
+        template_limit = settings.template_limits.get(template_id)
+        lowest = min(settings.running_limit, settings.unfinished_limit)
+        if template_limit is None and self._runs_added < lowest:
             return
         now = self.clock.now()
-        active = sum(task.run.status(now) in (tasks.INITIALIZED, tasks.RUNNING) for task in project.tasks.values())
-        if active >= self.settings.running_limit:
+        active = [task.template_id for task in project.tasks.values() for run in task.runs if run.status(now) in ACTIVE]
+        if len(active) >= settings.running_limit:
             raise ServiceError("ModelArts.4409")
-        if active >= self.settings.unfinished_limit:
+        if len(active) >= settings.unfinished_limit:
             raise ServiceError("ModelArts.4616")
+        if template_limit is not None and active.count(template_id) >= template_limit:
+            raise ServiceError(settings.template_limit_code)
 
     def _refuse_initializing(self, run: Run) -> None:
         if run.status(self.clock.now()) == tasks.INITIALIZED:
@@ -206,6 +214,7 @@ class ModelArtsService:
         return TaskRule()
 
     def _start_run(self, rule: TaskRule, at: float | None = None) -> Run:
+        self._runs_added += 1
         duration = self.settings.task_duration if rule.duration is None else rule.duration
         return Run.start(self.clock.now() if at is None else at, duration, rule.status, rule.error_msg)
 

@@ -5,7 +5,7 @@ It checks their limits; Python code may exceed them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -26,6 +26,8 @@ NotFoundShape = Literal["modelarts", "http404", "http404_empty"]
 #: Codes for an invalid or expired token or access key; the reference has several.
 TokenErrorCode = Literal["APIGW.0301", "APIGW.0307", "ModelArts.0202", "ModelArts.0203", "ModelArts.4127"]
 AccessKeyErrorCode = Literal["APIGW.0301", "ModelArts.0206"]
+#: Codes with which a limit of active tasks refuses.
+LimitCode = Literal["ModelArts.4409", "ModelArts.4616"]
 #: The order of a task list: as it was asked for, by the order in which the tasks were added, or at random.
 ListOrder = Literal["sorted", "as_added", "shuffled"]
 
@@ -50,7 +52,10 @@ class Settings(StrictFields):
     :param refused_key: code for an unknown or expired access key.
     :param token_lifetime: seconds that a token of IAM is valid.
     :param running_limit: active tasks in a project; at the limit, creating a task or version fails with ModelArts.4409.
+        Each active version of a task counts.
     :param unfinished_limit: the same limit with ModelArts.4616; unreachable by default.
+    :param template_limits: active tasks of a template in a project, by template id; no limit for other templates.
+    :param template_limit_code: code of a refusal by ``template_limits``.
     :param task_quota: tasks in a project; at the quota, creating a task fails with ModelArts.0118.
     :param list_order: order of task lists: ``sorted`` as the caller asks, ``as_added`` in the order in which the tasks
         were added (reversed for ``desc``), or ``shuffled``: the same random order for each page, whatever is asked.
@@ -68,6 +73,8 @@ class Settings(StrictFields):
     token_lifetime: Seconds = 24 * 3600.0
     running_limit: Count = 1_000_000
     unfinished_limit: Count = 1_000_000
+    template_limits: dict[Name, Count] = field(default_factory=dict)
+    template_limit_code: LimitCode = "ModelArts.4409"
     task_quota: Count = 1_000_000
     list_order: ListOrder = "sorted"
     clock_offset: Annotated[float, Field(ge=-MAX_SECONDS, le=MAX_SECONDS, allow_inf_nan=False)] = 0.0

@@ -207,6 +207,11 @@ class Task:
         return self.versions[-1].run if self.versions else self.first_run
 
     @property
+    def runs(self) -> list[Run]:
+        """The runs of all its versions; of a task without versions its only run."""
+        return [version.run for version in self.versions] or [self.first_run]
+
+    @property
     def dataset_version_id(self) -> str | None:
         """The dataset version in the body's ``version_id``; the reference does not mention those of inputs."""
         return self.body.get("version_id")
