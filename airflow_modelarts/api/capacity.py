@@ -1,14 +1,25 @@
-"""Which refusals of a submission say "not now", and when to submit again. No clock and no random source in here."""
+"""Which refusals of a submission say "not now", when to submit again, and what the log says meanwhile.
+
+No clock and no random source in here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from airflow_modelarts.api.backoff import exponential_delay, with_jitter
 from airflow_modelarts.api.error_codes import find_code
-from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
+from airflow_modelarts.api.errors import (
+    ModelArtsBusyError,
+    ModelArtsError,
+    ModelArtsThrottledError,
+    ModelArtsTransientError,
+)
 from airflow_modelarts.api.http import Flow, Sleep
+from airflow_modelarts.api.retry import RetryPolicy
 
 #: Limits of the project: no other submission would be accepted either.
 LIMIT_CODES = frozenset({"ModelArts.4409", "ModelArts.4616", "ModelArts.4992"})
@@ -18,6 +29,19 @@ FIRST_DELAY = 1.0
 MAX_DELAY = 60.0
 #: Seconds; the longest ``Retry-After`` that is honoured.
 MAX_RETRY_AFTER = 300.0
+#: Seconds of one sleep, at most: Airflow grants five to a task that it kills.
+MAX_SLEEP = 1.0
+#: Seconds until the second line of the log; each line after it doubles them, up to the longest.
+FIRST_REPEAT = 60.0
+MAX_REPEAT = 3600.0
+
+#: Of a submission that waits for capacity: a refusal is raised at once, since the caller counts it and waits.
+ONE_ATTEMPT = RetryPolicy(attempts=2, raised=(ModelArtsBusyError, ModelArtsThrottledError, ModelArtsTransientError))
+
+
+def without_waiting(retries: RetryPolicy) -> RetryPolicy:
+    """Return the retry policy of a submission that does not wait for capacity: a limit fails it at once."""
+    return replace(retries, raised=(ModelArtsBusyError,))
 
 
 def is_not_now(error: BaseException) -> bool:
@@ -27,14 +51,25 @@ def is_not_now(error: BaseException) -> bool:
 
 def is_limit(error: ModelArtsError) -> bool:
     """Whether a limit of the project is reached, so that a place becomes free when one of its tasks ends."""
-    return error.error_code in LIMIT_CODES
+    return isinstance(error, ModelArtsBusyError) and error.error_code in LIMIT_CODES
 
 
 def describe_refusal(error: ModelArtsError) -> str:
-    """Return why there is no room, in a few words."""
-    if found := find_code(error.error_code, error.http_status or 0):
-        return found.meaning
-    return "the service throttles requests" if isinstance(error, ModelArtsThrottledError) else "the service has a fault"
+    """Return why there is no room, in a few words: a limit, throttling, or an outage."""
+    if isinstance(error, ModelArtsBusyError | ModelArtsThrottledError):
+        found = find_code(error.error_code, error.http_status or 0)
+        return found.meaning if found else f"the service throttles requests (HTTP {error.http_status})"
+    if error.http_status is None:
+        return "the service does not answer"
+    if error.http_status < 300:
+        return "the service returned an unexpected body"
+    return f"the service has a fault (HTTP {error.http_status})"
+
+
+def add_advice_to_wait(error: ModelArtsError) -> None:
+    """Add to the message of a refusal which parameter of the operator would wait."""
+    until = "there is room" if is_limit(error) else "the service accepts it"
+    error.args = (f"{error} Set wait_for_capacity=True to wait until {until}.",)
 
 
 def retry_delay(
@@ -46,20 +81,63 @@ def retry_delay(
     :param random: draws from [0, 1).
     """
     delay = with_jitter(exponential_delay(first_delay, failures, MAX_DELAY), random, low=0.8, high=1.2)
-    return max(delay, min(error.retry_after or 0.0, MAX_RETRY_AFTER))
+    return max(delay, _retry_after(error))
+
+
+def _retry_after(error: ModelArtsError) -> float:
+    return min(error.retry_after or 0.0, MAX_RETRY_AFTER)
+
+
+class CapacityLog:
+    """Logs why a submission waits: once, then at intervals that double, and when the service has accepted it.
+
+    :param log: a logger.
+    :param clock: seconds, monotonic.
+    """
+
+    def __init__(self, log: Any, clock: Callable[[], float]) -> None:
+        self._log = log
+        self._clock = clock
+        self._began = self._next = clock()
+        self._lines = 0
+
+    def refused(self, error: ModelArtsError) -> None:
+        """Record a refusal."""
+        now = self._clock()
+        if now < self._next:
+            return
+        waited = f"; {now - self._began:.0f} s so far" if self._lines else ""
+        self._log.info("waiting for capacity: %s%s", describe_refusal(error), waited)
+        self._lines += 1
+        self._next = now + exponential_delay(FIRST_REPEAT, self._lines, MAX_REPEAT)
+
+    def submitted(self) -> float:
+        """Record that the service has accepted it; return the seconds that it waited, 0 without a refusal."""
+        if not self._lines:
+            return 0.0
+        waited = self._clock() - self._began
+        self._log.info("waited %.1f s for capacity; the service has accepted the submission", waited)
+        return waited
 
 
 def submit_when_there_is_room(
     submit: Callable[[], Flow[str]],
     random: Callable[[], float],
-    on_refused: Callable[[ModelArtsError, float], None] = lambda error, delay: None,
+    on_refused: Callable[[ModelArtsError], None] = lambda error: None,
     *,
+    is_killed: Callable[[], bool] = lambda: False,
     can_repeat: bool = True,
 ) -> Flow[str]:
     """Submit until the service no longer says "not now", and return the id.
 
-    :param submit: one attempt, such as ``create_task`` with a :class:`Submission` whose ``waits`` is true.
-    :param on_refused: called with each such refusal, and the seconds until the next attempt.
+    Many workers wait at the same time, and none knows of the others. So the delays differ by half of their length, and
+    are added to what the service asks for.
+
+    :param submit: one attempt, such as ``create_task`` with a :class:`Submission` whose ``waits`` is true. Once the
+        caller is killed, it raises.
+    :param random: draws from [0, 1).
+    :param on_refused: called with each such refusal.
+    :param is_killed: returns whether the caller has been killed, which ends a delay.
     :param can_repeat: whether the service refuses the same submission twice. Otherwise an attempt whose outcome is
         unknown is the last one.
     :raises ModelArtsError: it was refused for good.
@@ -70,7 +148,10 @@ def submit_when_there_is_room(
         except ModelArtsError as error:
             if not is_not_now(error) or (error.outcome_unknown and not can_repeat):
                 raise
-            delay = retry_delay(failures, error, random)
-            on_refused(error, delay)
-        yield Sleep(delay)
+            on_refused(error)
+            delay = exponential_delay(FIRST_DELAY, failures, MAX_DELAY)
+            remaining = _retry_after(error) + with_jitter(delay, random, low=0.5, high=1.5)
+        while remaining > 0 and not is_killed():
+            yield Sleep(min(remaining, MAX_SLEEP))
+            remaining -= MAX_SLEEP
     raise AssertionError("unreachable")

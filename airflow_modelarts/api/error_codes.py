@@ -37,6 +37,7 @@ _PROJECT = "Check that project_id, host and region of the connection belong toge
 _OBS = "Check the path, that the bucket is in the region of the project, and that ModelArts may read and write it"
 _DATASET = "Check the dataset and its version in the ModelArts console"
 _QUOTA = "Delete what is no longer needed, or have the quota raised; waiting does not help"
+_FULL = "Try again when some of the project's tasks have ended, or have the quota raised"
 _STILL_BUSY = "Try again when that has ended"
 _ADDRESS = "Check the host of the connection: it must be the ModelArts endpoint of your region"
 _TASK_RESULT = "Read the error_msg of the task"
@@ -126,7 +127,7 @@ CODES: dict[str, Code] = {
     "ModelArts.4393": Code(_REQUEST, "the task was stopped", _TASK_RESULT),
     "ModelArts.4395": Code(_THROTTLED, "the service gets too many requests for datasets"),
     "ModelArts.4396": Code(_REQUEST, "a parameter is not valid"),
-    "ModelArts.4409": Code(_BUSY, "the limit of running tasks is reached", "Try again when some of them have ended"),
+    "ModelArts.4409": Code(_BUSY, "the limit of running tasks is reached", _FULL),
     "ModelArts.4419": Code(_REQUEST, "a file of the input is too large", _OBS),
     "ModelArts.4420": Code(_REQUEST, "a sample does not exist", _DATASET),
     "ModelArts.4500": Code(_AUTH, "the account has as many agencies as it may have", _AGENCY),
@@ -136,7 +137,7 @@ CODES: dict[str, Code] = {
     "ModelArts.4612": Code(_NOT_FOUND, "no task with this id"),
     "ModelArts.4613": Code(_BUSY, "the task has not finished", "Wait for the task first"),
     "ModelArts.4614": Code(_REQUEST, "the task failed", _TASK_RESULT),
-    "ModelArts.4616": Code(_BUSY, "too many unfinished tasks", "Try again when some of them have ended"),
+    "ModelArts.4616": Code(_BUSY, "too many unfinished tasks", _FULL),
     "ModelArts.4631": Code(_NOT_FOUND, "no task with this id"),
     "ModelArts.4636": Code(_NOT_FOUND, "no task with this id"),
     "ModelArts.4700": Code(_NOT_FOUND, "no task with this id"),

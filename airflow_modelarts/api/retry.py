@@ -36,6 +36,7 @@ class RetryPolicy:
     :param max_retry_after: the longest ``Retry-After`` that is honoured, in seconds.
     :param throttled_attempts: further attempts while the service throttles the request, or answers it with HTTP 503
         while it answers other requests of the connection.
+    :param raised: temporary errors that end the call at once, for a caller that waits longer than a call does.
     """
 
     attempts: int = 5
@@ -43,6 +44,7 @@ class RetryPolicy:
     max_delay: float = 30.0
     max_retry_after: float = 60.0
     throttled_attempts: int = 0
+    raised: tuple[type[ModelArtsError], ...] = ()
 
     def delay(self, attempt: int, retry_after: float | None, random: Callable[[], float]) -> float:
         """Return the seconds to wait after the given attempt, counted from 1."""
@@ -103,9 +105,9 @@ class RetryingRequest:
             except TransportError as fault:
                 error = self._unanswered(fault)
                 # A resolver can fail once; the second failure counts.
-                may_recover = attempt == 1 if fault.kind in ("name", "proxy") else error.temporary
+                may_recover = attempt == 1 if fault.kind in ("name", "proxy") else self._may_repeat(error)
             except ModelArtsError as refusal:
-                error, may_recover = refusal, refusal.temporary
+                error, may_recover = refusal, self._may_repeat(refusal)
                 throttled = self._is_throttled(turn, refusal)
             may_repeat = may_recover and (self.idempotency is Idempotency.ALWAYS or not error.outcome_unknown)
             outcome_unknown = error.outcome_unknown = outcome_unknown or error.outcome_unknown
@@ -124,6 +126,9 @@ class RetryingRequest:
                 raise error from None
             yield Sleep(delay)
         raise AssertionError("unreachable")
+
+    def _may_repeat(self, error: ModelArtsError) -> bool:
+        return error.temporary and not isinstance(error, self.retries.raised)
 
     def _is_throttled(self, turn: Turn | None, error: ModelArtsError) -> bool:
         """Report an error to the limiter; return whether throttling alone delays the request, and not for too long."""

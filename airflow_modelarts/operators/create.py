@@ -210,7 +210,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         from airflow_modelarts.api import procedures
 
         create = partial(procedures.create_task, self._operation(name), name, self.workspace_id)
-        task_id = self._run_submission(create, may_exist=may_exist)
+        task_id = self._run_submission(create, may_exist=may_exist, is_ours=self.random_name_suffix)
         self.log.info("Processing task '%s' is named '%s'.", task_id, name)
         return task_id
 
@@ -294,7 +294,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         from airflow_modelarts.api import procedures
 
         create = partial(procedures.create_version, operation, self.processor_task_id, known)
-        version_id = self._run_submission(create, may_exist=may_exist)
+        version_id = self._run_submission(create, may_exist=may_exist, can_repeat=False)
         self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, version_id)
         return version_id
 

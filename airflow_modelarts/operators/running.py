@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from abc import abstractmethod
@@ -292,22 +293,60 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
 
     # Submitting
 
-    def _run_submission(self, submit: Callable[[Submission], Flow[str]], *, may_exist: bool) -> str:
-        """Run a procedure that submits; forget the intent if certainly nothing was submitted."""
+    def _run_submission(
+        self,
+        submit: Callable[[Submission], Flow[str]],
+        *,
+        may_exist: bool,
+        is_ours: bool = False,
+        can_repeat: bool = True,
+        once: bool = False,
+    ) -> str:
+        """Run a procedure that submits, and wait for capacity; forget the intent if certainly nothing was submitted.
+
+        :param may_exist: whether an earlier try may have submitted the same.
+        :param is_ours: whether nobody else can have submitted under this name.
+        :param can_repeat: whether the service refuses the same submission twice.
+        :param once: whether to raise a refusal that says "not now", since the triggerer waits.
+        """
+        from airflow_modelarts.api import capacity
         from airflow_modelarts.api.procedures import Submission
 
+        hook, waits = self._try.hook, self.wait_for_capacity
+        log = capacity.CapacityLog(self.log, time.monotonic)
         submission = Submission(
             may_exist=may_exist,
-            is_killed=lambda: self._killed,  # Airflow 3 lets a try go on after on_kill
-            on_lookup=lambda error: self.log.warning("%s Checking whether it was created anyway.", error),
-            retries=self._try.hook.retries,
+            is_killed=self._is_killed,
+            on_lookup=log.refused if waits else self._log_lookup,
+            retries=capacity.ONE_ATTEMPT if waits else capacity.without_waiting(hook.retries),
+            waits=waits,
+            is_ours=is_ours,
         )
         try:
-            return self._try.hook.run(submit(submission))
+            if once or not waits:
+                return hook.run(submit(submission))
+            submitted = capacity.submit_when_there_is_room(
+                lambda: submit(submission),
+                random.random,
+                log.refused,
+                is_killed=self._is_killed,
+                can_repeat=can_repeat,
+            )
+            external_id = hook.run(submitted)
         except ModelArtsError as error:
             if self._try.store and not error.outcome_unknown:
                 self._try.store.forget()
+            if not waits and capacity.is_not_now(error):
+                capacity.add_advice_to_wait(error)
             raise
+        self._try.queued_seconds = log.submitted()
+        return external_id
+
+    def _is_killed(self) -> bool:
+        return self._killed  # Airflow 3 lets a try go on after on_kill
+
+    def _log_lookup(self, error: ModelArtsError) -> None:
+        self.log.warning("%s Checking whether it was created anyway.", error)
 
     def _adopts(self, external_id: str, status: int | None) -> bool:
         """Whether to adopt what an earlier try submitted; if a user has cleared that try, it is stopped first."""

@@ -28,6 +28,9 @@ from tests.support.create import (
     version_operator,
 )
 
+#: Without it, an operator waits as long as a fault lasts.
+AT_ONCE: dict[str, Any] = {"wait_for_capacity": False}
+
 
 def test_a_lost_answer_creates_one_task(emulator: EmulatorServer) -> None:
     emulator.faults.reset("after", operation="CreateProcessorTask")
@@ -171,7 +174,7 @@ def test_the_intent_is_stored_before_the_request(emulator: EmulatorServer, pause
     emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
     attempt = Try()
     with pytest.raises(errors.ModelArtsTransientError):
-        run({}, attempt)
+        run(AT_ONCE, attempt)
     assert attempt.store[RECORD_KEY]["intent"].startswith("check-")
 
 
@@ -182,7 +185,7 @@ def test_a_subclass_sets_the_retries_of_the_request(emulator: EmulatorServer, pa
 
     emulator.faults.throttle(times=1, operation="CreateProcessorTask")
     with pytest.raises(errors.ModelArtsThrottledError):
-        Impatient(task_id="run", name="check", template=VALIDATION, inputs=INPUTS).execute(Try().context)
+        Impatient(task_id="run", name="check", template=VALIDATION, inputs=INPUTS, **AT_ONCE).execute(Try().context)
     assert emulator.state.log.count("CreateProcessorTask") == 1
 
 
@@ -192,7 +195,7 @@ def test_the_intent_of_a_refused_create_is_deleted(emulator: EmulatorServer, pau
     fault = emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
     attempt = Try()
     with pytest.raises(errors.ModelArtsError):
-        run({"name": "invalid"}, attempt)
+        run({"name": "invalid", **AT_ONCE}, attempt)
     assert attempt.store == {}
     emulator.faults.remove(fault)
     run({"name": "valid"}, attempt.next())
@@ -204,7 +207,7 @@ def unanswered(emulator: EmulatorServer) -> Try:
     lost = emulator.faults.reset("before", times=None, operation="CreateProcessorTask")
     attempt = Try()
     with pytest.raises(errors.ModelArtsTransientError):
-        run({}, attempt)
+        run(AT_ONCE, attempt)
     emulator.faults.remove(lost)
     return attempt
 
@@ -224,7 +227,7 @@ def test_the_intent_is_kept_if_the_service_is_busy_at_the_retry(emulator: Emulat
     name = attempt.store[RECORD_KEY]["intent"]
     emulator.faults.refuse("ModelArts.4409", times=None, operation="CreateProcessorTask")
     with pytest.raises(errors.ModelArtsBusyError):
-        run({}, attempt.next())
+        run(AT_ONCE, attempt.next())
     assert attempt.store[RECORD_KEY]["intent"] == name
 
 
@@ -278,7 +281,7 @@ def test_a_retry_after_a_refused_version_does_not_adopt_another_version(
     fault = emulator.faults.refuse("ModelArts.4616", times=None, operation="CreateProcessorTaskVersion")
     attempt = Try()
     with pytest.raises(errors.ModelArtsBusyError):
-        version_operator(original).execute(attempt.context)
+        version_operator(original, **AT_ONCE).execute(attempt.context)
     emulator.faults.remove(fault)
     version_operator(original, description="of a sibling").execute(Try().context)
     version_operator(original, description="its own").execute(attempt.next().context)
