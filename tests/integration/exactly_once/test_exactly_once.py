@@ -10,15 +10,20 @@ from tests.integration.exactly_once.crashes import CrashCase, CrashTable
 from tests.integration.exactly_once.points import MODES, Point
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="needs the task state store of Airflow 3.3")
-#: The environment variable POINTS selects points, such as POINTS="before CreateProcessorTask".
+
+
+def name_of(mode: str, point: Point) -> str:
+    return f"{mode}: {point} ({point.victims}, {point.task_at_retry})"
+
+
+#: The environment variable POINTS selects points, such as POINTS="before CreateProcessorTask" or POINTS=triggerer.
 WANTED = [
-    (mode, point) for mode, points in MODES.items() for point in points if os.environ.get("POINTS", "") in str(point)
+    (mode, point)
+    for mode, points in MODES.items()
+    for point in points
+    if os.environ.get("POINTS", "") in name_of(mode, point)
 ]
-each = pytest.mark.parametrize(
-    ("mode", "point"),
-    WANTED,
-    ids=[f"{mode}: {point} ({point.victims}, {point.task_at_retry})" for mode, point in WANTED],
-)
+each = pytest.mark.parametrize(("mode", "point"), WANTED, ids=[name_of(mode, point) for mode, point in WANTED])
 
 
 @pytest.fixture(scope="module")
