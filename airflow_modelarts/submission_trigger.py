@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import aclosing
 from typing import Any
 
+from airflow.triggers.base import TriggerEvent
+
+from airflow_modelarts.api import operations, procedures
+from airflow_modelarts.api.arguments import ArgumentError, check_text, read_flag
+from airflow_modelarts.api.capacity import ONE_ATTEMPT
+from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.http import Flow
+from airflow_modelarts.hooks import ModelArtsAsyncHook
+from airflow_modelarts.polling import submission_queue
+from airflow_modelarts.polling.submission_queue import Checking, Submitted, Ticket, Waiting
 from airflow_modelarts.triggers import ProcessorTaskTrigger
+
+#: The XCom key of the id, which a restarted trigger reads.
+ID_KEY = "processor_task_id"
+QUEUED_KEY = "queued_seconds"
+#: Seconds after which a trigger that starts may be a restarted one, whose predecessor may have submitted.
+RESTART_AFTER = 10.0
 
 
 class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     """Creates a processing task when the service has room for it, then waits for its end.
 
     The event is ``{"task_id": …, "name": …, "status": 2, "queued_seconds": 3.5}``; without ``status`` if the wait for
-    the end is not wanted. ``{"name": …, "error": …, "error_class": …, "outcome_unknown": …}`` if the submission was
-    refused for good. ``{"turn": True, "queued_since": …}`` without a body: a worker submits.
+    the end is not wanted. It is ``{"name": …, "error": …, "error_class": …, "outcome_unknown": …}`` if the submission
+    was refused for good, and ``{"turn": …}`` with the time when the wait began if a worker submits.
+
+    An earlier triggerer may have submitted the same and stopped before it noted that. So the first refusal is followed
+    by a lookup of the name, and a task that has the name is adopted.
 
     :param name: the unique name of the processing task; empty without a body.
     :param body: the fields of the request beside the name, as JSON; None if a worker submits.
     :param priority_weight: entries with a higher one are submitted first.
     :param queued_since: when the wait for capacity began, in seconds since the epoch.
-    :param refusal: why the service refused what a worker submitted; empty if it has not.
+    :param refusal: why the service refused what a worker submitted in its turn; empty if it has not.
     :param wait_for_completion: whether to wait for the end, too.
     :param push_ids: whether ``processor_task_id`` and ``queued_seconds`` are pushed as XComs.
     :param arguments: those of :class:`~airflow_modelarts.triggers.ProcessorTaskTrigger`.
+    :raises ArgumentError: an argument is unknown, or its value cannot be right.
     """
 
     def __init__(
@@ -36,16 +58,150 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        check_text("name", name)
+        if body is not None and not isinstance(body, dict):
+            raise ArgumentError(f"body is {body!r}: give the fields of the request as a dict, or None")
         self.name = name
         self.body = body
-        self.priority_weight = priority_weight
-        self.queued_since = queued_since
+        self.priority_weight = int(priority_weight)
+        self.queued_since = float(queued_since)
         self.refusal = refusal
-        self.wait_for_completion = wait_for_completion
-        self.push_ids = push_ids
+        self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
+        self.push_ids = read_flag("push_ids", push_ids)
+        self._queued_seconds: float | None = None
+        self._ticket: Ticket | None = None
+        self._is_restarted = False
+        self._submission = procedures.Submission(
+            may_exist=True,
+            is_ours=True,
+            waits=True,
+            retries=ONE_ATTEMPT,
+            is_killed=lambda: self._ticket is not None and self._ticket.has_left,
+            on_lookup=self._on_lookup,
+        )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
         own = ("name", "body", "priority_weight", "queued_since", "refusal", "wait_for_completion", "push_ids")
         arguments = {**super().serialize()[1], **{name: getattr(self, name) for name in own}}
         return "airflow_modelarts.submission_trigger.ProcessorTaskSubmissionTrigger", arguments
+
+    async def _wait(self) -> TriggerEvent:
+        # The fields are those that a worker has rendered and checked.
+        self._is_restarted = time.time() - self.queued_since > RESTART_AFTER
+        if self._is_restarted and self.body is not None and await self._recall_id():
+            return await self._follow()
+        ticket = self._ticket = Ticket(self.priority_weight, self.queued_since)
+        ticket.attempt = None if self.body is None else self._attempt
+        joined = submission_queue.join(
+            self._key,
+            lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id),
+            ticket,
+            poll_interval=self.poll_interval,
+            was_refused=bool(self.refusal),
+        )
+        async with joined as api:
+            try:
+                await self._wait_for_turn(ticket)
+            except ModelArtsError as error:
+                self.log.warning("%s", error)
+                return self._refusal_event(error)
+            if self.body is None:
+                return TriggerEvent({"turn": self.queued_since})
+            await self._announce(api)
+            return await self._follow()
+
+    async def _follow(self) -> TriggerEvent:
+        return await self._wait_for_end() if self.wait_for_completion else TriggerEvent(self._ids())
+
+    def _ids(self) -> dict[str, Any]:
+        queued = {} if self._queued_seconds is None else {QUEUED_KEY: self._queued_seconds}
+        return {**super()._ids(), "name": self.name, **queued}
+
+    def _refusal_event(self, error: ModelArtsError) -> TriggerEvent:
+        attributes = ("error_code", "http_status", "request_id", "outcome_unknown")
+        described = {name: getattr(error, name) for name in attributes}
+        return TriggerEvent({"name": self.name, "error": str(error), "error_class": type(error).__name__, **described})
+
+    # The submission
+
+    def _attempt(self) -> Flow[str]:
+        """Return the procedure that submits once; the queue runs it."""
+        operation = operations.create_processor_task(name=self.name, **(self.body or {}))
+        return procedures.create_task(operation, self.name, self.workspace_id, self._submission)
+
+    def _on_lookup(self, error: ModelArtsError) -> None:
+        if self._ticket is not None and error.outcome_unknown:
+            self._ticket.emit(Checking(error))
+
+    async def _wait_for_turn(self, ticket: Ticket) -> None:
+        """Wait until the queue has submitted, and log it here: the queue works for many Airflow tasks."""
+        async with aclosing(ticket.events()) as events:
+            async for event in events:
+                match event:
+                    case Waiting(reason, position, total):
+                        self.log.info("waiting for capacity: %s; position %s of %s", reason, position, total)
+                    case Checking(error):
+                        self.log.warning("%s Checking whether it was created anyway.", error)
+                    case Submitted(external_id, has_waited):
+                        self._queued_seconds = round(max(time.time() - self.queued_since, 0.0), 3)
+                        self.processor_task_id = external_id or ""
+                        what = "a worker submits now" if external_id is None else "submitted"
+                        if has_waited:
+                            self.log.info("waited %.1f s for capacity; %s", self._queued_seconds, what)
+                        if external_id is not None:
+                            self.log.info("Processing task '%s' is named '%s'.", external_id, self.name)
+
+    async def _announce(self, api: Any) -> None:
+        """Push the id, so that it is known while the task runs; the worker that resumes pushes it too."""
+        from airflow_modelarts.links import ModelArtsConsoleLink, console_url
+
+        if self.task_instance is None:  # for example in dag.test()
+            return
+        try:
+            if self.push_ids:
+                await self._push(ID_KEY, self.processor_task_id)
+                await self._push(QUEUED_KEY, self._queued_seconds)
+            if url := console_url(await api.settings(), self.processor_task_id):
+                await self._push(ModelArtsConsoleLink().xcom_key, url)
+        except Exception as error:  # whatever an XCom backend raises
+            self.log.warning("The id could not be pushed here, so a worker will: %s", error)
+
+    async def _recall_id(self) -> bool:
+        """Return whether this trigger has submitted before it was restarted; the id is in the XCom that it pushed."""
+        if self.task_instance is None or not self.push_ids:
+            return False
+        instance: Any = self.task_instance
+        try:
+            recalled = await self._xcom(instance.task_id, ID_KEY, instance.map_index)
+        except Exception as error:  # whatever an XCom backend raises; the name finds the task, too
+            self.log.warning("The id that was pushed before cannot be read: %s", error)
+            return False
+        self.processor_task_id = recalled or ""
+        return bool(recalled)
+
+    # A user kills the Airflow task
+
+    async def _stop_versions(self) -> None:
+        """Stop what was submitted; a request that was under way has an outcome by then."""
+        if self._ticket is not None and not self.processor_task_id:
+            if self._ticket.under_way is not None:
+                await self._ticket.under_way
+            self.processor_task_id = self._ticket.external_id or await self._find_submitted(self._ticket)
+            if not self.processor_task_id:
+                self.log.info("'%s' was not submitted: the Airflow task was killed while it waited.", self.name)
+        if self.processor_task_id:
+            await super()._stop_versions()
+
+    async def _find_submitted(self, ticket: Ticket) -> str:
+        """Look the name up, unless it is certain that nothing was submitted."""
+        is_possible = self._submission.may_exist and (ticket.under_way is not None or self._is_restarted)
+        if self.body is None or not is_possible:
+            return ""
+        try:
+            async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id) as hook:
+                found = await hook.run(procedures.find_task(self.name, self.workspace_id))
+        except ModelArtsError as error:
+            self.log.warning("%s", error)
+            return ""
+        return found.task_id if found else ""

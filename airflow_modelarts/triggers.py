@@ -33,6 +33,7 @@ from airflow_modelarts.api.statuses import ProcessorTaskStatus, outcome, read_en
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.event_trigger import ProcessorTaskEventTrigger
 from airflow_modelarts.hooks import ModelArtsAsyncHook
+from airflow_modelarts.polling import submission_queue
 from airflow_modelarts.polling.outage import log_outage_began, log_outage_ended
 from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded, WaitEvent
 from airflow_modelarts.polling.watcher import POLL_RETRIES, watch
@@ -154,8 +155,11 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
 
     async def _wait(self) -> TriggerEvent:
         await self._prepare()
+        return await self._wait_for_end()
+
+    async def _wait_for_end(self) -> TriggerEvent:
         events = watch(
-            (self.modelarts_conn_id, self.project_id),
+            self._key,
             lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES),
             self._target(),
             interval=self.poll_interval,
@@ -165,6 +169,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             async for event in events:
                 self._log_event(event)
                 if isinstance(event, Ended):
+                    submission_queue.note_end(self._key, self._target())
                     return await self._event(event.status)
         raise AssertionError("a wait ends with an event or an error")
 
@@ -176,7 +181,12 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             self.processor_task_id = await self._read_upstream(self.upstream)
         self._prepare_fields()
 
-    def _ids(self) -> dict[str, str]:
+    @property
+    def _key(self) -> tuple[str, str | None]:
+        """What the triggers share that share a watcher and a submission queue."""
+        return self.modelarts_conn_id, self.project_id
+
+    def _ids(self) -> dict[str, Any]:
         ids = {"task_id": self.processor_task_id}
         return ids if self.task_version_id is None else {**ids, "task_version_id": self.task_version_id}
 
@@ -191,20 +201,20 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             return for_the_worker
         try:
             if self.push_return_value:
-                await self._push(outcome(self.processor_task_id, status, self.task_version_id))
+                await self._push("return_value", outcome(self.processor_task_id, status, self.task_version_id))
         except Exception as error:  # whatever an XCom backend raises; the wait itself has succeeded
             self.log.warning("The XCom could not be pushed here, so a worker will: %s", error)
             return for_the_worker
         return TaskSuccessEvent()
 
-    async def _push(self, value: dict[str, Any]) -> None:
-        """Push the XCom as a worker does: those of an event arrive downstream as text (Airflow 3.3)."""
+    async def _push(self, key: str, value: Any) -> None:
+        """Push an XCom as a worker does: those of an event arrive downstream as text (Airflow 3.3)."""
         from airflow.providers.common.compat.sdk import XCom
 
         instance: Any = self.task_instance
         await call_airflow(
             XCom.set,
-            key="return_value",
+            key=key,
             value=value,
             task_id=instance.task_id,
             dag_id=instance.dag_id,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_modelarts.api.arguments import check_optional_text, check_text, read_flag, read_optional_flag
 from airflow_modelarts.api.bodies import OBJECTS
-from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
+from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsError
 from airflow_modelarts.operators.arguments import check_object, check_template
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunTaskOperator
@@ -181,7 +182,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
             found = self._find(unconfirmed)
             if found is None:
                 self.log.info("An earlier try was about to create '%s', which does not exist.", unconfirmed)
-                return self._create(unconfirmed, may_exist=True)
+                return self._create(context, unconfirmed, may_exist=True)
             if self._adopts(found.task_id, found.status):
                 self.log.info("An earlier try has created '%s' already; adopting it.", unconfirmed)
                 return found.task_id
@@ -190,7 +191,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
             self._refuse_existing(name)  # before it is stored: a task with a stored name is adopted
         if self._try.store:
             self._try.store.begin(name)
-        return self._create(name, may_exist=False)
+        return self._create(context, name, may_exist=False)
 
     def _new_name(self, context: Context) -> str:
         if self.random_name_suffix:
@@ -206,13 +207,27 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
                 operation="CreateProcessorTask",
             )
 
-    def _create(self, name: str, *, may_exist: bool) -> str:
+    def _create(self, context: Context, name: str, *, may_exist: bool) -> str:
         from airflow_modelarts.api import procedures
+        from airflow_modelarts.operators.queued_submission import defer_submission, is_left_to_triggerer
 
-        create = partial(procedures.create_task, self._operation(name), name, self.workspace_id)
+        operation = self._operation(name)
+        if is_left_to_triggerer(self, operation.body):
+            raise defer_submission(self, context, name, operation.body)
+        create = partial(procedures.create_task, operation, name, self.workspace_id)
         task_id = self._run_submission(create, may_exist=may_exist, is_ours=self.random_name_suffix)
         self.log.info("Processing task '%s' is named '%s'.", task_id, name)
         return task_id
+
+    def _take_over(self, context: Context, event: dict[str, Any]) -> None:
+        from airflow_modelarts.operators.queued_submission import take_over
+
+        take_over(self, context, event)
+
+    def _find_deferred(self, context: Context) -> str | None:
+        from airflow_modelarts.operators.queued_submission import find_deferred
+
+        return find_deferred(self, context)
 
     def _find(self, name: str) -> ProcessorTask | None:
         from airflow_modelarts.api import procedures
@@ -273,6 +288,8 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
 
     def _submit(self, context: Context, unconfirmed: Any) -> str:
         from airflow_modelarts.api import procedures
+        from airflow_modelarts.api.capacity import describe_refusal, is_not_now
+        from airflow_modelarts.operators.queued_submission import defer_submission, is_left_to_triggerer
 
         hook, store = self._try.hook, self._try.store
         if unconfirmed is not None and unconfirmed["processor_task_id"] == self.processor_task_id:
@@ -284,17 +301,31 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
             if self._adopts(version_id, found.status):
                 self.log.info("An earlier try has created version '%s' already; adopting it.", version_id)
                 return version_id
+        # The service does not refuse a version twice, so the triggerer waits for the turn, and a worker submits.
+        is_queued = is_left_to_triggerer(self)
+        if is_queued and self._try.queued_since is None:
+            raise defer_submission(self, context)
         operation = self._operation()  # before the intent is stored, since it may turn out not to be valid
         known = hook.run(procedures.version_ids(self.processor_task_id))
         if store:
             store.begin({"processor_task_id": self.processor_task_id, "versions": sorted(known)})
-        return self._create(operation, known, may_exist=False)
+        try:
+            return self._create(operation, known, may_exist=False, once=is_queued)
+        except ModelArtsError as error:
+            if not is_queued or not is_not_now(error) or error.outcome_unknown:
+                raise
+            self.log.info("%s Waiting for capacity again.", error)
+            raise defer_submission(self, context, refusal=describe_refusal(error)) from None
 
-    def _create(self, operation: Operation[CreatedVersion], known: set[str], *, may_exist: bool) -> str:
+    def _create(
+        self, operation: Operation[CreatedVersion], known: set[str], *, may_exist: bool, once: bool = False
+    ) -> str:
         from airflow_modelarts.api import procedures
 
         create = partial(procedures.create_version, operation, self.processor_task_id, known)
-        version_id = self._run_submission(create, may_exist=may_exist, can_repeat=False)
+        version_id = self._run_submission(create, may_exist=may_exist, can_repeat=False, once=once)
+        if self._try.queued_since is not None:
+            self._try.queued_seconds = time.time() - self._try.queued_since
         self.log.info("Processing task '%s' runs again, as version '%s'.", self.processor_task_id, version_id)
         return version_id
 

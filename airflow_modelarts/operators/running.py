@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from airflow_modelarts.base import (
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.base import TaskResultMixin
+from airflow_modelarts.operators.stopping import StoppingMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDeferred
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.http import Flow
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.procedures import Submission
-    from airflow_modelarts.api.retry import RetryPolicy
     from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
     from airflow_modelarts.operators.submission_store import SubmissionStore
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 
 #: Stands for the status of a task or version that has been deleted.
 DELETED = "deleted"
-#: Seconds, at least, that a triggerer has to stop what it waited for when a user clears the Airflow task.
-TRIGGER_GRACE = 10
 
 
 class _Try:
@@ -60,12 +57,14 @@ class _Try:
         self.hook = hook
         self.store = store
         self.external_id = external_id
-        self.queued_seconds = 0.0  # from the first attempt to submit to the accepted one
+        self.queued_since: float | None = None  # since the epoch, if the triggerer gave this try its turn to submit
+        self.queued_seconds: float | None = 0.0  # from the first attempt to submit to the accepted one
+        self.deadline: float | None = None  # when ``execution_timeout`` is over, if an earlier deferral knew
         self.latest: Any = None  # what was last read of what was submitted
         self.result: Any = None  # what the try has published
 
 
-class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
+class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, TaskResultMixin):
     """Submits something exactly once, and waits for its end.
 
     Airflow's ``ResumableJobMixin`` decides what a retry does with the id that an earlier try stored: it adopts what is
@@ -103,7 +102,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         self.wait_for_capacity = wait_for_capacity
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self._current: _Try | None = None
-        self._killed = False  # not part of the try: Airflow can kill the task before it executes
 
     @classmethod
     def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
@@ -130,6 +128,13 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def _target(self, external_id: str) -> Target:
         """Return what the operator waits for."""
 
+    def _take_over(self, context: Context, event: dict[str, Any]) -> None:
+        """Store and announce the id of what the triggerer has submitted, or raise the error of the service."""
+
+    def _find_deferred(self, context: Context) -> str | None:
+        """Return the id of what the triggerer has submitted, for a worker that gets no event; None if it has not."""
+        return None
+
     # The beginning of a try, on a worker
 
     def execute(self, context: Context) -> Any:
@@ -153,15 +158,21 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
         """
         self._prepare_fields()
         event = event or {}
-        # Triggers of version 1.0.0 called the version's id ``version_id``.
-        external_id: str = event.get("task_version_id") or event.get("version_id") or event["task_id"]
         with self._start_try(context) as current:
+            current.deadline = deadline
+            if "turn" in event:  # the triggerer waited for capacity, and this worker submits
+                current.queued_since = event["turn"]
+                return self.execute_resumable(context)
+            if "name" in event:
+                self._take_over(context, event)
+            # Triggers of version 1.0.0 called the version's id ``version_id``.
+            external_id: str = event.get("task_version_id") or event.get("version_id") or event["task_id"]
             # The trigger of a try that was cleared can still report the end of what that try had submitted.
             external_id = (current.store and current.store.external_id) or external_id
             current.external_id = external_id
             current.latest = self._poll(external_id)
-            if not current.latest.is_terminal:
-                raise self._defer(context, external_id, deadline)
+            if not current.latest.is_terminal and self.wait_for_completion:
+                raise self._defer(context, external_id)
             return self.get_job_result(external_id, context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -173,8 +184,12 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
                 raise
             self._read_arguments()
             # Airflow calls on_kill for the error that follows. Without the store, it stops the version in any case.
-            self._current = _Try(self._open_hook(), external_id=self._recall_id(context))
-            raise AirflowTaskTimeout(describe_timeout("execution_timeout")) from error
+            self._current = _Try(self._open_hook())
+            self._current.external_id = self._recall_id(context) or self._find_deferred(context)
+            message = describe_timeout("execution_timeout")
+            if self._current.external_id is None:
+                message = "execution_timeout is over, and nothing was submitted: the submission waited for capacity"
+            raise AirflowTaskTimeout(message) from error
 
     @contextmanager
     def _start_try(self, context: Context) -> Iterator[_Try]:
@@ -200,43 +215,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
             task_ids=self.task_id, key=self._id_xcom, map_indexes=context["ti"].map_index
         )
         return recalled
-
-    # Killing and stopping
-
-    def on_kill(self) -> None:
-        """Stop the running versions that this operator submitted (StopProcessorTaskVersion).
-
-        Where another try follows that adopts them (Airflow 3.3), they are left running. After ``execution_timeout``,
-        and when a user has cleared the Airflow task, they are stopped in any case.
-        """
-        self._killed = True
-        current = self._current
-        if current is None or current.external_id is None:
-            return
-        is_timeout = isinstance(sys.exception(), AirflowTaskTimeout)  # Airflow calls this while it handles one
-        if current.store and not is_timeout and current.store.another_try_adopts():
-            self.log.info(
-                "%s is not stopped: another try of this Airflow task follows.", self._target(current.external_id)
-            )
-            return
-        from airflow_modelarts.api.retry import RetryPolicy
-
-        # Airflow grants five seconds. It may have interrupted the hook in the middle of anything.
-        retries = RetryPolicy(attempts=3, max_delay=1.0, max_retry_after=1.0)
-        with current.hook.clone(retries) as hook:
-            self._stop(hook, current.external_id, retries)
-
-    def _stop(self, hook: ModelArtsHook, external_id: str, retries: RetryPolicy) -> bool:
-        """Stop the running versions; return False, with the reason in the log, where that is not possible."""
-        from airflow_modelarts.api import procedures
-
-        try:
-            report = hook.run(procedures.stop(self._target(external_id), retries))
-        except ModelArtsError as error:
-            self.log.warning("%s", error)
-            return False
-        report.log(self.log)
-        return not report.errors
 
     # What ResumableJobMixin calls, in this order
 
@@ -348,29 +326,6 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def _log_lookup(self, error: ModelArtsError) -> None:
         self.log.warning("%s Checking whether it was created anyway.", error)
 
-    def _adopts(self, external_id: str, status: int | None) -> bool:
-        """Whether to adopt what an earlier try submitted; if a user has cleared that try, it is stopped first."""
-        name = status_name(self._stop_if_cleared(external_id, status))
-        return self.is_job_active(name) or self.is_job_succeeded(name)
-
-    def _stop_if_cleared(self, external_id: str, status: int | None) -> int | None:
-        """Return the status of what an earlier try submitted, after stopping it if a user has cleared that try."""
-        if self._try.store is None or not self._try.store.was_cleared:
-            return status
-        # The triggerer that waited for it stops it. A trigger that is still there would see our stop, and Airflow would
-        # resume this try by its event.
-        for _ in range(TRIGGER_GRACE):
-            if not self.is_job_active(status_name(status)):
-                return status
-            time.sleep(1.0)
-            status = self._poll(external_id).status
-        if not self.is_job_active(status_name(status)):
-            return status
-        from airflow_modelarts.api.procedures import LONG_RETRIES
-
-        self.log.info("%s was submitted before this Airflow task was cleared; stopping it.", self._target(external_id))
-        return ProcessorTaskStatus.STOPPED if self._stop(self._try.hook, external_id, LONG_RETRIES) else status
-
     def _announce(self, context: Context, external_id: str) -> None:
         """Push the ids and the link to the console, as soon as they are known."""
         self._try.external_id = external_id
@@ -379,7 +334,8 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
             context["ti"].xcom_push(key="processor_task_id", value=target.task_id)
             if target.task_version_id is not None:
                 context["ti"].xcom_push(key="task_version_id", value=target.task_version_id)
-            context["ti"].xcom_push(key="queued_seconds", value=round(self._try.queued_seconds, 3))
+            if self._try.queued_seconds is not None:
+                context["ti"].xcom_push(key="queued_seconds", value=round(self._try.queued_seconds, 3))
         self._link(context, self._try.hook, target.task_id)
 
     # Waiting and publishing
@@ -397,17 +353,22 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def _trigger_arguments(self) -> dict[str, Any]:
         return {"poll_interval": self.poll_interval, "stop_on_kill": True}
 
-    def _defer(self, context: Context, external_id: str, deadline: float | None = None) -> TaskDeferred:
+    def _defer(self, context: Context, external_id: str) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as ``execution_timeout`` leaves."""
+        deadline = self._note_deferral(context)
+        seconds = None if deadline is None else deadline - time.time()
+        return self._deferral(self._target(external_id), deadline, seconds)
+
+    def _note_deferral(self, context: Context) -> float | None:
+        """Push the number of the try that defers; return when ``execution_timeout`` is over, since the epoch."""
         from airflow_modelarts.triggers import DEFERRED_TRY_KEY
 
         if AIRFLOW_V_3_3_PLUS:
             context["ti"].xcom_push(key=DEFERRED_TRY_KEY, value=context["ti"].try_number)
         started = context["ti"].start_date
-        if deadline is None and self.execution_timeout and started:
-            deadline = started.timestamp() + self.execution_timeout.total_seconds()
-        seconds = None if deadline is None else deadline - time.time()
-        return self._deferral(self._target(external_id), deadline, seconds)
+        if self._try.deadline is None and self.execution_timeout and started:
+            self._try.deadline = started.timestamp() + self.execution_timeout.total_seconds()
+        return self._try.deadline
 
     def _raise_for_failure(self, external_id: str) -> None:
         target, latest = self._target(external_id), self._try.latest

@@ -96,6 +96,11 @@ class SubmissionStore:
         return self._store.get(self._id_key) or None
 
     @property
+    def intent(self) -> Any:
+        """What was about to be submitted; None when there is none."""
+        return self._record.intent if self._record else None
+
+    @property
     def unconfirmed_intent(self) -> Any:
         """The intent of an earlier try that may or may not have been accepted; None when there is none."""
         return self._record.intent if self._record and self.external_id is None else None
@@ -115,6 +120,10 @@ class SubmissionStore:
         self._save(Record(intent, self._max_tries))
         # After that: an id without its record would be taken for a submission that was never intended.
         self._store.delete(self._id_key)
+
+    def confirm(self, external_id: str) -> None:
+        """Store the id of what the triggerer has submitted; otherwise the mixin stores it."""
+        self._store.set(self._id_key, external_id)
 
     def conclude(self) -> None:
         """Store that the result has been published."""

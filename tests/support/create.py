@@ -100,7 +100,7 @@ def original(emulator: EmulatorServer) -> Task:
 
 def deferral(attempt: Try, **arguments: Any) -> TaskDeferred:
     with pytest.raises(TaskDeferred) as caught:
-        run({"deferrable": True, **arguments}, attempt)
+        run({"deferrable": True, "wait_for_capacity": False, **arguments}, attempt)
     return caught.value
 
 

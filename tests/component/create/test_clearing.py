@@ -74,7 +74,7 @@ def test_only_the_version_of_a_cleared_try_is_stopped(
     emulator.state.next_task(duration=1000)
     attempt = Try()
     with pytest.raises(TaskDeferred):
-        version_operator(original, deferrable=True).execute(attempt.context)
+        version_operator(original, deferrable=True, wait_for_capacity=False).execute(attempt.context)
     emulator.state.set_status(original.task_id, 1)
     if not id_is_known:
         attempt.store.delete("modelarts_task_version_id")

@@ -70,7 +70,7 @@ def test_a_timeout_stops_the_one_version(emulator: EmulatorServer, original: Tas
     emulator.state.next_task(duration=1000)
     attempt = Try()
     with pytest.raises(TaskDeferred):
-        version_operator(original, deferrable=True).execute(attempt.context)
+        version_operator(original, deferrable=True, wait_for_capacity=False).execute(attempt.context)
     emulator.state.set_status(original.task_id, 1)
     attempt.store.clear()  # as on Airflow 2, which has only the XCom
     context = {key: value for key, value in attempt.context.items() if key == "ti"}

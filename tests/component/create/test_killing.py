@@ -50,7 +50,7 @@ def test_a_kill_during_the_create_request_stops_the_version_after_it(
     import requests
 
     emulator.state.next_task(duration=1000)
-    task = operator(deferrable=deferrable, failed_statuses=failed_statuses)
+    task = operator(deferrable=deferrable, wait_for_capacity=False, failed_statuses=failed_statuses)
     send = requests.Session.request
 
     def send_and_kill(session: requests.Session, method: str, url: str, **arguments: Any) -> requests.Response:

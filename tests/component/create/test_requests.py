@@ -171,7 +171,7 @@ def test_the_dataset_version_is_inherited_only_with_the_inputs(emulator: Emulato
 
 def test_the_trigger_waits_for_the_version(emulator: EmulatorServer, original: Task) -> None:
     with pytest.raises(TaskDeferred) as deferred:
-        version_operator(original, deferrable=True).execute(Try().context)
+        version_operator(original, deferrable=True, wait_for_capacity=False).execute(Try().context)
     trigger: Any = deferred.value.trigger
     assert (trigger.processor_task_id, trigger.task_version_id) == (original.task_id, original.versions[1].version_id)
 

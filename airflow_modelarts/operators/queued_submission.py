@@ -1,0 +1,121 @@
+"""Submitting from the triggerer: how an operator defers to the submission queue, and what it does with its events."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_modelarts.api import errors
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_modelarts.operators.create import ModelArtsCreateProcessorTaskOperator, RequestBodyMixin
+    from airflow_modelarts.operators.running import RunTaskOperator
+
+#: Bytes of JSON, at most, of a request that is stored in the trigger's row.
+MAX_STORED_BODY = 64 * 1024
+#: The XCom key of the name that the triggerer submits under, where Airflow has no task state store.
+NAME_KEY = "modelarts_intended_name"
+
+
+def is_left_to_triggerer(operator: RunTaskOperator, body: bytes = b"") -> bool:
+    """Whether the triggerer submits; if only the size of the request prevents that, the log says so."""
+    if not (operator.deferrable and operator.wait_for_capacity) or operator._killed:
+        return False
+    if len(body) <= MAX_STORED_BODY:
+        return True
+    operator.log.info(
+        "The worker submits, and not the triggerer: the request has %s bytes, more than the %s that are stored.",
+        len(body),
+        MAX_STORED_BODY,
+    )
+    return False
+
+
+def defer_submission(
+    operator: RequestBodyMixin, context: Context, name: str = "", body: bytes | None = None, *, refusal: str = ""
+) -> TaskDeferred:
+    """Return the exception that hands the submission over to the triggerer, for as long as the timeout leaves.
+
+    :param name: the unique name, which is stored already where Airflow has a task state store.
+    :param body: the JSON of the request; None if a worker is to submit when it is its turn.
+    :param refusal: why the service refused what a worker submitted in its turn.
+    """
+    from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
+
+    current = operator._try
+    deadline = operator._note_deferral(context)
+    if current.store is None and name:
+        context["ti"].xcom_push(key=NAME_KEY, value=name)
+    fields = None if body is None else {key: value for key, value in json.loads(body).items() if key != "name"}
+    trigger = ProcessorTaskSubmissionTrigger(
+        name=name,
+        body=fields,
+        priority_weight=operator.priority_weight,
+        queued_since=current.queued_since or time.time(),
+        refusal=refusal,
+        wait_for_completion=operator.wait_for_completion,
+        push_ids=bool(operator.do_xcom_push),
+        workspace_id=operator.workspace_id,
+        modelarts_conn_id=operator.modelarts_conn_id,
+        project_id=operator.project_id,
+        **operator._trigger_arguments(),
+    )
+    return TaskDeferred(
+        trigger=trigger,
+        method_name="execute_complete",
+        kwargs={"deadline": deadline},
+        timeout=None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0)),
+    )
+
+
+def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, event: dict[str, Any]) -> None:
+    """Store and announce the id of what the triggerer has submitted.
+
+    :raises ModelArtsError: the service refused the submission.
+    :raises TaskDeferred: the event is of a try that was cleared; this one waits for its own submission.
+    """
+    current = operator._try
+    store = current.store
+    if store and store.intent not in (None, event["name"]):
+        if store.external_id is None:
+            raise defer_submission(operator, context, store.intent, operator._operation(store.intent).body)
+        return
+    if "error_class" in event:
+        refusal = _read_refusal(event)
+        if store and not refusal.outcome_unknown:
+            store.forget()
+        raise refusal
+    if store:
+        store.confirm(event["task_id"])
+    current.queued_seconds = event.get("queued_seconds")  # otherwise the trigger pushed it before it restarted
+    operator._announce(context, event["task_id"])
+
+
+def _read_refusal(event: dict[str, Any]) -> errors.ModelArtsError:
+    kind: Any = getattr(errors, event["error_class"], errors.ModelArtsError)
+    details = ("error_code", "http_status", "request_id", "outcome_unknown")
+    error: errors.ModelArtsError = kind(event["error"], **{name: event.get(name) for name in details})
+    return error
+
+
+def find_deferred(operator: ModelArtsCreateProcessorTaskOperator, context: Context) -> str | None:
+    """Return the id of what the triggerer has submitted, for a worker that gets no event; None if it has not."""
+    if store := operator._open_store(context):
+        name = store.unconfirmed_intent
+    else:
+        index = context["ti"].map_index
+        name = context["ti"].xcom_pull(task_ids=operator.task_id, key=NAME_KEY, map_indexes=index)
+    if not isinstance(name, str):
+        return None
+    try:
+        found = operator._find(name)
+    except errors.ModelArtsError as error:
+        operator.log.warning("%s", error)
+        return None
+    return found.task_id if found else None

@@ -1,0 +1,200 @@
+"""Which queued submission is next, and when the service may have room for it. No requests, event loop or clock in here.
+
+1. ``SubmissionOrder`` holds the entries: by priority, then by arrival. Every tenth submission is that of the entry that
+   has waited longest, so an entry with ``n`` older ones submits after ``10 * (n + 1)`` submissions at the latest.
+2. ``Room`` counts the places that are known to be free, and spaces the attempts where none is known.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from airflow_modelarts.api.capacity import FIRST_DELAY, is_limit, retry_delay
+from airflow_modelarts.api.errors import ModelArtsError
+
+#: Of so many submissions, one is that of the entry that has waited longest.
+TURNS_BY_PRIORITY = 10
+#: The first delay after a refusal is longer where waits of this triggerer may free a place: their end is known only
+#: when they are polled. So many poll intervals, and at most so many seconds.
+INTERVALS = 1.5
+MAX_FIRST_DELAY = 15.0
+#: Seconds between two turns while no limit is known: the outcome of a worker's submission is known later.
+TURN_DELAY = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One submission in the queue.
+
+    :param priority: a higher one is submitted first.
+    :param queued_since: seconds since the epoch.
+    :param number: the order in which entries joined; unique in a queue.
+    """
+
+    priority: int
+    queued_since: float
+    number: int = 0
+    by_priority: tuple[int, float, int] = field(init=False)
+
+    def place(self, number: int) -> None:
+        """Set the number, and with it the place in the order."""
+        self.number = number
+        self.by_priority = (-self.priority, self.queued_since, number)
+
+    @property
+    def by_age(self) -> tuple[float, int]:
+        """The place among all entries by arrival."""
+        return self.queued_since, self.number
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class SubmissionOrder(Generic[E]):
+    """The entries that have not been submitted yet."""
+
+    def __init__(self) -> None:
+        self._by_priority: list[E] = []
+        self._by_age: list[E] = []
+        self._postponed: dict[E, float] = {}
+        self._joined = 0
+        self._submitted = 0
+
+    def __len__(self) -> int:
+        return len(self._by_priority) + len(self._postponed)
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self._by_priority)
+
+    def add(self, entry: E) -> None:
+        """Add an entry."""
+        self._joined += 1
+        entry.place(self._joined)
+        self._insert(entry)
+
+    def remove(self, entry: E, *, is_submitted: bool = False) -> bool:
+        """Remove an entry; return whether it was there.
+
+        :param is_submitted: whether it leaves because it had its turn.
+        """
+        was_there = self._postponed.pop(entry, None) is not None or self._take_out(entry)
+        self._submitted += was_there and is_submitted
+        return was_there
+
+    def postpone(self, entry: E, until: float) -> None:
+        """Let the others pass until then: what the service refuses concerns this entry alone."""
+        if self._take_out(entry):
+            self._postponed[entry] = until
+
+    def head(self, now: float) -> E | None:
+        """Return the entry that submits next; None if there is none, or all are postponed."""
+        for entry in [entry for entry, until in self._postponed.items() if until <= now]:
+            del self._postponed[entry]
+            self._insert(entry)
+        if not self._by_priority:
+            return None
+        is_oldest_next = self._submitted % TURNS_BY_PRIORITY == TURNS_BY_PRIORITY - 1
+        return self._by_age[0] if is_oldest_next else self._by_priority[0]
+
+    def next_due(self) -> float:
+        """Return when the first postponed entry is due; infinite if there is none."""
+        return min(self._postponed.values(), default=math.inf)
+
+    def position(self, entry: E) -> int:
+        """Return the position of an entry by priority and arrival, from 1."""
+        return bisect_left(self._by_priority, entry.by_priority, key=lambda other: other.by_priority) + 1
+
+    def _insert(self, entry: E) -> None:
+        insort(self._by_priority, entry, key=lambda other: other.by_priority)
+        insort(self._by_age, entry, key=lambda other: other.by_age)
+
+    def _take_out(self, entry: E) -> bool:
+        index = self.position(entry) - 1
+        if index == len(self._by_priority) or self._by_priority[index] is not entry:
+            return False
+        del self._by_priority[index]
+        del self._by_age[bisect_left(self._by_age, entry.by_age, key=lambda other: other.by_age)]
+        return True
+
+
+class Room:
+    """What is known of the room at the service, and when the next entry may submit.
+
+    While no limit is known, entries submit without a pause. At a limit, each end of a task of this triggerer frees one
+    place. Where no free place is known, an attempt at growing intervals finds those that others have freed. When such
+    an attempt succeeds, the limit counts as unknown until the next refusal.
+
+    :param random: draws from [0, 1), for jitter.
+    :param starts_at: when the first entry may submit.
+    """
+
+    def __init__(self, random: Callable[[], float], starts_at: float = -math.inf) -> None:
+        self._random = random
+        self._failures = 0
+        self._try_at = -math.inf
+        self._paused_until = starts_at
+        #: Whether the limit was reached at the last attempt.
+        self.is_full = False
+        #: Places that are free for certain, as far as is known here.
+        self.free = 0
+        #: Seconds until the attempt after the first refusal.
+        self.first_delay = FIRST_DELAY
+
+    @property
+    def next_attempt(self) -> float:
+        """When the next entry may submit; in the past if it may at once."""
+        if self.is_full and not self.free:
+            return max(self._try_at, self._paused_until)
+        return self._paused_until
+
+    def expect_ends(self, poll_interval: float | None) -> None:
+        """Note how often the tasks of this triggerer are polled; None if it waits for none."""
+        self.first_delay = max(FIRST_DELAY, min(INTERVALS * (poll_interval or 0.0), MAX_FIRST_DELAY))
+
+    def refused(self, error: ModelArtsError, now: float) -> None:
+        """Record a refusal that says "not now"; throttling delays the next attempt whether a place is free or not."""
+        self._failures += 1
+        if is_limit(error):
+            self.is_full, self.free = True, 0
+            self._try_at = now + retry_delay(self._failures, error, self._random, self.first_delay)
+        else:
+            self._paused_until = now + retry_delay(self._failures, error, self._random)
+
+    def accepted(self, now: float) -> None:
+        """Record a submission: it takes a place that was known to be free, or shows that there are more."""
+        if self.is_full and self.free:
+            self._take_place(now)
+        else:
+            self.is_full, self._failures = False, 0
+
+    def ended(self) -> None:
+        """Record the end of a task of this triggerer: its place is free."""
+        self.free += self.is_full
+
+    def turn_given(self, now: float) -> None:
+        """Record that a worker submits, of which the outcome is not known here."""
+        if self.is_full and self.free:
+            self._take_place(now)
+        elif self.is_full:
+            self._failures += 1
+            self._try_at = now + self._delay()
+        else:
+            self._paused_until = now + TURN_DELAY
+
+    def turn_refused(self, now: float) -> None:
+        """Record that the service refused what a worker submitted in its turn."""
+        self._failures += not self.is_full
+        self.is_full, self.free = True, 0
+        self._try_at = now + self._delay()
+
+    def _take_place(self, now: float) -> None:
+        self.free -= 1
+        self._failures = 1
+        self._try_at = now + self._delay()
+
+    def _delay(self) -> float:
+        return retry_delay(max(self._failures, 1), ModelArtsError(""), self._random, self.first_delay)

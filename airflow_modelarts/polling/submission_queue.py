@@ -1,0 +1,315 @@
+"""The triggerer's submission queue: all triggers that submit through one connection and project share one.
+
+It sends one submission at a time. ``polling.submission_plan`` decides whose turn it is, and when. While the service
+refuses the first entry, no other one sends a request, and nothing is done for each entry: a thousand entries cost the
+requests of one. A queue stores nothing: after a restart the triggers join a new one, each with its original arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from airflow_modelarts.airflow_calls import finish
+from airflow_modelarts.api.capacity import describe_refusal, is_limit, is_not_now, retry_delay
+from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsError
+from airflow_modelarts.api.http import Flow
+from airflow_modelarts.api.targets import Target
+from airflow_modelarts.polling.submission_plan import Entry, Room, SubmissionOrder
+
+T = TypeVar("T")
+
+#: Seconds for which a new queue waits for other triggers to join: after a restart they start one by one.
+BATCH_DELAY = 0.2
+#: Positions are compared again after so many changes, as a part of the entries.
+CHANGES = 0.1
+#: Ends that are remembered, so that two waits for the same target free one place.
+RECENT_ENDS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """There is no room for now; the first time, and when the position has changed by half or more."""
+
+    reason: str
+    position: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checking:
+    """The answer to the submission was lost, so it is looked up by name."""
+
+    error: ModelArtsError
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The last event.
+
+    :param external_id: of what was submitted; None if it is the entry's turn, and a worker submits.
+    :param has_waited: whether ``Waiting`` preceded it.
+    """
+
+    external_id: str | None
+    has_waited: bool
+
+
+QueueEvent: TypeAlias = Waiting | Checking | Submitted
+
+
+class Api(Protocol):
+    """The part of the asynchronous hook that a queue uses."""
+
+    async def run(self, procedure: Flow[T]) -> T:
+        """Run a procedure."""
+
+    async def close(self) -> None:
+        """Close the sockets."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket(Entry):
+    """The membership of one trigger: queued at first, then until its wait has ended.
+
+    :param attempt: returns a procedure that submits once; None if a worker submits, when it is the entry's turn.
+    :param has_left: whether the trigger has left, after which nothing may be submitted.
+    :param external_id: of what was submitted, even if the trigger left meanwhile.
+    :param under_way: is done when the latest attempt has ended; None before the first one.
+    """
+
+    attempt: Callable[[], Flow[str]] | None = None
+    has_left: bool = False
+    external_id: str | None = None
+    under_way: asyncio.Future[None] | None = None
+    _position: int = 0  # in the last event
+    _failures: int = 0
+    _events: list[QueueEvent] = field(default_factory=list)
+    _error: BaseException | None = None
+    _waker: asyncio.Future[None] | None = None
+
+    async def events(self) -> AsyncGenerator[QueueEvent, None]:
+        """Yield the events up to and including ``Submitted``; raise the error of a final refusal."""
+        while True:
+            while self._events:
+                event = self._events.pop(0)
+                yield event
+                if isinstance(event, Submitted):
+                    return
+            if self._error is not None:
+                raise self._error
+            self._waker = asyncio.get_running_loop().create_future()
+            await self._waker
+
+    def show_position(self, reason: str, position: int, total: int) -> None:
+        """Emit the position, the first time and when it has changed by half or more."""
+        if not self._position or position <= self._position / 2 or position >= self._position * 2:
+            self._position = position
+            self.emit(Waiting(reason, position, total))
+
+    def submitted(self, external_id: str | None) -> None:
+        """Emit the last event."""
+        self.external_id = external_id
+        self.emit(Submitted(external_id, has_waited=bool(self._position)))
+
+    def emit(self, event: QueueEvent) -> None:
+        """Hand an event to the trigger."""
+        self._events.append(event)
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error."""
+        self._error = error
+        self._wake()
+
+    def next_failure(self) -> int:
+        """Count a refusal that concerns this entry alone."""
+        self._failures += 1
+        return self._failures
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+
+class SubmissionQueue:
+    """Submits for its entries through ``api``, until the last member leaves."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self._loop = asyncio.get_running_loop()
+        self._order: SubmissionOrder[Ticket] = SubmissionOrder()
+        self._room = Room(random.random, self._loop.time() + BATCH_DELAY)
+        self._members = 0
+        self._poll_interval = math.inf
+        self._reason = ""  # why there is no room; empty if there may be
+        self._changes = 0
+        self._ended: deque[Target] = deque(maxlen=RECENT_ENDS)
+        self._is_closing = False
+        self._changed = asyncio.Event()
+        # In a context of its own: it works for all triggers, so its log lines must not go to the first one's task.
+        self._task = self._loop.create_task(self._run(), context=contextvars.Context())
+
+    def join(self, ticket: Ticket, *, poll_interval: float, was_refused: bool) -> None:
+        """Add an entry.
+
+        :param poll_interval: seconds between two polls of the task, when it runs.
+        :param was_refused: whether a worker had its turn, and the service refused what it submitted.
+        """
+        self._members += 1
+        self._poll_interval = min(self._poll_interval, poll_interval)
+        self._order.add(ticket)
+        if was_refused:
+            self._expect_ends()
+            self._room.turn_refused(self._loop.time())
+            self._reason = self._reason or describe_refusal(ModelArtsBusyError("", error_code="ModelArts.4409"))
+        self._show_position(ticket)
+        self._changed.set()
+
+    async def leave(self, ticket: Ticket) -> None:
+        """Remove a member; the last one closes the queue, when what is being submitted has been."""
+        ticket.has_left = True
+        self._members -= 1
+        if self._order.remove(ticket):
+            self._show_positions()
+        if not self._members:
+            self._is_closing = True
+            self._changed.set()
+            await finish(self._close())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the queue takes no more entries."""
+        return self._is_closing or self._task.done()
+
+    def note_end(self, target: Target) -> None:
+        """Note that a task of this triggerer has ended, which frees a place."""
+        if target not in self._ended:
+            self._ended.append(target)
+            self._room.ended()
+            self._changed.set()
+
+    async def _close(self) -> None:
+        try:
+            await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            await self.api.close()
+
+    async def _run(self) -> None:
+        while (ticket := await self._next()) is not None:
+            if ticket.attempt is None:
+                self._room.turn_given(self._loop.time())
+                self._order.remove(ticket, is_submitted=True)
+                ticket.submitted(None)
+            else:
+                await self._submit(ticket, ticket.attempt)
+            self._show_positions()
+
+    async def _next(self) -> Ticket | None:
+        """Return the next entry as soon as it may submit; None if the queue is to close."""
+        while not self._is_closing:
+            self._changed.clear()
+            now = self._loop.time()
+            head = self._order.head(now)
+            at = self._order.next_due() if head is None else self._room.next_attempt
+            if head is not None and at <= now:
+                return head
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), None if at == math.inf else max(at - now, 0.0))
+        return None
+
+    async def _submit(self, ticket: Ticket, attempt: Callable[[], Flow[str]]) -> None:
+        ticket.under_way = self._loop.create_future()
+        try:
+            external_id = await self.api.run(attempt())
+        except Exception as error:  # a defect of this package too: the trigger must fail rather than hang
+            if isinstance(error, ModelArtsError) and is_not_now(error) and not ticket.has_left:
+                self._refused(ticket, error)
+            else:
+                self._order.remove(ticket, is_submitted=True)
+                ticket.fail(error)
+        else:
+            self._expect_ends()
+            self._room.accepted(self._loop.time())
+            if not self._room.is_full:
+                self._reason = ""
+            self._order.remove(ticket, is_submitted=True)
+            ticket.submitted(external_id)
+        finally:
+            ticket.under_way.set_result(None)
+
+    def _refused(self, ticket: Ticket, error: ModelArtsError) -> None:
+        now = self._loop.time()
+        if isinstance(error, ModelArtsBusyError) and not is_limit(error):  # for example its dataset is being published
+            self._order.postpone(ticket, now + retry_delay(ticket.next_failure(), error, random.random))
+            ticket.show_position(describe_refusal(error), 1, len(self._order))
+            return
+        self._expect_ends()
+        self._room.refused(error, now)
+        is_first = not self._reason
+        self._reason = describe_refusal(error)
+        if is_first:
+            self._show_positions(at_once=True)
+
+    def _expect_ends(self) -> None:
+        is_waiting = self._members > len(self._order)
+        self._room.expect_ends(self._poll_interval if is_waiting else None)
+
+    def _show_position(self, ticket: Ticket) -> None:
+        self._changes += 1
+        position = self._order.position(ticket)
+        if self._reason and position > self._room.free:
+            ticket.show_position(self._reason, position, len(self._order))
+
+    def _show_positions(self, *, at_once: bool = False) -> None:
+        """Show all entries their positions, after so many changes that this costs little for each change."""
+        self._changes += 1
+        if not self._reason or (self._changes < CHANGES * len(self._order) and not at_once):
+            return
+        self._changes = 0
+        for position, ticket in enumerate(self._order, 1):
+            if position > self._room.free:
+                ticket.show_position(self._reason, position, len(self._order))
+
+
+#: The open queues by event loop and key.
+_QUEUES: dict[tuple[asyncio.AbstractEventLoop, Hashable], SubmissionQueue] = {}
+
+
+@asynccontextmanager
+async def join(
+    key: Hashable, open_api: Callable[[], Api], ticket: Ticket, *, poll_interval: float, was_refused: bool = False
+) -> AsyncIterator[Any]:
+    """Join the submission queue of this event loop and key, from the submission until the end of the wait.
+
+    It yields what the queue calls ModelArts with.
+
+    :param key: connection and project.
+    :param open_api: opens what the queue calls ModelArts with; only the first member uses it.
+    """
+    shared = (asyncio.get_running_loop(), key)
+    queue = _QUEUES.get(shared)
+    if queue is None or queue.is_over:
+        queue = _QUEUES[shared] = SubmissionQueue(open_api())
+    queue.join(ticket, poll_interval=poll_interval, was_refused=was_refused)
+    try:
+        yield queue.api
+    finally:
+        try:
+            await queue.leave(ticket)
+        finally:
+            if queue.is_over and _QUEUES.get(shared) is queue:
+                del _QUEUES[shared]
+
+
+def note_end(key: Hashable, target: Target) -> None:
+    """Note that a wait of this event loop has ended, so that a queue of the same key may submit again."""
+    if (queue := _QUEUES.get((asyncio.get_running_loop(), key))) is not None:
+        queue.note_end(target)
