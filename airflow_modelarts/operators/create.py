@@ -99,9 +99,10 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     task.
 
     It pushes the XComs of :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator`:
-    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` as soon as that is known, and
-    ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task
-    without versions. An output that is None reaches downstream tasks as None: ``create.output["result"]`` always works.
+    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` and ``queued_seconds`` as soon
+    as they are known, and ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``,
+    …), or None for a task without versions. An output that is None reaches downstream tasks as None:
+    ``create.output["result"]`` always works.
 
     If the Airflow task is cleared or marked while the processing task runs, its running version is stopped, and the
     try is no success whatever ``failed_statuses`` says. Before Airflow 3.3 this does not work for a deferred task. If
@@ -126,6 +127,9 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param workspace_id: default "0" (templated).
     :param random_name_suffix: whether random characters are appended to the name, since the service refuses a name
         twice; default true. Without them the name must be new in the project at each run; later tries append ``-2``.
+    :param wait_for_capacity: whether to wait, until ``execution_timeout``, while the service refuses the submission for
+        now, since a limit is reached, it throttles or it has a fault; default true. ``queued_seconds`` is the time that
+        it waited. Without it, a limit fails the operator at once.
     :param wait_for_completion: whether to wait for the end; default true. Without it, an ``Asset`` among the outlets is
         refused, since Airflow would emit its event before the end: give it to the sensor that waits.
     :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
@@ -141,6 +145,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :raises ModelArtsAlreadyExistsError: there is a task of this name, with ``random_name_suffix=False``.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped because
         the Airflow task was killed.
+    :raises ModelArtsBusyError: a limit is reached, with ``wait_for_capacity=False``.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -259,6 +264,9 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     :param name: the name in the request, without a suffix (templated); default is the task's own.
     :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all other
         parameters; none of them is required, and there is no ``create_version`` and no ``random_name_suffix``.
+    :param wait_for_capacity: whether to wait while the service refuses the version for now; default true. If the answer
+        is lost, the version is looked up instead, and the operator fails if there is none: the service would accept a
+        second one. With ``deferrable`` the triggerer waits, and then a worker submits.
     :raises ArgumentError: an argument cannot be right.
     :raises ModelArtsRequestError: the request is not valid; no version was created.
     :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped because
