@@ -44,6 +44,9 @@ KINDS = {
     "aiohttp": "aiohttp",
     "sleep": "asyncio",
 }
+#: Submissions that wait for capacity; what waits for nothing else is not ended.
+QUEUED = "queued"
+ENDLESS = ("sleep", QUEUED)
 TARGETS = "targets at 500 waits: 0.2 requests, 0.5 ms, 8 KB a wait and minute"
 #: How much of a core the services' process, which has one for all its threads, can use before it is the limit.
 SERVICE_IS_THE_LIMIT = 0.9
@@ -64,6 +67,20 @@ def run(counts: list[int], seconds: float) -> None:
     head = ("waits", "kind", "requests", "CPU ms", "core", "KB", "lost", "ends seen", "median s", "max s")
     show(f"A wait and minute at an interval of {INTERVAL:.0f} s; {TARGETS}", head, rows)
     print("core: how much of one the triggerer used. *: the service was the limit.")
+
+
+def run_queued(count: int, seconds: float) -> None:
+    """Measure queued submissions beside as many waits, and print both with their ratio."""
+    measured = {}
+    for kind in ("this package", QUEUED):
+        with _service(kind, count) as service:
+            requests, cpu, _, memory, lost, *_ = _measure(kind, service, seconds)
+            measured[kind] = (float(str(requests)), float(str(cpu)), float(str(memory)), lost)
+    waits, queued = measured.values()
+    ratio = (*(ours / theirs for ours, theirs in zip(queued[:3], waits[:3], strict=True)), "")
+    head = ("kind", "requests", "CPU ms", "KB", "lost")
+    rows = [("waits", *waits), ("queued submissions", *queued), ("ratio", *ratio)]
+    show(f"{count} of each; of one and a minute, at an interval of {INTERVAL:.0f} s", head, rows)
 
 
 def _is_installed(module: str) -> bool:
@@ -106,6 +123,7 @@ def _service(kind: str, count: int) -> Iterator[Service]:
     else:
         with EmulatorServer(task_duration=1e6) as server:
             ids = [task.task_id for task in server.state.add_tasks(count, status=1)]
+            server.state.settings.running_limit = count  # which the tasks above use up
             environment = {"AIRFLOW_CONN_MODELARTS_DEFAULT": server.airflow_connection()}
             yield Service(server.url, ids, environment, server.state.log.count, server.state.finish)
 
@@ -132,7 +150,7 @@ def _measure(kind: str, service: Service, seconds: float) -> tuple[object, ...]:
         # The first five were there before the memory was first looked at.
         memory: object = kilobytes / (count - 5) if count > 5 else ""
         figures = (f"{requests * per_minute:.2f}{star}", cpu * 1000 * per_minute, cpu / took, memory, int(lost))
-        if kind == "sleep":
+        if kind in ENDLESS:
             child.kill()
             return (*figures, "", "", "")
         # Some of every part of the list that the watcher reads.
@@ -168,12 +186,34 @@ def _hear(output: IO[str], word: str) -> str:
 
 TASKS = f"v2/{PROJECT_ID}/processor-tasks"
 TOKEN = {"X-Auth-Token": "fake"}
+#: JSON, so that each trigger has a body of its own, as Airflow reads it from the trigger's row.
+BODY = json.dumps(
+    {
+        "template": {
+            "id": "sys_data_validation",
+            "operator_params": [{"id": "MetaValidation", "params": {"image_max_height": "5000"}}],
+        },
+        "inputs": [{"type": "DATASET", "source": "PYc9H2HGv5BJNwBGXyK", "version_id": "yoJ5ssClpNlOrsjjFDa"}],
+        "work_path": {"type": "OBS", "path": "obs://bucket/work/"},
+        "create_version": True,
+    }
+)
 
 
 async def _ours(task_id: str, order: dict[str, Any]) -> None:
     from airflow_modelarts.triggers import ProcessorTaskTrigger
 
     async for _ in ProcessorTaskTrigger(task_id, poll_interval=INTERVAL).run():
+        return
+
+
+async def _queued(task_id: str, order: dict[str, Any]) -> None:
+    from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
+
+    trigger = ProcessorTaskSubmissionTrigger(
+        f"create-{task_id}", json.loads(BODY), queued_since=time.time(), poll_interval=INTERVAL
+    )
+    async for _ in trigger.run():
         return
 
 
@@ -215,6 +255,7 @@ async def _sleep(task_id: str, order: dict[str, Any]) -> None:
 
 WAYS: dict[str, Callable[[str, dict[str, Any]], Awaitable[None]]] = {
     "this package": _ours,
+    QUEUED: _queued,
     "http": _http,
     "dbt Cloud": _dbt_cloud,
     "aiohttp": _aiohttp,

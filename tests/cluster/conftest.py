@@ -6,12 +6,12 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.emulator.service.tasks import TaskRule
 from tests.cluster.services import what_is_missing
 
-#: Seconds. A wait in a triggerer costs nothing and may be long; a wait on a worker occupies one of eight slots.
-DURATION_DEFERRABLE = 30.0
-DURATION_SYNCHRONOUS = 5.0
+#: Seconds.
+DURATION = 5.0
+#: The template of the deferrable runs, and how many tasks of it the service admits at once.
+LIMITED_TEMPLATE, LIMIT = "sys_data_validation", 10
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +27,7 @@ def requirements() -> None:
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[EmulatorServer]:
-    """An emulator in which the name of a task decides its duration."""
-    with EmulatorServer() as server:
-        server.state.add_rule(TaskRule("deferrable-*", times=None, duration=DURATION_DEFERRABLE))
-        server.state.add_rule(TaskRule("synchronous-*", times=None, duration=DURATION_SYNCHRONOUS))
+    """An emulator that admits few tasks of one template at once."""
+    with EmulatorServer(task_duration=DURATION) as server:
+        server.state.settings.template_limits[LIMITED_TEMPLATE] = LIMIT
         yield server

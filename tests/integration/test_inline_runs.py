@@ -1,4 +1,4 @@
-"""Waits without a scheduler: in ``dag.test()`` and ``airflow tasks test``."""
+"""Waits and submissions without a scheduler: in ``dag.test()`` and ``airflow tasks test``."""
 
 import os
 import re
@@ -17,6 +17,7 @@ DAG_FILE = """
 import json, os
 from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG
+from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 
 MODES = {
@@ -31,8 +32,19 @@ with DAG("inline", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
         ModelArtsProcessorTaskSensor(
             task_id=name, processor_task_id=os.environ["ID_OF_" + name], poke_interval=0.2, timeout=120, **options
         )
+with DAG("inline_create", schedule=None, start_date=datetime(2026, 1, 1)) as create:
+    ModelArtsCreateProcessorTaskOperator(
+        task_id="create",
+        name="inline",
+        template={"id": "sys_data_validation"},
+        inputs=[{"type": "DATASET", "source": "PYc9H2HGv5BJNwBGXyK"}],
+        deferrable=True,
+        poll_interval=0.2,
+    )
 if __name__ == "__main__":
-    run = dag.test()
+    import sys
+
+    run = (create if "create" in sys.argv else dag).test()
     for instance in run.get_task_instances():
         print("PUSHED", instance.task_id, json.dumps(instance.xcom_pull(task_ids=instance.task_id)))
     print("ENDED", run.state)
@@ -70,8 +82,8 @@ class Inline:
     def airflow(self, *arguments: str) -> str:
         return self._run("-m", "airflow", *arguments)
 
-    def dag_test(self) -> str:
-        return self._run(str(self._file))
+    def dag_test(self, *arguments: str) -> str:
+        return self._run(str(self._file), *arguments)
 
     def _run(self, *arguments: str) -> str:
         over = threading.Event()
@@ -103,9 +115,14 @@ class Inline:
 
 
 @pytest.fixture
-def inline(scratch: Path) -> Iterator[Inline]:
-    with EmulatorServer() as emulator:
-        yield Inline(emulator, scratch)
+def emulator() -> Iterator[EmulatorServer]:
+    with EmulatorServer(task_duration=0.5) as server:
+        yield server
+
+
+@pytest.fixture
+def inline(emulator: EmulatorServer, scratch: Path) -> Inline:
+    return Inline(emulator, scratch)
 
 
 def test_dag_test_logs_no_error_and_pushes_the_same_xcoms_in_every_mode(inline: Inline) -> None:
@@ -124,6 +141,15 @@ def test_dag_test_logs_no_error_and_pushes_the_same_xcoms_in_every_mode(inline: 
     expected["ends_silently"] = "null"
     assert pushed == expected
     assert "ENDED success" in output or "ENDED DagRunState.SUCCESS" in output
+
+
+def test_dag_test_waits_for_capacity(inline: Inline, emulator: EmulatorServer) -> None:
+    emulator.state.faults.refuse("ModelArts.4409", times=2, operation="CreateProcessorTask")
+    output = inline.dag_test("create")
+    assert COMPLAINT.findall(output) == [], output
+    assert "ENDED success" in output or "ENDED DagRunState.SUCCESS" in output
+    assert "waiting for capacity: the limit of running tasks is reached" in output
+    assert sum(task.name.startswith("inline-") for task in emulator.state.all_tasks()) == 1
 
 
 @pytest.mark.parametrize("name", ["deferrable", "ends_silently", "triggerer"])

@@ -1,11 +1,14 @@
 """Helpers for tests that run DAGs in a real Airflow: read states and XComs, mark and clear tasks, follow a run."""
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import requests
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from cryptography.fernet import Fernet
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
@@ -27,15 +30,27 @@ def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, str], 
     return {(xcom.label, xcom.key): xcom.value for xcom in sandbox.xcoms(dag_id, run_id)}
 
 
-def files_with_secrets(sandbox: Sandbox, *emulators: EmulatorServer) -> list[str]:
-    """Return those of Airflow's files that contain a key, password, token, signature or signed link."""
+def secrets_in(content: bytes, *emulators: EmulatorServer) -> list[bytes]:
+    """Return the keys, passwords, tokens, signatures and signed links that a content has."""
     tokens = [token for emulator in emulators for token in emulator.state.accounts._tokens]
     secrets = [re.escape(text.encode()) for text in (accounts.SECRET_KEY, accounts.PASSWORD, *tokens)]
     signed = [rb"[?&](?:Signature|x-obs-security-token)=", b"SDK-HMAC-SHA256 Access"]
-    secret = re.compile(b"|".join([*secrets, *signed]))
+    return re.findall(b"|".join([*secrets, *signed]), content)
+
+
+def files_with_secrets(sandbox: Sandbox, *emulators: EmulatorServer) -> list[str]:
+    """Return those of Airflow's files that contain a secret."""
     contents = {str(file): file.read_bytes() for file in sandbox.home.rglob("*") if file.is_file()}
     assert sum(map(len, contents.values())) > 100_000, "the logs and the database are there"
-    return [name for name, content in contents.items() if secret.search(content)]
+    return [name for name, content in contents.items() if secrets_in(content, *emulators)]
+
+
+def trigger_rows(sandbox: Sandbox) -> list[str]:
+    """Return the arguments of all triggers as Airflow's database has them, decrypted, as JSON."""
+    key = Fernet(sandbox.environment["AIRFLOW__CORE__FERNET_KEY"])
+    with closing(sqlite3.connect(sandbox.home / "airflow.db", timeout=60)) as connection:
+        rows = connection.execute("SELECT kwargs FROM trigger").fetchall()
+    return [key.decrypt(encrypted.encode()).decode() for (encrypted,) in rows]
 
 
 class AirflowUser:

@@ -1,11 +1,11 @@
-"""The points at which workers are killed, as data."""
+"""The points at which workers and the triggerer are killed, as data."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 When = Literal["before", "after"]
-Victim = Literal["task", "worker"]
+Victim = Literal["task", "worker", "triggerer"]
 #: What happens to a request whose sender was killed before the service acted on it: it is lost, it acts at once, it
 #: acts after the retry has looked the task up in vain, or it acts after the create of the retry.
 InFlightRequest = Literal["is lost", "acts at once", "acts after the look-up", "acts last"]
@@ -13,6 +13,8 @@ InFlightRequest = Literal["is lost", "acts at once", "acts after the look-up", "
 CREATE, LIST = "CreateProcessorTask", "ListProcessorTasks"
 DESCRIBE, VERSIONS = "DescribeProcessorTask", "ListProcessorTaskVersions"
 INTENT, ID = "SetTaskStateStore modelarts_submission", "SetTaskStateStore modelarts_processor_task_id"
+#: The service refuses the create, and the trigger waits at the head of its submission queue, or behind another one.
+REFUSED, QUEUED = "refusal", "refusal of another"
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class Kill:
     """One SIGKILL.
 
     :param when: before or after the service acts on a call, or before or after a message to Airflow is sent.
-    :param what: the operation, or the message to the supervisor with its key.
+    :param what: the operation, or the message to the supervisor with its key, or ``REFUSED`` or ``QUEUED``.
     :param nth: which of these calls or messages of the process.
     :param resumed: whether it is the worker that the triggerer's event has started.
-    :param victim: the process of the task alone, or its supervisor too.
+    :param victim: the process of the task alone, or its supervisor too, or the triggerer that has the task's trigger.
     :param in_flight: what happens to the request that was held.
     """
 
@@ -36,8 +38,13 @@ class Kill:
 
     @property
     def is_call(self) -> bool:
-        """Whether the emulator holds a call for it; otherwise the process kills itself."""
+        """Whether the emulator holds a call for it."""
         return self.what in (CREATE, LIST, DESCRIBE, VERSIONS)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the emulator refuses the create for it. In any other case the process kills itself."""
+        return self.what in (REFUSED, QUEUED)
 
     def __str__(self) -> str:
         what = {INTENT: "intent", ID: "id"}.get(self.what, self.what)
@@ -58,7 +65,7 @@ class Point:
     :param needs_retry: whether the kill costs a try. It does not if Airflow already has the final state.
     """
 
-    phase: Literal["submit", "persist", "defer", "wait", "conclude"]
+    phase: Literal["submit", "persist", "defer", "queue", "wait", "conclude"]
     kills: tuple[Kill, ...]
     stays_active: bool = True
     needs_retry: bool = True
@@ -83,9 +90,15 @@ def worker(kill: Kill) -> Kill:
     return replace(kill, victim="worker")
 
 
+def triggerer(phase: Literal["queue", "wait"], *kills: Kill, stays_active: bool = True) -> Point:
+    """Return a point at which the triggerer is killed, which costs no try."""
+    victims = tuple(replace(kill, victim="triggerer") for kill in kills)
+    return Point(phase, victims, stays_active=stays_active, needs_retry=False)
+
+
 LOST_ANSWER = Kill("after", CREATE)
 
-#: Both modes are the same until the id is stored and pushed.
+#: Where the worker submits, all modes are the same until the id is stored and pushed.
 SUBMIT = (
     Point("submit", (Kill("before", INTENT),)),
     Point("submit", (Kill("after", INTENT),)),
@@ -123,11 +136,35 @@ SYNCHRONOUS = (
     Point("conclude", (worker(Kill("before", "SucceedTask")),), stays_active=False),
     Point("conclude", (Kill("after", "SucceedTask"),), stays_active=False, needs_retry=False),
 )
-DEFERRABLE = (
+DEFER = (
     Point("defer", (Kill("before", "DeferTask"),)),
     Point("defer", (worker(Kill("before", "DeferTask")),), stays_active=False),
     Point("defer", (Kill("before", "DeferTask"), Kill("after", DESCRIBE), Kill("before", "DeferTask"))),
     Point("defer", (Kill("after", "DeferTask"),), stays_active=False, needs_retry=False),
+)
+#: Where the triggerer submits, the worker stores the intent and defers.
+QUEUE = (
+    Point("submit", (Kill("before", INTENT),)),
+    Point("submit", (worker(Kill("after", INTENT)),)),
+    Point("defer", (Kill("before", "DeferTask"),)),
+    Point("defer", (worker(Kill("before", "DeferTask")), Kill("after", LIST))),
+    Point("defer", (Kill("after", "DeferTask"),), needs_retry=False),
+    triggerer("queue", Kill("after", QUEUED)),
+    triggerer("queue", Kill("after", REFUSED)),
+    triggerer("queue", Kill("before", CREATE)),
+    triggerer("queue", Kill("before", CREATE, in_flight="acts at once")),
+    triggerer("queue", Kill("before", CREATE, in_flight="acts last")),
+    triggerer("queue", LOST_ANSWER),
+    triggerer("queue", LOST_ANSWER, stays_active=False),
+    triggerer("queue", LOST_ANSWER, Kill("before", LIST)),
+    triggerer("queue", LOST_ANSWER, Kill("after", LIST)),
+    triggerer("wait", Kill("before", DESCRIBE)),
+    triggerer("wait", Kill("after", DESCRIBE)),
+    triggerer("wait", Kill("after", DESCRIBE), stays_active=False),
+)
+RESUMED = (
+    Point("persist", (Kill("before", ID, resumed=True),), stays_active=False),
+    Point("persist", (worker(Kill("after", ID, resumed=True)),), stays_active=False),
     Point("conclude", (Kill("before", DESCRIBE, resumed=True),), stays_active=False),
     Point("conclude", (Kill("after", DESCRIBE, resumed=True),), stays_active=False),
     Point("conclude", (Kill("before", VERSIONS, resumed=True),), stays_active=False),
@@ -139,4 +176,9 @@ DEFERRABLE = (
     Point("conclude", (Kill("after", DESCRIBE, resumed=True), Kill("after", VERSIONS)), stays_active=False),
     Point("conclude", (Kill("after", "SucceedTask", resumed=True),), stays_active=False, needs_retry=False),
 )
-MODES: dict[str, Iterable[Point]] = {"create": (*SUBMIT, *SYNCHRONOUS), "create deferrable": (*SUBMIT, *DEFERRABLE)}
+#: "create deferrable at once" is the worker's submission with the triggerer's wait, as with wait_for_capacity=False.
+MODES: dict[str, Iterable[Point]] = {
+    "create": (*SUBMIT, *SYNCHRONOUS),
+    "create deferrable at once": (*SUBMIT, *DEFER),
+    "create deferrable": (*QUEUE, *RESUMED),
+}

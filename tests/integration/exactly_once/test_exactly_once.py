@@ -1,4 +1,4 @@
-"""A worker that is killed at any point leaves one processing task, and its retry succeeds."""
+"""A worker or a triggerer that is killed at any point leaves one processing task, and the run succeeds."""
 
 import os
 from collections.abc import Callable
@@ -10,15 +10,20 @@ from tests.integration.exactly_once.crashes import CrashCase, CrashTable
 from tests.integration.exactly_once.points import MODES, Point
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="needs the task state store of Airflow 3.3")
-#: The environment variable POINTS selects points, such as POINTS="before CreateProcessorTask".
+
+
+def name_of(mode: str, point: Point) -> str:
+    return f"{mode}: {point} ({point.victims}, {point.task_at_retry})"
+
+
+#: The environment variable POINTS selects points, such as POINTS="before CreateProcessorTask" or POINTS=triggerer.
 WANTED = [
-    (mode, point) for mode, points in MODES.items() for point in points if os.environ.get("POINTS", "") in str(point)
+    (mode, point)
+    for mode, points in MODES.items()
+    for point in points
+    if os.environ.get("POINTS", "") in name_of(mode, point)
 ]
-each = pytest.mark.parametrize(
-    ("mode", "point"),
-    WANTED,
-    ids=[f"{mode}: {point} ({point.victims}, {point.task_at_retry})" for mode, point in WANTED],
-)
+each = pytest.mark.parametrize(("mode", "point"), WANTED, ids=[name_of(mode, point) for mode, point in WANTED])
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +61,10 @@ def test_the_xcoms_are_those_of_the_one_processing_task(case: CrashCase) -> None
 
 
 def test_the_table_covers_each_phase_in_each_mode() -> None:
-    retried = [(mode, point) for mode, points in MODES.items() for point in points if point.needs_retry]
+    every = [(mode, point) for mode, points in MODES.items() for point in points]
+    retried = [(mode, point) for mode, point in every if point.needs_retry]
     assert len(retried) >= 30
-    assert {point.phase for _, point in retried} == {"submit", "persist", "defer", "wait", "conclude"}
-    assert all(sum(mode == other for other, _ in retried) >= 16 for mode in MODES)
+    assert {point.phase for _, point in every} == {"submit", "persist", "defer", "queue", "wait", "conclude"}
+    assert all(sum(mode == other for other, _ in retried) >= 15 for mode in MODES)
     assert sum("worker" in point.victims for _, point in retried) >= 6
+    assert sum("triggerer" in point.victims for _, point in every) >= 10

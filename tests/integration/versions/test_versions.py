@@ -34,7 +34,9 @@ def sandbox(emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) 
     connections = {"modelarts_default": emulator.airflow_connection()}
     environment = {
         # Airflow starts runs for asset events only with the scheduler's schedules.
-        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True"
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
+        # Seconds without a heartbeat after which another triggerer takes over the triggers.
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
     }
     with Sandbox(folder, connections=connections, environment=environment) as running:
         running.wait_for_dags("waits", "create_worker", "create_deferred", timeout=TIMEOUT)
@@ -133,6 +135,29 @@ def test_a_run_creates_a_task_waits_and_pushes_a_result(sandbox: Sandbox, emulat
     assert values["use", "return_value"] == {"type": "OBS", "path": "/versions/out/"}
     # Before Airflow 3.3 a retry cannot find the task of the try before. The log says so.
     assert ("Crash recovery needs Airflow 3.3" in log) == (not AIRFLOW_V_3_3_PLUS), log
+
+
+def test_a_fan_out_larger_than_the_limit_survives_its_triggerer(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+    """The triggerer dies after a request whose answer it never gets. One task runs, and the others are queued."""
+    sandbox.wait_for_dags("fan_out", timeout=180)
+    emulator.state.settings.template_limits["sys_data_validation"] = 2
+    hold = emulator.state.faults.hold("after", operation="CreateProcessorTask", skip=1)
+    run_id = sandbox.trigger("fan_out")
+    wait_until(lambda: hold.wait(timeout=0), "the second request")
+
+    def deferred() -> int:
+        return list(states(sandbox, "fan_out", run_id).values()).count("deferred")
+
+    wait_until(lambda: deferred() > 2, "a task that is queued")
+    sandbox.component("triggerer").kill()
+    hold.drop()
+    sandbox.restart("triggerer")
+    ended = sandbox.wait("fan_out", run_id, timeout=TIMEOUT)
+    found = states(sandbox, "fan_out", run_id)
+    assert ended == "success", found
+    created = [task.name for task in emulator.state.all_tasks() if task.name.startswith("fan-out-")]
+    assert len(created) == len(found) - 1  # one task of the run returns the names
+    assert len({name.rpartition("-")[0] for name in created}) == len(created)
 
 
 def is_stopped_when_killed(way: str) -> bool:

@@ -83,7 +83,7 @@ def common(case: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that all operators share."""
     arguments = {
         "task_id": case["task_id"],
-        "modelarts_conn_id": case["task_id"],
+        "modelarts_conn_id": case.get("conn_id", case["task_id"]),
         "retries": case["retries"],
         "retry_delay": RETRY_DELAY,
     }
@@ -122,9 +122,12 @@ MODES: dict[str, tuple[Callable[..., BaseOperator], dict[str, Any]]] = {
     "trigger only": (wait, {"start_from_trigger": True, "end_from_trigger": True, "priority_weight": 4}),
     "create": (create, {"deferrable": False}),
     "create deferrable": (create, {"deferrable": True, "priority_weight": 3}),
+    "create deferrable at once": (create, {"deferrable": True, "wait_for_capacity": False, "priority_weight": 3}),
 }
 
 with DAG("cases", schedule=None, max_active_tasks=64):
     for case in CASES:
         make, options = MODES[case["mode"]]
+        if any(kill["victim"] == "triggerer" for kill in case.get("kills", ())):
+            options = {**options, "priority_weight": 9}  # these wait for each other
         make(case, **options)
