@@ -71,9 +71,11 @@ def read_text(text: str) -> Any:
 
 def replace_leaves(value: Any, shape: Shape, replace: Callable[[Any, Shape], Any]) -> Any:
     """Return a value in which each leaf is replaced by what ``replace`` returns for it and its shape."""
+    if value is None or isinstance(value, str | bytes):  # first: a check for an abstract class is slow
+        return replace(value, shape)
     if isinstance(value, Mapping):
         shapes = shape if isinstance(shape, Mapping) else {}
         return {key: replace_leaves(item, shapes.get(key), replace) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Sequence):
         return [replace_leaves(item, shape, replace) for item in value]
     return replace(value, shape)

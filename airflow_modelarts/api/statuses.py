@@ -26,6 +26,7 @@ class ProcessorTaskStatus(IntEnum):
 
 
 TERMINAL_STATUSES = frozenset(status for status in ProcessorTaskStatus if status.is_terminal)
+_BY_NUMBER: Mapping[float, ProcessorTaskStatus] = {status.value: status for status in ProcessorTaskStatus}
 
 
 def status_name(status: int | None) -> str:
@@ -93,7 +94,7 @@ def _find(given: object) -> ProcessorTaskStatus | None:
         return named if named is not None else _find(int(text) if re.fullmatch("[0-9]", text) else None)
     if isinstance(given, bool) or not isinstance(given, int | float):
         return None
-    return next((status for status in ProcessorTaskStatus if status == given), None)
+    return _BY_NUMBER.get(given)
 
 
 def outcome(task_id: str, status: int | None, task_version_id: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reading a target's status by id. Of an answer only what a wait needs is parsed: a result can be tens of megabytes."""
+"""Reading statuses by id and in lists. Of an answer, only what a wait needs becomes objects: it can be megabytes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.json_reading import read_json, repaired, without_byte_order_mark
 from airflow_modelarts.api.lenient_reading import read_leniently
-from airflow_modelarts.api.models import Status
-from airflow_modelarts.api.operations import Operation
+from airflow_modelarts.api.models import Count, Status
+from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.targets import Target
 
 
@@ -31,6 +31,27 @@ class TargetStatus(BaseModel):
     task_id: str
     status: Status = None
     workspace_id: Annotated[str | None, BeforeValidator(_id_or_none)] = None
+
+
+class _StatusPage(BaseModel):
+    """As much of a page of tasks as a wait needs."""
+
+    count: Count = None
+    tasks: list[TargetStatus] | None = None
+
+
+def list_statuses(*, status: int, workspace_id: str) -> ListOperation[Any]:
+    """List the tasks with a status (ListProcessorTasks), each as a :class:`TargetStatus`."""
+    listing: ListOperation[Any] = operations.list_processor_tasks(status=status, workspace_id=workspace_id)
+
+    def read(body: bytes) -> Page[Any]:
+        try:
+            page = _StatusPage.model_validate_json(without_byte_order_mark(body))
+        except ValueError:
+            return listing.read(body)  # item by item
+        return Page(page.tasks or [], page.count)
+
+    return replace(listing, read=read)
 
 
 def describe_status(target: Target) -> Operation[TargetStatus]:

@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from contextlib import aclosing, suppress
 from typing import Protocol, TypeVar
 
-from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.retry import RetryPolicy
@@ -24,7 +23,7 @@ from airflow_modelarts.api.statuses import TERMINAL_STATUSES
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling.outage import backoff_with_jitter
 from airflow_modelarts.polling.plan import ACTIVE, CONCURRENCY, DescribeQueue, ListHistory, plan_round
-from airflow_modelarts.polling.target_status import describe_status
+from airflow_modelarts.polling.target_status import describe_status, list_statuses
 from airflow_modelarts.polling.wait import DEFAULT_WORKSPACE, Wait, WaitEvent
 
 T = TypeVar("T")
@@ -207,7 +206,7 @@ class Watcher:
             if not history.is_worth_reading(status, len(missing)):
                 history.record_unread(status)
                 return
-            listing = operations.list_processor_tasks(status=status, workspace_id=workspace_id, return_result=False)
+            listing = list_statuses(status=status, workspace_id=workspace_id)
             read = 0
             async with aclosing(self._api.pages(listing)) as pages:
                 async for page in pages:

@@ -18,6 +18,11 @@ from tests.support.certificates import write_certificate
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "contract" / "examples" / "describe-feature-analysis.json"
 TASK = json.loads(EXAMPLE.read_text())
+#: The request that created such a task, with a name as pipelines give it.
+BODY = {
+    **{name: TASK[name] for name in ("data_source", "template", "version_id")},
+    "name": "street-signs-feature-analysis-20261126-1f0c4a7e",
+}
 #: By kind, the answer while the wait goes on, and the one that ends it: HTTP status and body.
 BODIES: dict[str, tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]] = {
     "http": ((404, {"error_code": "ModelArts.4700", "error_msg": "Not found."}), (200, {**TASK, "status": 2})),

@@ -4,9 +4,9 @@ import tracemalloc
 
 import pytest
 
-from airflow_modelarts.api.operations import describe_processor_task
+from airflow_modelarts.api.operations import describe_processor_task, list_processor_tasks
 from airflow_modelarts.api.targets import Target
-from airflow_modelarts.polling.target_status import describe_status
+from airflow_modelarts.polling.target_status import describe_status, list_statuses
 
 READABLE = [
     b'{"task_id": "a", "status": 1, "workspace_id": "w", "name": "n", "inputs": [], "extra": 1}',
@@ -41,6 +41,36 @@ UNREADABLE = [
 def test_a_wait_reads_the_same_status_as_a_worker(body: bytes) -> None:
     task, status = describe_processor_task("a").read(body), describe_status(Target("a")).read(body)
     assert status.model_dump() == {name: getattr(task, name) for name in ("task_id", "status", "workspace_id")}
+
+
+@pytest.mark.parametrize("count", [b"3", b'"3"', b"-1", b"null", b"[]"])
+@pytest.mark.parametrize("odd", [*READABLE, b"5", b"{}", b'{"task_id": "b", "status": "done"}'])
+def test_a_list_shows_a_wait_the_same_statuses_as_a_worker(odd: bytes, count: bytes) -> None:
+    odd = odd.removeprefix(b"\xef\xbb\xbf")
+    body = b'{"count": %s, "tasks": [{"task_id": "x", "status": 1}, %s]}' % (count, odd)
+    pages = [listing(status=1, workspace_id="w").read(body) for listing in (list_processor_tasks, list_statuses)]
+    full, slim = ([(task.task_id, task.status) for task in page.items] for page in pages)
+    assert slim == full
+    assert pages[0].count == pages[1].count
+    assert pages[0].unreadable == pages[1].unreadable
+
+
+def test_a_list_without_tasks_is_empty_for_a_wait_too() -> None:
+    for body in (b"{}", b'{"tasks": null}', b'{"tasks": [], "count": 0}'):
+        assert list_statuses(status=1, workspace_id="w").read(body).items == []
+
+
+def test_a_wait_skips_the_fields_of_a_list_that_it_does_not_need() -> None:
+    body = b'{"tasks": [{"task_id": "x", "status": 1, "template": {"operator_params": [{"params": {}}]}}]}'
+    (task,) = list_statuses(status=1, workspace_id="w").read(body).items
+    assert task.model_dump() == {"task_id": "x", "status": 1, "workspace_id": None}
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"<html>", b'{"tasks": 5}', b'{"tasks": [', b'{"tasks": {}}'])
+def test_a_wait_refuses_the_same_lists_as_a_worker(body: bytes) -> None:
+    for listing in (list_processor_tasks, list_statuses):
+        with pytest.raises(ValueError, match=r"."):
+            listing(status=1, workspace_id="w").read(body)
 
 
 @pytest.mark.parametrize("body", UNREADABLE)
