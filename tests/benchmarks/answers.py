@@ -19,7 +19,7 @@ from tests.support.certificates import write_certificate
 EXAMPLE = Path(__file__).parents[1] / "data" / "contract" / "examples" / "describe-feature-analysis.json"
 TASK = json.loads(EXAMPLE.read_text())
 #: The request that created such a task, with a name as pipelines give it.
-BODY = {
+EXAMPLE_BODY = {
     **{name: TASK[name] for name in ("data_source", "template", "version_id")},
     "name": "street-signs-feature-analysis-20261126-1f0c4a7e",
 }

@@ -31,7 +31,7 @@ from typing import IO, Any
 import psutil
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from tests.benchmarks.answers import BODIES, BODY, answers
+from tests.benchmarks.answers import BODIES, EXAMPLE_BODY, answers
 from tests.benchmarks.tables import show
 from tests.support.values import PROJECT_ID
 
@@ -122,7 +122,7 @@ def _service(kind: str, count: int) -> Iterator[Service]:
             yield Service(url, ids, environment, lambda: cheap.requests, cheap.ended.add)
     else:
         with EmulatorServer(task_duration=1e6) as server:
-            ids = [task.task_id for task in server.state.add_tasks(count, status=1, body=BODY)]
+            ids = [task.task_id for task in server.state.add_tasks(count, status=1, body=EXAMPLE_BODY)]
             server.state.settings.running_limit = count  # which the tasks above use up
             environment = {"AIRFLOW_CONN_MODELARTS_DEFAULT": server.airflow_connection()}
             yield Service(server.url, ids, environment, server.state.log.count, server.state.finish)
