@@ -250,7 +250,8 @@ class SubmissionQueue:
             self._order.remove(ticket, is_submitted=True)
             ticket.submitted(external_id)
         finally:
-            ticket.under_way.set_result(None)
+            if not ticket.under_way.done():  # who awaits it can have been cancelled, and it with them
+                ticket.under_way.set_result(None)
 
     def _refused(self, ticket: Ticket, error: ModelArtsError) -> None:
         now = self._loop.time()
