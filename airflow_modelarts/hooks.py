@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from types import GenericAlias
@@ -36,6 +37,8 @@ from airflow_modelarts.transport import AsyncDriver, Driver, Settings
 if TYPE_CHECKING:
     from airflow_modelarts.api.http import Flow
     from airflow_modelarts.api.operations import ListOperation, Operation, Page
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -264,10 +267,16 @@ class ModelArtsHook(_BaseHook):
             # Airflow's form tests a copy of the connection under a random name.
             return False, str(error).replace(f"connection '{self.modelarts_conn_id}'", "this connection")
         identity = client.credentials.identity(client.cache)
-        return True, (
+        message = (
             f"Connected to {client.endpoint}: the credentials are valid for project {client.project_id}. "
             f"Identity: {identity}."
         )
+        # Airflow's command shows neither the message of a success nor the log.
+        if log.isEnabledFor(logging.INFO):
+            log.info(message)
+        else:
+            print(message)
+        return True, message
 
     def close(self) -> None:
         """Close the hook's sockets. A later call opens new ones."""

@@ -167,13 +167,13 @@ def test_both_hooks_run_a_procedure(emulator: EmulatorServer) -> None:
     assert found.task_id == asyncio.run(run_asynchronously()).task_id == task.task_id
 
 
-def test_the_connection_test_names_endpoint_and_project(requests_mock: Mocker) -> None:
+def test_the_connection_test_names_endpoint_project_and_identity(requests_mock: Mocker) -> None:
     requests_mock.get(f"{PROJECT}/processor-tasks", json={"count": 0, "tasks": []})
     works, sentence = ModelArtsHook().test_connection()
     assert works
     assert sentence == (
         "Connected to https://modelarts.example.com: the credentials are valid for project "
-        "0123456789abcdef0123456789abcdef."
+        "0123456789abcdef0123456789abcdef. Identity: access key 'FAKEACCESSKEY'."
     )
     assert len(requests_mock.request_history) == 1
     assert requests_mock.last_request.qs == {"limit": ["1"], "offset": ["0"], "return_result": ["false"]}
@@ -190,7 +190,8 @@ def test_the_connection_test_of_an_incomplete_connection_names_the_field(set_con
     set_connection(extra={"project_id": ""})
     assert ModelArtsHook().test_connection() == (
         False,
-        "project_id is missing: set it in the extras of this connection, or pass project_id=",
+        "project_id is missing: set it in the extras of this connection, or pass project_id=, or set region, of which "
+        "IAM knows the project",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +82,21 @@ def test_testing_a_connection_says_who_calls_and_no_secret(
     assert not [text for text in hidden if text in message + printed_log() + repr(hook.get_conn())]
 
 
-@pytest.mark.parametrize("kind", [*AUTH_KINDS])
+@pytest.mark.parametrize("kind", AUTH_KINDS)
+def test_airflows_command_prints_who_calls_although_it_suppresses_logs(
+    worker: Worker, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker.connect(kind, **set_up(worker, kind))
+    logging.disable(logging.CRITICAL)  # as the command does
+    try:
+        with ModelArtsHook(retries=ONCE) as hook:
+            hook.test_connection()
+    finally:
+        logging.disable(logging.NOTSET)
+    assert f"Identity: {IDENTITIES[kind]}.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", AUTH_KINDS)
 async def test_each_kind_works_in_a_triggerer(worker: Worker, kind: str) -> None:
     worker.connect(kind, **set_up(worker, kind))
     async with ModelArtsAsyncHook(retries=ONCE) as hook:
