@@ -68,6 +68,43 @@ def object_storage_path(place: str, conn_id: str | None = None) -> ObjectStorage
     return ObjectStoragePath(f"{SCHEME}://{conn_id or user or DEFAULT_CONN_ID}@{bucket}{slash}{key}")
 
 
+def path_of_output(output: Any, conn_id: str | None = None) -> ObjectStoragePath:
+    """Return the place to which a processing task writes as a path of Airflow, for a task that reads its files.
+
+    :param output: what an operator pushes: ``create.output`` (the processing task), ``create.output["work_path"]`` or
+        ``create.output["version"]``; also a model of the hook, or a place as text. Of a ``work_path`` the path counts,
+        or its ``output_path`` if that begins with a scheme such as ``obs://``.
+    :param conn_id: the Airflow connection of type ``modelarts`` whose credentials open it; default
+        ``modelarts_default``.
+    :raises ArgumentError: it has no place in OBS, since the task has no work path, or its work path is a dataset.
+    """
+    from airflow_modelarts.api.models import ProcessorTask, WorkPath
+    from airflow_modelarts.api.places import output_uri
+    from airflow_modelarts.api.redaction import printable, without_signed_links
+
+    if isinstance(output, str):
+        return object_storage_path(output, conn_id)
+    given = output.to_json() if hasattr(output, "to_json") else {} if output is None else output
+    if not isinstance(given, Mapping):
+        raise ArgumentError(f"output is {repr(output)[:200]}: give what an operator pushes, such as create.output")
+    # A work path has a path; a task or a version has a work path, or none.
+    is_work_path = "work_path" not in given and not {"path", "output_path"}.isdisjoint(given)
+    work_path = given if is_work_path else given.get("work_path")
+    uri = output_uri(ProcessorTask(task_id="", work_path=WorkPath.model_validate(work_path or {})))
+    if uri is not None:
+        return object_storage_path(uri, conn_id)
+    subject = f"processing task '{given['task_id']}'" if "task_id" in given else "output"
+    if not work_path:
+        raise ArgumentError(
+            f"{subject} has no work_path: give the task one when you create it, and read its files there"
+        )
+    shown = printable(repr(without_signed_links(work_path)))[:300]
+    raise ArgumentError(
+        f"{subject} has the work_path {shown}, which is no place in OBS: read the dataset in ModelArts, or give the "
+        "task a work_path of type OBS"
+    )
+
+
 def path_with_connection(path: ObjectStoragePath) -> str:
     """Return a path as text that opens it again, with its connection. Airflow's own text loses the connection."""
     conn_id = path.conn_id if hasattr(path, "conn_id") else path.storage_options.get("conn_id")

@@ -13,6 +13,7 @@ from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
 from airflow_modelarts.operators.arguments import check_object, check_template
 from airflow_modelarts.operators.base import ModelArtsOperator
 from airflow_modelarts.operators.running import RunTaskOperator
+from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -29,12 +30,12 @@ BODY_FIELDS = ("template", "data_source", "inputs", "work_path", "version_id", "
 class RequestBodyMixin(RunTaskOperator):
     """The request body that both operators send; they document its fields."""
 
-    template_fields: Sequence[str] = ("name", *BODY_FIELDS, *ModelArtsOperator.template_fields)
+    template_fields: Sequence[str] = ("name", *BODY_FIELDS, "output_files_to_xcom", *ModelArtsOperator.template_fields)
     may_be_empty = frozenset({"description"})
     template_fields_renderers = dict.fromkeys(OBJECTS, "json")
     #: Of files that hold one of the objects. A text that ends so in any other field is not a file name.
     template_ext = (".json",)
-    argument_shapes: ClassVar[Mapping[str, Shape]] = OBJECTS
+    argument_shapes: ClassVar[Mapping[str, Shape]] = {**OBJECTS, "output_files_to_xcom": TEXT_OR_VALUE}
     argument_checks: ClassVar = {
         **RunTaskOperator.argument_checks,
         **dict.fromkeys(("name", "version_id", "description", "workspace_id"), check_optional_text),
@@ -98,9 +99,10 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     task.
 
     It pushes the XComs of :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator`:
-    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` as soon as that is known, and
-    ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task
-    without versions. An output that is None reaches downstream tasks as None: ``create.output["result"]`` always works.
+    ``return_value``, ``result``, ``work_path`` and ``output_files``. It also pushes ``processor_task_id`` as soon as
+    that is known, and ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …), or
+    None for a task without versions. An output that is None reaches downstream tasks as None:
+    ``create.output["result"]`` always works.
 
     If the Airflow task is cleared or marked while the processing task runs, its running version is stopped, and the
     try is no success whatever ``failed_statuses`` says. Before Airflow 3.3 this does not work for a deferred task. If
@@ -125,6 +127,9 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param workspace_id: default "0" (templated).
     :param random_name_suffix: whether random characters are appended to the name, since the service refuses a name
         twice; default true. Without them the name must be new in the project at each run; later tries append ``-2``.
+    :param output_files_to_xcom: as in
+        :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator` (templated); the files are read
+        after a success.
     :param wait_for_completion: whether to wait for the end; default true. Without it, an ``Asset`` among the outlets is
         refused, since Airflow would emit its event before the end: give it to the sensor that waits.
     :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.

@@ -26,7 +26,7 @@ from airflow_modelarts.base import (
 )
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.operators.base import TaskResultMixin
+from airflow_modelarts.operators.output_files import OutputFilesMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDeferred
@@ -63,7 +63,7 @@ class _Try:
         self.result: Any = None  # what the try has published
 
 
-class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
+class RunTaskOperator(ResumableJobMixin, WaitingOperator, OutputFilesMixin):
     """Submits something exactly once, and waits for its end.
 
     Airflow's ``ResumableJobMixin`` decides what a retry does with the id that an earlier try stored: it adopts what is
@@ -75,6 +75,7 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
 
     argument_checks: ClassVar = {
         **WaitingOperator.argument_checks,
+        **OutputFilesMixin.argument_checks,
         "poll_interval": read_seconds,
         "wait_for_completion": read_flag,
     }
@@ -174,6 +175,10 @@ class RunTaskOperator(ResumableJobMixin, WaitingOperator, TaskResultMixin):
     def _try(self) -> _Try:
         assert self._current is not None  # noqa: S101  # nosec B101 - every way in starts a try
         return self._current
+
+    @property
+    def _retry_repeats_task(self) -> bool:
+        return self._try.store is None
 
     def _open_store(self, context: Context) -> SubmissionStore | None:
         from airflow_modelarts.operators.submission_store import SubmissionStore

@@ -21,6 +21,7 @@ from airflow_modelarts.api.bodies import read_text
 from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.api.statuses import read_status, read_statuses
 from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, in_utc, parse_datetime
+from airflow_modelarts.operators.output_files import OutputFilesMixin
 from airflow_modelarts.templating import TEXT_OR_VALUE
 
 if TYPE_CHECKING:
@@ -35,23 +36,34 @@ if TYPE_CHECKING:
 ID_CHECKS = {"processor_task_id": check_text, "task_version_id": check_optional_text}
 
 
-class ModelArtsDescribeProcessorTaskOperator(TaskResultMixin):
+class ModelArtsDescribeProcessorTaskOperator(OutputFilesMixin, TaskResultMixin):
     """Reads a processing task (DescribeProcessorTask) and pushes it.
 
-    It pushes three XComs. ``return_value`` is the task under the API's field names plus ``status_name``, without its
+    It pushes four XComs. ``return_value`` is the task under the API's field names plus ``status_name``, without its
     result. ``result`` is parsed if the service wrote JSON into a string, and None if there is none. ``work_path`` is
-    where the task writes. A downstream task reads ``describe.output["result"]``. Signed download links are removed.
+    where the task writes. ``output_files`` has the files that ``output_files_to_xcom`` asks for, else it is empty. A
+    downstream task reads ``describe.output["result"]``. Signed download links are removed.
 
     Its outlets get an event only of a task that has completed.
 
     :param processor_task_id: the processing task's id (templated).
+    :param output_files_to_xcom: a pattern or a list of patterns of file names relative to the work path, for example
+        ``["*.json"]`` (templated); default none. ``*`` matches ``/`` too. Once the task has completed, the XCom
+        ``output_files`` has the content of the files that match by name: parsed for ``.json``, else as text. At most
+        20 files with 256 KiB together are read. In place of the content of another file that matches stands
+        ``{"left_out": why}``. It needs the extra ``obs``.
     :param modelarts_conn_id: the Airflow connection (templated), default ``modelarts_default``.
     :param project_id: instead of the connection's (templated).
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
-    argument_checks: ClassVar = {**ModelArtsOperator.argument_checks, "processor_task_id": check_text}
-    template_fields: Sequence[str] = ("processor_task_id", *ModelArtsOperator.template_fields)
+    argument_checks: ClassVar = {
+        **ModelArtsOperator.argument_checks,
+        **OutputFilesMixin.argument_checks,
+        "processor_task_id": check_text,
+    }
+    argument_shapes: ClassVar[Mapping[str, Shape]] = {"output_files_to_xcom": TEXT_OR_VALUE}
+    template_fields: Sequence[str] = ("processor_task_id", "output_files_to_xcom", *ModelArtsOperator.template_fields)
 
     def __init__(self, *, processor_task_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -100,7 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
     emulator = commands.add_parser(
         "emulator",
         help="serve a local ModelArts until Ctrl-C",
-        description="Serve a local ModelArts and IAM until Ctrl-C, and print the Airflow connection to it.",
+        description="Serve a local ModelArts, IAM and object store until Ctrl-C, and print the Airflow connection to "
+        "them.",
         epilog="A control API under /emulator ends tasks, makes calls fail and advances the clock. The command prints "
         "curl examples for it, and /docs describes it.",
     )
@@ -109,7 +110,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--port",
         type=_integer_up_to("port", 65535),
         default=5080,
-        help="the port to listen on (%(default)s), 0 for a free one",
+        help="the port of ModelArts and IAM (%(default)s), 0 for a free one",
+    )
+    emulator.add_argument(
+        "--obs-port",
+        type=_integer_up_to("port", 65535),
+        help="the port of the object store, 0 for a free one; default is the one after --port",
     )
     _add_task_duration(emulator, 10.0)
     _add_seed(emulator, "one of them runs until the control API ends it")

@@ -10,21 +10,30 @@ from typing import Any
 
 from airflow_modelarts.testing.command import CONNECTION_ID, SUCCESS, Interrupted, UsageError
 from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.accounts import BUCKET
 from airflow_modelarts.testing.seeded_tasks import seed_and_print
+
+MAX_PORT = 65535
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve the emulator until a signal ends it."""
+    obs_port = arguments.obs_port
+    if obs_port is None:
+        obs_port = arguments.port + 1 if 0 < arguments.port < MAX_PORT else 0
     try:
-        emulator = EmulatorServer(host=arguments.host, port=arguments.port, task_duration=arguments.task_duration)
+        emulator = EmulatorServer(
+            arguments.host, arguments.port, obs_port=obs_port, task_duration=arguments.task_duration
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
         emulator.start()
     except OSError as error:
-        raise UsageError(f"cannot listen on {arguments.host}:{arguments.port}: {error.strerror or error}") from error
+        raise UsageError(f"cannot listen on {error.filename}: {error.strerror or error}") from error
     try:
         print(f"ModelArts and IAM:  {emulator.url}")
+        print(f"Object store (S3):  {emulator.obs_url}, bucket {BUCKET}")
         print(f"OpenAPI page:       {emulator.url}/docs")
         tasks = seed_and_print(emulator, arguments.seed)
         print("For Airflow, in the shell that starts it:\n")

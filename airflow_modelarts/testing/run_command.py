@@ -12,6 +12,7 @@ from pathlib import Path
 from airflow_modelarts.testing import run_report
 from airflow_modelarts.testing.command import CONNECTION_ID, FAILURE, SUCCESS, UsageError
 from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.accounts import BUCKET
 from airflow_modelarts.testing.sandbox import (
     DagImportError,
     DagNotFoundError,
@@ -34,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             keep=arguments.keep,
         )
         safe_print(f"Local ModelArts at {server.url}; a processing task takes {arguments.task_duration:g} s.")
+        safe_print(f"Its object store at {server.obs_url}, with the bucket {BUCKET}.")
         seeds = ActiveSeeds(server, seed_and_print(server, arguments.seed), arguments.task_duration)
         try:
             return _run_in(sandbox, seeds, arguments)

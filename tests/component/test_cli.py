@@ -71,6 +71,7 @@ def test_run_has_defaults() -> None:
         (["emulator", "--seed", "many"], "a number from 0 to 10000 is needed, not 'many'"),
         (["emulator", "--port=99999"], "a port from 0 to 65535 is needed, not '99999'"),
         (["emulator", "--port=-1"], "a port from 0 to 65535 is needed, not '-1'"),
+        (["emulator", "--obs-port=-1"], "a port from 0 to 65535 is needed, not '-1'"),
         (["emulator", "--port=http"], "a port from 0 to 65535 is needed, not 'http'"),
         ([], "COMMAND"),
     ],
@@ -135,6 +136,8 @@ def test_the_emulator_prints_a_connection_and_control_examples_and_ends_on_a_sig
                 break
         (address,) = [line.split()[-1] for line in lines if line.startswith("OpenAPI page:")]
         page = requests.get(address, timeout=10).text
+        (store,) = [line.split()[-3:] for line in lines if line.startswith("Object store (S3):")]
+        refused = requests.get(store[0].rstrip(","), timeout=60)  # it is there, and takes signed requests only
         (tasks_url,) = [line.split()[-1] for line in lines if line.startswith("curl -sS -X GET ")]
         seeded = {task["task_id"]: task["name"] for task in requests.get(tasks_url, timeout=10).json()}
         answers = [send(line) for line in lines if line.startswith("curl ")]
@@ -150,6 +153,8 @@ def test_the_emulator_prints_a_connection_and_control_examples_and_ends_on_a_sig
     script = f'{export}printf %s "$AIRFLOW_CONN_MODELARTS_DEFAULT"'
     pasted = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert json.loads(pasted)["conn_type"] == "modelarts"
+    assert [f"{json.loads(pasted)['extra']['obs_endpoint']},", "bucket", "my-bucket"] == store
+    assert refused.status_code == 403
 
 
 def send(curl: str) -> requests.Response:
@@ -163,7 +168,8 @@ def test_a_port_in_use_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> N
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert cli.main(["emulator", "--port", str(port)]) == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+        assert cli.main(["emulator", "--port", "0", "--obs-port", str(port)]) == 2
+    assert capsys.readouterr().err.count(f"cannot listen on 127.0.0.1:{port}: Address already in use") == 2
 
 
 def test_an_address_that_other_machines_reach_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

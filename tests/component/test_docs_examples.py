@@ -21,7 +21,7 @@ from tests.support.documents import EXAMPLES, PAGES, SHELL
 
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 #: The examples that are DAGs in every version of Airflow.
-DAGS = ("wait", "run", "chain", "many", "audit", "rest", "export", "minimal", "outlets")
+DAGS = ("wait", "run", "chain", "many", "audit", "rest", "export", "minimal", "outlets", "output")
 TASKS = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 
 

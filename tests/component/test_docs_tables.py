@@ -20,6 +20,7 @@ from airflow_modelarts.api.statuses import ProcessorTaskStatus
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.connection.fields import AUTH_KINDS, EXTRAS, STANDARD_FIELDS
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook, RetryPolicy
+from airflow_modelarts.operators import output_files
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
 from tests.support.documents import PAGES, ROOT, code, table
@@ -194,6 +195,13 @@ def test_the_options_of_run_are_those_of_the_command() -> None:
     shown = subprocess.check_output(command, text=True, env={**os.environ, "COLUMNS": "200"})
     options = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", shown)) - {"--help"}
     assert {code(row[0]) for row in table("docs/testing.md", "option")} == options
+
+
+def test_the_limits_of_files_as_an_xcom_are_those_of_the_code() -> None:
+    rows = dict(row[:2] for row in table("docs/files.md", "what"))
+    limits = (output_files.MAX_FILES, output_files.MAX_BYTES, output_files.MAX_LISTED)
+    assert [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", rows["limits"])] == [*limits]
+    assert f"{output_files.MAX_NAMED} are named" in rows["many such files"]
 
 
 def test_the_control_apis_paths_are_those_of_the_emulator(emulator: EmulatorServer) -> None:

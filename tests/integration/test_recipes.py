@@ -12,9 +12,11 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
+from tests.support.airflow_runs import files_with_secrets
 from tests.support.documents import EXAMPLES, ROOT, SHELL
 
 EXAMPLE = ROOT / "dags_examples" / "feature_analysis.py"
+READING = ROOT / "dags_examples" / "read_the_output.py"
 #: The example "run" with another template too, one without a result.
 RECIPES = EXAMPLES | {
     "swapped": EXAMPLES["run"].replace("sys_data_analyse", "sys_data_validation").replace("analyse_f", "other_f")
@@ -29,6 +31,7 @@ DAGS = {
     "audit": ("audit", ["audit"]),
     "rest": ("the_rest", ["stop", "again", "delete"]),
     "export": ("export_results", ["export", "measure"]),
+    "output": ("read_output", ["validate", "summarise", "show"]),
 }
 SECRETS = {"ACCESS_KEY": "FAKEKEY", "SECRET_KEY": "fake-secret", "IAM_USER": "ada", "IAM_PASSWORD": "fake-password"}
 
@@ -62,7 +65,8 @@ def reader(folder: Path, emulator: EmulatorServer) -> Iterator[Sandbox]:
     dags.mkdir()
     for name in DAGS:
         (dags / f"{name}.py").write_text(adapted(RECIPES[name], folder))
-    (dags / EXAMPLE.name).write_text(EXAMPLE.read_text())
+    for example in (EXAMPLE, READING):
+        (dags / example.name).write_text(example.read_text())
     connections = {"modelarts_default": emulator.airflow_connection()}
     with Sandbox(dags, connections=connections) as running:
         yield running
@@ -102,6 +106,20 @@ def test_the_examples_run_unchanged(reader: Sandbox, emulator: EmulatorServer, f
     assert "<h1>Processing tasks" in report.read_text(), "the window may hold no task"
     (results,) = (folder / "modelarts-results").glob("*.jsonl.gz")
     assert results.stat().st_size > 0
+    values = {(x.label, x.key): x.value for x in reader.xcoms("read_output", runs["output"])}
+    assert values["validate", "output_files"]["V001/result.json"]["origin_sample_count"] == 16
+    assert values["summarise", "return_value"]["files"] == 20
+
+
+def test_the_example_reads_what_the_processing_task_wrote(reader: Sandbox, emulator: EmulatorServer) -> None:
+    dag_id = READING.stem
+    reader.wait_for_dags(dag_id, timeout=180)
+    run_id = start_by_hand(reader, dag_id, {"folder": "s3a://my-bucket/a b+1%/数据//x"})
+    assert reader.wait(dag_id, run_id, timeout=240) == "success"
+    (summary,) = [x.value for x in reader.xcoms(dag_id, run_id) if (x.label, x.key) == ("summarise", "return_value")]
+    assert summary["files"] == 20
+    assert summary["documents"]["V001/result.json"]["version_name"] == "V001"
+    assert files_with_secrets(reader, emulator) == []
 
 
 def test_an_example_runs_without_a_logical_date(reader: Sandbox) -> None:

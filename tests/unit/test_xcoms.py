@@ -11,7 +11,7 @@ from tests.support.task_instances import TaskInstance
 
 @pytest.mark.parametrize(
     ("none_can_be_pushed", "expected"),
-    [(True, {"result": None, "work_path": None}), (False, {})],
+    [(True, {"result": None, "work_path": None, "output_files": {}}), (False, {"output_files": {}})],
     ids=["Airflow 2.11, 3.1 and later", "Airflow 3.0"],
 )
 def test_a_result_that_is_none_is_pushed_where_airflow_takes_it(

@@ -45,8 +45,8 @@ def test_the_airflow_connection_has_the_servers_credentials(emulator: EmulatorSe
     connection = json.loads(emulator.airflow_connection())
     assert (connection["conn_type"], connection["host"]) == ("modelarts", emulator.url)
     assert (connection["login"], connection["password"]) == (accounts.ACCESS_KEY, accounts.SECRET_KEY)
-    extra = {"project_id": accounts.PROJECT_ID, "region": accounts.REGION, "iam_endpoint": emulator.url}
-    assert connection["extra"] == extra
+    endpoints = {"iam_endpoint": emulator.url, "obs_endpoint": emulator.obs_url}
+    assert connection["extra"] == {"project_id": accounts.PROJECT_ID, "region": accounts.REGION, **endpoints}
 
 
 def test_the_server_sets_the_duration_of_tasks() -> None:

@@ -19,11 +19,13 @@ class EmulatorState(ModelArtsService):
     def __init__(self, settings: Settings | None = None, *, clock: Clock | None = None) -> None:
         self.faults = Faults()
         self.log = RequestLog()
+        self.resets = 0
         super().__init__(settings, clock=clock)
 
     def reset(self) -> None:
-        """Remove tasks, rules, faults and logged requests; drop held calls; restore settings, accounts and clock."""
+        """Remove tasks, rules, faults, objects and logged requests; drop held calls; restore the rest."""
         super().reset()
+        self.resets += 1  # the object store compares it, since only its event loop may reset it
         self.faults.clear()
         self.log.clear()
 

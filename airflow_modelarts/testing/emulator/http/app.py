@@ -15,6 +15,7 @@ from airflow_modelarts.testing.emulator.control.faults import HttpResponse
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.control_api import control_router
 from airflow_modelarts.testing.emulator.http.middleware import GatewayMiddleware
+from airflow_modelarts.testing.emulator.http.object_store import ObjectStore
 from airflow_modelarts.testing.emulator.http.openapi import ErrorBody, KeystoneErrorBody, describe_api
 from airflow_modelarts.testing.emulator.http.responses import json_response
 from airflow_modelarts.testing.emulator.service import iam, validation
@@ -42,8 +43,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(state: EmulatorState) -> FastAPI:
-    """Return the application that serves a service."""
+def create_app(state: EmulatorState, object_store: ObjectStore | None = None) -> FastAPI:
+    """Return the application that serves a service.
+
+    :param object_store: where the setting ``check_inputs`` looks inputs up; default one of its own.
+    """
+    object_store = object_store or ObjectStore(state)
     app = FastAPI(
         title="ModelArts emulator",
         version=__version__,
@@ -52,8 +57,8 @@ def create_app(state: EmulatorState) -> FastAPI:
         redirect_slashes=False,
     )
     _add_iam(app, state)
-    _add_tasks(app, state)
-    _add_versions(app, state)
+    _add_tasks(app, state, object_store)
+    _add_versions(app, state, object_store)
     app.include_router(control_router(state))
     app.add_api_route("/", _overview(state), include_in_schema=False, response_class=HTMLResponse)
     app.add_exception_handler(RequestValidationError, _handle_invalid_request)
@@ -88,10 +93,12 @@ def _add_iam(app: FastAPI, state: EmulatorState) -> None:
 # FastAPI does not parse the bodies: the service validates them, and answers with its own codes.
 
 
-def _add_tasks(app: FastAPI, state: EmulatorState) -> None:
+def _add_tasks(app: FastAPI, state: EmulatorState, object_store: ObjectStore) -> None:
     @_operation(app, "POST", TASKS, "CreateProcessorTask", models.CreatedTask)
     async def create_task(project_id: ProjectId, request: Request) -> Response:
         body = validation.read_json(await request.body())
+        if state.settings.check_inputs:
+            await object_store.check_inputs(body)
         return _json({"task_id": state.create_task(project_id, body).task_id})
 
     @_operation(app, "GET", TASKS, "ListProcessorTasks", models.ProcessorTaskPage)
@@ -118,10 +125,12 @@ def _add_tasks(app: FastAPI, state: EmulatorState) -> None:
         return _json({})
 
 
-def _add_versions(app: FastAPI, state: EmulatorState) -> None:
+def _add_versions(app: FastAPI, state: EmulatorState, object_store: ObjectStore) -> None:
     @_operation(app, "POST", VERSIONS, "CreateProcessorTaskVersion", models.CreatedVersion)
     async def create_version(project_id: ProjectId, task_id: TaskId, request: Request) -> Response:
         body = validation.read_json(await request.body())
+        if state.settings.check_inputs:
+            await object_store.check_inputs(body)
         return _json({"version_id": state.create_version(project_id, task_id, body).version_id})
 
     @_operation(app, "GET", VERSIONS, "ListProcessorTaskVersions", models.ProcessorTaskVersionPage)

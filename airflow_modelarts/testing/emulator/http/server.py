@@ -7,10 +7,11 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Self
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from airflow_modelarts.api.addresses import is_loopback
@@ -18,6 +19,7 @@ from airflow_modelarts.testing.emulator.control.fault_queue import Faults
 from airflow_modelarts.testing.emulator.control.state import EmulatorState
 from airflow_modelarts.testing.emulator.http.app import create_app
 from airflow_modelarts.testing.emulator.http.middleware import TRANSPORT
+from airflow_modelarts.testing.emulator.http.object_store import ObjectStore
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.settings import Settings
 
@@ -31,10 +33,11 @@ BACKLOG = 4096
 
 
 class EmulatorServer:
-    """A local ModelArts with its IAM; a context manager.
+    """A local ModelArts with its IAM and its object store; a context manager.
 
     :param host: the address to listen on.
-    :param port: 0 for a free one.
+    :param port: of ModelArts and IAM; 0 for a free one.
+    :param obs_port: of the object store; 0 for a free one.
     :param task_duration: seconds that a processing task takes.
     :param state: the service; by default a new one with ``task_duration``. Pass one to serve its tasks again.
     :param allow_remote: allow an address that other machines can reach. All data is fake, but anyone who can connect
@@ -47,6 +50,7 @@ class EmulatorServer:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
+        obs_port: int = 0,
         task_duration: float = 10.0,
         state: EmulatorState | None = None,
         allow_remote: bool = False,
@@ -55,7 +59,9 @@ class EmulatorServer:
             raise ValueError(f"host {host!r} is not a loopback address: use one, such as 127.0.0.1")
         self.host = host
         self.port = port
+        self.obs_port = obs_port
         self.state = state or EmulatorState(Settings(task_duration=task_duration))
+        self._object_store = ObjectStore(self.state)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,24 +81,33 @@ class EmulatorServer:
     @property
     def url(self) -> str:
         """Scheme, host and port of both ModelArts and IAM."""
+        return self._url(self.port)
+
+    @property
+    def obs_url(self) -> str:
+        """Scheme, host and port of the object store, which has a bucket ``my-bucket``."""
+        return self._url(self.obs_port)
+
+    def _url(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{host}:{port}"
 
     def airflow_connection(self) -> str:
         """Return the JSON of an Airflow connection to this server, for ``AIRFLOW_CONN_MODELARTS_DEFAULT``."""
-        extra = {"project_id": accounts.PROJECT_ID, "region": accounts.REGION, "iam_endpoint": self.url}
+        endpoints = {"iam_endpoint": self.url, "obs_endpoint": self.obs_url}
+        extra = {"project_id": accounts.PROJECT_ID, "region": accounts.REGION, **endpoints}
         login = {"login": accounts.ACCESS_KEY, "password": accounts.SECRET_KEY}
         return json.dumps({"conn_type": "modelarts", "host": self.url, **login, "extra": extra})
 
     def start(self) -> None:
-        """Start to serve. The port is known afterwards, and stays the same at the next start.
+        """Start to serve. The ports are known afterwards, and stay the same at the next start.
 
         :raises OSError: the port is not available.
         :raises RuntimeError: the server did not start.
         """
-        listener = self._bind()
+        listeners = self._listen()
         config = uvicorn.Config(
-            create_app(self.state),
+            _ByPort(create_app(self.state, self._object_store), {self.obs_port: self._object_store}),
             loop="asyncio",
             http=_Protocol,
             ws="none",
@@ -107,7 +122,7 @@ class EmulatorServer:
         )
         self._server = server = uvicorn.Server(config)
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(server, listener)), name="modelarts-emulator", daemon=True
+            target=lambda: asyncio.run(self._serve(server, listeners)), name="modelarts-emulator", daemon=True
         )
         self._thread.start()
         deadline = time.monotonic() + START_TIMEOUT
@@ -128,23 +143,44 @@ class EmulatorServer:
         if thread.is_alive():
             server.force_exit = True
             thread.join(STOP_TIMEOUT)
+        self._object_store.stop()
 
-    async def _serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
+    async def _serve(self, server: uvicorn.Server, listeners: list[socket.socket]) -> None:
         self._loop = asyncio.get_running_loop()
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=listeners)
 
-    def _bind(self) -> socket.socket:
+    def _listen(self) -> list[socket.socket]:
+        """Return the sockets of ModelArts and of the object store."""
+        listener = self._bind(self.port)
+        try:
+            store = self._bind(self.obs_port)
+        except OSError:
+            listener.close()
+            raise
+        self.port, self.obs_port = listener.getsockname()[1], store.getsockname()[1]
+        return [listener, store]
+
+    def _bind(self, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         # With the protocol given, asyncio sets TCP_NODELAY; without it each response takes 40 ms longer.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((self.host, self.port))
-        except OSError:
+            listener.bind((self.host, port))
+        except OSError as error:
             listener.close()
-            raise
-        self.port = listener.getsockname()[1]
+            raise OSError(error.errno, error.strerror, f"{self.host}:{port}") from None
         return listener
+
+
+class _ByPort:
+    """Sends each request to the application of the port that it came to; to the first one if the port has none."""
+
+    def __init__(self, first: ASGIApp, others: Mapping[int, ASGIApp]) -> None:
+        self._first, self._others = first, others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._others.get(scope["server"][1], self._first)(scope, receive, send)
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # its class depends on what is installed

@@ -54,6 +54,8 @@ class Settings(StrictFields):
     :param task_quota: tasks in a project; at the quota, creating a task fails with ModelArts.0118.
     :param list_order: order of task lists: ``sorted`` as the caller asks, ``as_added`` in the order in which the tasks
         were added (reversed for ``desc``), or ``shuffled``: the same random order for each page, whatever is asked.
+    :param check_inputs: whether an input in OBS is refused when the object store has nothing there: with ModelArts.4311
+        if the bucket does not exist, with ModelArts.4312 otherwise. By default every place is taken to exist.
     :param clock_offset: seconds by which the service's clock is ahead: it affects tokens, signatures, ``Date`` and the
         times in answers.
     """
@@ -70,4 +72,5 @@ class Settings(StrictFields):
     unfinished_limit: Count = 1_000_000
     task_quota: Count = 1_000_000
     list_order: ListOrder = "sorted"
+    check_inputs: bool = False
     clock_offset: Annotated[float, Field(ge=-MAX_SECONDS, le=MAX_SECONDS, allow_inf_nan=False)] = 0.0
