@@ -41,7 +41,8 @@ def run(name: str) -> dict[str, Any]:
 
 def test_every_python_block_is_an_example_that_runs_here() -> None:
     assert sum(text.count("```python") for text in PAGES.values()) == len(EXAMPLES)
-    assert set(EXAMPLES) == {*DAGS, "retry_policy", "event", "react", "hook", "patience", "own", "emulator"}
+    names = ("retry_policy", "event", "react", "hook", "patience", "own", "emulator", "place")
+    assert set(EXAMPLES) == {*DAGS, *names}
 
 
 @pytest.mark.parametrize("name", DAGS)

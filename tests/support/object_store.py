@@ -6,6 +6,7 @@ import json
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -24,6 +25,24 @@ from airflow_modelarts.testing.emulator.service.errors import KeystoneError
 
 BUCKET = "my-bucket"
 Answer = tuple[int, str]
+SetConnection = Callable[..., None]
+
+
+class Clock:
+    """The time, and how far it was moved."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.offset
+
+
+def connect(set_connection: SetConnection, store: ObjectStore, **given: Any) -> None:
+    extra = {"obs_endpoint": store.url, "iam_endpoint": store.url, "project_id": accounts.PROJECT_ID}
+    extra |= given.pop("extra", {})
+    usual = {"login": accounts.ACCESS_KEY, "password": accounts.SECRET_KEY}
+    set_connection(**{**usual, **given}, extra=extra)
 
 
 class ObjectStore:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,66 +16,13 @@ from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsE
 from airflow_modelarts.filesystem import get_fs, object_storage_path, path_with_connection
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.accounts import KeyPair
-from tests.support.object_store import BUCKET, ObjectStore
-
-try:
-    from airflow.sdk.io import store as airflow_stores
-except ImportError:
-    from airflow.io import store as airflow_stores
+from tests.support.documents import EXAMPLES
+from tests.support.object_store import BUCKET, Clock, ObjectStore, SetConnection, connect
 
 pytest.importorskip("s3fs")
 
 MIB = 1024 * 1024
-SetConnection = Callable[..., None]
 AWKWARD_KEYS = ["a b.txt", "1+1.txt", "50%.txt", "a%20b.txt", "数据/猫.txt", "a[1]*.txt", "a#b;c=d&e.txt"]
-
-
-class Clock:
-    """The time, and how far it was moved."""
-
-    def __init__(self) -> None:
-        self.offset = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.offset
-
-
-@pytest.fixture(scope="module")
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-def running(clock: Clock) -> Iterator[ObjectStore]:
-    with ObjectStore(clock) as store:
-        yield store
-
-
-@pytest.fixture
-def store(running: ObjectStore, clock: Clock, set_connection: SetConnection, monkeypatch: Any) -> ObjectStore:
-    """An empty bucket; the usual connection has the permanent key."""
-    clock.offset = 0.0
-    running.reset()
-    monkeypatch.setattr("airflow_modelarts.connection.reading.time", _Time(clock))
-    monkeypatch.setattr(airflow_stores, "_STORE_CACHE", {})
-    connect(set_connection, running)
-    return running
-
-
-class _Time:
-    """The module ``time`` as the connection reads it."""
-
-    monotonic = staticmethod(time.monotonic)
-
-    def __init__(self, clock: Clock) -> None:
-        self.time = clock
-
-
-def connect(set_connection: SetConnection, store: ObjectStore, **given: Any) -> None:
-    extra = {"obs_endpoint": store.url, "iam_endpoint": store.url, "project_id": accounts.PROJECT_ID}
-    extra |= given.pop("extra", {})
-    usual = {"login": accounts.ACCESS_KEY, "password": accounts.SECRET_KEY}
-    set_connection(**{**usual, **given}, extra=extra)
 
 
 def file(key: str = "a.txt") -> ObjectStoragePath:
@@ -251,6 +197,11 @@ def test_a_path_without_a_connection_has_the_default_one(store: ObjectStore, giv
     assert path.parent.is_dir()
     assert [found.name for found in path.parent.iterdir()] == ["a.txt"]
     assert [found.name for found in ObjectStoragePath(f"obs://{BUCKET}", **given).rglob("*.txt")] == ["a.txt"]
+
+
+def test_the_example_of_the_documentation_runs(store: ObjectStore, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(EXAMPLES["place"], "example place", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "done ['a.txt']"
 
 
 # Errors
