@@ -28,10 +28,16 @@ def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, str], 
 
 
 def files_with_secrets(sandbox: Sandbox, *emulators: EmulatorServer) -> list[str]:
-    """Return those of Airflow's files that contain a key, password, token, signature or signed link."""
+    """Return those of Airflow's files that contain a key, password, token, signature or signed link.
+
+    Those of the object store too: temporary keys with their tokens, and what presigned links and headers have.
+    """
     tokens = [token for emulator in emulators for token in emulator.state.accounts._tokens]
+    keys = [key for emulator in emulators for key in emulator.state.accounts._keys.values()]
+    tokens += [text for key in keys for text in (key.secret_key, key.security_token) if text]
     secrets = [re.escape(text.encode()) for text in (accounts.SECRET_KEY, accounts.PASSWORD, *tokens)]
     signed = [rb"[?&](?:Signature|x-obs-security-token)=", b"SDK-HMAC-SHA256 Access"]
+    signed += [rb"[xX]-[aA]mz-(?:[sS]ignature|[sS]ecurity-[tT]oken)[=:]", b"AWS4-HMAC-SHA256 Credential"]
     secret = re.compile(b"|".join([*secrets, *signed]))
     contents = {str(file): file.read_bytes() for file in sandbox.home.rglob("*") if file.is_file()}
     assert sum(map(len, contents.values())) > 100_000, "the logs and the database are there"

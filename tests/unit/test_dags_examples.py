@@ -26,7 +26,12 @@ def test_an_example_dag_can_be_imported(file: Path) -> None:
 
 
 def test_the_documented_examples_exist() -> None:
-    assert {file.stem for file in EXAMPLES} >= {"feature_analysis", "read_the_output", "wait_for_console_task", *NEEDS_AIRFLOW_3}
+    assert {file.stem for file in EXAMPLES} >= {
+        "feature_analysis",
+        "read_the_output",
+        "wait_for_console_task",
+        *NEEDS_AIRFLOW_3,
+    }
 
 
 MIDNIGHT = datetime(2026, 11, 24, tzinfo=UTC)
