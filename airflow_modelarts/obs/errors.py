@@ -7,6 +7,7 @@ from typing import Any
 
 from botocore import exceptions as botocore_errors
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from airflow_modelarts.api.redaction import printable
 from airflow_modelarts.connection.reading import ObjectStore
@@ -51,7 +52,7 @@ def explain(error: Exception, bucket: str | None, store: ObjectStore) -> Excepti
             f"{where} has a certificate that cannot be verified: set verify of {store.name} to a file with its "
             f"authority, or correct obs_endpoint. ({printable(str(error))})"
         )
-    if isinstance(error, botocore_errors.ResponseParserError):
+    if isinstance(error, ResponseParserError):
         return OSError(
             errno.EPROTO,
             f"{where} does not answer as an object store: set obs_endpoint of {store.name} to the endpoint of OBS",

@@ -72,12 +72,18 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         if self._store is None:  # it is used asynchronously, on an event loop of the caller
             self._use(await call_airflow(self._read_store))
         client = await super().set_session(refresh=refresh)
-        if "_make_api_call" not in vars(client):
+        if "_make_api_call" not in vars(client) and self._store is not None and self._keys is not None:
             # All requests go through it, also those of paginators.
-            client._make_api_call = _Calls(self, client._make_api_call)
+            client._make_api_call = _Calls(self, self._store, self._keys, client._make_api_call)
         return client
 
     _connect = set_session
+
+    async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> Any:
+        """Delete an object under its literal key; s3fs would take a key with ``*`` or ``[`` for a pattern."""
+        if isinstance(path, str) and not recursive and self.split_path(path)[1] and await self._isfile(path):
+            return await self._rm_file(path)
+        return await super()._rm(path, recursive=recursive, **kwargs)
 
     async def _bulk_delete(self, pathlist: list[str], **kwargs: Any) -> list[str]:
         """Delete objects one by one: OBS expects an MD5 sum in a request for several, which botocore has given up."""
@@ -112,21 +118,22 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 class _Calls:
     """Makes the requests of a client: renews a refused key, and explains errors with the connection's fields."""
 
-    def __init__(self, fs: ObsFileSystem, call: Any) -> None:
-        self._fs = fs
+    def __init__(self, fs: ObsFileSystem, store: ObjectStore, keys: Keys, call: Any) -> None:
+        self._fs, self._store, self._keys = fs, store, keys
         self._call = call
 
     async def __call__(self, operation: str, parameters: dict[str, Any]) -> Any:
-        fs = self._fs
-        store, keys = fs._store, fs._keys
+        fs, store, keys = self._fs, self._store, self._keys
         used = keys.key
+        # botocore replaces the body in the parameters by a stream, which is empty after the first request.
+        is_repeatable = isinstance(parameters.get("Body", b""), bytes | bytearray | memoryview)
         try:
             try:
-                return await self._call(operation, parameters)
+                return await self._call(operation, dict(parameters))
             except ClientError as error:
-                if not refuses_key(error) or not await keys.renew(used):
+                if not (is_repeatable and refuses_key(error) and await keys.renew(used)):
                     raise
-            return await self._call(operation, parameters)
+            return await self._call(operation, dict(parameters))
         except Exception as error:
             if isinstance(error, ClientError) and refuses_key(error):
                 fs._store = None  # the next use reads the connection again

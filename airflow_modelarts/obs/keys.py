@@ -97,4 +97,10 @@ def session(keys: Keys) -> AioSession:
     """Return a session that signs with the keys and ignores the configuration of Amazon's tools."""
     made = AioSession(session_vars=_WITHOUT_AWS_CONFIGURATION)
     made.register_component("credential_provider", _Provider(keys))
+    made.register("before-call.s3", _stay_in_region)
     return made
+
+
+def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
+    """Keep botocore from looking for a bucket's region: without a header of Amazon's it would never stop."""
+    context.get("s3_redirect", {})["redirected"] = True

@@ -38,7 +38,7 @@ def clean_up_partials(path: ObjectStoragePath, task_instance: Any) -> str:
     *earlier, part = [f"{folder}{slash}.{name}.part-{digest}-{number}" for number in range(1, ti.try_number + 1)]
     for leftover in earlier:
         if path.fs.exists(leftover):
-            path.fs.rm(leftover)
+            path.fs.rm_file(leftover)
     return part
 
 
@@ -59,7 +59,7 @@ def probe(path: ObjectStoragePath, part: str) -> None:
     _make_folder(path)
     with path.fs.open(part, "wb"):
         pass
-    path.fs.rm(part)
+    path.fs.rm_file(part)
 
 
 @contextmanager
@@ -70,15 +70,32 @@ def atomic_write(path: ObjectStoragePath, part: str) -> Iterator[IO[bytes]]:
     """
     fs = path.fs
     _make_folder(path)
+    file = fs.open(part, "wb", block_size=BLOCK_BYTES)
     try:
-        # fsspec completes a file when it is closed, even after an exception: hence the other name.
-        with fs.open(part, "wb", block_size=BLOCK_BYTES) as file:
-            yield file
-        fs.mv(part, path.path)
+        yield file
+        file.close()
+        if hasattr(fs, "call_s3"):  # its mv takes a key with * or [ for a pattern
+            fs.cp_file(part, path.path)
+            fs.rm_file(part)
+        else:
+            fs.mv(part, path.path)
     except BaseException:
         with suppress(Exception):  # the next try removes it too
-            fs.rm(part)
+            _abandon(file)
+            fs.rm_file(part)
         raise
+
+
+def _abandon(file: Any) -> None:
+    """Close a file that is not complete. An upload is aborted; fsspec would complete it, even after an exception."""
+    from fsspec.spec import AbstractBufferedFile
+
+    if not isinstance(file, AbstractBufferedFile):
+        file.close()
+        return
+    with suppress(Exception):  # nothing is left to abort if it could not be completed
+        file.discard()
+    file.closed = True
 
 
 def _make_folder(path: ObjectStoragePath) -> None:

@@ -243,7 +243,8 @@ def test_every_extra_of_the_form_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("HUAWEICLOUD_SDK_AK", "AK")
         monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "SK")
         extra = Recorder(auth=auth, project_id="p", domain_name="account", iam_endpoint="iam.example.com")
-        reading.read(complete(), extra, Overrides())
+        extra["obs_endpoint"] = "obs.example.com"
+        reading.read_object_store(complete(), extra, Overrides())
     assert names == set(EXTRAS)
 
 

@@ -1,0 +1,47 @@
+"""An object store for the tests of this folder, and connections to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.object_store import Clock, ObjectStore, SetConnection, connect
+
+try:
+    from airflow.sdk.io import store as airflow_stores
+except ImportError:
+    from airflow.io import store as airflow_stores
+
+
+@pytest.fixture(scope="module")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def running(clock: Clock) -> Iterator[ObjectStore]:
+    with ObjectStore(clock) as store:
+        yield store
+
+
+@pytest.fixture
+def store(running: ObjectStore, clock: Clock, set_connection: SetConnection, monkeypatch: Any) -> ObjectStore:
+    """An empty bucket; the usual connection has the permanent key."""
+    clock.offset = 0.0
+    running.reset()
+    monkeypatch.setattr("airflow_modelarts.connection.reading.time", _Time(clock))
+    monkeypatch.setattr(airflow_stores, "_STORE_CACHE", {})
+    connect(set_connection, running)
+    return running
+
+
+class _Time:
+    """The module ``time`` as the connection reads it."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, clock: Clock) -> None:
+        self.time = clock
