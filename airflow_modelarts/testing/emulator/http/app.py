@@ -89,6 +89,22 @@ def _add_iam(app: FastAPI, state: EmulatorState) -> None:
         )
         return _response(json_response(document, 201, {"X-Subject-Token": token}))
 
+    # Not in the schema, which describes the processing-task API and how to authenticate for it.
+    @app.post(
+        "/v3.0/OS-CREDENTIAL/securitytokens",
+        operation_id="CreateTemporaryAccessKeyByToken",
+        status_code=201,
+        include_in_schema=False,
+    )
+    async def create_temporary_key(request: Request) -> Response:
+        try:
+            body = validation.read_json(await request.body())
+        except ServiceError:
+            body = None
+        token = request.headers.get("x-auth-token")
+        document = iam.create_temporary_key(body, token, state.accounts, now=state.gateway_time)
+        return _response(json_response(document, 201))
+
 
 # FastAPI does not parse the bodies: the service validates them, and answers with its own codes.
 

@@ -126,6 +126,19 @@ class Accounts:
             self._tokens[token.value] = token
         return token
 
+    def issue_key(self, project_id: str | None, *, now: float, lifetime: float) -> KeyPair:
+        """Issue a temporary key pair for some seconds; it may use one project, or all if that is None."""
+        projects = None if project_id is None else frozenset({project_id})
+        key = KeyPair(
+            f"EMULATOR{secrets.token_hex(6).upper()}",
+            secrets.token_hex(20),
+            secrets.token_hex(TOKEN_BYTES // 4),
+            projects,
+            now + lifetime,
+        )
+        self.add_key(key)
+        return key
+
     def find_token(self, value: str) -> Token | None:
         """Return a token by its value, even an expired one; None when there is none."""
         return self._tokens.get(value)

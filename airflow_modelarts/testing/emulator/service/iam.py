@@ -1,12 +1,47 @@
-"""IAM issues a token for a user's password (KeystoneCreateUserTokenByPassword)."""
+"""IAM issues a token for a user's password, and a temporary access key for a token.
+
+These are the operations KeystoneCreateUserTokenByPassword and CreateTemporaryAccessKeyByToken.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_modelarts.testing.emulator.service.accounts import Accounts, token_document
+from airflow_modelarts.testing.emulator.service.accounts import Accounts, keystone_time, token_document
 from airflow_modelarts.testing.emulator.service.errors import KeystoneError
+
+#: Seconds that a temporary access key is valid: at least, by default, and at most.
+KEY_LIFETIMES = (900, 900, 86_400)
+
+
+def create_temporary_key(body: Any, token: str | None, accounts: Accounts, *, now: float) -> dict[str, Any]:
+    """Return the document of a new temporary access key, which the object store accepts.
+
+    :param body: the request's JSON.
+    :param token: the token of the request's header.
+    :param now: the gateway's time, in seconds since the epoch.
+    :raises KeystoneError: the request is malformed, or the token is not valid.
+    """
+    known = accounts.find_token(token or "")
+    if known is None or known.expires_at <= now:
+        raise KeystoneError(401, "The token is not valid or has expired.")
+    identity = _object(_object(body, "auth"), "identity")
+    if identity.get("methods") != ["token"]:
+        raise KeystoneError(400, "auth.identity.methods must be ['token'].")
+    least, default, most = KEY_LIFETIMES
+    lifetime = _object(identity, "token").get("duration_seconds", default) if "token" in identity else default
+    if isinstance(lifetime, bool) or not isinstance(lifetime, int) or not least <= lifetime <= most:
+        raise KeystoneError(400, f"duration_seconds must be an integer from {least} to {most}.")
+    key = accounts.issue_key(known.project_id, now=now, lifetime=lifetime)
+    return {
+        "credential": {
+            "access": key.access_key,
+            "secret": key.secret_key,
+            "securitytoken": key.security_token,
+            "expires_at": keystone_time(now + lifetime),
+        }
+    }
 
 
 def create_token(
