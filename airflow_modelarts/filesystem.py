@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from airflow_modelarts.api.arguments import ArgumentError
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
@@ -106,14 +106,8 @@ def path_of_output(output: Any, conn_id: str | None = None) -> ObjectStoragePath
 
 
 def path_with_connection(path: ObjectStoragePath) -> str:
-    """Return a path as text that opens it again, with its connection. Airflow's own text loses the connection."""
-    conn_id = path.conn_id if hasattr(path, "conn_id") else path.storage_options.get("conn_id")
-    if path.protocol in ("", "file", "local"):
+    """Return a path as text; one in OBS with its connection, which Airflow's own text can lose."""
+    if path.protocol != SCHEME:
         return str(path)
-    user = f"{conn_id}@" if conn_id else ""
-    return f"{path.protocol}://{user}{path.path.lstrip('/')}"
-
-
-def console_page(path: ObjectStoragePath) -> str:
-    """To be replaced."""
-    return quote(str(path))
+    conn_id = path.conn_id if hasattr(path, "conn_id") else path.storage_options.get("conn_id")
+    return f"{SCHEME}://{conn_id or DEFAULT_CONN_ID}@{path.path.lstrip('/')}"

@@ -45,7 +45,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "filesystems": ["airflow_modelarts.filesystem"],
-        "extra-links": ["airflow_modelarts.links.ModelArtsConsoleLink"],
+        "extra-links": [
+            f"airflow_modelarts.links.{name}" for name in ("ModelArtsConsoleLink", "ModelArtsAuditReportLink")
+        ],
         "asset-uris": asset_uris,
         "dataset-uris": asset_uris,  # as Airflow 2 calls them
     }

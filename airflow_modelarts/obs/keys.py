@@ -26,7 +26,7 @@ _WITHOUT_AWS_CONFIGURATION = {
 }
 
 
-class Keys(AioCredentials):
+class Keys(AioCredentials):  # type: ignore[misc]  # aiobotocore has no types
     """Credentials for aiobotocore, which asks for them before each request. The token cache renews them.
 
     Airflow must mask a new key, and may be called on the thread of the caller only: :meth:`prepare` does both, so that

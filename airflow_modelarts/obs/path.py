@@ -25,7 +25,7 @@ def _split_like_s3() -> None:
 
     flavour_registry[SCHEME] = type("ObsFileSystemFlavour", (S3FileSystemFlavour,), {"protocol": (SCHEME,)})
     for setting in ("netloc_is_anchor", "supports_empty_parts"):
-        WrappedFileSystemFlavour.protocol_config[setting].add(SCHEME)  # type: ignore[literal-required]  # both are sets
+        WrappedFileSystemFlavour.protocol_config[setting].add(SCHEME)
     WrappedFileSystemFlavour.from_protocol.cache_clear()
 
 

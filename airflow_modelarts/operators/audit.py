@@ -14,6 +14,7 @@ from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.audit.text import read_timezone
 from airflow_modelarts.base import ModelArtsOperator
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
+from airflow_modelarts.links import ModelArtsAuditReportLink
 from airflow_modelarts.operators.arguments import WindowKind, check_window, literals
 from airflow_modelarts.operators.audit_paths import SUFFIXES, check_path, is_mapped, own_path, refuse_shared_paths
 from airflow_modelarts.operators.base import parse_datetime
@@ -118,6 +119,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         "timezone": lambda _, value: (value is not None and literals(value) is None) or read_timezone(value),
         "fail_on_broken_rules": read_flag,
     }
+    operator_extra_links = (ModelArtsAuditReportLink(),)
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
     parts_may_be_empty = frozenset({"rules"})
@@ -208,6 +210,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         files.write_report(report, _facts(scope))
         for argument, path in files.written.items():
             self.log.info("Wrote %s: %s.", argument, path)
+        if report_path := files.written.get("report_path"):
+            ModelArtsAuditReportLink.persist(context, report_path)
         summary = {**files.written, **report.summary()}
         if not files.failures:
             chosen.mark_ended()

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from airflow_modelarts.exceptions import ModelArtsReportNotWritten
+from airflow_modelarts.filesystem import path_with_connection
 from airflow_modelarts.operators.audit_paths import check_suffix
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials, probe, refuse_folder, resolve_path
 
@@ -56,7 +57,7 @@ class AuditFiles:
 
     def path(self, argument: str) -> str | None:
         """Return a path by its argument; ``json_path`` is beside ``report_path``."""
-        return str(self._parts[argument][0]) if argument in self._parts else None
+        return path_with_connection(self._parts[argument][0]) if argument in self._parts else None
 
     def previous(self, report: AuditReport) -> Previous | None:
         """Return the audit before, if its JSON is beside that of this report."""

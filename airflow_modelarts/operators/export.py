@@ -105,6 +105,8 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file and return a summary of it."""
+        from airflow_modelarts.filesystem import path_with_connection
+
         self._prepare_fields()
         path = self._open_path()
         with self._open_hook() as hook:
@@ -121,7 +123,7 @@ class ModelArtsExportProcessorTaskResultsOperator(ModelArtsOperator):
         return {
             "task_id": self.processor_task_id,
             "task_version_id": version.task_version_id,
-            "path": str(path),
+            "path": path_with_connection(path),
             "count": count,
             "by_property": dict(counted),
         }

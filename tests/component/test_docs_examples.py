@@ -36,7 +36,7 @@ def run(name: str) -> dict[str, Any]:
 
 def test_every_python_block_is_an_example_that_runs_here() -> None:
     assert sum(text.count("```python") for text in PAGES.values()) == len(EXAMPLES)
-    assert set(EXAMPLES) == {*DAGS, "event", "react", "hook", "patience", "own", "emulator"}
+    assert set(EXAMPLES) == {*DAGS, "event", "react", "hook", "patience", "own", "emulator", "place"}
 
 
 @pytest.mark.parametrize("name", DAGS)

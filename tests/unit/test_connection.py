@@ -183,6 +183,34 @@ def test_the_iam_endpoint_is_derived_from_a_public_host(host: str, iam: str) -> 
     assert iam_endpoint(PASSWORD, host=host) == iam
 
 
+@pytest.mark.parametrize(
+    ("extra", "host", "endpoint", "region"),
+    [
+        ({}, "modelarts.cn-north-4.myhuaweicloud.com", "https://obs.cn-north-4.myhuaweicloud.com", "cn-north-4"),
+        ({}, "modelarts.eu-west-101.myhuaweicloud.eu", "https://obs.eu-west-101.myhuaweicloud.eu", "eu-west-101"),
+        ({"region": "eu-de"}, None, "https://obs.eu-de.otc.t-systems.com", "eu-de"),
+        ({"obs_endpoint": "obs.eu-nl.otc.t-systems.com"}, HOST, "https://obs.eu-nl.otc.t-systems.com", "eu-nl"),
+        ({"obs_endpoint": "https://s3.example:9000/", "region": "r1"}, HOST, "https://s3.example:9000", "r1"),
+        ({"obs_endpoint": "s3.example"}, HOST, "https://s3.example", None),
+    ],
+)
+def test_the_object_store_is_given_or_derived_from_a_public_host(
+    extra: dict[str, str], host: str | None, endpoint: str, region: str | None
+) -> None:
+    store = reading.read_object_store(complete(host=host), {"project_id": "p", **extra}, Overrides())
+    assert (store.endpoint.url, store.region) == (endpoint, region)
+
+
+@pytest.mark.parametrize(
+    "given", [0.0, True, ["x"], "{{ var.value.endpoint }}", "ftp://obs.example.com", "a.obs.example"]
+)
+def test_a_wrong_endpoint_of_the_object_store_is_named(given: object) -> None:
+    extra = {"project_id": "p", "obs_endpoint": given}
+    with pytest.raises(ModelArtsConfigurationError, match=r"^obs_endpoint of connection 'mine' is"):
+        reading.read_object_store(complete(), extra, Overrides())
+    assert reading.read(complete(), extra, Overrides()), "it matters for files only"
+
+
 def test_the_other_kinds_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read({"auth": "token"}).client.credentials == StaticToken("SK")
     assert read({"auth": "agency"}, login=None, password=None).client.credentials == InstanceAgency()

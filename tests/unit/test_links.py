@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_modelarts.hooks import ModelArtsHook
-from airflow_modelarts.links import ModelArtsConsoleLink, console_url, endpoint_region
+from airflow_modelarts.links import ModelArtsAuditReportLink, ModelArtsConsoleLink, console_url, endpoint_region
 from airflow_modelarts.operators import ModelArtsDescribeProcessorTaskOperator
 from airflow_modelarts.transport import Settings
 from tests.support.fixtures import PROJECT_ID
@@ -148,3 +148,30 @@ def test_without_a_console_nothing_is_pushed(settings: Callable[..., Settings], 
 def test_the_url_is_pushed_as_the_xcom_that_airflow_reads(settings: Callable[..., Settings]) -> None:
     configured = settings(console_url="https://console.example.com/{processor_task_id}")
     assert persist(configured) == {ModelArtsConsoleLink().xcom_key: "https://console.example.com/abc"}
+
+
+@pytest.mark.parametrize(
+    ("path", "extra", "url"),
+    [
+        (
+            "obs://modelarts_default@my-bucket/a.html",
+            {"obs_endpoint": "obs.cn-north-4.myhuaweicloud.com"},
+            "https://console.huaweicloud.com/obs/?region=cn-north-4",
+        ),
+        (
+            "obs://my-bucket/a.html",
+            {"obs_endpoint": "obs.eu-de.otc.t-systems.com"},
+            "https://console.otc.t-systems.com/console/?region=eu-de",
+        ),
+        ("obs://my-bucket/a.html", {"obs_endpoint": "s3.example.com"}, None),
+        ("/data/a.html", {}, None),
+        ("s3://my-bucket/a.html", {}, None),
+    ],
+)
+def test_the_link_of_a_report_opens_the_console_of_its_region(
+    set_connection: Callable[..., None], path: str, extra: dict[str, str], url: str | None
+) -> None:
+    set_connection(extra=extra)
+    task_instance = TaskInstance()
+    ModelArtsAuditReportLink.persist({"ti": task_instance}, path)  # type: ignore[typeddict-item]
+    assert task_instance.xcoms == ({} if url is None else {"_link_ModelArtsAuditReportLink": url})

@@ -100,10 +100,10 @@ def _request_key(
 def _read_key(response: Response, now: float) -> tuple[Authorizer, float]:
     """Return the temporary key and the time at which to renew it."""
     found = base.read_object(response.body, "credential")
-    access_key, secret_key, security_token = (found.get(name) for name in ("access", "secret", "securitytoken"))
-    for part in (access_key, secret_key, security_token):
-        if not isinstance(part, str) or not base.is_header_safe(part):
-            raise ValueError("an incomplete credential, or one that no header can hold")
+    parts = [found.get(name) for name in ("access", "secret", "securitytoken")]
+    texts = [part for part in parts if isinstance(part, str) and base.is_header_safe(part)]
+    if len(texts) < len(parts):
+        raise ValueError("an incomplete credential, or one that no header can hold")
     expiry = base.parse_expiry(found.get("expires_at"))
     # A short-lived key is used for nine tenths of its life.
-    return AccessKey(access_key, secret_key, security_token), expiry - min(base.RENEWAL_MARGIN, (expiry - now) / 10)
+    return AccessKey(*texts), expiry - min(base.RENEWAL_MARGIN, (expiry - now) / 10)

@@ -16,6 +16,7 @@ from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsE
 from airflow_modelarts.filesystem import get_fs, object_storage_path, path_with_connection
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.accounts import KeyPair
+from tests.support.documents import EXAMPLES
 from tests.support.object_store import BUCKET, Clock, ObjectStore, SetConnection, connect
 
 pytest.importorskip("s3fs")
@@ -196,6 +197,11 @@ def test_a_path_without_a_connection_has_the_default_one(store: ObjectStore, giv
     assert path.parent.is_dir()
     assert [found.name for found in path.parent.iterdir()] == ["a.txt"]
     assert [found.name for found in ObjectStoragePath(f"obs://{BUCKET}", **given).rglob("*.txt")] == ["a.txt"]
+
+
+def test_the_example_of_the_documentation_runs(store: ObjectStore, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(EXAMPLES["place"], "example place", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "done ['a.txt']"
 
 
 # Errors
