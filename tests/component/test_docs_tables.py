@@ -198,7 +198,7 @@ def test_the_options_of_run_are_those_of_the_command() -> None:
 
 
 def test_the_limits_of_files_as_an_xcom_are_those_of_the_code() -> None:
-    rows = dict(row[:2] for row in table("docs/files.md", "what"))
+    rows = dict(row[:2] for row in table("docs/files.md", "subject"))
     limits = (output_files.MAX_FILES, output_files.MAX_BYTES, output_files.MAX_LISTED)
     assert [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", rows["limits"])] == [*limits]
     assert f"{output_files.MAX_NAMED} are named" in rows["many such files"]

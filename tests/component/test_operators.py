@@ -36,7 +36,8 @@ def describe(**arguments: Any) -> tuple[Any, dict[str, Any]]:
 def test_an_absent_result_and_work_path_are_pushed_as_none(requests_mock: Mocker) -> None:
     requests_mock.get(TASK_URL, json={"task_id": "abc", "status": 2})
     returned, xcoms = describe()
-    assert xcoms == ({"result": None, "work_path": None} if TAKES_NONE else {})
+    nothing = {"result": None, "work_path": None} if TAKES_NONE else {}
+    assert xcoms == {**nothing, "output_files": {}}
     assert returned == {"task_id": "abc", "status": 2, "status_name": "completed"}
 
 
@@ -342,7 +343,7 @@ def test_a_list_that_is_cut_off_is_logged(emulator: EmulatorServer, printed_log:
 @pytest.mark.parametrize(
     ("operator", "fields"),
     [
-        (ModelArtsDescribeProcessorTaskOperator, {"processor_task_id"}),
+        (ModelArtsDescribeProcessorTaskOperator, {"processor_task_id", "output_files_to_xcom"}),
         (ModelArtsStopProcessorTaskOperator, {"processor_task_id", "task_version_id"}),
         (ModelArtsDeleteProcessorTaskOperator, {"processor_task_id", "task_version_id"}),
         (ModelArtsUpdateProcessorTaskOperator, {"processor_task_id", "description"}),

@@ -1,22 +1,21 @@
 """`path_of_output` opens what operators push, with the connection of the emulator."""
 
+import runpy
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_modelarts.api.arguments import ArgumentError
-from airflow_modelarts.filesystem import path_of_output
+from airflow_modelarts.filesystem import path_of_output, path_with_connection
 from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 from airflow_modelarts.testing.emulator import EmulatorServer
+from tests.support.documents import ROOT
 from tests.support.task_instances import TaskInstance
 
 OBS = {"type": "OBS", "path": "obs://my-bucket/out/"}
-
-
-def text(output: Any, conn_id: str | None = None) -> str:
-    path = path_of_output(output, conn_id)
-    return f"{path.protocol} {path.path} {path.conn_id}"
 
 
 @pytest.mark.parametrize(
@@ -37,11 +36,11 @@ def text(output: Any, conn_id: str | None = None) -> str:
     ids=str,
 )
 def test_what_operators_push_is_a_path_with_the_default_connection(output: Any, expected: str) -> None:
-    assert text(output) == f"obs {expected} modelarts_default"
+    assert path_with_connection(path_of_output(output)) == f"obs://modelarts_default@{expected}"
 
 
 def test_another_connection_can_open_the_path() -> None:
-    assert text(OBS, "other") == "obs my-bucket/out other"
+    assert path_with_connection(path_of_output(OBS, "other")) == "obs://other@my-bucket/out"
 
 
 @pytest.mark.parametrize(
@@ -86,3 +85,16 @@ def test_the_files_of_a_created_task_are_read(emulator: EmulatorServer) -> None:
         folder = path_of_output(output)
         assert '"V001"' in (folder / "V001" / "result.json").read_text()
         assert len(list((folder / "V001").glob("*.jpg"))) == 18
+
+
+def test_the_example_summarises_the_files_of_its_processing_task(emulator: EmulatorServer) -> None:
+    dag = runpy.run_path(str(ROOT / "dags_examples" / "read_the_output.py"))["read_the_output"]()
+    validate, summarise = dag.get_task("validate"), dag.get_task("summarise")
+    validate.deferrable, validate.poll_interval = False, 0.02
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    params = {"dataset_id": "d", "dataset_version_id": "v", "folder": "/my-bucket/a b+1%/数据//x"}
+    context: Any = {"ti": TaskInstance(), "params": params, "dag_run": SimpleNamespace(logical_date=now)}
+    validate.render_template_fields(context)
+    summary = summarise.python_callable(validate.execute(context))
+    assert summary["files"] == 20
+    assert summary["documents"]["V001/result.json"]["origin_sample_count"] == 16

@@ -31,10 +31,16 @@ def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, str], 
 
 
 def secrets_in(content: bytes, *emulators: EmulatorServer) -> list[bytes]:
-    """Return the keys, passwords, tokens, signatures and signed links that a content has."""
+    """Return the keys, passwords, tokens, signatures and signed links that a content has.
+
+    Those of the object store too: temporary keys with their tokens, and what presigned links and headers have.
+    """
     tokens = [token for emulator in emulators for token in emulator.state.accounts._tokens]
+    keys = [key for emulator in emulators for key in emulator.state.accounts._keys.values()]
+    tokens += [text for key in keys for text in (key.secret_key, key.security_token) if text]
     secrets = [re.escape(text.encode()) for text in (accounts.SECRET_KEY, accounts.PASSWORD, *tokens)]
     signed = [rb"[?&](?:Signature|x-obs-security-token)=", b"SDK-HMAC-SHA256 Access"]
+    signed += [rb"[xX]-[aA]mz-(?:[sS]ignature|[sS]ecurity-[tT]oken)[=:]", b"AWS4-HMAC-SHA256 Credential"]
     return re.findall(b"|".join([*secrets, *signed]), content)
 
 

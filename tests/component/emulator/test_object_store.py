@@ -1,5 +1,6 @@
 """The object store beside the emulator, as boto3 meets it: signatures, keys, and the files of completed tasks."""
 
+import dataclasses
 import io
 import json
 import time
@@ -12,6 +13,7 @@ import requests
 from botocore.client import Config
 from botocore.exceptions import ClientError
 
+from airflow_modelarts.filesystem import path_of_output
 from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from airflow_modelarts.testing.emulator.service import accounts
@@ -166,6 +168,59 @@ def test_a_body_that_is_not_the_signed_one_is_refused(emulator: EmulatorServer) 
     S3SigV4Auth(Credentials(accounts.ACCESS_KEY, accounts.SECRET_KEY), "s3", "any").add_auth(request)
     answer = requests.put(request.url, b"forged", headers=dict(request.headers), timeout=10)
     assert (answer.status_code, "XAmzContentSHA256Mismatch" in answer.text) == (400, True)
+
+
+# Temporary keys for a token
+
+
+def exchange(server: EmulatorServer, token: str, body: Any = None) -> requests.Response:
+    body = body or {"auth": {"identity": {"methods": ["token"], "token": {"duration_seconds": 900}}}}
+    url = f"{server.url}/v3.0/OS-CREDENTIAL/securitytokens"
+    return requests.post(url, json=body, headers={"X-Auth-Token": token}, timeout=10)
+
+
+def issue_token(server: EmulatorServer) -> str:
+    return server.state.accounts.issue_token(accounts.PROJECT_ID, now=time.time(), lifetime=60).value
+
+
+def test_a_key_for_a_token_opens_the_store_until_it_expires(emulator: EmulatorServer) -> None:
+    answer = exchange(emulator, issue_token(emulator))
+    key = answer.json()["credential"]
+    login = {"aws_secret_access_key": key["secret"], "aws_session_token": key["securitytoken"]}
+    assert answer.status_code == 201
+    assert client(emulator, key["access"], **login).list_buckets()["Buckets"]
+    known = emulator.state.accounts.find_key(key["access"])
+    assert known is not None
+    emulator.state.accounts.add_key(dataclasses.replace(known, expires_at=time.time()))
+    assert refusal(client(emulator, key["access"], **login).list_buckets) == (400, "ExpiredToken")
+
+
+def test_a_wrong_token_gets_no_key(emulator: EmulatorServer) -> None:
+    assert exchange(emulator, "wrong").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        {"methods": ["password"]},
+        {},
+        *({"methods": ["token"], "token": {"duration_seconds": seconds}} for seconds in (899, 86_401, "900", True)),
+    ],
+    ids=str,
+)
+def test_a_malformed_request_gets_no_key(emulator: EmulatorServer, identity: Any) -> None:
+    assert exchange(emulator, issue_token(emulator), {"auth": {"identity": identity}}).status_code == 400
+
+
+def test_a_users_password_opens_the_store_through_airflow(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = json.loads(emulator.airflow_connection())
+    connection |= {"login": accounts.USER_NAME, "password": accounts.PASSWORD}
+    connection["extra"] |= {"auth": "password", "domain_name": accounts.DOMAIN_NAME}
+    monkeypatch.setenv("AIRFLOW_CONN_BY_PASSWORD", json.dumps(connection))
+    path_of_output("obs://my-bucket/k", "by_password").write_text("written")
+    assert content(emulator, "k") == b"written"
 
 
 # The files of completed tasks
