@@ -105,9 +105,10 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     task.
 
     It pushes the XComs of :class:`~airflow_modelarts.operators.ModelArtsDescribeProcessorTaskOperator`:
-    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` as soon as that is known, and
-    ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``, …), or None for a task
-    without versions. An output that is None reaches downstream tasks as None: ``create.output["result"]`` always works.
+    ``return_value``, ``result`` and ``work_path``. It also pushes ``processor_task_id`` and ``queued_seconds`` as soon
+    as they are known, and ``version``: its id (``task_version_id``), status and sample counts (``add_sample_count``,
+    …), or None for a task without versions. An output that is None reaches downstream tasks as None:
+    ``create.output["result"]`` always works.
 
     If the Airflow task is cleared or marked while the processing task runs, its running version is stopped, and the
     try is no success whatever ``failed_statuses`` says. Before Airflow 3.3 this does not work for a deferred task. If
@@ -139,6 +140,9 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     :param cancel_on_kill: whether the running version is stopped when the Airflow task is killed, cleared or marked, or
         exceeds ``execution_timeout``; default true. Otherwise the processing task goes on, and a retry or a cleared
         Airflow task adopts it (Airflow 3.3).
+    :param wait_for_capacity: whether to wait, until ``execution_timeout``, while the service refuses the submission for
+        now, since a limit is reached, it throttles or it has a fault; default true. ``queued_seconds`` is the time that
+        it waited. Without it, a limit fails the operator at once.
     :param wait_for_completion: whether to wait for the end; default true. Without it, an ``Asset`` among the outlets is
         refused, since Airflow would emit its event before the end: give it to the sensor that waits.
     :param poll_interval: seconds between two polls, at most, or a timedelta; default 60.
@@ -157,6 +161,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         ``reuse_existing``, one of another request, and the message shows the difference.
     :raises ModelArtsProcessorTaskFailed: the task ended with a status in ``failed_statuses``, or was stopped because
         the Airflow task was killed.
+    :raises ModelArtsBusyError: a limit is reached, with ``wait_for_capacity=False``.
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
@@ -210,10 +215,11 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     def _submit(self, context: Context, unconfirmed: Any) -> str:
         if isinstance(unconfirmed, str):
             found = self._find(unconfirmed)
-            if found is None:
+            is_given_up = self.cancel_on_kill and self._try.store is not None and self._try.store.was_cleared
+            if found is None and not is_given_up:
                 self.log.info("An earlier try was about to create '%s', which does not exist.", unconfirmed)
                 return self._create(context, unconfirmed, may_exist=True)
-            if self._adopts(found.task_id, found.status):
+            if found is not None and self._adopts(found.task_id, found.status):
                 self.log.info("An earlier try has created '%s' already; adopting it.", unconfirmed)
                 return found.task_id
         name = self._new_name(context)
@@ -300,6 +306,9 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     :param name: the name in the request, without a suffix (templated); default is the task's own.
     :param template: as in :class:`~airflow_modelarts.operators.ModelArtsCreateProcessorTaskOperator`, as are all other
         parameters; none of them is required, and there is no ``create_version`` and no ``random_name_suffix``.
+    :param wait_for_capacity: whether to wait while the service refuses the version for now; default true. If the answer
+        is lost, the version is looked up instead, and the operator fails if there is none: the service would accept a
+        second one. With ``deferrable`` the triggerer waits, and then a worker submits.
     :raises ArgumentError: an argument cannot be right.
     :raises ModelArtsRequestError: the request is not valid; no version was created.
     :raises ModelArtsProcessorTaskFailed: the version ended with a status in ``failed_statuses``, or was stopped because
@@ -333,17 +342,18 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         from airflow_modelarts.operators.queued_submission import defer_submission, is_left_to_triggerer
 
         hook, store = self._try.hook, self._try.store
+        is_queued = is_left_to_triggerer(self)
         if unconfirmed is not None and unconfirmed["processor_task_id"] == self.processor_task_id:
             known = set(unconfirmed["versions"])
             found = hook.run(procedures.newest_version(self.processor_task_id, ignored=known))
-            if found is None:
+            if found is not None:
+                version_id = found.task_version_id or ""
+                if self._adopts(version_id, found.status):
+                    self.log.info("An earlier try has created version '%s' already; adopting it.", version_id)
+                    return version_id
+            elif not is_queued:
                 return self._create(self._operation(), known, may_exist=True)
-            version_id = found.task_version_id or ""
-            if self._adopts(version_id, found.status):
-                self.log.info("An earlier try has created version '%s' already; adopting it.", version_id)
-                return version_id
         # The service does not refuse a version twice, so the triggerer waits for the turn, and a worker submits.
-        is_queued = is_left_to_triggerer(self)
         if is_queued and self._try.queued_since is None:
             raise defer_submission(self, context)
         operation = self._operation()  # before the intent is stored, since it may turn out not to be valid

@@ -203,6 +203,13 @@ class SubmissionQueue:
             await self.api.close()
 
     async def _run(self) -> None:
+        try:
+            await self._serve()
+        except Exception as error:  # a defect of this package: the triggers must fail rather than hang
+            for ticket in self._order:
+                ticket.fail(error)
+
+    async def _serve(self) -> None:
         while (ticket := await self._next()) is not None:
             if ticket.attempt is None:
                 self._room.turn_given(self._loop.time())

@@ -50,6 +50,8 @@ FLAGS: list[tuple[type, str]] = [
     ),
     (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_completion"),
     (ModelArtsCreateProcessorTaskVersionOperator, "cancel_on_kill"),
+    (ModelArtsCreateProcessorTaskOperator, "wait_for_capacity"),
+    (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_capacity"),
     (ModelArtsDeleteProcessorTaskOperator, "ignore_if_missing"),
     (ModelArtsUpdateProcessorTaskOperator, "fail_fast"),
     (ModelArtsProcessorTaskSensor, "fail_fast"),

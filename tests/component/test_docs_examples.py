@@ -23,19 +23,8 @@ from tests.support.documents import EXAMPLES, PAGES, SHELL
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 #: The examples that are DAGs in every version of Airflow.
 DAGS = (
-    "wait",
-    "run",
-    "chain",
-    "many",
-    "audit",
-    "rest",
-    "export",
-    "minimal",
-    "outlets",
-    "fail_fast",
-    "audit_failures",
-    "goes_on",
-    "reuse",
+    *("wait", "run", "chain", "many", "audit", "rest", "export", "minimal", "outlets", "fan_out"),
+    *("fail_fast", "audit_failures", "goes_on", "reuse"),
 )
 TASKS = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef/processor-tasks"
 

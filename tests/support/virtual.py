@@ -10,7 +10,7 @@ import pytest
 
 from airflow_modelarts import airflow_calls
 from airflow_modelarts.api.http import Request, Response
-from airflow_modelarts.polling import watcher
+from airflow_modelarts.polling import submission_queue, watcher
 from airflow_modelarts.transport import AsyncDriver
 
 T = TypeVar("T")
@@ -100,6 +100,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
                 loop.run_until_complete(asyncio.wait(calls))
             assert asyncio.all_tasks(loop) == set(), "a task is left"
             assert not any(loop in shared for shared in watcher._WATCHERS), "a watcher is left"
+            assert not any(loop in shared for shared in submission_queue._QUEUES), "a submission queue is left"
             assert unhandled == []
             return result
         finally:

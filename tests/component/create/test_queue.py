@@ -1,0 +1,335 @@
+"""Create operators against the emulator: the triggerer submits when the service has room."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred, XCom
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsRequestError
+from airflow_modelarts.operators.queued_submission import MAX_STORED_BODY, NAME_KEY
+from airflow_modelarts.operators.submission_store import RECORD_KEY
+from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
+from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.service.accounts import SECRET_KEY
+from airflow_modelarts.testing.emulator.service.tasks import Task
+from airflow_modelarts.triggers import ProcessorTaskTrigger
+from tests.support.create import Try, needs_state_store, operator, tasks, unconfirmed, version_operator
+from tests.support.virtual import run
+
+ID = "modelarts_processor_task_id"
+
+
+def queued(attempt: Try, **arguments: Any) -> TaskDeferred:
+    """Run the worker at the start, and return its deferral."""
+    with pytest.raises(TaskDeferred) as caught:
+        operator(deferrable=True, **arguments).execute(attempt.context)
+    assert isinstance(caught.value.trigger, ProcessorTaskSubmissionTrigger)
+    return caught.value
+
+
+def triggered(deferral: TaskDeferred) -> dict[str, Any]:
+    """Run the trigger as a triggerer does, from what Airflow stores of it."""
+
+    async def main() -> Any:
+        stored = deferral.trigger.serialize()[1]
+        (event,) = [event async for event in type(deferral.trigger)(**stored).run()]
+        return event.payload
+
+    payload: dict[str, Any] = run(main())
+    return payload
+
+
+def resumed(attempt: Try, deferral: TaskDeferred, event: dict[str, Any], **arguments: Any) -> Any:
+    """Run the worker at the end."""
+    return operator(deferrable=True, **arguments).execute_complete(attempt.context, event, **(deferral.kwargs or {}))
+
+
+def test_the_worker_defers_without_a_request_and_with_the_name_in_the_row(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    trigger: Any = queued(attempt, priority_weight=7, poll_interval=3).trigger
+    assert emulator.state.log.count() == 0
+    assert trigger.name.startswith("check-")
+    assert (trigger.priority_weight, trigger.poll_interval, trigger.stop_on_kill) == (7, 3, True)
+    assert "name" not in trigger.body
+    assert trigger.body["create_version"] is True
+    assert SECRET_KEY not in str(trigger.serialize())
+
+
+@needs_state_store
+def test_the_intent_is_stored_before_the_deferral(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    trigger: Any = queued(attempt).trigger
+    assert attempt.store[RECORD_KEY]["intent"] == trigger.name
+    assert ID not in attempt.store
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_the_end_pushes_the_same_xcoms_as_on_a_worker(emulator: EmulatorServer, has_store: bool) -> None:
+    attempt = Try()
+    attempt.has_store = has_store
+    deferral = queued(attempt)
+    event = triggered(deferral)
+    returned = resumed(attempt, deferral, event)
+    (task,) = tasks(emulator)
+    assert returned["status_name"] == "completed"
+    assert attempt.xcoms["processor_task_id"] == event["task_id"] == task.task_id
+    assert attempt.xcoms["queued_seconds"] == event["queued_seconds"]
+    assert attempt.xcoms["version"]["status_name"] == "completed"
+    if has_store and AIRFLOW_V_3_3_PLUS:
+        assert attempt.store[ID] == task.task_id
+
+
+@needs_state_store
+def test_a_retry_after_the_end_adopts_the_task(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    deferral = queued(attempt)
+    first = resumed(attempt, deferral, triggered(deferral))
+    again = operator(deferrable=True).execute(attempt.next().context)
+    assert again["task_id"] == first["task_id"]
+    assert len(tasks(emulator)) == 1
+
+
+@needs_state_store
+def test_a_retry_of_a_try_that_was_queued_defers_again_under_the_same_name(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    first: Any = queued(attempt).trigger
+    second: Any = queued(attempt.next()).trigger
+    assert second.name == first.name
+    assert tasks(emulator) == []
+
+
+@needs_state_store
+def test_a_retry_adopts_what_the_triggerer_submitted(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    event = triggered(queued(attempt))
+    emulator.state.set_status(event["task_id"], 1)
+    with pytest.raises(TaskDeferred) as caught:
+        operator(deferrable=True).execute(attempt.next().context)
+    waiting: Any = caught.value.trigger
+    assert type(waiting) is ProcessorTaskTrigger
+    assert waiting.processor_task_id == event["task_id"]
+    assert len(tasks(emulator)) == 1
+
+
+def test_without_a_wait_for_the_end_the_worker_publishes_at_once(emulator: EmulatorServer) -> None:
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    deferral = queued(attempt, wait_for_completion=False)
+    event = triggered(deferral)
+    assert "status" not in event
+    returned = resumed(attempt, deferral, event, wait_for_completion=False)
+    assert returned["task_id"] == tasks(emulator)[0].task_id
+    assert returned["status_name"] == "initialized"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("ModelArts.0104", ModelArtsRequestError), ("ModelArts.4116", ModelArtsAuthenticationError)]
+)
+def test_a_final_refusal_is_raised_by_the_worker_and_the_intent_is_deleted(
+    emulator: EmulatorServer, code: str, kind: type[Exception]
+) -> None:
+    emulator.faults.refuse(code, times=None, operation="CreateProcessorTask")
+    attempt = Try()
+    deferral = queued(attempt)
+    event = triggered(deferral)
+    with pytest.raises(kind, match=code) as caught:
+        resumed(attempt, deferral, event)
+    assert caught.value.error_code == code  # type: ignore[attr-defined]  # of ModelArtsError
+    assert attempt.store == {}
+
+
+@needs_state_store
+def test_the_intent_is_kept_if_the_outcome_is_unknown(emulator: EmulatorServer) -> None:
+    emulator.faults.reset("after", operation="CreateProcessorTask")
+    emulator.faults.refuse("ModelArts.0108", times=None, operation="ListProcessorTasks")
+    attempt = Try()
+    deferral = queued(attempt)
+    event = triggered(deferral)
+    with pytest.raises(ModelArtsAuthenticationError):
+        resumed(attempt, deferral, event)
+    assert attempt.store[RECORD_KEY]["intent"] == event["name"]
+
+
+@needs_state_store
+def test_an_event_of_a_try_that_was_cleared_is_not_taken_for_this_one(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    deferral = queued(attempt)
+    mine: Any = deferral.trigger
+    with pytest.raises(TaskDeferred) as caught:
+        resumed(attempt, deferral, {"name": "check-of-another-try", "task_id": "abc", "status": 4})
+    again: Any = caught.value.trigger
+    assert again.name == mine.name
+
+
+def test_a_large_request_stays_with_the_worker(emulator: EmulatorServer, capsys: pytest.CaptureFixture[str]) -> None:
+    large = [{"name": "MetaValidation", "params": {"text": "x" * MAX_STORED_BODY}}]
+    with pytest.raises(TaskDeferred) as caught:
+        operator(deferrable=True, template={"id": "sys_data_validation", "operator_params": large}).execute(
+            Try().context
+        )
+    assert type(caught.value.trigger) is ProcessorTaskTrigger
+    assert len(tasks(emulator)) == 1
+    assert "The worker submits, and not the triggerer: the request has 65" in capsys.readouterr().out
+
+
+def test_without_wait_for_capacity_the_worker_submits(emulator: EmulatorServer) -> None:
+    with pytest.raises(TaskDeferred) as caught:
+        operator(deferrable=True, wait_for_capacity=False).execute(Try().context)
+    assert type(caught.value.trigger) is ProcessorTaskTrigger
+    assert len(tasks(emulator)) == 1
+
+
+def test_an_invalid_request_is_refused_before_the_deferral(emulator: EmulatorServer) -> None:
+    with pytest.raises(ModelArtsRequestError):
+        operator(deferrable=True, description="<").execute(Try().context)
+
+
+# execution_timeout
+
+
+def test_the_deferral_has_what_is_left_of_the_execution_timeout(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    attempt.ti.start_date -= timedelta(seconds=60)
+    left: Any = queued(attempt, execution_timeout=timedelta(seconds=100)).timeout
+    assert 30 < left.total_seconds() <= 40
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_a_timeout_while_queued_submits_nothing(emulator: EmulatorServer, has_store: bool) -> None:
+    attempt = Try()
+    attempt.has_store = has_store
+    queued(attempt)
+    resuming = operator(deferrable=True)
+    with pytest.raises(AirflowTaskTimeout, match="nothing was submitted: the submission waited for capacity"):
+        resuming.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+    resuming.on_kill()
+    assert emulator.state.log.counts() == {"ListProcessorTasks": 1}
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_a_timeout_stops_what_was_submitted_meanwhile(emulator: EmulatorServer, has_store: bool) -> None:
+    attempt = Try()
+    attempt.has_store = has_store
+    trigger: Any = queued(attempt).trigger
+    task = emulator.state.add_task(trigger.name, template="sys_data_validation", status=1)
+    resuming = operator(deferrable=True)
+    with pytest.raises(AirflowTaskTimeout, match="execution_timeout is over, and the processing task has not ended"):
+        resuming.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+    resuming.on_kill()
+    assert emulator.state.status(task.task_id) == 4
+
+
+def test_without_a_store_the_name_is_kept_for_a_timeout(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    attempt.has_store = False
+    trigger: Any = queued(attempt).trigger
+    assert attempt.xcoms[NAME_KEY] == trigger.name
+
+
+# A new version
+
+
+def version_queued(attempt: Try, original: Task, **arguments: Any) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        version_operator(original, deferrable=True, **arguments).execute(attempt.context)
+    return caught.value
+
+
+def version_resumed(attempt: Try, original: Task, deferral: TaskDeferred, event: dict[str, Any]) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        version_operator(original, deferrable=True).execute_complete(attempt.context, event, **(deferral.kwargs or {}))
+    return caught.value
+
+
+def test_a_version_waits_for_its_turn_and_a_worker_submits_it(emulator: EmulatorServer, original: Task) -> None:
+    attempt = Try()
+    deferral = version_queued(attempt, original)
+    event = triggered(deferral)
+    assert event.keys() == {"turn"}
+    assert len(original.versions) == 1
+    assert emulator.state.log.count() == 0
+    waiting: Any = version_resumed(attempt, original, deferral, event).trigger
+    assert type(waiting) is ProcessorTaskTrigger
+    assert waiting.task_version_id == original.versions[1].version_id
+    assert attempt.xcoms["queued_seconds"] >= 0
+    assert len(original.versions) == 2
+
+
+def test_a_version_that_is_refused_in_its_turn_keeps_its_place(emulator: EmulatorServer, original: Task) -> None:
+    emulator.faults.refuse("ModelArts.4409", times=1, operation="CreateProcessorTaskVersion")
+    attempt = Try()
+    first = version_queued(attempt, original)
+    again = version_resumed(attempt, original, first, triggered(first))
+    before, after = first.trigger.serialize()[1], again.trigger.serialize()[1]
+    assert after["queued_since"] == before["queued_since"]
+    assert after["refusal"] == "the limit of running tasks is reached"
+    assert emulator.state.log.count("CreateProcessorTaskVersion") == 1
+    waiting: Any = version_resumed(attempt, original, again, triggered(again)).trigger
+    assert waiting.task_version_id == original.versions[1].version_id
+
+
+def test_a_version_that_is_refused_for_good_in_its_turn_fails(emulator: EmulatorServer, original: Task) -> None:
+    emulator.faults.refuse("ModelArts.0104", times=None, operation="CreateProcessorTaskVersion")
+    attempt = Try()
+    deferral = version_queued(attempt, original)
+    event = triggered(deferral)
+    with pytest.raises(ModelArtsRequestError):
+        version_operator(original, deferrable=True).execute_complete(attempt.context, event)
+    assert attempt.store == {}
+
+
+def test_a_version_keeps_its_execution_timeout_over_its_turn(emulator: EmulatorServer, original: Task) -> None:
+    attempt = Try()
+    first = version_queued(attempt, original, execution_timeout=timedelta(seconds=100))
+    second = version_resumed(attempt, original, first, triggered(first))
+    assert second.kwargs == first.kwargs
+    assert second.kwargs is not None
+    assert second.kwargs["deadline"] > 0
+
+
+def test_the_trigger_pushes_under_the_keys_that_the_operator_uses(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Try()
+    deferral = queued(attempt, wait_for_completion=False)
+    pushed: dict[str, Any] = {}
+    monkeypatch.setattr(XCom, "set", lambda key, value, **_: pushed.update({key: value}))
+
+    async def main() -> None:
+        deferral.trigger.task_instance = attempt.ti
+        assert [event async for event in deferral.trigger.run()]
+
+    run(main())
+    event = {"name": deferral.trigger.serialize()[1]["name"], "task_id": pushed["processor_task_id"]}
+    resumed(attempt, deferral, event, wait_for_completion=False)
+    assert attempt.xcoms["processor_task_id"] == pushed["processor_task_id"]
+    assert "queued_seconds" in pushed
+
+
+@needs_state_store
+def test_a_try_that_was_cleared_while_it_was_queued_gets_a_new_name(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    first: Any = queued(attempt).trigger
+    cleared = attempt.next(cleared=True)
+    deferral = queued(cleared)
+    second: Any = deferral.trigger
+    assert second.name != first.name, "the trigger of the try that was cleared stops what has the first name"
+    emulator.state.next_task(duration=1000)
+    event = triggered(queued(Try(cleared.store, number=3, max_tries=cleared.ti.max_tries), wait_for_completion=False))
+    emulator.state.set_status(event["task_id"], 1)
+    retry = Try(cleared.store, number=4, max_tries=cleared.ti.max_tries)
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(retry.context)
+    assert emulator.state.status(event["task_id"]) == 1, "a later try does not stop it"
+
+
+@needs_state_store
+def test_a_retry_of_a_version_that_was_not_created_waits_for_its_turn(emulator: EmulatorServer, original: Task) -> None:
+    known = [version.version_id for version in original.versions]
+    attempt = unconfirmed({"processor_task_id": original.task_id, "versions": known})
+    deferral = version_queued(attempt, original)
+    assert triggered(deferral).keys() == {"turn"}
+    version_resumed(attempt, original, deferral, {"turn": 1.0})
+    assert len(original.versions) == 2
