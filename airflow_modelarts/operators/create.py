@@ -220,7 +220,8 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     def _submit(self, context: Context, unconfirmed: Any) -> str:
         if isinstance(unconfirmed, str):
             found = self._find(unconfirmed)
-            if found is None and not (self._try.store and self._try.store.was_cleared):
+            is_given_up = self.cancel_on_kill and self._try.store is not None and self._try.store.was_cleared
+            if found is None and not is_given_up:
                 self.log.info("An earlier try was about to create '%s', which does not exist.", unconfirmed)
                 return self._create(context, unconfirmed, may_exist=True)
             if found is not None and self._adopts(found.task_id, found.status):

@@ -1,5 +1,6 @@
 """What works on every supported Airflow, and what an older Airflow does instead. The gate runs it on each version."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,9 @@ def sandbox(emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("dags")
     for file in (*DAGS.glob("*.py"), EXAMPLE):
         shutil.copy(file, folder)
-    connections = {"modelarts_default": emulator.airflow_connection()}
+    connection = json.loads(emulator.airflow_connection())
+    connection["extra"]["console_url"] = "https://console.example.com/{processor_task_id}"
+    connections = {"modelarts_default": json.dumps(connection)}
     environment = {
         # Airflow starts runs for asset events only with the scheduler's schedules.
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
@@ -97,6 +100,25 @@ def test_a_wait_succeeds_or_fails_as_its_processing_task_does(
     outcome = {"task_id": ids[mode], "status": 2, "status_name": "completed"}
     assert pushed(sandbox, "waits", run_id)[f"{mode}_good", "return_value"] == outcome
     assert f"Processing task '{ids['failed']}' failed: the bucket is full" in logs["bad"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wait_has_a_link_to_the_console(
+    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]], mode: str
+) -> None:
+    run_id, ids = run_of_waits
+    links = sandbox.api.extra_links("waits", run_id, f"{mode}_good")
+    assert links["ModelArts console"] == f"https://console.example.com/{ids[mode]}"
+
+
+def test_the_worker_repeats_how_a_deferred_wait_ended(
+    sandbox: Sandbox, run_of_waits: tuple[str, dict[str, str]]
+) -> None:
+    run_id, ids = run_of_waits
+    log = sandbox.task_log("waits", run_id, "deferrable_good")
+    assert log.count(f"Processing task '{ids['deferrable']}' is completed; it was waited for in the triggerer") == 1, (
+        log
+    )
 
 
 @pytest.mark.parametrize("task_id", UNMENDED)
