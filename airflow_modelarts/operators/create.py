@@ -185,10 +185,10 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     def _submit(self, context: Context, unconfirmed: Any) -> str:
         if unconfirmed is not None:
             found = self._find(unconfirmed)
-            if found is None:
+            if found is None and not (self._try.store and self._try.store.was_cleared):
                 self.log.info("An earlier try was about to create '%s', which does not exist.", unconfirmed)
                 return self._create(context, unconfirmed, may_exist=True)
-            if self._adopts(found.task_id, found.status):
+            if found is not None and self._adopts(found.task_id, found.status):
                 self.log.info("An earlier try has created '%s' already; adopting it.", unconfirmed)
                 return found.task_id
         name = self._new_name(context)
@@ -300,17 +300,18 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
         from airflow_modelarts.operators.queued_submission import defer_submission, is_left_to_triggerer
 
         hook, store = self._try.hook, self._try.store
+        is_queued = is_left_to_triggerer(self)
         if unconfirmed is not None and unconfirmed["processor_task_id"] == self.processor_task_id:
             known = set(unconfirmed["versions"])
             found = hook.run(procedures.newest_version(self.processor_task_id, ignored=known))
-            if found is None:
+            if found is not None:
+                version_id = found.task_version_id or ""
+                if self._adopts(version_id, found.status):
+                    self.log.info("An earlier try has created version '%s' already; adopting it.", version_id)
+                    return version_id
+            elif not is_queued:
                 return self._create(self._operation(), known, may_exist=True)
-            version_id = found.task_version_id or ""
-            if self._adopts(version_id, found.status):
-                self.log.info("An earlier try has created version '%s' already; adopting it.", version_id)
-                return version_id
         # The service does not refuse a version twice, so the triggerer waits for the turn, and a worker submits.
-        is_queued = is_left_to_triggerer(self)
         if is_queued and self._try.queued_since is None:
             raise defer_submission(self, context)
         operation = self._operation()  # before the intent is stored, since it may turn out not to be valid

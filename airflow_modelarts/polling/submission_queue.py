@@ -203,6 +203,13 @@ class SubmissionQueue:
             await self.api.close()
 
     async def _run(self) -> None:
+        try:
+            await self._serve()
+        except Exception as error:  # a defect of this package: the triggers must fail rather than hang
+            for ticket in self._order:
+                ticket.fail(error)
+
+    async def _serve(self) -> None:
         while (ticket := await self._next()) is not None:
             if ticket.attempt is None:
                 self._room.turn_given(self._loop.time())
@@ -243,7 +250,8 @@ class SubmissionQueue:
             self._order.remove(ticket, is_submitted=True)
             ticket.submitted(external_id)
         finally:
-            ticket.under_way.set_result(None)
+            if not ticket.under_way.done():  # who awaits it can have been cancelled, and it with them
+                ticket.under_way.set_result(None)
 
     def _refused(self, ticket: Ticket, error: ModelArtsError) -> None:
         now = self._loop.time()

@@ -44,6 +44,8 @@ FLAGS: list[tuple[type, str]] = [
     *((ModelArtsProcessorTaskSensor, name) for name in ("deferrable", "start_from_trigger", "end_from_trigger")),
     *((ModelArtsCreateProcessorTaskOperator, name) for name in ("deferrable", "create_version", "random_name_suffix")),
     (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_completion"),
+    (ModelArtsCreateProcessorTaskOperator, "wait_for_capacity"),
+    (ModelArtsCreateProcessorTaskVersionOperator, "wait_for_capacity"),
     (ModelArtsDeleteProcessorTaskOperator, "ignore_if_missing"),
     (ModelArtsListProcessorTasksOperator, "query_current"),
     (ModelArtsExportProcessorTaskResultsOperator, "signed_links"),

@@ -60,8 +60,15 @@ def test_the_stored_arguments_make_the_same_trigger() -> None:
 def test_an_unknown_argument_and_a_wrong_body_are_refused() -> None:
     with pytest.raises(TypeError, match="ProcessorTaskSubmissionTrigger has no argument 'priority'"):
         submitting(priority=3)
-    with pytest.raises(ValueError, match="body is 'x': give the fields of the request"):
-        submitting(body="x")
+    for wrong in ("x", "[]", []):
+        with pytest.raises(ValueError, match="give the fields of the request as a dict or its JSON"):
+            submitting(body=wrong)
+
+
+def test_the_request_is_stored_as_text() -> None:
+    one = submitting()
+    assert one.body == json.loads(one.serialize()[1]["body"]) == BODY
+    assert submitting(body=None).serialize()[1]["body"] is None
 
 
 # The submission

@@ -15,7 +15,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.accounts import SECRET_KEY
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.triggers import ProcessorTaskTrigger
-from tests.support.create import Try, needs_state_store, operator, tasks, version_operator
+from tests.support.create import Try, needs_state_store, operator, tasks, unconfirmed, version_operator
 from tests.support.virtual import run
 
 ID = "modelarts_processor_task_id"
@@ -306,3 +306,30 @@ def test_the_trigger_pushes_under_the_keys_that_the_operator_uses(
     resumed(attempt, deferral, event, wait_for_completion=False)
     assert attempt.xcoms["processor_task_id"] == pushed["processor_task_id"]
     assert "queued_seconds" in pushed
+
+
+@needs_state_store
+def test_a_try_that_was_cleared_while_it_was_queued_gets_a_new_name(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    first: Any = queued(attempt).trigger
+    cleared = attempt.next(cleared=True)
+    deferral = queued(cleared)
+    second: Any = deferral.trigger
+    assert second.name != first.name, "the trigger of the try that was cleared stops what has the first name"
+    emulator.state.next_task(duration=1000)
+    event = triggered(queued(Try(cleared.store, number=3, max_tries=cleared.ti.max_tries), wait_for_completion=False))
+    emulator.state.set_status(event["task_id"], 1)
+    retry = Try(cleared.store, number=4, max_tries=cleared.ti.max_tries)
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(retry.context)
+    assert emulator.state.status(event["task_id"]) == 1, "a later try does not stop it"
+
+
+@needs_state_store
+def test_a_retry_of_a_version_that_was_not_created_waits_for_its_turn(emulator: EmulatorServer, original: Task) -> None:
+    known = [version.version_id for version in original.versions]
+    attempt = unconfirmed({"processor_task_id": original.task_id, "versions": known})
+    deferral = version_queued(attempt, original)
+    assert triggered(deferral).keys() == {"turn"}
+    version_resumed(attempt, original, deferral, {"turn": 1.0})
+    assert len(original.versions) == 2

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_modelarts.api.capacity import ONE_ATTEMPT, without_waiting
 from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.http import Flow, Request, Response, Sleep, TransportError
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, Idempotency, RetryingRequest, RetryPolicy
@@ -284,3 +285,20 @@ def test_many_concurrent_creates_all_succeed(creators: int, per_second: float, b
         assert isinstance(flows[number].send(None), Request)
         heapq.heappush(due, (now + step.seconds, number))
     assert done == creators
+
+
+@pytest.mark.parametrize(
+    "failure", [refuse(429), refuse(503), refuse(400, "ModelArts.4409"), REFUSED_CONNECTION, TIMEOUT]
+)
+def test_an_error_that_the_caller_waits_out_ends_the_call_at_once(failure: Response | TransportError) -> None:
+    assert run_flow(run(retries=ONE_ATTEMPT), [failure]).error.temporary
+
+
+def test_a_resolver_that_fails_once_does_not_end_a_submission_that_waits() -> None:
+    assert run_flow(run(retries=ONE_ATTEMPT), [UNKNOWN_NAME, OK]).value == "done"
+
+
+def test_a_caller_that_does_not_wait_for_capacity_repeats_all_but_a_limit() -> None:
+    retries = without_waiting(FIVE_TIMES)
+    assert run_flow(run(retries=retries), [refuse(429), refuse(503), OK]).value == "done"
+    assert run_flow(run(retries=retries), [refuse(429), refuse(400, "ModelArts.4409")]).error.temporary

@@ -1,0 +1,262 @@
+"""The submission queue of the triggerer, on a virtual clock and a service in memory."""
+
+import asyncio
+import itertools
+import json
+from contextlib import aclosing, suppress
+from typing import Any
+
+import pytest
+
+from airflow_modelarts.api import operations, procedures
+from airflow_modelarts.api.capacity import ONE_ATTEMPT
+from airflow_modelarts.api.http import Flow, Request, Response
+from airflow_modelarts.api.targets import Target
+from airflow_modelarts.polling import submission_queue
+from airflow_modelarts.polling.submission_queue import BATCH_DELAY, Submitted, Ticket, Waiting
+from airflow_modelarts.polling.wait import Ended
+from airflow_modelarts.polling.watcher import watch
+from tests.support.virtual import now, run
+from tests.support.virtual_service import ACTIVE, Service, error_response
+
+KEY = "conn"
+TEMPLATE = {"id": "sys_data_validation", "operator_params": []}
+INPUTS = [{"type": "DATASET", "source": "abc"}]
+
+
+class Limited(Service):
+    """A service that creates tasks as long as fewer than ``limit`` are active.
+
+    :param duration: seconds that a task takes.
+    """
+
+    def __init__(self, limit: int = 10, duration: float = 5.0, **fields: Any) -> None:
+        super().__init__(latency=0.02, **fields)
+        self.limit, self.duration = limit, duration
+        self.posts: list[tuple[float, str, bool]] = []  # when, of which name, and whether it was accepted
+
+    async def exchange(self, request: Request) -> Response:
+        if request.method != "POST":
+            return await super().exchange(request)
+        await asyncio.sleep(self.latency / 2)
+        name = json.loads(request.body)["name"]
+        is_accepted = sum(task.status(now()) in ACTIVE for task in self.tasks.values()) < self.limit
+        self.posts.append((now(), name, is_accepted))
+        if is_accepted:
+            self.add([name], (0.0, 1), (now() + self.duration, 2))
+        await asyncio.sleep(self.latency / 2)
+        answer = json.dumps({"task_id": name}).encode()
+        return Response(200, {}, answer) if is_accepted else error_response(400, "ModelArts.4409")
+
+    @property
+    def refused(self) -> int:
+        return sum(not is_accepted for _, _, is_accepted in self.posts)
+
+    @property
+    def created(self) -> list[str]:
+        return [name for _, name, is_accepted in self.posts if is_accepted]
+
+
+def ticket(name: str, priority: int = 1, since: float = 0.0) -> Ticket:
+    made = Ticket(priority, since)
+    submission = procedures.Submission(may_exist=False, waits=True, retries=ONE_ATTEMPT)
+
+    def attempt() -> Flow[str]:
+        create = operations.create_processor_task(name=name, template=TEMPLATE, inputs=INPUTS)
+        return procedures.create_task(create, name, None, submission)
+
+    made.attempt = attempt
+    return made
+
+
+async def submit(service: Service, name: str, interval: float = 1.0, **fields: Any) -> list[Any]:
+    """Submit one task, wait for its end, and return the events of the queue with their times."""
+    mine = ticket(name, **fields)
+    async with submission_queue.join(KEY, service.open, mine, poll_interval=interval):
+        async with aclosing(mine.events()) as events:
+            queued = [(now(), event) async for event in events]
+        target = Target(mine.external_id or "")
+        async with aclosing(watch(KEY, service.open, target, interval=interval)) as ends:
+            async for event in ends:
+                if isinstance(event, Ended):
+                    submission_queue.note_end(KEY, target)
+        return queued
+
+
+@pytest.mark.parametrize("interval", [0.5, 1.0])
+def test_a_fan_out_of_two_hundred_at_a_limit_of_ten(interval: float) -> None:
+    service = Limited()
+
+    async def main() -> float:
+        await asyncio.gather(*(submit(service, f"n{number}", interval, since=float(number)) for number in range(200)))
+        return now()
+
+    assert run(main()) <= 1.25 * 100
+    assert service.created == [f"n{number}" for number in range(200)], "in the order of arrival, each once"
+    assert service.refused <= 0.5 * 200
+    assert service.opened == service.closed
+
+
+def test_nobody_else_posts_while_the_first_is_refused() -> None:
+    service = Limited(limit=0)
+
+    async def main() -> None:
+        waiting = [asyncio.create_task(submit(service, f"n{number}", since=float(number))) for number in range(1000)]
+        await asyncio.sleep(600)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(main())
+    assert {name for _, name, _ in service.posts} == {"n0"}
+    assert len(service.posts) <= 20, "the intervals grow up to a minute"
+
+
+def test_the_next_one_posts_as_soon_as_the_end_of_another_is_seen() -> None:
+    service = Limited(limit=1, duration=100.0)
+
+    async def main() -> None:
+        await asyncio.gather(submit(service, "first"), submit(service, "second", since=1.0))
+
+    run(main())
+    (_, first, _), *_, (at, last, is_accepted) = service.posts
+    assert (first, last, is_accepted) == ("first", "second", True)
+    assert 100 <= at <= 102
+
+
+def test_places_that_others_free_are_found() -> None:
+    service = Limited(limit=0)
+
+    async def main() -> list[Any]:
+        waiting = asyncio.create_task(submit(service, "a"))
+        await asyncio.sleep(200)
+        service.limit = 1
+        return await waiting
+
+    (waited, _), (submitted, _) = run(main())
+    assert waited < 1
+    assert 200 <= submitted <= 200 + 72
+
+
+def test_a_higher_priority_is_submitted_first_among_those_that_are_queued() -> None:
+    service = Limited(limit=1)
+
+    async def main() -> None:
+        await asyncio.gather(*(submit(service, f"p{priority}", priority=priority) for priority in (1, 5, 3)))
+
+    run(main())
+    assert service.created == ["p5", "p3", "p1"]
+
+
+def test_the_position_is_told_once_and_when_it_has_halved() -> None:
+    service = Limited(limit=1, duration=5.0)
+
+    async def main() -> list[Any]:
+        return list(await asyncio.gather(*(submit(service, f"n{number}", since=float(number)) for number in range(41))))
+
+    events = [event for _, event in run(main())[40]]
+    positions = [event.position for event in events if isinstance(event, Waiting)]
+    assert positions[0] == 40
+    assert all(after <= before / 2 for before, after in itertools.pairwise(positions))
+    assert 4 <= len(positions) <= 7
+    assert events[-1] == Submitted("n40", has_waited=True)
+    assert {event.reason for event in events if isinstance(event, Waiting)} == {"the limit of running tasks is reached"}
+
+
+def test_an_entry_that_joins_a_full_queue_is_told_its_position_at_once() -> None:
+    service = Limited(limit=0)
+
+    async def main() -> list[Any]:
+        waiting = [asyncio.create_task(submit(service, f"n{number}", since=float(number))) for number in range(3)]
+        await asyncio.sleep(5)
+        late = ticket("late", since=9.0)
+        async with submission_queue.join(KEY, service.open, late, poll_interval=1.0), aclosing(late.events()) as events:
+            first = await anext(events)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return [first]
+
+    assert run(main()) == [Waiting("the limit of running tasks is reached", 4, 4)]
+
+
+def test_without_a_limit_nobody_is_told_to_wait() -> None:
+    service = Limited(limit=1000)
+
+    async def main() -> list[Any]:
+        return list(await asyncio.gather(*(submit(service, f"n{number}") for number in range(30))))
+
+    assert all(type(event) is Submitted and not event.has_waited for events in run(main()) for _, event in events)
+    assert service.posts[-1][0] <= BATCH_DELAY + 31 * service.latency
+
+
+def test_an_entry_that_leaves_while_it_is_submitted_learns_the_outcome() -> None:
+    service = Limited()
+    mine = ticket("a")
+
+    async def main() -> None:
+        async with submission_queue.join(KEY, service.open, mine, poll_interval=1.0):
+            await asyncio.sleep(BATCH_DELAY + service.latency / 4)
+            assert mine.under_way is not None
+            assert mine.external_id is None
+
+    run(main())
+    assert (mine.external_id, service.created) == ("a", ["a"])
+
+
+def test_an_entry_that_leaves_before_its_turn_is_not_submitted() -> None:
+    service = Limited()
+
+    async def main() -> None:
+        waiting = asyncio.create_task(submit(service, "a"))
+        await asyncio.sleep(BATCH_DELAY / 2)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+    run(main())
+    assert service.posts == []
+
+
+def test_a_defect_fails_its_entry_and_not_the_others() -> None:
+    service = Limited()
+    broken = Ticket(9, 0.0)
+
+    def attempt() -> Flow[str]:
+        raise ZeroDivisionError("defect")
+
+    broken.attempt = attempt
+
+    async def main() -> list[Any]:
+        async def use() -> None:
+            async with submission_queue.join(KEY, service.open, broken, poll_interval=1.0):
+                await anext(broken.events())
+
+        return list(await asyncio.gather(use(), submit(service, "a"), return_exceptions=True))
+
+    error, events = run(main())
+    assert isinstance(error, ZeroDivisionError)
+    assert isinstance(events[-1][1], Submitted)
+
+
+def test_two_waits_for_the_same_target_free_one_place() -> None:
+    service = Limited(limit=1, duration=10.0)
+
+    async def main() -> None:
+        first = asyncio.create_task(submit(service, "a"))
+        others = [asyncio.create_task(submit(service, f"n{number}", since=1.0 + number)) for number in range(2)]
+        await asyncio.sleep(11.5)
+        before = len(service.posts)
+        submission_queue.note_end(KEY, Target("a"))  # a sensor saw it, too
+        await asyncio.sleep(0.5)
+        assert len(service.posts) == before
+        await asyncio.gather(first, *others)
+
+    run(main())
+
+
+def test_an_end_without_a_queue_is_ignored() -> None:
+    async def main() -> None:
+        submission_queue.note_end(KEY, Target("a"))
+
+    run(main())
