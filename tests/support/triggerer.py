@@ -64,7 +64,7 @@ async def many_hooks(channel: Any) -> list[int]:
 
 async def many_triggers(channel: Any) -> list[Any]:
     """Push an XCom, read it and read the state of a task, many at once."""
-    await asyncio.gather(*(trigger()._push({"status": 2}) for _ in range(MANY)))
+    await asyncio.gather(*(trigger()._push("return_value", {"status": 2}) for _ in range(MANY)))
     xcoms = await asyncio.gather(*(trigger()._xcom("wait", "return_value", -1) for _ in range(MANY)))
     states = await asyncio.gather(*(trigger()._is_still_deferred() for _ in range(MANY)))
     return [xcoms, states]
@@ -75,7 +75,7 @@ async def cancelled(channel: Any) -> int:
     ended = 0
     for ask in (
         lambda: ModelArtsAsyncHook("modelarts_slow").describe_processor_task("abc"),
-        lambda: trigger()._push({"status": 2}),
+        lambda: trigger()._push("return_value", {"status": 2}),
         lambda: trigger()._xcom("wait", "return_value", -1),
         lambda: trigger()._is_still_deferred(),
     ):
