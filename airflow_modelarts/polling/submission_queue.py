@@ -12,8 +12,8 @@ import contextvars
 import math
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -291,13 +291,33 @@ class SubmissionQueue:
 _QUEUES: dict[tuple[asyncio.AbstractEventLoop, Hashable], SubmissionQueue] = {}
 
 
-@asynccontextmanager
-async def join(
-    key: Hashable, open_api: Callable[[], Api], ticket: Ticket, *, poll_interval: float, was_refused: bool = False
-) -> AsyncIterator[Any]:
-    """Join the submission queue of this event loop and key, from the submission until the end of the wait.
+class Membership:
+    """What :func:`join` returns. A generator would take more memory for each trigger."""
 
-    It yields what the queue calls ModelArts with.
+    __slots__ = ("_queue", "_shared", "_ticket")
+
+    def __init__(self, queue: SubmissionQueue, shared: tuple[asyncio.AbstractEventLoop, Hashable], ticket: Ticket):
+        self._queue, self._shared, self._ticket = queue, shared, ticket
+
+    async def __aenter__(self) -> Any:
+        """Return what the queue calls ModelArts with."""
+        return self._queue.api
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave the queue."""
+        try:
+            await self._queue.leave(self._ticket)
+        finally:
+            if self._queue.is_over and _QUEUES.get(self._shared) is self._queue:
+                del _QUEUES[self._shared]
+
+
+def join(
+    key: Hashable, open_api: Callable[[], Api], ticket: Ticket, *, poll_interval: float, was_refused: bool = False
+) -> Membership:
+    """Join the submission queue of this event loop and key; leave it by the context manager that is returned.
+
+    A member stays from the submission until the end of the wait.
 
     :param key: connection and project.
     :param open_api: opens what the queue calls ModelArts with; only the first member uses it.
@@ -307,14 +327,7 @@ async def join(
     if queue is None or queue.is_over:
         queue = _QUEUES[shared] = SubmissionQueue(open_api())
     queue.join(ticket, poll_interval=poll_interval, was_refused=was_refused)
-    try:
-        yield queue.api
-    finally:
-        try:
-            await queue.leave(ticket)
-        finally:
-            if queue.is_over and _QUEUES.get(shared) is queue:
-                del _QUEUES[shared]
+    return Membership(queue, shared, ticket)
 
 
 def note_end(key: Hashable, target: Target) -> None:

@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import psutil
@@ -70,10 +70,10 @@ def run(counts: list[int], seconds: float, wanted: Sequence[str] = tuple(KINDS))
 
 
 def run_queued(count: int, seconds: float) -> None:
-    """Measure queued submissions beside as many waits, and print both with their ratio."""
+    """Measure queued submissions beside as many waits, each of which has logged a line; print both with their ratio."""
     measured = {}
     for kind in ("this package", QUEUED):
-        with _service(kind, count) as service:
+        with _service(kind, count, status=0) as service:
             requests, cpu, _, memory, lost, *_ = _measure(kind, service, seconds)
             measured[kind] = (float(str(requests)), float(str(cpu)), float(str(memory)), lost)
     waits, queued = measured.values()
@@ -98,6 +98,7 @@ class Service:
     :param environment: what the triggerer's process needs to find it.
     :param count: how many requests it has answered.
     :param end: ends a task.
+    :param run: makes a task running once its wait has seen it initialized; None if it runs already.
     """
 
     url: str
@@ -105,10 +106,11 @@ class Service:
     environment: dict[str, str]
     count: Callable[[], int]
     end: Callable[[str], object]
+    run: Callable[[str], object] | None = None
 
 
 @contextmanager
-def _service(kind: str, count: int) -> Iterator[Service]:
+def _service(kind: str, count: int, status: int = 1) -> Iterator[Service]:
     if kind in BODIES:
         with answers(kind) as cheap:
             url = f"http://127.0.0.1:{cheap.port}"
@@ -122,10 +124,11 @@ def _service(kind: str, count: int) -> Iterator[Service]:
             yield Service(url, ids, environment, lambda: cheap.requests, cheap.ended.add)
     else:
         with EmulatorServer(task_duration=1e6) as server:
-            ids = [task.task_id for task in server.state.add_tasks(count, status=1, body=EXAMPLE_BODY)]
+            ids = [task.task_id for task in server.state.add_tasks(count, status=status, body=EXAMPLE_BODY)]
             server.state.settings.running_limit = count  # which the tasks above use up
             environment = {"AIRFLOW_CONN_MODELARTS_DEFAULT": server.airflow_connection()}
-            yield Service(server.url, ids, environment, server.state.log.count, server.state.finish)
+            service = Service(server.url, ids, environment, server.state.log.count, server.state.finish)
+            yield service if status else replace(service, run=lambda task_id: server.state.set_status(task_id, 1))
 
 
 def _measure(kind: str, service: Service, seconds: float) -> tuple[object, ...]:
@@ -169,6 +172,10 @@ def _measure(kind: str, service: Service, seconds: float) -> tuple[object, ...]:
 
 def _settle(kind: str, service: Service) -> None:
     """Wait until those that ask one by one have all asked, and so have what they keep; at 10,000 that takes a while."""
+    if service.run is not None:
+        for task_id in service.ids:
+            service.run(task_id)
+        time.sleep(1.5 * INTERVAL)
     patient_until = time.monotonic() + PATIENCE
     while kind in BODIES and service.count() < 2 * len(service.ids) and time.monotonic() < patient_until:
         time.sleep(0.1)

@@ -52,11 +52,11 @@ def files_with_secrets(sandbox: Sandbox, *emulators: EmulatorServer) -> list[str
 
 
 def trigger_rows(sandbox: Sandbox) -> list[str]:
-    """Return the arguments of all triggers as Airflow's database has them, decrypted, as JSON."""
+    """Return the arguments of all triggers as Airflow's database has them, as JSON; Airflow encrypts some of them."""
     key = Fernet(sandbox.environment["AIRFLOW__CORE__FERNET_KEY"])
     with closing(sqlite3.connect(sandbox.home / "airflow.db", timeout=60)) as connection:
         rows = connection.execute("SELECT kwargs FROM trigger").fetchall()
-    return [key.decrypt(encrypted.encode()).decode() for (encrypted,) in rows]
+    return [row if row.startswith("{") else key.decrypt(row.encode()).decode() for (row,) in rows]
 
 
 class AirflowUser:
