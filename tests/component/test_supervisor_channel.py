@@ -133,7 +133,7 @@ def test_a_cancelled_request_takes_no_answer_from_other_triggers(triggerer: Call
 
 
 #: Functions that may run in a bare thread because they do not call Airflow.
-ALLOWED_IN_A_THREAD = {"_tls_context"}
+ALLOWED_IN_A_THREAD = {"_tls_context", "read_file"}
 
 
 def test_no_bare_thread_calls_airflow() -> None:
