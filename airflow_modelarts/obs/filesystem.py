@@ -79,6 +79,12 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
     _connect = set_session
 
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        """Return ``bucket/key``; universal_pathlib before 0.3 gives ``/bucket/key``."""
+        stripped = super()._strip_protocol(path)
+        return stripped.lstrip("/") if isinstance(stripped, str) else [one.lstrip("/") for one in stripped]
+
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> Any:
         """Delete an object under its literal key; s3fs would take a key with ``*`` or ``[`` for a pattern."""
         if isinstance(path, str) and not recursive and self.split_path(path)[1] and await self._isfile(path):

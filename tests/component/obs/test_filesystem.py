@@ -196,7 +196,9 @@ def test_a_path_without_a_connection_has_the_default_one(store: ObjectStore, giv
     assert path.stat().st_size == 4
     assert path.parent.is_dir()
     assert [found.name for found in path.parent.iterdir()] == ["a.txt"]
-    assert [found.name for found in ObjectStoragePath(f"obs://{BUCKET}", **given).rglob("*.txt")] == ["a.txt"]
+    for folder in (path.parent, ObjectStoragePath(f"obs://{BUCKET}", **given)):
+        assert [found.name for found in folder.rglob("*.txt")] == ["a.txt"]
+    assert [found.name for found in path.parent.glob("*.txt")] == ["a.txt"]
 
 
 def test_the_example_of_the_documentation_runs(store: ObjectStore, capsys: pytest.CaptureFixture[str]) -> None:
