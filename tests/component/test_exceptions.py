@@ -12,6 +12,7 @@ import pytest
 import airflow_modelarts
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import TransportError
+from airflow_modelarts.testing.emulator.http.s3_signature import StoreError
 from airflow_modelarts.testing.emulator.service.errors import KeystoneError, ServiceError
 from airflow_modelarts.testing.sandbox import DagImportError
 
@@ -31,6 +32,7 @@ ARGUMENTS: dict[type[Exception], tuple[tuple[Any, ...], dict[str, Any]]] = {
     TransportError: (("the connection ended early",), {"kind": "broken", "sent": True}),
     DagImportError: (({"my_dag.py": "SyntaxError"},), {}),
     KeystoneError: ((401, "no such user"), {}),
+    StoreError: ((403, "AccessDenied", "the request is not signed"), {}),
     ServiceError: (("ModelArts.0104", "values are wrong"), {"status": 422}),
 }
 COPIES: dict[str, Callable[[Any], Any]] = {

@@ -23,7 +23,7 @@ broken 60 what fails twice
 absent 60 what cannot be imported
 """
 #: What Airflow these have does not matter: they are about the emulator's answers, and only send requests by hooks.
-SEND_BY_HOOKS = {"test_answers_alike.py"}
+SEND_BY_HOOKS = {"test_answers_alike.py", "test_object_store.py"}
 STEPS = """\
 step_good() { echo "it went well"; }
 step_bad() { false; }

@@ -32,6 +32,7 @@ OPERATORS: dict[str, dict[str, Any]] = {
     "ModelArtsExportProcessorTaskResultsOperator": {"processor_task_id": "abc", "path": "/tmp/never.jsonl"},
     "ModelArtsListProcessorTasksOperator": {},
     "ModelArtsStopProcessorTaskOperator": {"processor_task_id": "abc"},
+    "ModelArtsUpdateProcessorTaskOperator": {"processor_task_id": "abc", "description": "checked"},
 }
 #: Fields that may be empty.
 MAY_BE_EMPTY = {"description", "window_start", "window_end"}

@@ -39,8 +39,11 @@ class StoreError(Exception):
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
+        # Exception.__init__ is not called: copies and pickles need args to stay those of this constructor.
         self.status, self.code, self.message = status, code, message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 @dataclass(frozen=True)
