@@ -123,7 +123,7 @@ def test_the_examples_run_unchanged(reader: Sandbox, emulator: EmulatorServer, f
 def test_the_example_reads_what_the_processing_task_wrote(reader: Sandbox, emulator: EmulatorServer) -> None:
     dag_id = READING.stem
     reader.wait_for_dags(dag_id, timeout=180)
-    run_id = start_by_hand(reader, dag_id, {"folder": "s3a://my-bucket/a b+1%/数据//x"})
+    run_id = start_by_hand(reader, dag_id, {"folder": "s3://my-bucket/a b+1%/数据/x"})
     assert reader.wait(dag_id, run_id, timeout=240) == "success"
     (summary,) = [x.value for x in reader.xcoms(dag_id, run_id) if (x.label, x.key) == ("summarise", "return_value")]
     assert summary["files"] == 20
