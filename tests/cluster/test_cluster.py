@@ -14,6 +14,7 @@ import pytest
 
 from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.cluster.cluster import TRIGGERERS, Cluster
+from tests.cluster.conftest import LIMIT, LIMITED_TEMPLATE
 
 DAGS = Path(__file__).parent / "dags"
 #: As in `dags/`.
@@ -69,7 +70,7 @@ def test_runs_survive_the_loss_of_a_worker_a_triggerer_and_the_database(
         start_runs(cluster, run_ids[:RUNS_A_LOSS], report)
         lose_a_worker(cluster, emulator, report)
         start_runs(cluster, run_ids[RUNS_A_LOSS : 2 * RUNS_A_LOSS], report)
-        lose_a_triggerer(cluster, report)
+        lose_a_triggerer(cluster, emulator, report)
         start_runs(cluster, run_ids[2 * RUNS_A_LOSS :], report)
         restart_the_database(cluster, report)
         wait_until_all_have_ended(cluster)
@@ -122,21 +123,32 @@ def lose_a_worker(cluster: Cluster, emulator: EmulatorServer, report: Report) ->
     report.note(f"{name} started again")
 
 
-def lose_a_triggerer(cluster: Cluster, report: Report) -> None:
-    """Kill a triggerer with all its triggers, and restart it once the other has taken them over."""
+def lose_a_triggerer(cluster: Cluster, emulator: EmulatorServer, report: Report) -> None:
+    """Kill a triggerer with all its triggers, and restart it once the other has taken them over.
+
+    Some of the triggers must wait for capacity. The service admits none meanwhile, so that workers of any speed defer
+    more tasks than it has admitted.
+    """
+    limits = emulator.state.settings.template_limits
+    limits[LIMITED_TEMPLATE] = 0
 
     def waits(name: str, newest_job: int) -> int:
         return len(cluster.metadata.ask(WAITS_OF, name=name, job=newest_job))
 
     jobs = {name: cluster.newest_job_of(name) for name in TRIGGERERS}
-    until(cluster, lambda: any(waits(*job) >= 5 for job in jobs.items()), "no triggerer has five waits")
+    # All but those that the service has admitted are queued, whichever triggerer has them.
+    until(cluster, lambda: any(waits(*job) >= 5 + LIMIT for job in jobs.items()), "no triggerer has a queue of five")
     name, job = max(jobs.items(), key=lambda job: waits(*job))
     cluster.component(name).kill()
     held = waits(name, job)
-    report.note(f"{name} killed, with {held} waits; tasks of all runs: {task_states(cluster)}")
-    assert held, "the triggerer had no trigger to lose"
+    report.note(
+        f"{name} killed, with {held} triggers, of which at least {held - LIMIT} are queued; "
+        f"tasks of all runs: {task_states(cluster)}"
+    )
+    assert held > LIMIT, "the triggerer had no queued trigger to lose"
     until(cluster, lambda: not waits(name, job), "the other triggerer does not take over")
     report.note("the other triggerer has taken them over")
+    limits[LIMITED_TEMPLATE] = LIMIT
     cluster.component(name).start()
     report.note(f"{name} started again")
 
@@ -210,6 +222,7 @@ def table(cluster: Cluster, emulator: EmulatorServer) -> str:
         ("runs", sum(states.values())),
         ("runs that succeeded", states.get("success", 0)),
         ("tasks in the emulator", len(emulator.state.all_tasks())),
+        ("creates that were refused", emulator.state.log.refusals("CreateProcessorTask").total()),
         *((f"runs with {count} of them", runs) for count, runs in sorted(per_run.items())),
         *(
             (f"{mode} runs that ended in try {number}", runs)
