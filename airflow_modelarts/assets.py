@@ -32,6 +32,19 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     return urlsplit(place)
 
 
+def create_asset(*, bucket: str, key: str, extra: dict[str, Any] | None = None) -> Any:
+    """Return the asset of a place; Airflow calls this for the scheme ``obs`` when a hook reports its lineage.
+
+    :param bucket: the bucket's name.
+    :param key: the object's key, or the beginning of keys.
+    :param extra: of the asset.
+    :raises ValueError: that is no place, for example since the key has ``..`` between slashes.
+    """
+    from airflow.providers.common.compat.sdk import Asset
+
+    return Asset(uri=obs_uri(f"/{bucket}/{key}") or f"{SCHEME}://{bucket}/{key}", extra=extra)
+
+
 def emit(context: Context, outlets: Iterable[Any], extra: Mapping[str, Any]) -> None:
     """Describe a task's output in the events of an operator's outlets.
 

@@ -16,6 +16,7 @@ def get_provider_info() -> dict[str, Any]:
         {
             "schemes": ["obs"],
             "handler": "airflow_modelarts.assets.sanitize_uri",
+            "factory": "airflow_modelarts.assets.create_asset",
             "to_openlineage_converter": "airflow_modelarts.lineage.convert_asset_to_openlineage",
         }
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from airflow_modelarts.api.ends import Origin, dedupe_key, identify_end
 from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.api.places import obs_uri, output_uri
 from airflow_modelarts.assets import emit
+from airflow_modelarts.provider import get_provider_info
 from tests.support.outlets import ON_AIRFLOW_2, alias_events, outlet_events
 
 
@@ -137,6 +139,14 @@ def test_airflow_rejects_an_asset_that_is_no_place_in_obs(written: str, complain
         with pytest.raises(ValueError, match=complaint) as caught:
             Asset(uri=written)
         assert "a-secret" not in str(caught.value)
+
+
+def test_airflow_makes_an_asset_of_a_bucket_and_a_key() -> None:
+    create_asset: Any = pydoc.locate(get_provider_info()["asset-uris"][0]["factory"])
+    asset = create_asset(bucket="bucket", key="a b/数据+50%.csv", extra={"rows": 1})
+    assert asset == Asset(uri="obs://bucket/a%20b/%E6%95%B0%E6%8D%AE+50%25.csv", extra={"rows": 1})
+    with pytest.raises(ValueError, match="must contain a bucket name"):
+        create_asset(bucket="bucket", key="a/../b")
 
 
 def task(**fields: Any) -> ProcessorTask:
