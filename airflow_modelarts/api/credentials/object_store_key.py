@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from airflow_modelarts.api import errors
@@ -10,7 +9,8 @@ from airflow_modelarts.api.credentials import base
 from airflow_modelarts.api.credentials.access_key import AccessKey
 from airflow_modelarts.api.credentials.base import AuthContext, Authorizer, Credentials
 from airflow_modelarts.api.credentials.iam_token import StaticToken
-from airflow_modelarts.api.http import Flow, Request, Response
+from airflow_modelarts.api.credentials.temporary_keys import request_key, security_token_request
+from airflow_modelarts.api.http import Flow
 
 #: Seconds for which IAM is asked for a key; it allows 900 to 86,400.
 KEY_LIFETIME = 3600
@@ -68,42 +68,14 @@ def _request_key(
     token: StaticToken, context: AuthContext, endpoint: str, unresolved: str
 ) -> Flow[tuple[Authorizer, float]]:
     """Request a temporary key for a token (CreateTemporaryAccessKeyByToken)."""
-    retrying_request = context.retrying_request(
-        "CreateTemporaryAccessKeyByToken", "the connection's token", endpoint, token.secrets, unresolved=unresolved
+    request = security_token_request(endpoint, "token", {"duration_seconds": KEY_LIFETIME})
+    return request_key(
+        context,
+        "CreateTemporaryAccessKeyByToken",
+        "the connection's token",
+        lambda: token.authorize(request, project_id=context.project_id, now=context.now()),
+        secrets=token.secrets,
+        advice="IAM was asked for a temporary key, which the object store needs. Check iam_endpoint and the token or "
+        "user in the connection, and that the user may use IAM; or choose auth 'access_key'",
+        unresolved=unresolved,
     )
-    identity = {"methods": ["token"], "token": {"duration_seconds": KEY_LIFETIME}}
-    headers = {"Content-Type": "application/json;charset=utf8", "Accept": "application/json"}
-    request = token.authorize(
-        Request(
-            "POST",
-            f"{endpoint}/v3.0/OS-CREDENTIAL/securitytokens",
-            headers,
-            json.dumps({"auth": {"identity": identity}}).encode(),
-        ),
-        project_id=context.project_id,
-        now=context.now(),
-    )
-    try:
-        return (yield from retrying_request.run(lambda: request, lambda answer: _read_key(answer, context.now())))
-    except errors.ModelArtsError as error:
-        if error.temporary or error.http_status is None:
-            raise
-        # A refusal of the token asks for a new one; the type and the status must stay.
-        error.args = (
-            f"{base.without_default_advice(error)} This was IAM at {endpoint}, asked for a temporary key, which the "
-            "object store needs. Check iam_endpoint and the token or user in the connection, and that the user may "
-            "use IAM; or choose auth 'access_key'.",
-        )
-        raise
-
-
-def _read_key(response: Response, now: float) -> tuple[Authorizer, float]:
-    """Return the temporary key and the time at which to renew it."""
-    found = base.read_object(response.body, "credential")
-    parts = [found.get(name) for name in ("access", "secret", "securitytoken")]
-    texts = [part for part in parts if isinstance(part, str) and base.is_header_safe(part)]
-    if len(texts) < len(parts):
-        raise ValueError("an incomplete credential, or one that no header can hold")
-    expiry = base.parse_expiry(found.get("expires_at"))
-    # A short-lived key is used for nine tenths of its life.
-    return AccessKey(*texts), expiry - min(base.RENEWAL_MARGIN, (expiry - now) / 10)
