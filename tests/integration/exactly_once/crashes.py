@@ -55,13 +55,13 @@ class CrashCase(Case):
     """A task that creates a processing task and is killed at one point.
 
     :param folder: where the test and the killed processes exchange files, see ``case_dags/cases.py``.
-    :param triggerer: kills the triggerer, for the cases that need it.
+    :param triggerer: kills the triggerer, for the cases that need it; by default never.
     :param ahead: the case whose submission queue this one shares.
     """
 
     point: Point
     folder: Path
-    triggerer: TriggererKills
+    triggerer: TriggererKills = field(default_factory=TriggererKills)
     ahead: CrashCase | None = None
     retries: int = 5
     is_ready: bool = field(default=False, init=False)
