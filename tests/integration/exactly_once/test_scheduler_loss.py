@@ -31,8 +31,8 @@ POINTS: dict[str, tuple[str, Any, str | None]] = {
     "created": ("create", "after", CREATE),
     "wait": ("create", "before", None),
     "conclude": ("create", "before", VERSIONS),
-    "create and defer": ("create deferrable", "before", CREATE),
-    "created and defer": ("create deferrable", "after", CREATE),
+    "create and defer": ("create deferrable at once", "before", CREATE),
+    "created and defer": ("create deferrable at once", "after", CREATE),
     "conclude after deferral": ("create deferrable", "before", VERSIONS),
     "concluded after deferral": ("create deferrable", "after", VERSIONS),
 }
