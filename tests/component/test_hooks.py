@@ -308,7 +308,8 @@ def test_a_project_id_that_airflow_read_as_a_number_is_refused() -> None:
     project_id = f"0e{'0' * 29}1"
     found = Connection(conn_id="mine", uri=f"modelarts://AK:SK@h.example/?project_id={project_id}")
     if found.extra_dejson == {"project_id": project_id}:  # Airflow 2 ignores it
-        found = Connection(conn_id="mine", host="h.example", extra=json.dumps({"project_id": 0.0}))
+        key = {"login": "AK", "password": "SK"}
+        found = Connection(conn_id="mine", host="h.example", **key, extra=json.dumps({"project_id": 0.0}))
     with pytest.raises(ModelArtsConfigurationError, match=r"^project_id of connection 'mine' is 0\.0, .*__extra__"):
         reading.read(found, found.extra_dejson, Overrides())
 

@@ -123,7 +123,7 @@ def test_the_log_tells_a_limit_from_throttling_and_from_an_outage(
     sleeping.at[300.0] = lambda: emulator.faults.remove(made)
     assert run({}, Try())["status_name"] == "completed"
     assert len(tasks(emulator)) == 1
-    assert re.search(f"waiting for capacity: {reason}[; ]", printed_log())
+    assert re.search(f"waiting for capacity: {reason}[;\\s]", printed_log())
 
 
 @pytest.mark.parametrize("code", ["ModelArts.0118", "ModelArts.4853", "ModelArts.4116", "ModelArts.0104"])
