@@ -23,6 +23,9 @@ from tests.support.fixtures import PROJECT_ID
 ONCE = RetryPolicy(attempts=1)
 TASK = {"task_id": "abc", "status": 2, "result": {"ü": 1}}
 
+#: Seconds that a server waits for its next client and for the rest of a request: a busy machine can be slow.
+PATIENCE = 60.0
+
 
 class Server:
     """A server on loopback that calls a behaviour with each connection and its request."""
@@ -36,7 +39,7 @@ class Server:
         self._behave = behave
         self._tls = tls
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(5)
+        self._socket.settimeout(PATIENCE)
         self.port = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -54,7 +57,7 @@ class Server:
                 return
             try:
                 with connection:
-                    connection.settimeout(5)
+                    connection.settimeout(PATIENCE)
                     if self._tls:
                         connection = self._tls.wrap_socket(connection, server_side=True)
                     with connection:
