@@ -74,7 +74,10 @@ def clone(tmp_path: Path) -> Path:
     for name, text in TESTS.items():
         (folder / "tests" / f"test_{name}.py").write_text(text)
     (folder / ".venv/bin").mkdir(parents=True)
-    (folder / ".venv/bin/python").symlink_to(sys.executable)
+    # Not a link: Python 3.12 does not find the packages of the environment that a link leads to.
+    python = folder / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     return folder
 
 
