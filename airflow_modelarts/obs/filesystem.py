@@ -24,7 +24,8 @@ DEFAULT_SIGNING_REGION = "us-east-1"
 class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     """The file system of OBS. Its state is the id of the connection, so a pickle or a log of it holds no secret.
 
-    The connection is read when the file system is first used, and again after OBS has refused its credentials.
+    The connection is read when the file system is first used, and again after a failed request: Airflow keeps
+    the file system of an ``ObjectStoragePath`` for the life of a process, and a connection can change.
 
     :param conn_id: an Airflow connection of type ``modelarts``.
     :param options: arguments of ``s3fs.S3FileSystem``; by default listings are not cached, since others write too.
@@ -141,11 +142,10 @@ class _Calls:
                     raise
             return await self._call(operation, dict(parameters))
         except Exception as error:
-            if isinstance(error, ClientError) and refuses_key(error):
-                fs._store = None  # the next use reads the connection again
             explained = explain(error, parameters.get("Bucket"), store)
             if explained is None:
                 raise
+            fs._store = None  # the next use reads the connection again
             # The original error holds what was signed.
             raise explained from None
 

@@ -10,11 +10,6 @@ import pytest
 
 from tests.support.object_store import Clock, ObjectStore, SetConnection, connect
 
-try:
-    from airflow.sdk.io import store as airflow_stores
-except ImportError:
-    from airflow.io import store as airflow_stores
-
 
 @pytest.fixture(scope="module")
 def clock() -> Clock:
@@ -33,7 +28,6 @@ def store(running: ObjectStore, clock: Clock, set_connection: SetConnection, mon
     clock.offset = 0.0
     running.reset()
     monkeypatch.setattr("airflow_modelarts.connection.reading.time", _Time(clock))
-    monkeypatch.setattr(airflow_stores, "_STORE_CACHE", {})
     connect(set_connection, running)
     return running
 

@@ -140,6 +140,18 @@ def test_a_changed_connection_is_read_again_after_a_refusal(store: ObjectStore, 
     fs.pipe_file(f"{BUCKET}/c", b"3")
 
 
+def test_a_changed_endpoint_is_read_after_a_request_that_reached_nothing(
+    store: ObjectStore, set_connection: SetConnection
+) -> None:
+    connect(set_connection, store, extra={"obs_endpoint": "http://127.0.0.1:1"})
+    fs = get_fs()
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        fs.pipe_file(f"{BUCKET}/a", b"1")
+    connect(set_connection, store)
+    fs.pipe_file(f"{BUCKET}/a", b"2")
+    assert store.objects() == {"a": b"2"}
+
+
 def test_a_listing_shows_what_others_have_written(store: ObjectStore) -> None:
     fs = get_fs()
     assert fs.ls(BUCKET) == []
