@@ -45,7 +45,8 @@ def explain(error: Exception, bucket: str | None, store: ObjectStore) -> Excepti
         if "getaddrinfo" in str(error) or "Name or service" in str(error) or "nodename" in str(error):
             return ConnectionError(f"{store.endpoint.unresolved}.")
         return ConnectionError(
-            f"{where} cannot be reached: check obs_endpoint of {store.name}, and the network of this machine."
+            f"{where} cannot be reached: check obs_endpoint of {store.name}, and the network of this machine. "
+            f"({printable(str(error.kwargs.get('error')))})"
         )
     if isinstance(error, botocore_errors.SSLError):
         return ConnectionError(

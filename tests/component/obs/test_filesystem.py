@@ -145,6 +145,7 @@ def test_a_changed_endpoint_is_read_after_a_request_that_reached_nothing(
 ) -> None:
     connect(set_connection, store, extra={"obs_endpoint": "http://127.0.0.1:1"})
     fs = get_fs()
+    fs.retries = 1
     with pytest.raises(ConnectionError, match="cannot be reached"):
         fs.pipe_file(f"{BUCKET}/a", b"1")
     connect(set_connection, store)
@@ -267,7 +268,7 @@ def test_an_endpoint_that_does_not_listen_is_named(set_connection: SetConnection
     set_connection(extra={"obs_endpoint": "http://127.0.0.1:1"})
     fs = get_fs()
     fs.retries = 1
-    with pytest.raises(OSError, match=r"http://127\.0\.0\.1:1 cannot be reached: check obs_endpoint of connection"):
+    with pytest.raises(OSError, match=r"http://127\.0\.0\.1:1 cannot be reached: .*onnect call failed"):
         fs.ls(BUCKET)
 
 
