@@ -13,12 +13,8 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
-    BaseSensorOperator,
     PokeReturnValue,
-    XComArg,
-    conf,
 )
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.arguments import check_optional_text, check_text, read_flag, read_seconds
 from airflow_modelarts.api.errors import ModelArtsError
@@ -34,50 +30,21 @@ from airflow_modelarts.base import (
 )
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.links import ModelArtsConsoleLink
-from airflow_modelarts.templating import ID, read_argument
+from airflow_modelarts.templating import ID
+from airflow_modelarts.triggerer_sensor import FIELDS, TriggererSensor
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Context, TaskDeferred
-    from airflow.triggers.base import StartTriggerArgs
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.targets import Target
     from airflow_modelarts.hooks import ModelArtsHook
     from airflow_modelarts.polling.status_poller import StatusPoller
 
-TRIGGER = "airflow_modelarts.triggers.ProcessorTaskTrigger"
-#: The variables of a template that can be rendered in a triggerer. Others may need a worker; ``ti`` does.
-RENDERED_IN_TRIGGERER = frozenset(
-    {"conf", "dag_run", "data_interval_end", "data_interval_start", "ds", "ds_nodash", "logical_date"}
-    | {"macros", "params", "run_id", "ts", "ts_nodash", "ts_nodash_with_tz"}
-)
 
-
-class _ComputedAttribute:
-    """An attribute of an operator that is computed each time it is read.
-
-    It depends on ``outlets``, callbacks and templates, which can be set until Airflow stores the DAG. A property would
-    not do: for a mapped operator Airflow reads the attribute of the class, and expects the default there.
-
-    :param requested: name of the attribute that holds what the user asked for.
-    """
-
-    def __init__(self, default: Any, requested: str, compute: Callable[[Any], Any]) -> None:
-        self._default = default
-        self._requested = requested
-        self._compute = compute
-
-    def __get__(self, operator: Any, owner: type) -> Any:
-        is_requested = operator is not None and getattr(operator, self._requested)
-        return self._compute(operator) if is_requested else self._default
-
-    def __set__(self, operator: Any, value: Any) -> None:
-        setattr(operator, self._requested, bool(value))
-
-
-class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
+class ModelArtsProcessorTaskSensor(TriggererSensor):
     """Waits until a processing task, or one version of it, has ended: completed (2), failed (3) or stopped (4).
 
     Its XCom is ``{"task_id": …, "status": 2, "status_name": "completed"}``, and ``task_version_id`` if that was given.
@@ -121,7 +88,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
     :raises ModelArtsError: the service refused the call; the message says what to change.
     """
 
-    template_fields: Sequence[str] = ("processor_task_id", "task_version_id", "modelarts_conn_id", "project_id")
+    template_fields: Sequence[str] = FIELDS
     usual_shape = ID
     operator_extra_links = (ModelArtsConsoleLink(),)
     argument_checks: ClassVar = {
@@ -131,16 +98,6 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         "poke_interval": read_seconds,
         **dict.fromkeys(("start_from_trigger", "end_from_trigger"), read_flag),
     }
-
-    #: What the user asked for. Airflow's own constructor reads what follows from it before ours sets it.
-    _start_requested = False
-    _end_requested = False
-    # What Airflow reads.
-    start_from_trigger: Any = _ComputedAttribute(
-        False, "_start_requested", lambda self: not self._why_start_on_worker()
-    )
-    start_trigger_args: Any = _ComputedAttribute(None, "_start_requested", lambda self: self._start_trigger_args())
-    end_from_trigger: Any = _ComputedAttribute(False, "_end_requested", lambda self: not self._why_end_on_worker())
 
     def __init__(
         self,
@@ -161,9 +118,7 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         )
         self.processor_task_id = processor_task_id
         self.task_version_id = task_version_id
-        self.deferrable = self.deferrable or start_from_trigger or end_from_trigger
-        self._start_requested = start_from_trigger
-        self._end_requested = end_from_trigger
+        self._request_triggerer(start=start_from_trigger, end=end_from_trigger)
         self._executing = False
         self._hook: ModelArtsHook | None = None
         self._has_link = False
@@ -238,16 +193,6 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
                 raise AirflowTaskTimeout(describe_timeout("execution_timeout")) from error
             raise AirflowSensorTimeout(describe_timeout("timeout")) from error
 
-    def _log_why_on_worker(self) -> None:
-        """Log why a worker does what the user wants the triggerer to do."""
-        reasons = {
-            "start_from_trigger": self._why_start_on_worker() if self._start_requested else "",
-            "end_from_trigger": self._why_end_on_worker() if self._end_requested else "",
-        }
-        for argument, reason in reasons.items():
-            if reason:
-                self.log.info("This wait uses a worker: %s is not possible, since %s.", argument, reason)
-
     def _log_wait(self, context: Context, event: dict[str, Any]) -> None:
         started = getattr(context.get("ti"), "start_date", None)
         if started and (text := describe_wait(self._target(), event, time.time() - started.timestamp())):
@@ -258,92 +203,6 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         if not self._has_link and self._hook is not None and "ti" in context:
             self._has_link = True
             ModelArtsConsoleLink.persist(context, self, self.processor_task_id, self._hook.get_conn())
-
-    def _start_trigger_args(self) -> StartTriggerArgs | None:
-        if not self.start_from_trigger:
-            return None
-        from airflow.triggers.base import StartTriggerArgs
-
-        fields = {name: read_argument(getattr(self, name), ID) for name in ModelArtsProcessorTaskSensor.template_fields}
-        arguments: dict[str, Any] = {**fields, **self._trigger_arguments(), "look_at_once": True}
-        if isinstance(self.processor_task_id, XComArg):
-            upstream: Any = self.processor_task_id
-            arguments |= {
-                "processor_task_id": "",
-                "upstream": {"task_id": upstream.operator.task_id, "key": upstream.key},
-            }
-        return StartTriggerArgs(
-            trigger_cls=TRIGGER,
-            trigger_kwargs=arguments,
-            next_method="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
-        )
-
-    def _why_start_on_worker(self) -> str:
-        """Return why the wait cannot start in the triggerer; empty when it can."""
-        if not AIRFLOW_V_3_3_PLUS:
-            return "it needs Airflow 3.3"
-        if getattr(self, "_BaseOperator__from_mapped", False):
-            return "Airflow starts mapped tasks on a worker"
-        if conf.getboolean("triggerer", "queues_enabled", fallback=False):
-            return (
-                "triggerers have queues here ([triggerer] queues_enabled), and Airflow assigns none to a wait that "
-                "starts in a triggerer, so those with --queues would never run it"
-            )
-        for name in self.template_fields:
-            value = self._as_written(name)
-            if isinstance(value, XComArg):
-                if name != "processor_task_id":
-                    return f"{name} is the output of a task, and a triggerer can look up only that of processor_task_id"
-                if not _is_one_output(value):
-                    return f"{name} is more than one output of one task"
-            elif isinstance(value, str):
-                if reason := _why_not_rendered_in_triggerer(value):
-                    return f"the template of {name} {reason}"
-            elif value is not None and not isinstance(value, int):  # of a mapped task group, for example
-                return f"{name} is known only when the task runs"
-        return ""
-
-    def _why_end_on_worker(self) -> str:
-        """Return why the wait cannot succeed in the triggerer; empty when it can."""
-        if not AIRFLOW_V_3_3_PLUS:
-            return "it needs Airflow 3.3"
-        lost = ", ".join(name for name, is_set in self._only_on_a_worker().items() if is_set)
-        return f"Airflow does this only where a worker ends the task: {lost}" if lost else ""
-
-    def _only_on_a_worker(self) -> dict[str, bool]:
-        """Return what Airflow 3.3 leaves out when a trigger declares the success, and whether this sensor has it."""
-        never_on_a_worker = bool(self.start_from_trigger)
-        return {
-            "outlets": bool(self.outlets),
-            "on_success_callback": bool(self.on_success_callback),
-            "on_execute_callback": never_on_a_worker and bool(self.on_execute_callback),
-            "pre_execute": never_on_a_worker and self._has_hook("pre_execute"),
-            "post_execute": self._has_hook("post_execute"),
-            "execute_complete of a subclass": self._overrides("execute_complete", ModelArtsProcessorTaskSensor),
-            "operator_extra_links": any(type(one) is not ModelArtsConsoleLink for one in self.operator_extra_links),
-            "multiple_outputs": bool(getattr(self, "multiple_outputs", False)),
-            "returns_dag_result": bool(getattr(self, "returns_dag_result", False)),
-            "tasks that are mapped over the XCom": self._is_mapped_over(),
-        }
-
-    def _is_mapped_over(self) -> bool:
-        has_dag: bool = self.has_dag()  # type: ignore[no-untyped-call]  # Airflow's own has no annotations
-        return has_dag and any(True for _ in self.iter_mapped_dependants())
-
-    def _has_hook(self, name: str) -> bool:
-        return getattr(self, f"_{name}_hook", None) is not None or self._overrides(name, BaseSensorOperator)
-
-    def _overrides(self, name: str, base: type) -> bool:
-        return getattr(getattr(self, name), "__func__", None) is not getattr(base, name)
-
-    def _trigger_arguments(self) -> dict[str, Any]:
-        return {
-            "poll_interval": self.poke_interval,
-            "end_from_trigger": self.end_from_trigger,
-            "push_return_value": bool(self.do_xcom_push),
-            "failed_statuses": list(self.failed_statuses),
-        }
 
     def _target(self, workspace_id: str | None = None) -> Target:
         from airflow_modelarts.api.targets import Target
@@ -434,19 +293,3 @@ class ModelArtsProcessorTaskSensor(WaitingOperator, BaseSensorOperator):
         wanted = usual if self._poller is None else self._poller.pause(usual)
         # The wait must not sleep beyond its own timeout.
         return max(min(wanted, self.timeout - run_duration()), 0.0) if wanted > usual else usual
-
-
-def _is_one_output(value: Any) -> bool:
-    return type(value).__name__ == "PlainXComArg" and not getattr(value.operator, "is_mapped", False)
-
-
-def _why_not_rendered_in_triggerer(text: str) -> str:
-    """Return why a template needs a worker; empty when it does not."""
-    from jinja2 import Environment, TemplateSyntaxError, meta
-
-    try:
-        names = meta.find_undeclared_variables(Environment(autoescape=True).parse(text))
-    except TemplateSyntaxError as error:  # it may be valid: Airflow and the DAG can add filters
-        return f"cannot be checked ({error.message})"
-    foreign = sorted(names - RENDERED_IN_TRIGGERER)
-    return f"uses {', '.join(foreign)}, which a triggerer cannot look up" if foreign else ""

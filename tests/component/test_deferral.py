@@ -18,8 +18,9 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_modelarts.api.errors import ModelArtsConfigurationError
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
+from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator.service.accounts import ACCESS_KEY, PROJECT_ID
+from airflow_modelarts.triggerer_sensor import TRIGGER
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.sensor_modes import MODES, Simulation, defer, outcome_of, run_sensor, sensor
 from tests.support.task_instances import TaskInstance, collect_log

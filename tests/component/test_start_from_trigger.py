@@ -9,8 +9,9 @@ from airflow.providers.common.compat.sdk import DAG, task, task_group
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from jinja2 import Environment
 
-from airflow_modelarts.sensors import TRIGGER, ModelArtsProcessorTaskSensor
+from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from airflow_modelarts.testing.emulator.service.accounts import PROJECT_ID
+from airflow_modelarts.triggerer_sensor import TRIGGER
 from tests.support.sensor_modes import TICK, Simulation, defer, reasons, sensor
 from tests.support.task_instances import collect_log
 
