@@ -14,7 +14,7 @@ from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api.places import SCHEME
 from airflow_modelarts.connection.reading import ObjectStore
 from airflow_modelarts.hooks import ModelArtsHook
-from airflow_modelarts.obs.errors import explain, refuses_key
+from airflow_modelarts.obs.errors import explain, is_missing_object, refuses_key
 from airflow_modelarts.obs.keys import Keys, session
 
 #: The region in signatures if the connection names none; stores that speak S3 and have no regions expect it.
@@ -142,12 +142,18 @@ class _Calls:
                     raise
             return await self._call(operation, dict(parameters))
         except Exception as error:
-            explained = explain(error, parameters.get("Bucket"), store)
+            explained = explain(error, parameters, store)
             if explained is None:
                 raise
-            fs._store = None  # the next use reads the connection again
+            if not is_missing_object(error):
+                fs._store = None  # the next use reads the connection again
             # The original error holds what was signed.
             raise explained from None
+
+
+def _bucket_and_key(path: str) -> str:
+    netloc, slash, key = path.lstrip("/").partition("/")
+    return netloc.rpartition("@")[2] + slash + key
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -237,6 +237,9 @@ def refusing(status: int, code: str) -> Callable[[str, str], tuple[int, str] | N
         (403, "SignatureDoesNotMatch", PermissionError, ["refuses the signature", "password (the secret key)"]),
         (400, "ExpiredToken", PermissionError, ["refuses the temporary key", "security_token"]),
         (403, "RequestTimeTooSkewed", PermissionError, ["clock", "15 minutes"]),
+        (401, "Unauthorized", OSError, ["refuses the request", "Unauthorized of the test"]),
+        (409, "OperationAborted", OSError, ["refuses the request", "OperationAborted of the test"]),
+        (405, "MethodNotAllowed", OSError, ["refuses the request", "MethodNotAllowed of the test"]),
     ],
 )
 @pytest.mark.parametrize("request_of", ["write", "list"])
@@ -275,6 +278,18 @@ def test_an_endpoint_that_does_not_listen_is_named(set_connection: SetConnection
 def test_a_missing_object_is_a_missing_file(store: ObjectStore) -> None:
     with pytest.raises(FileNotFoundError):
         file("missing").read_bytes()
+
+
+def test_a_missing_object_is_named(store: ObjectStore, set_connection: SetConnection) -> None:
+    fs = get_fs()
+    with pytest.raises(FileNotFoundError, match=f"^Object '{BUCKET}/a b' does not exist "):
+        fs.call_s3("get_object", Bucket=BUCKET, Key="a b")
+    source = {"Bucket": BUCKET, "Key": "from"}
+    with pytest.raises(FileNotFoundError, match=f"^Object '{BUCKET}/from' does not exist "):
+        fs.call_s3("copy_object", Bucket=BUCKET, Key="to", CopySource=source)
+    set_connection(extra={"obs_endpoint": "http://127.0.0.1:1"})
+    fs.pipe_file(f"{BUCKET}/a", b"1")
+    assert set(store.objects()) == {"a"}, "a missing object is no reason to read the connection again"
 
 
 @pytest.mark.parametrize(
