@@ -82,9 +82,13 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
-        """Return ``bucket/key``; universal_pathlib before 0.3 gives ``/bucket/key``."""
+        """Return ``bucket/key``; universal_pathlib before 0.3 gives ``/bucket/key``.
+
+        The text of an ``ObjectStoragePath`` begins with ``conn_id@``. That is dropped, as other file systems of fsspec
+        drop a user: a file system has one connection.
+        """
         stripped = super()._strip_protocol(path)
-        return stripped.lstrip("/") if isinstance(stripped, str) else [one.lstrip("/") for one in stripped]
+        return _bucket_and_key(stripped) if isinstance(stripped, str) else [_bucket_and_key(one) for one in stripped]
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> Any:
         """Delete an object under its literal key; s3fs would take a key with ``*`` or ``[`` for a pattern."""

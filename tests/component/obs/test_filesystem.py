@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from upath import UPath
 
 from airflow_modelarts.api.arguments import ArgumentError
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
@@ -217,6 +219,33 @@ def test_a_path_without_a_connection_has_the_default_one(store: ObjectStore, giv
 def test_the_example_of_the_documentation_runs(store: ObjectStore, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(EXAMPLES["place"], "example place", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "done ['a.txt']"
+
+
+@pytest.mark.parametrize("text", ["obs://modelarts_default@{}/f/a.txt", "modelarts_default@{}/f/a.txt"])
+def test_a_method_of_the_file_system_accepts_the_text_of_a_path(store: ObjectStore, text: str) -> None:
+    place = text.format(BUCKET)
+    fs = get_fs()
+    fs.pipe_file(place, b"content")
+    assert fs.cat_file(place) == b"content"
+    assert fs.find(place.removesuffix("a.txt")) == fs.glob(place.replace("a.txt", "*")) == [f"{BUCKET}/f/a.txt"]
+    assert store.objects() == {"f/a.txt": b"content"}
+
+
+@pytest.mark.parametrize("key", ["a@b.txt", "c@d/e@f.txt"])
+def test_an_at_sign_in_a_key_names_no_connection(store: ObjectStore, key: str) -> None:
+    get_fs().pipe_file(f"obs://{BUCKET}/{key}", b"1")
+    assert store.objects() == {key: b"1"}
+
+
+def test_a_path_of_universal_pathlib_names_its_connection(
+    store: ObjectStore, set_connection: SetConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file().write_bytes(b"1")
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", os.environ["AIRFLOW_CONN_MODELARTS_DEFAULT"])
+    set_connection(extra={"obs_endpoint": "http://127.0.0.1:1"})
+    path = UPath(f"obs://mine@{BUCKET}/a.txt")
+    assert path.read_bytes() == b"1"
+    assert UPath(f"obs://{BUCKET}/a.txt", conn_id="mine").read_bytes() == b"1"
 
 
 # Errors
