@@ -197,9 +197,17 @@ def test_a_place_can_name_its_connection() -> None:
     assert path_with_connection(object_storage_path(f"obs://mine@{BUCKET}/a", "other")) == f"obs://other@{BUCKET}/a"
 
 
-def test_what_is_no_place_in_obs_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"^place is 'gs://bucket/key', which is not in OBS: give obs://"):
-        object_storage_path("gs://bucket/key")
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("gs://bucket/key", "^place is 'gs://bucket/key', which is not in OBS: give obs://"),
+        (None, "^place is None: give a text such as obs://bucket/key"),
+        (b"obs://bucket/key", "^place is b'obs://bucket/key': give a text"),
+    ],
+)
+def test_what_is_no_place_in_obs_is_refused(place: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        object_storage_path(place)
 
 
 @pytest.mark.parametrize("given", [{}, {"conn_id": "modelarts_default"}])
