@@ -20,8 +20,8 @@ _OTHER_REGION = {
     *("PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed"),
     *("IllegalLocationConstraintException", "301", "307"),
 }
-#: What s3fs handles: the answer to a HEAD request for a missing object, and a body that it sends again.
-_OF_S3FS = {"404", "XAmzContentSHA256Mismatch"}
+#: What s3fs handles: the answer to a HEAD request for a missing object, and requests that it repeats.
+_OF_S3FS = {"404", "XAmzContentSHA256Mismatch", "SlowDown"}
 #: By kind of credentials: the fields of the connection that hold the key, and the secret.
 _FIELDS = {
     "access_key": ("login (the access key)", "password (the secret key)"),
@@ -119,10 +119,11 @@ def _explain_answer(error: ClientError, subject: str, store: ObjectStore) -> Exc
             errno.EINVAL,
             f"{subject} refuses the request {answered}: check region and obs_endpoint of {store.name}, and {login}",
         )
-    if code in _OF_S3FS or status is None or not 400 <= status < 500:
-        return None
     reason = printable(str(error.response.get("Error", {}).get("Message")))
-    message = f"{subject} refuses the request of {store.name} {answered}: {reason}"
+    if code in _OF_S3FS or "reduce your request rate" in reason or status is None:
+        return None
+    happened = "cannot be used now" if status >= 500 else "refuses the request"
+    message = f"{subject} {happened} with {store.name} {answered}: {reason}"
     return translate_boto_error(error, message, set_cause=False)  # type: ignore[no-any-return]  # s3fs has no types
 
 

@@ -276,6 +276,7 @@ def refusing(status: int, code: str) -> Callable[[str, str], tuple[int, str] | N
         (403, "RequestTimeTooSkewed", PermissionError, ["clock", "15 minutes"]),
         (401, "Unauthorized", OSError, ["refuses the request", "Unauthorized of the test"]),
         (409, "OperationAborted", OSError, ["refuses the request", "OperationAborted of the test"]),
+        (501, "NotImplemented", OSError, ["cannot be used now", "NotImplemented of the test"]),
         (405, "MethodNotAllowed", OSError, ["refuses the request", "MethodNotAllowed of the test"]),
     ],
 )
