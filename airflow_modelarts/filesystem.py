@@ -5,7 +5,7 @@ It imports no s3fs: Airflow loads this module wherever a path of any store is us
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -55,13 +55,17 @@ def object_storage_path(place: str, conn_id: str | None = None) -> ObjectStorage
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+    from airflow_modelarts.api.redaction import printable, without_signed_links
+
+    if not isinstance(place, str):
+        raise ArgumentError(
+            f"place is {printable(without_signed_links(repr(place)))[:200]}: give a text such as obs://bucket/key"
+        )
     scheme, mark, rest = place.partition("://")
     user, at, netloc = rest.partition("/")[0].rpartition("@") if mark else ("", "", "")
     uri = obs_uri(f"{scheme}://{netloc}{rest[len(user + at + netloc) :]}" if at else place)
     if uri is None:
-        from airflow_modelarts.api.redaction import printable, without_signed_links
-
-        shown = repr(printable(without_signed_links(place)))
+        shown = repr(printable(without_signed_links(place)))[:300]
         raise ArgumentError(f"place is {shown}, which is not in OBS: give obs://bucket/key or /bucket/key")
     # A path of Airflow is literal, and a URI is percent-encoded.
     bucket, slash, key = unquote(uri.removeprefix(f"{SCHEME}://")).partition("/")
@@ -85,8 +89,14 @@ def path_of_output(output: Any, conn_id: str | None = None) -> ObjectStoragePath
     if isinstance(output, str):
         return object_storage_path(output, conn_id)
     given = output.to_json() if hasattr(output, "to_json") else {} if output is None else output
+    if isinstance(given, Sequence) and not isinstance(given, bytes):
+        raise ArgumentError(
+            f"output is a list of {len(given)}: give one of them, as a mapped Airflow task pushes an output for each "
+            "of its instances"
+        )
     if not isinstance(given, Mapping):
-        raise ArgumentError(f"output is {repr(output)[:200]}: give what an operator pushes, such as create.output")
+        shown = printable(without_signed_links(repr(given)))[:200]
+        raise ArgumentError(f"output is {shown}: give what an operator pushes, such as create.output")
     # A work path has a path; a task or a version has a work path, or none.
     is_work_path = "work_path" not in given and not {"path", "output_path"}.isdisjoint(given)
     work_path = given if is_work_path else given.get("work_path")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import Any
 
 from botocore import exceptions as botocore_errors
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
+from s3fs.errors import translate_boto_error
 
 from airflow_modelarts.api.redaction import printable
 from airflow_modelarts.connection.reading import ObjectStore
@@ -18,6 +20,8 @@ _OTHER_REGION = {
     *("PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed"),
     *("IllegalLocationConstraintException", "301", "307"),
 }
+#: What s3fs handles: the answer to a HEAD request for a missing object, and requests that it repeats.
+_OF_S3FS = {"404", "XAmzContentSHA256Mismatch", "SlowDown"}
 #: By kind of credentials: the fields of the connection that hold the key, and the secret.
 _FIELDS = {
     "access_key": ("login (the access key)", "password (the secret key)"),
@@ -31,14 +35,25 @@ def refuses_key(error: ClientError) -> bool:
     return _code(error) in _REFUSED_KEYS
 
 
-def explain(error: Exception, bucket: str | None, store: ObjectStore) -> Exception | None:
-    """Return the error for users of the connection; None for one that s3fs handles, such as a missing object.
+def is_missing_object(error: Exception) -> bool:
+    """Return whether an object does not exist, which says nothing about the connection."""
+    return isinstance(error, ClientError) and _code(error) == "NoSuchKey"
+
+
+def explain(error: Exception, parameters: Mapping[str, Any], store: ObjectStore) -> Exception | None:
+    """Return the error for users of the connection; None for one that s3fs handles, such as a request to repeat.
 
     It has the type that s3fs gives it: ``FileNotFoundError``, ``PermissionError``, or another ``OSError``.
 
-    :param bucket: the bucket of the request, if it has one.
+    :param parameters: of the request; its bucket and its key are named.
     """
+    bucket = parameters.get("Bucket")
     if isinstance(error, ClientError):
+        if is_missing_object(error):
+            source = parameters.get("CopySource")
+            missing = source if isinstance(source, Mapping) else parameters
+            place = printable(f"{missing.get('Bucket')}/{missing.get('Key')}")
+            return FileNotFoundError(f"Object '{place}' does not exist (HTTP 404, NoSuchKey, at {store.endpoint.url}).")
         return _explain_answer(error, f"Bucket '{bucket}'" if bucket else "The list of buckets", store)
     where = f"The object store at {store.endpoint.url}"
     if isinstance(error, botocore_errors.EndpointConnectionError):
@@ -104,7 +119,12 @@ def _explain_answer(error: ClientError, subject: str, store: ObjectStore) -> Exc
             errno.EINVAL,
             f"{subject} refuses the request {answered}: check region and obs_endpoint of {store.name}, and {login}",
         )
-    return None
+    reason = printable(str(error.response.get("Error", {}).get("Message")))
+    if code in _OF_S3FS or "reduce your request rate" in reason or status is None:
+        return None
+    happened = "cannot be used now" if status >= 500 else "refuses the request"
+    message = f"{subject} {happened} with {store.name} {answered}: {reason}"
+    return translate_boto_error(error, message, set_cause=False)  # type: ignore[no-any-return]  # s3fs has no types
 
 
 def _code(error: ClientError) -> str:

@@ -14,7 +14,7 @@ from airflow_modelarts.airflow_calls import call_airflow
 from airflow_modelarts.api.places import SCHEME
 from airflow_modelarts.connection.reading import ObjectStore
 from airflow_modelarts.hooks import ModelArtsHook
-from airflow_modelarts.obs.errors import explain, refuses_key
+from airflow_modelarts.obs.errors import explain, is_missing_object, refuses_key
 from airflow_modelarts.obs.keys import Keys, session
 
 #: The region in signatures if the connection names none; stores that speak S3 and have no regions expect it.
@@ -82,9 +82,13 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
-        """Return ``bucket/key``; universal_pathlib before 0.3 gives ``/bucket/key``."""
+        """Return ``bucket/key``; universal_pathlib before 0.3 gives ``/bucket/key``.
+
+        The text of an ``ObjectStoragePath`` begins with ``conn_id@``. That is dropped, as other file systems of fsspec
+        drop a user: a file system has one connection.
+        """
         stripped = super()._strip_protocol(path)
-        return stripped.lstrip("/") if isinstance(stripped, str) else [one.lstrip("/") for one in stripped]
+        return _bucket_and_key(stripped) if isinstance(stripped, str) else [_bucket_and_key(one) for one in stripped]
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> Any:
         """Delete an object under its literal key; s3fs would take a key with ``*`` or ``[`` for a pattern."""
@@ -142,12 +146,18 @@ class _Calls:
                     raise
             return await self._call(operation, dict(parameters))
         except Exception as error:
-            explained = explain(error, parameters.get("Bucket"), store)
+            explained = explain(error, parameters, store)
             if explained is None:
                 raise
-            fs._store = None  # the next use reads the connection again
+            if not is_missing_object(error):
+                fs._store = None  # the next use reads the connection again
             # The original error holds what was signed.
             raise explained from None
+
+
+def _bucket_and_key(path: str) -> str:
+    netloc, slash, key = path.lstrip("/").partition("/")
+    return netloc.rpartition("@")[2] + slash + key
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -34,9 +34,26 @@ with suppress(ImportError, AttributeError, KeyError):  # another version of univ
 
 
 class ObsPath(CloudPath):
-    """A path in OBS. ``ObjectStoragePath`` uses it; alone, it opens files with ``modelarts_default``."""
+    """A path in OBS. ``ObjectStoragePath`` uses it.
+
+    Alone, it opens files with the connection of ``obs://conn_id@bucket/key`` or ``conn_id=``, by default with
+    ``modelarts_default``.
+    """
 
     __slots__ = ()
+
+    @classmethod
+    def _transform_init_args(
+        cls, args: tuple[Any, ...], protocol: str, storage_options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], str, dict[str, Any]]:
+        """Move the connection from the URL to the storage options."""
+        if args and isinstance(args[0], str):
+            scheme, mark, rest = args[0].partition("://")
+            conn_id, at, _ = rest.partition("/")[0].rpartition("@")
+            if mark and at:
+                url = f"{scheme}{mark}{rest.removeprefix(conn_id + at)}"
+                args, storage_options = (url, *args[1:]), {"conn_id": conn_id or None, **storage_options}
+        return super()._transform_init_args(args, protocol, storage_options)
 
     @classmethod
     def _fs_factory(cls, urlpath: str, protocol: str, storage_options: Mapping[str, Any]) -> AbstractFileSystem:

@@ -53,7 +53,8 @@ def test_another_connection_can_open_the_path() -> None:
         ({"type": "DATASET", "path": "id", "output_path": "/datasets/demo"}, "no place in OBS: read the dataset"),
         ({"task_id": "t", "work_path": {"type": "DATASET", "path": "id"}}, "processing task 't' has the work_path"),
         ("datasets", "place is 'datasets', which is not in OBS"),
-        ([OBS], "give what an operator pushes"),
+        ([OBS, OBS], "output is a list of 2: give one of them, as a mapped Airflow task"),
+        (b"obs://my-bucket/out", "give what an operator pushes"),
         (7, "give what an operator pushes"),
     ],
     ids=str,
@@ -63,9 +64,13 @@ def test_an_output_that_is_no_place_in_obs_is_refused(output: Any, complaint: st
         path_of_output(output)
 
 
-def test_a_refusal_shows_no_signed_link() -> None:
+SIGNED = "https://x/y?Signature=secret-part&Expires=1"
+
+
+@pytest.mark.parametrize("output", [{"type": "DATASET", "path": SIGNED}, [SIGNED], {SIGNED}, SIGNED], ids=repr)
+def test_a_refusal_shows_no_signed_link(output: Any) -> None:
     with pytest.raises(ArgumentError) as raised:
-        path_of_output({"type": "DATASET", "path": "https://x/y?Signature=secret-part&Expires=1"})
+        path_of_output(output)
     assert "secret-part" not in str(raised.value)
 
 

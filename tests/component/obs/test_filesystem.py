@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from upath import UPath
 
 from airflow_modelarts.api.arguments import ArgumentError
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
@@ -195,9 +197,17 @@ def test_a_place_can_name_its_connection() -> None:
     assert path_with_connection(object_storage_path(f"obs://mine@{BUCKET}/a", "other")) == f"obs://other@{BUCKET}/a"
 
 
-def test_what_is_no_place_in_obs_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"^place is 'gs://bucket/key', which is not in OBS: give obs://"):
-        object_storage_path("gs://bucket/key")
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("gs://bucket/key", "^place is 'gs://bucket/key', which is not in OBS: give obs://"),
+        (None, "^place is None: give a text such as obs://bucket/key"),
+        (b"obs://bucket/key", "^place is b'obs://bucket/key': give a text"),
+    ],
+)
+def test_what_is_no_place_in_obs_is_refused(place: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        object_storage_path(place)
 
 
 @pytest.mark.parametrize("given", [{}, {"conn_id": "modelarts_default"}])
@@ -219,6 +229,33 @@ def test_the_example_of_the_documentation_runs(store: ObjectStore, capsys: pytes
     assert capsys.readouterr().out.splitlines()[-1] == "done ['a.txt']"
 
 
+@pytest.mark.parametrize("text", ["obs://modelarts_default@{}/f/a.txt", "modelarts_default@{}/f/a.txt"])
+def test_a_method_of_the_file_system_accepts_the_text_of_a_path(store: ObjectStore, text: str) -> None:
+    place = text.format(BUCKET)
+    fs = get_fs()
+    fs.pipe_file(place, b"content")
+    assert fs.cat_file(place) == b"content"
+    assert fs.find(place.removesuffix("a.txt")) == fs.glob(place.replace("a.txt", "*")) == [f"{BUCKET}/f/a.txt"]
+    assert store.objects() == {"f/a.txt": b"content"}
+
+
+@pytest.mark.parametrize("key", ["a@b.txt", "c@d/e@f.txt"])
+def test_an_at_sign_in_a_key_names_no_connection(store: ObjectStore, key: str) -> None:
+    get_fs().pipe_file(f"obs://{BUCKET}/{key}", b"1")
+    assert store.objects() == {key: b"1"}
+
+
+def test_a_path_of_universal_pathlib_names_its_connection(
+    store: ObjectStore, set_connection: SetConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file().write_bytes(b"1")
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", os.environ["AIRFLOW_CONN_MODELARTS_DEFAULT"])
+    set_connection(extra={"obs_endpoint": "http://127.0.0.1:1"})
+    path = UPath(f"obs://mine@{BUCKET}/a.txt")
+    assert path.read_bytes() == b"1"
+    assert UPath(f"obs://{BUCKET}/a.txt", conn_id="mine").read_bytes() == b"1"
+
+
 # Errors
 
 
@@ -237,6 +274,10 @@ def refusing(status: int, code: str) -> Callable[[str, str], tuple[int, str] | N
         (403, "SignatureDoesNotMatch", PermissionError, ["refuses the signature", "password (the secret key)"]),
         (400, "ExpiredToken", PermissionError, ["refuses the temporary key", "security_token"]),
         (403, "RequestTimeTooSkewed", PermissionError, ["clock", "15 minutes"]),
+        (401, "Unauthorized", OSError, ["refuses the request", "Unauthorized of the test"]),
+        (409, "OperationAborted", OSError, ["refuses the request", "OperationAborted of the test"]),
+        (501, "NotImplemented", OSError, ["cannot be used now", "NotImplemented of the test"]),
+        (405, "MethodNotAllowed", OSError, ["refuses the request", "MethodNotAllowed of the test"]),
     ],
 )
 @pytest.mark.parametrize("request_of", ["write", "list"])
@@ -275,6 +316,18 @@ def test_an_endpoint_that_does_not_listen_is_named(set_connection: SetConnection
 def test_a_missing_object_is_a_missing_file(store: ObjectStore) -> None:
     with pytest.raises(FileNotFoundError):
         file("missing").read_bytes()
+
+
+def test_a_missing_object_is_named(store: ObjectStore, set_connection: SetConnection) -> None:
+    fs = get_fs()
+    with pytest.raises(FileNotFoundError, match=f"^Object '{BUCKET}/a b' does not exist "):
+        fs.call_s3("get_object", Bucket=BUCKET, Key="a b")
+    source = {"Bucket": BUCKET, "Key": "from"}
+    with pytest.raises(FileNotFoundError, match=f"^Object '{BUCKET}/from' does not exist "):
+        fs.call_s3("copy_object", Bucket=BUCKET, Key="to", CopySource=source)
+    set_connection(extra={"obs_endpoint": "http://127.0.0.1:1"})
+    fs.pipe_file(f"{BUCKET}/a", b"1")
+    assert set(store.objects()) == {"a"}, "a missing object is no reason to read the connection again"
 
 
 @pytest.mark.parametrize(
