@@ -1,0 +1,126 @@
+"""Tasks of a list, without what only an event needs: a page of thousands of characters a task becomes small objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import Any, ClassVar, TypeAlias
+
+from pydantic import ConfigDict, TypeAdapter
+
+from airflow_modelarts.api import operations
+from airflow_modelarts.api.json_reading import without_byte_order_mark
+from airflow_modelarts.api.models import Count, Number, ProcessorTask, Status
+from airflow_modelarts.api.operations import ListOperation, Page
+from airflow_modelarts.api.statuses import TERMINAL_STATUSES
+
+_LIKE_API_MODELS = ConfigDict(coerce_numbers_to_str=True)
+
+
+@dataclass(slots=True)
+class ListedSource:
+    """What a trigger selects by of an input."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _LIKE_API_MODELS
+    type: str | None = None
+    source: str | None = None
+
+
+@dataclass(slots=True)
+class ListedTemplate:
+    """The id of a template."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _LIKE_API_MODELS
+    id: str | None = None
+
+
+@dataclass(slots=True)
+class ListedWorkPath:
+    """What a trigger selects by of an output."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _LIKE_API_MODELS
+    type: str | None = None
+    path: str | None = None
+    output_path: str | None = None
+
+
+@dataclass(slots=True)
+class ListedTask:
+    """What tells the ends of a task apart, and what a trigger selects by; the names are those of ``ProcessorTask``."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _LIKE_API_MODELS
+    task_id: str
+    name: str | None = None
+    status: Status = None
+    create_time: Number = None
+    duration_seconds: Number = None
+    version_count: Number = None
+    data_source: ListedSource | None = None
+    inputs: list[ListedSource] | None = None
+    template: ListedTemplate | None = None
+    work_path: ListedWorkPath | None = None
+    _page: Any = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended: completed, failed or stopped."""
+        return self.status in TERMINAL_STATUSES
+
+    def complete(self) -> ProcessorTask:
+        """Return the task with all fields that the list has, which are read now."""
+        task: ProcessorTask = self._page.tasks[self.task_id]
+        return task
+
+
+@dataclass(slots=True)
+class _Tasks:
+    count: Count = None
+    tasks: list[ListedTask] | None = None
+
+
+class _Body:
+    """The bytes of a page, from which all of a task can still be read."""
+
+    def __init__(self, body: bytes, read: Callable[[bytes], Page[ProcessorTask]]) -> None:
+        self._body = body
+        self._read = read
+
+    @cached_property
+    def tasks(self) -> dict[str, ProcessorTask]:
+        return {task.task_id: task for task in self._read(self._body).items}
+
+
+#: A task of a list: what does not fit the small objects is read field by field, as everywhere.
+Listed: TypeAlias = ListedTask | ProcessorTask
+
+
+@cache
+def _adapter() -> TypeAdapter[_Tasks]:
+    """Built when it is first needed: a DAG file that declares an asset watcher reads no list."""
+    return TypeAdapter(_Tasks)
+
+
+def list_tasks(**query: Any) -> ListOperation[Listed]:
+    """List tasks (ListProcessorTasks).
+
+    :param query: as of :func:`~airflow_modelarts.api.operations.list_processor_tasks`.
+    """
+    listing = operations.list_processor_tasks(**query)
+
+    def read(body: bytes) -> Page[Any]:
+        try:
+            found = _adapter().validate_json(without_byte_order_mark(body))
+        except ValueError:
+            return listing.read(body)
+        page = _Body(body, listing.read)
+        for task in found.tasks or []:
+            task._page = page
+        return Page(found.tasks or [], found.count)
+
+    return replace(listing, read=read)  # type: ignore[return-value]  # the items differ
+
+
+def complete(task: Listed) -> ProcessorTask:
+    """Return a task with all fields that the list has."""
+    return task if isinstance(task, ProcessorTask) else task.complete()
