@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 from pydantic import ConfigDict, TypeAdapter
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.json_reading import without_byte_order_mark
+from airflow_modelarts.api.json_reading import may_hold_non_finite, without_byte_order_mark
 from airflow_modelarts.api.models import Count, Number, ProcessorTask, Status
 from airflow_modelarts.api.operations import ListOperation, Page
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES
@@ -67,11 +67,6 @@ class ListedTask:
         """Whether it has ended: completed, failed or stopped."""
         return self.status in TERMINAL_STATUSES
 
-    def complete(self) -> ProcessorTask:
-        """Return the task with all fields that the list has, which are read now."""
-        task: ProcessorTask = self._page.tasks[self.task_id]
-        return task
-
 
 @dataclass(slots=True)
 class _Tasks:
@@ -109,6 +104,8 @@ def list_tasks(**query: Any) -> ListOperation[Listed]:
     listing = operations.list_processor_tasks(**query)
 
     def read(body: bytes) -> Page[Any]:
+        if may_hold_non_finite(body):
+            return listing.read(body)
         try:
             found = _adapter().validate_json(without_byte_order_mark(body))
         except ValueError:
@@ -122,5 +119,8 @@ def list_tasks(**query: Any) -> ListOperation[Listed]:
 
 
 def complete(task: Listed) -> ProcessorTask:
-    """Return a task with all fields that the list has."""
-    return task if isinstance(task, ProcessorTask) else task.complete()
+    """Return a task with all fields that the list has, which are read now."""
+    if isinstance(task, ProcessorTask):
+        return task
+    page: _Body = task._page
+    return page.tasks[task.task_id]
