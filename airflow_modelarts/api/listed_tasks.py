@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.json_reading import may_hold_non_finite, without_byte_order_mark
@@ -15,14 +15,11 @@ from airflow_modelarts.api.models import Count, Number, ProcessorTask, Status
 from airflow_modelarts.api.operations import ListOperation, Page
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES
 
-_LIKE_API_MODELS = ConfigDict(coerce_numbers_to_str=True)
-
 
 @dataclass(slots=True)
 class ListedSource:
     """What a trigger selects by of an input."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _LIKE_API_MODELS
     type: str | None = None
     source: str | None = None
 
@@ -31,7 +28,6 @@ class ListedSource:
 class ListedTemplate:
     """The id of a template."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _LIKE_API_MODELS
     id: str | None = None
 
 
@@ -39,7 +35,6 @@ class ListedTemplate:
 class ListedWorkPath:
     """What a trigger selects by of an output."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _LIKE_API_MODELS
     type: str | None = None
     path: str | None = None
     output_path: str | None = None
@@ -49,7 +44,6 @@ class ListedWorkPath:
 class ListedTask:
     """What tells the ends of a task apart, and what a trigger selects by; the names are those of ``ProcessorTask``."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _LIKE_API_MODELS
     task_id: str
     name: str | None = None
     status: Status = None
@@ -86,7 +80,7 @@ class _Body:
         return {task.task_id: task for task in self._read(self._body).items}
 
 
-#: A task of a list: what does not fit the small objects is read field by field, as everywhere.
+#: A task of a list: what does not fit the small objects, a number as a text too, is read as everywhere.
 Listed: TypeAlias = ListedTask | ProcessorTask
 
 

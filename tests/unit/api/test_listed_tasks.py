@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "data" / "contract" / "examples" / "descri
 #: Items that make small objects of the page.
 USUAL = [
     b'{"task_id": "a", "status": 2, "name": "n", "create_time": 1, "duration_seconds": 2, "version_count": 3}',
-    b'{"task_id": 7, "status": null, "data_source": {"type": "OBS", "source": "obs://b/k", "name": "s"}}',
+    b'{"task_id": "a", "status": null, "data_source": {"type": "OBS", "source": "obs://b/k", "name": "s"}}',
     b'{"task_id": "a", "inputs": [{"type": "DATASET", "source": "d"}], "template": {"id": "t", "operator_params": []}}',
     b'{"task_id": "a", "work_path": {"type": "OBS", "path": "/b/k", "output_path": "/o", "name": "w"}, "extra": 1}',
     b'{"task_id": "a", "status": "2", "description": [], "error_msg": 5, "is_current": "yes", "result": "[1, 2"}',
@@ -29,6 +29,8 @@ ODD = [
     b'{"task_id": "a", "status": 1e400, "name": NaN, "data_source": {"type": "OBS", "source": -Infinity}}',
     b'{"task_id": NaN, "name": "n"}',
     b'{"task_id": null}',
+    b'{"task_id": 2.0, "status": 2}',
+    b'{"task_id": 7, "name": 1.50, "data_source": {"type": "DATASET", "source": 2.0}}',
     b"5",
 ]
 
