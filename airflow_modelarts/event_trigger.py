@@ -22,7 +22,7 @@ from airflow_modelarts.api.arguments import (
     warn_of_unknown_template,
 )
 from airflow_modelarts.api.ends import Origin, describe_end
-from airflow_modelarts.api.places import PlaceFilter, data_sources, output_uri, typed_uri
+from airflow_modelarts.api.places import PlaceFilter, output_uri, typed_uri
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, read_ends
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.hooks import ModelArtsAsyncHook
@@ -40,6 +40,7 @@ else:  # Airflow 2 has no asset watchers
     BaseEventTrigger = BaseTrigger
 
 if TYPE_CHECKING:
+    from airflow_modelarts.api.listed_tasks import Listed
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 
 #: Events between two checkpoints while many tasks end at once. A stop in between repeats at most so many.
@@ -199,24 +200,23 @@ class ProcessorTaskEventTrigger(BaseEventTrigger):
 
     def selects(self, task: ProcessorTask, version: ProcessorTaskVersion | None = None) -> bool:
         """Return whether an end is selected; that of a version has the version's status."""
-        return self._is_selected(task if version is None else task.model_copy(update={"status": version.status}))
+        return (version or task).status in self.statuses and self._is_watched(task)
 
-    def may_select(self, task: ProcessorTask) -> bool:
+    def may_select(self, task: Listed) -> bool:
         """Return whether the end of an active task may be selected; what the task lacks may come later."""
         is_incomplete = (
             (self.template_ids and task.template is None)
-            or (self.sources and not data_sources(task))
+            or (self.sources and not task.inputs and task.data_source is None)
             or (self.output_prefixes and task.work_path is None)
             or (self.name_prefix and task.name is None)
         )
-        return bool(is_incomplete) or self._is_selected(task.model_copy(update={"status": self.statuses[0]}))
+        return bool(is_incomplete) or self._is_watched(task)
 
-    def _is_selected(self, task: ProcessorTask) -> bool:
+    def _is_watched(self, task: Listed) -> bool:
         inputs = [*(task.inputs or []), *([task.data_source] if task.data_source else [])]
         written_to = task.work_path.path if task.work_path else None
         return (
-            task.status in self.statuses
-            and (not self.template_ids or (task.template is not None and task.template.id in self.template_ids))
+            (not self.template_ids or (task.template is not None and task.template.id in self.template_ids))
             and (
                 not self.sources
                 or any(self._inputs.selects(typed_uri(given.type, given.source), given.source) for given in inputs)

@@ -109,7 +109,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
             return await self._follow()
 
     async def _follow(self) -> TriggerEvent:
-        return await self._wait_for_end() if self.wait_for_completion else TriggerEvent(self._ids())
+        return await super()._wait() if self.wait_for_completion else TriggerEvent(self._ids())
 
     def _ids(self) -> dict[str, Any]:
         queued = {} if self._queued_seconds is None else {QUEUED_KEY: self._queued_seconds}

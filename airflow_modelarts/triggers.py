@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +35,7 @@ from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling import submission_queue
 from airflow_modelarts.polling.outage import log_outage_began, log_outage_ended
 from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded, WaitEvent
-from airflow_modelarts.polling.watcher import POLL_RETRIES, watch
+from airflow_modelarts.polling.watcher import POLL_RETRIES, wait_for_end
 from airflow_modelarts.templating import ID, TemplatedFields
 
 #: Airflow stores the path ``airflow_modelarts.triggers.ProcessorTaskEventTrigger``, so the class stays importable here.
@@ -143,6 +142,15 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         except UndefinedError as error:
             self._undefined = str(error)
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls._log = None  # the logger has the name of its class
+
+    @property
+    def log(self) -> Any:
+        """The logger of the class: with one for each trigger, a wait would take a kilobyte more."""
+        return self.logger()
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, log what changes, and yield one event."""
         try:
@@ -157,23 +165,19 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         await self._prepare()
         if self.look_at_once:  # no worker has pushed the link
             await self._link()
-        return await self._wait_for_end()
-
-    async def _wait_for_end(self) -> TriggerEvent:
-        events = watch(
+        status = await wait_for_end(
             self._key,
-            lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES),
+            self._open_api,
             self._target(),
             interval=self.poll_interval,
+            on_event=self._log_event,
             poll_at_once=self.look_at_once,
         )
-        async with aclosing(events):
-            async for event in events:
-                self._log_event(event)
-                if isinstance(event, Ended):
-                    submission_queue.note_end(self._key, self._target())
-                    return await self._event(event.status)
-        raise AssertionError("a wait ends with an event or an error")
+        submission_queue.note_end(self._key, self._target())
+        return await self._event(status)
+
+    def _open_api(self) -> ModelArtsAsyncHook:
+        return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)
 
     async def _prepare(self) -> None:
         """Complete the fields, and refuse empty ones, as the worker will do with the same message."""

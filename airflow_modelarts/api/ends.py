@@ -14,6 +14,7 @@ from airflow_modelarts.api.statuses import status_name
 
 if TYPE_CHECKING:
     from airflow_modelarts.api.client import ClientConfig
+    from airflow_modelarts.api.listed_tasks import Listed
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 
 #: Hexadecimal digits of a key: 128 bits.
@@ -44,7 +45,7 @@ class Origin:
         return cls(modelarts_conn_id, client.project_id, f"{parts.hostname}{port}", region)
 
 
-def end_marks(task: ProcessorTask) -> tuple[int | None, int | None, int | None]:
+def end_marks(task: Listed) -> tuple[int | None, int | None, int | None]:
     """Return what a list tells of a task's end that another end of the same task changes.
 
     A task that runs again has another version, so ``version_count`` grows. After versions were deleted it can have been

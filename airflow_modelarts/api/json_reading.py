@@ -28,8 +28,12 @@ def read_json(body: bytes) -> Any:
     :raises RecursionError: it is nested too deeply for the remaining stack.
     """
     value = from_json(without_byte_order_mark(body))
-    might_not_be_finite = b"NaN" in body or b"Infinity" in body or _LARGE_EXPONENT.search(body)
-    return _with_null_for_non_finite(value) if might_not_be_finite else value
+    return _with_null_for_non_finite(value) if may_hold_non_finite(body) else value
+
+
+def may_hold_non_finite(body: bytes) -> bool:
+    """Return whether JSON may have NaN or an infinity, which is no text or number of a task."""
+    return b"NaN" in body or b"Infinity" in body or _LARGE_EXPONENT.search(body) is not None
 
 
 def null_for_non_finite(value: Any) -> Any:

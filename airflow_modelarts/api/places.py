@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 from airflow_modelarts.api.arguments import ArgumentError
 
 if TYPE_CHECKING:
+    from airflow_modelarts.api.listed_tasks import Listed
     from airflow_modelarts.api.models import ProcessorDataSource, ProcessorTask, ProcessorTaskVersion
 
 #: The scheme of the URIs; the API also writes ``s3://bucket/key`` and ``/bucket/key``, Hadoop ``s3a://bucket/key``.
@@ -60,7 +61,7 @@ def typed_uri(kind: str | None, place: str | None) -> str | None:
     return obs_uri(place, is_in_obs=kind == "OBS") if kind in _OBS_TYPES else None
 
 
-def output_uri(task: ProcessorTask | ProcessorTaskVersion) -> str | None:
+def output_uri(task: Listed | ProcessorTaskVersion) -> str | None:
     """Return where a task writes; None for a dataset, which is no place in OBS, and for a task without an output.
 
     That is the path of a ``work_path`` of type ``OBS``. Its ``output_path``, such as ``/datasets/demo``, counts only

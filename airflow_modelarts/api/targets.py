@@ -18,6 +18,11 @@ class Target:
     task_version_id: str | None = None
     workspace_id: str | None = field(default=None, compare=False)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids that name it in a path."""
+        return (self.task_id,) if self.task_version_id is None else (self.task_id, self.task_version_id)
+
     def __str__(self) -> str:
         if self.task_version_id is None:
             return f"Processing task '{self.task_id}'"

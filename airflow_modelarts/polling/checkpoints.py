@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
+from airflow_modelarts.api.listed_tasks import Listed
+from airflow_modelarts.api.models import ProcessorTaskVersion
 from airflow_modelarts.polling.known_ends import (
     ANY_MARKS,
     End,
@@ -53,8 +54,8 @@ class Changes(NamedTuple):
     :param missing: ids of wanted tasks that were active and are in no list any more.
     """
 
-    ended: list[ProcessorTask]
-    running_again: list[ProcessorTask]
+    ended: list[Listed]
+    running_again: list[Listed]
     missing: list[str]
 
 
@@ -152,7 +153,7 @@ class Checkpoint:
         since = max(self.watermark, first.service_time(now - FIRST_PERIOD))
         return first if first.since <= since + OVERLAP * 1000 else await first.extended()
 
-    def compare(self, snapshot: Snapshot, may_select: Callable[[ProcessorTask], bool]) -> Changes:
+    def compare(self, snapshot: Snapshot, may_select: Callable[[Listed], bool]) -> Changes:
         """Compare with a snapshot.
 
         A task that has ended is followed until :meth:`note` is called for it, one that runs again until
@@ -182,7 +183,7 @@ class Checkpoint:
         changes.ended.sort(key=lambda task: task.create_time or 0)
         return changes
 
-    def is_news(self, task: ProcessorTask, end: End | None = None) -> bool:
+    def is_news(self, task: Listed, end: End | None = None) -> bool:
         """Return whether the end of a terminal task needs an event."""
         end = end or read_end(task)
         known, active = self.ends.get(identify(task.task_id)), self.active.get(task.task_id)
@@ -203,13 +204,13 @@ class Checkpoint:
                     new.append(version)
         return sorted(new, key=_end_time)
 
-    def note(self, task: ProcessorTask) -> None:
+    def note(self, task: Listed) -> None:
         """Record that the end of a task needs no event any more."""
         self.is_changed = True
         self.ends[identify(task.task_id)] = read_end(task)
         self.active.pop(task.task_id, None)
 
-    def note_active(self, task: ProcessorTask) -> None:
+    def note_active(self, task: Listed) -> None:
         """Record how many versions an active task has."""
         self.active[task.task_id] = self.active[task.task_id]._replace(version_count=task.version_count)
 
@@ -218,7 +219,7 @@ class Checkpoint:
         self.is_changed = True
         self.ends[identify(task_id, version.task_version_id or "")] = End(_end_time(version), None, ANY_MARKS)
 
-    def postpone(self, task: ProcessorTask) -> None:
+    def postpone(self, task: Listed) -> None:
         """Follow a task that has ended until its end can be handled."""
         self.is_changed = True
         self.active[task.task_id] = Active(True, task.version_count)
@@ -248,7 +249,7 @@ class Checkpoint:
         self.is_changed |= known is not None and known[1:] != end[1:]
         self.ends[key] = end
 
-    def _may_have_versions_that_ended(self, task: ProcessorTask) -> bool:
+    def _may_have_versions_that_ended(self, task: Listed) -> bool:
         """Return whether versions of an active task may have ended since it was seen last."""
         count = task.version_count or 0
         before, known = self.active.get(task.task_id), self.ends.get(identify(task.task_id))

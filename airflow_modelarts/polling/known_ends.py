@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from airflow_modelarts.api.ends import end_marks
-from airflow_modelarts.api.models import ProcessorTask
+from airflow_modelarts.api.listed_tasks import Listed
 
 #: Hash of the ids of a task or a version, count of versions, hash of the other marks.
 _ROW = struct.Struct(">6sH3s")
@@ -56,7 +56,7 @@ def identify(*ids: str) -> bytes:
     return _hash("/".join(ids), 6)
 
 
-def read_end(task: ProcessorTask) -> End:
+def read_end(task: Listed) -> End:
     """Return the latest end of a terminal task."""
     status, count, duration = end_marks(task)
     version_count = None if count is None else min(max(count, 0), _NO_COUNT - 1)

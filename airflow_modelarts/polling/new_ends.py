@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsNotFoundError
+from airflow_modelarts.api.listed_tasks import Listed, complete
 from airflow_modelarts.api.models import FEATURE_ANALYSIS, ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.polling.checkpoints import Active, Checkpoint
 from airflow_modelarts.polling.snapshots import Snapshot
@@ -22,7 +23,7 @@ class Selection(Protocol):
 
     versions: bool
 
-    def may_select(self, task: ProcessorTask) -> bool:
+    def may_select(self, task: Listed) -> bool:
         """Return whether the end of an active task may be selected, by what is known of the task."""
 
     def selects(self, task: ProcessorTask, version: ProcessorTaskVersion | None = None) -> bool:
@@ -56,18 +57,18 @@ async def new_ends(
             continue
         found = [] if isinstance(answer, BaseException) else answer
         for version in checkpoint.new_versions(task.task_id, found):
-            if selection.selects(task, version):
-                yield task, version
+            if selection.selects(whole := complete(task), version):
+                yield whole, version
             checkpoint.note_version(task.task_id, version)
         if not task.is_terminal:
             checkpoint.note_active(task)
             continue
-        if not found and selection.selects(task):
-            yield task, None
+        if not found and selection.selects(whole := complete(task)):
+            yield whole, None
         checkpoint.note(task)
 
 
-def _is_feature_analysis(task: ProcessorTask) -> bool:
+def _is_feature_analysis(task: Listed) -> bool:
     """Return whether a task has no versions."""
     return task.template is not None and task.template.id == FEATURE_ANALYSIS
 
@@ -78,9 +79,9 @@ async def _read_missing(
     selection: Selection,
     task_ids: Iterable[str],
     on_error: Callable[[BaseException], None],
-) -> list[ProcessorTask]:
+) -> list[Listed]:
     """Read tasks that were active and are in no list any more; return those that have ended."""
-    ended = []
+    ended: list[Listed] = []
     for task_id, task in (await _read_all(snapshot.describe, task_ids)).items():
         if isinstance(task, ModelArtsNotFoundError):
             checkpoint.forget(task_id)  # deleted: it will never end

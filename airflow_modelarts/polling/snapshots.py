@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar, cast
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.ends import Origin
 from airflow_modelarts.api.http import Response
+from airflow_modelarts.api.listed_tasks import Listed, list_tasks
 from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.polling.known_ends import End, read_end
 from airflow_modelarts.polling.outage import backoff_with_jitter
@@ -57,16 +58,16 @@ class Snapshot:
     """
 
     origin: Origin
-    active: Mapping[str, ProcessorTask]
-    recent: Mapping[str, ProcessorTask]
+    active: Mapping[str, Listed]
+    recent: Mapping[str, Listed]
     since: int
     poll: Poll = field(repr=False, compare=False)
-    older: Mapping[str, ProcessorTask] = field(default_factory=dict)
+    older: Mapping[str, Listed] = field(default_factory=dict)
     clock_offset: float = 0.0
     _shared: dict[Hashable, asyncio.Task[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
-    def tasks(self) -> dict[str, ProcessorTask]:
+    def tasks(self) -> dict[str, Listed]:
         """All tasks by id, each as the last answer showed it."""
         return {**self.active, **self.recent, **self.older}
 
@@ -171,9 +172,9 @@ class Poll:
             if response.served_at is not None:
                 offsets.append(response.served_at - time.time())
 
-        active: dict[str, ProcessorTask] = {}
+        active: dict[str, Listed] = {}
         for status in ACTIVE:
-            listing = operations.list_processor_tasks(status=status, workspace_id=self._workspace_id)
+            listing = list_tasks(status=status, workspace_id=self._workspace_id)
             async with aclosing(self.api.pages(replace(listing, observe=observe))) as pages:
                 async for page in pages:
                     active |= {task.task_id: task for task in page.items if not task.is_terminal}
@@ -194,9 +195,7 @@ class Poll:
         settings = await self.api.settings()
         return Origin.of(self._modelarts_conn_id, settings.client, settings.region)
 
-    async def _read_recent(
-        self, since: int, period_begin: int
-    ) -> tuple[dict[str, ProcessorTask], dict[str, ProcessorTask]]:
+    async def _read_recent(self, since: int, period_begin: int) -> tuple[dict[str, Listed], dict[str, Listed]]:
         """Return the tasks created since ``since``, and the others that the same pages have.
 
         The list has the newest first. An entry out of order must hide nothing, so it is read up to a page without a
@@ -205,8 +204,8 @@ class Poll:
         A task that is run again keeps its place. If it is not active at any poll, only its entry changes. So each poll
         reads one more page, and together they cover ``FIRST_PERIOD`` again and again.
         """
-        listing = operations.list_processor_tasks(workspace_id=self._workspace_id, sort_by="create_time", order="desc")
-        read: dict[str, ProcessorTask] = {}
+        listing = list_tasks(workspace_id=self._workspace_id, sort_by="create_time", order="desc")
+        read: dict[str, Listed] = {}
         pages, oldest, is_ordered = 0, math.inf, True
         async with aclosing(self.api.pages(listing)) as found:
             async for page in found:
@@ -231,7 +230,7 @@ class Poll:
         return recent, {task_id: task for task_id, task in read.items() if task_id not in recent}
 
 
-def _is_since(task: ProcessorTask, since: int) -> bool:
+def _is_since(task: Listed, since: int) -> bool:
     # A task without a creation time is taken as recent: the list is ordered, and its neighbours are recent.
     return task.create_time is None or task.create_time >= since
 

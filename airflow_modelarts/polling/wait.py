@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -66,25 +65,27 @@ class Wait:
     status: int | None = None
     failures: int = 0
     _in_outage: bool = False
-    _events: list[WaitEvent] = field(default_factory=list)
+    # A tuple, since the empty one takes no memory.
+    _events: tuple[WaitEvent, ...] = ()
     _error: BaseException | None = None
     _waker: asyncio.Future[None] | None = None
 
     def __post_init__(self) -> None:
         self.workspace_id = self.target.workspace_id or DEFAULT_WORKSPACE
 
-    async def events(self) -> AsyncGenerator[WaitEvent, None]:
-        """Yield the events up to and including ``Ended``; raise a ModelArtsError if waiting longer makes no sense."""
-        while True:
-            while self._events:
-                event = self._events.pop(0)
-                yield event
-                if isinstance(event, Ended):
-                    return
-            if self._error is not None:
-                raise self._error
-            self._waker = asyncio.get_running_loop().create_future()
-            await self._waker
+    def take_event(self) -> WaitEvent | None:
+        """Return the next event, or None if there is none yet; raise the error of a wait that has failed."""
+        if self._events:
+            event, self._events = self._events[0], self._events[1:]
+            return event
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def next_event(self) -> asyncio.Future[None]:
+        """Return a future that is done when there is an event or an error."""
+        self._waker = asyncio.get_running_loop().create_future()
+        return self._waker
 
     @property
     def is_over(self) -> bool:
@@ -130,7 +131,7 @@ class Wait:
             self._emit(OutageEnded())
 
     def _emit(self, event: WaitEvent) -> None:
-        self._events.append(event)
+        self._events += (event,)
         self._wake()
 
     def _wake(self) -> None:

@@ -18,13 +18,14 @@ from typing import Protocol, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.request_parts import encode_path
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling.outage import backoff_with_jitter
 from airflow_modelarts.polling.plan import ACTIVE, CONCURRENCY, DescribeQueue, ListHistory, plan_round
 from airflow_modelarts.polling.target_status import describe_status, list_statuses
-from airflow_modelarts.polling.wait import DEFAULT_WORKSPACE, Wait, WaitEvent
+from airflow_modelarts.polling.wait import DEFAULT_WORKSPACE, Ended, Wait, WaitEvent
 
 T = TypeVar("T")
 
@@ -259,22 +260,31 @@ class Watcher:
 _WATCHERS: dict[tuple[asyncio.AbstractEventLoop, Hashable], Watcher] = {}
 
 
-async def watch(
-    key: Hashable, open_api: Callable[[], Api], target: Target, *, interval: float, poll_at_once: bool = False
-) -> AsyncGenerator[WaitEvent, None]:
-    """Wait for a target, and share the polls with all waits under the same key on this event loop.
+async def wait_for_end(
+    key: Hashable,
+    open_api: Callable[[], Api],
+    target: Target,
+    *,
+    interval: float,
+    on_event: Callable[[WaitEvent], None],
+    poll_at_once: bool = False,
+) -> int:
+    """Wait until a target has ended, and share the polls with all waits under the same key on this event loop.
 
-    Close the generator to leave early; the last wait that leaves closes the sockets.
+    Thousands wait at once, so this is one coroutine and one future for each. The last wait that leaves closes the
+    sockets.
 
     :param key: connection and project.
     :param open_api: opens what the watcher calls ModelArts with; only the first wait under a key uses it.
     :param target: the processing task or version to wait for.
     :param interval: seconds between two polls of the target, at most.
+    :param on_event: called with each event, the end included, by the task that waits.
     :param poll_at_once: whether to poll now because no worker has done so; otherwise the first poll is one interval
         later.
+    :return: the terminal status.
     :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
     """
-    describe_status(target)  # refuses an invalid id before anything is opened
+    encode_path(*target.ids)  # refuses an invalid id before anything is opened
     loop = asyncio.get_running_loop()
     shared = (loop, key)
     watcher = _WATCHERS.get(shared)
@@ -284,9 +294,12 @@ async def watch(
     wait = Wait(target, interval, due=loop.time() + (BATCH_DELAY if poll_at_once else interval))
     watcher.join(wait)
     try:
-        async with aclosing(wait.events()) as events:
-            async for event in events:
-                yield event
+        while True:
+            while (event := wait.take_event()) is None:
+                await wait.next_event()
+            on_event(event)
+            if isinstance(event, Ended):
+                return event.status
     finally:
         watcher.leave(wait)
         if watcher.is_idle:

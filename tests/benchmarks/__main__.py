@@ -2,10 +2,10 @@
 
 import argparse
 
-from tests.benchmarks import imports, results, waits, workers
+from tests.benchmarks import imports, looks, results, waits, workers
 
-TABLES = {"imports": imports.run, "results": results.run, "workers": workers.run}
-NAMES = ("imports", "results", "waits", "queue", "workers")
+TABLES = {"imports": imports.run, "looks": looks.run, "results": results.run, "workers": workers.run}
+NAMES = ("imports", "results", "waits", "queue", "looks", "workers")
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import json
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_modelarts.polling import watcher
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
+from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from airflow_modelarts.testing.emulator.service.accounts import (
     ACCESS_KEY,
@@ -320,3 +322,40 @@ def test_throttling_is_no_outage_when_many_tasks_end_together(state: EmulatorSta
     assert ended == [task.task_id for task in tasks]
     assert [line for line in lines if "The wait goes on" in line] == []
     assert state.log.count() <= 2 * 24
+
+
+# Memory
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+async def bytes_each(start: Callable[[int], Coroutine[Any, Any, Any]]) -> float:
+    """Return the memory of one of two hundred asyncio tasks beside the first."""
+    tasks = [asyncio.create_task(start(0))]
+    await asyncio.sleep(0)
+    gc.collect()
+    before, _ = tracemalloc.get_traced_memory()
+    tasks += [asyncio.create_task(start(number)) for number in range(1, 201)]
+    await asyncio.sleep(0)
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return (after - before) / 200
+
+
+def test_a_wait_takes_little_memory_beside_its_asyncio_task(state: EmulatorState, traced: None) -> None:
+    asyncio_task = run(bytes_each(lambda _: asyncio.sleep(1000)))
+    assert run(bytes_each(lambda number: events(trigger(f"task {number}")))) < asyncio_task + 2500
+    assert state.log.count() == 0
+
+
+def test_triggers_share_the_logger_of_their_class() -> None:
+    assert trigger("a").log is trigger("b").log
+    assert ProcessorTaskSubmissionTrigger().log is not trigger("a").log

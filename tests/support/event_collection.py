@@ -1,8 +1,8 @@
 """Waits in tests of the watcher: start them, and collect their events with the times."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, TypeAlias
 
 from airflow_modelarts.api.targets import Target
@@ -15,6 +15,8 @@ HOUR = 3600.0
 #: The changes of a task that runs without end.
 FOREVER = ((0.0, 1),)
 Timed: TypeAlias = list[tuple[float, WaitEvent]]
+#: Starts a wait that calls ``on_event``.
+StartWait: TypeAlias = Callable[..., Coroutine[Any, Any, int]]
 
 
 def watch(
@@ -25,16 +27,18 @@ def watch(
     key: Any = "conn",
     workspace_id: str | None = None,
     poll_at_once: bool = False,
-) -> AsyncGenerator[WaitEvent, None]:
+) -> StartWait:
     target = Target(task_id, workspace_id=workspace_id)
-    return watcher.watch(key, service.open, target, interval=interval, poll_at_once=poll_at_once)
+    return partial(watcher.wait_for_end, key, service.open, target, interval=interval, poll_at_once=poll_at_once)
 
 
-async def collect(events: AsyncGenerator[WaitEvent, None], *, after: float = 0.0) -> Timed:
+async def collect(start: StartWait, events: Timed | None = None, *, after: float = 0.0) -> Timed:
     """Wait until the end, and return all events with their times."""
+    collected: Timed = [] if events is None else events
     await asyncio.sleep(after)
-    async with aclosing(events):
-        return [(now(), event) async for event in events]
+    status = await start(on_event=lambda event: collected.append((now(), event)))
+    assert collected[-1][1] == Ended(status)
+    return collected
 
 
 async def collect_all(service: Service | Gateway, task_ids: Iterable[str], interval: float = 5.0) -> list[Any]:
@@ -43,21 +47,15 @@ async def collect_all(service: Service | Gateway, task_ids: Iterable[str], inter
     return await asyncio.gather(*waits, return_exceptions=True)
 
 
-async def collect_for(seconds: float, *waits: AsyncGenerator[WaitEvent, None]) -> list[Timed]:
-    """Read the events of waits that may not end, for some time."""
+async def collect_for(seconds: float, *waits: StartWait) -> list[Timed]:
+    """Collect the events of waits that may not end, for some time."""
     collected: list[Timed] = [[] for _ in waits]
-
-    async def read(number: int) -> None:
-        async with aclosing(waits[number]):
-            async for event in waits[number]:
-                collected[number].append((now(), event))
-
-    readers = [asyncio.create_task(read(number)) for number in range(len(waits))]
+    readers = [asyncio.create_task(collect(*started)) for started in zip(waits, collected, strict=True)]
     await asyncio.sleep(seconds)
     for reader in readers:
         reader.cancel()
     results = await asyncio.gather(*readers, return_exceptions=True)
-    assert all(result is None or isinstance(result, asyncio.CancelledError) for result in results), results
+    assert all(isinstance(result, list | asyncio.CancelledError) for result in results), results
     return collected
 
 

@@ -14,8 +14,7 @@ from airflow_modelarts.api.http import Flow, Request, Response
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling import submission_queue
 from airflow_modelarts.polling.submission_queue import BATCH_DELAY, Submitted, Ticket, Waiting
-from airflow_modelarts.polling.wait import Ended
-from airflow_modelarts.polling.watcher import watch
+from airflow_modelarts.polling.watcher import wait_for_end
 from tests.support.virtual import now, run
 from tests.support.virtual_service import ACTIVE, Service, error_response
 
@@ -76,10 +75,8 @@ async def submit(service: Service, name: str, interval: float = 1.0, **fields: A
         async with aclosing(mine.events()) as events:
             queued = [(now(), event) async for event in events]
         target = Target(mine.external_id or "")
-        async with aclosing(watch(KEY, service.open, target, interval=interval)) as ends:
-            async for event in ends:
-                if isinstance(event, Ended):
-                    submission_queue.note_end(KEY, target)
+        await wait_for_end(KEY, service.open, target, interval=interval, on_event=lambda _: None)
+        submission_queue.note_end(KEY, target)
         return queued
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from airflow_modelarts.polling import watcher
 from airflow_modelarts.polling.outage import MAX_OUTAGE_DELAY
 from airflow_modelarts.polling.plan import CONCURRENCY
 from airflow_modelarts.polling.snapshots import Snapshot, poll_snapshots
-from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded, WaitEvent
+from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded
 from tests.support.event_collection import (
     FOREVER,
     HOUR,
+    StartWait,
     Timed,
     collect_all,
     collect_for,
@@ -136,10 +138,10 @@ def test_the_projects_of_one_connection_share_its_rate(kind: str) -> None:
     gateway = Gateway(service, rate=2, burst=5, refuse=LIMIT_RESPONSES[kind])
     service.add(names(60), (0, 1), (21, 2))
 
-    def watch_in_project(number: int) -> AsyncGenerator[WaitEvent, None]:
+    def watch_in_project(number: int) -> StartWait:
         project_id = f"project {number % 3}"
         key, target = ("conn", project_id), Target(f"task {number}")
-        return watcher.watch(key, lambda: gateway.open(project_id), target, interval=5.0)
+        return partial(watcher.wait_for_end, key, lambda: gateway.open(project_id), target, interval=5.0)
 
     async def watch_all() -> list[Timed]:
         return await collect_for(90, *map(watch_in_project, range(60)))

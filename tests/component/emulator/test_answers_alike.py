@@ -131,8 +131,10 @@ def events_of(task_id: str, *, version_id: str | None = None) -> list[Any]:
         def opened() -> ModelArtsAsyncHook:
             return ModelArtsAsyncHook(retries=ONCE)
 
-        events = watcher.watch("this", opened, Target(task_id, version_id), interval=0.1, poll_at_once=True)
-        return [event async for event in events]
+        events: list[Any] = []
+        target = Target(task_id, version_id)
+        await watcher.wait_for_end("this", opened, target, interval=0.1, on_event=events.append, poll_at_once=True)
+        return events
 
     return asyncio.run(asyncio.wait_for(read(), 60))
 
