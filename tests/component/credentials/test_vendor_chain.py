@@ -152,6 +152,7 @@ PROFILES = [
     Case("a byte order mark", "profile", None, {}, {DEFAULT_FILE: b"\xef\xbb\xbf[basic]\nak=A\nsk=S\n"}),
     Case("another encoding", "profile", None, {}, {DEFAULT_FILE: "[basic]\nak=A\nsk=S\nx=\xe9\n".encode("latin-1")}),
     Case("Windows line ends", "profile", "A", {}, {DEFAULT_FILE: "[basic]\r\nak=A\r\nsk=S\r\n"}),
+    Case("line ends of an old Macintosh", "profile", "A", {}, {DEFAULT_FILE: "[basic]\rak=A\rsk=S\r"}),
     Case("a provider", "profile", "TOKEN", {}, IDP_PROFILE),
     Case("a provider before a key", "profile", "TOKEN", {}, {DEFAULT_FILE: IDP_PROFILE[DEFAULT_FILE] + "ak=A\nsk=S\n"}),
     Case("half a provider and a key", "profile", "A", {}, {DEFAULT_FILE: "[basic]\nidp_id=x\nak=A\nsk=S\n"}),
@@ -252,6 +253,7 @@ CHAIN = [
     Case("OIDC first", "default", "OIDC", EVERYTHING, {**PROFILE, **POD_FILE}, metadata=True),
     Case("then the environment", "default", "ENVAK", {**AK, **POD}, {**PROFILE, **POD_FILE}, metadata=True),
     Case("then the profile", "default", "FILEAK", POD, {**PROFILE, **POD_FILE}, metadata=True),
+    Case("a profile of carriage returns", "default", "A", {}, {DEFAULT_FILE: "[basic]\rak=A\rsk=S\r"}, metadata=True),
     Case("then the server", "default", "SERVER", POD, POD_FILE, metadata=True),
     Case(
         "then the pod, on a server without agency",
