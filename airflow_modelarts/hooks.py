@@ -260,12 +260,17 @@ class ModelArtsHook(_BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Make one authenticated, cheap call (ListProcessorTasks); return whether it worked, as whom or what to fix."""
+        operation = operations.list_processor_tasks(limit=1).page(0)
+        client = None
         try:
             client = self.get_conn().client
-            self.call(operations.list_processor_tasks(limit=1).page(0))
+            self.call(operation)
         except ModelArtsError as error:
             # Airflow's form tests a copy of the connection under a random name.
-            return False, str(error).replace(f"connection '{self.modelarts_conn_id}'", "this connection")
+            message = str(error).replace(f"connection '{self.modelarts_conn_id}'", "this connection")
+            if client and error.operation == operation.name and error.http_status is not None:  # it was sent, so signed
+                message += f" Identity: {client.credentials.identity(client.cache)}."
+            return False, message
         identity = client.credentials.identity(client.cache)
         message = (
             f"Connected to {client.endpoint}: the credentials are valid for project {client.project_id}. "

@@ -30,6 +30,10 @@ class ArgumentError(TypeError, ValueError):
     """
 
 
+#: What operators of other providers call a limit of polls.
+LIMITS_OF_ATTEMPTS = ("max_attempts", "waiter_max_attempts")
+
+
 def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Refuse arguments that a class does not have.
 
@@ -43,6 +47,8 @@ def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str]) -> No
         nearest = _nearest(name, known)
         named = f"it has {', '.join(known)}" if len(known) <= MAX_NAMED else "its docstring names its arguments"
         way_out = f"write {nearest}=" if nearest else named
+        if name in LIMITS_OF_ATTEMPTS:
+            way_out = "limit the wait by execution_timeout=, or that of a sensor by timeout="
         raise ArgumentError(f"{owner} has no argument {name!r}: {way_out}")
 
 

@@ -17,6 +17,8 @@ MAX_ENCODED_MESSAGE = 8192
 MAX_ERROR_BYTES = 20_000
 #: Seconds by which this machine's clock may differ before the gateway refuses signatures.
 MAX_CLOCK_OFFSET = 15 * 60
+#: What to check if an outage of ModelArts lasts.
+CONNECTION_HOST = "the connection's host"
 
 _KIND_BY_STATUS: dict[int, type[errors.ModelArtsError]] = {
     401: errors.ModelArtsAuthenticationError,
@@ -66,11 +68,18 @@ def from_response(
 
 
 def from_transport(
-    error: TransportError, *, operation: str, target: str, address: str, unresolved: str = ""
+    error: TransportError,
+    *,
+    operation: str,
+    target: str,
+    address: str,
+    unresolved: str = "",
+    suspect: str = CONNECTION_HOST,
 ) -> errors.ModelArtsError:
     """Map a TransportError to the ModelArtsError that callers see.
 
     :param address: the URL's scheme and host.
+    :param suspect: what to check if an outage lasts.
     :param unresolved: begins the message if the host name does not exist: what the user wrote, and what to change.
     """
     prefix = f"{operation} of {target} failed: "
@@ -102,7 +111,7 @@ def from_transport(
             text = f"{address} sent more than this client takes ({error.reason}). Request less at once if possible."
         case _:
             kind = errors.ModelArtsTransientError
-            text = f"no answer from {address} ({error.reason}). {_advice_for_outage()}"
+            text = f"no answer from {address} ({error.reason}). {_advice_for_outage(suspect)}"
             if error.kind == "broken" and address.startswith("http:"):
                 text += ", and whether its port requires https://"
             text += "."
@@ -110,7 +119,13 @@ def from_transport(
 
 
 def unreadable(
-    response: Response, *, operation: str, target: str, secrets: Sequence[str] = (), reason: Exception | None = None
+    response: Response,
+    *,
+    operation: str,
+    target: str,
+    secrets: Sequence[str] = (),
+    reason: Exception | None = None,
+    suspect: str = CONNECTION_HOST,
 ) -> errors.ModelArtsTransientError:
     """Return the error of a successful answer that cannot be read, without quoting the answer, which may hold secrets.
 
@@ -129,7 +144,7 @@ def unreadable(
     )
     return errors.ModelArtsTransientError(
         f"{printable(f'{operation} of {target}')} {what}: HTTP {response.status}, {content_type}, "
-        f"{len(response.body)} bytes.{contained} {_advice_for_outage()}.",
+        f"{len(response.body)} bytes.{contained} {_advice_for_outage(suspect)}.",
         error_code=code,
         http_status=response.status,
         operation=operation,
@@ -211,8 +226,8 @@ def _throttling_advice(operation: str) -> str:
     return "an Airflow pool limits how many tasks call at once"
 
 
-def _advice_for_outage() -> str:
-    return f"{errors.ModelArtsTransientError.default_advice}; if it lasts, check the connection's host"
+def _advice_for_outage(suspect: str) -> str:
+    return f"{errors.ModelArtsTransientError.default_advice}; if it lasts, check {suspect}"
 
 
 def _certificate_advice(reason: str) -> str:

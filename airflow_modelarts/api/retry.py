@@ -70,6 +70,7 @@ class RetryingRequest:
     :param unresolved: begins the error if the host name does not exist.
     :param explain: returns the error of an answer with a special meaning; None for the usual one.
     :param limiter: paces the requests of the connection; None for no limit.
+    :param suspect: what to check if an outage lasts.
     """
 
     operation: str
@@ -84,6 +85,7 @@ class RetryingRequest:
     unresolved: str = ""
     explain: Callable[[Response], ModelArtsError | None] = lambda _: None
     limiter: RateLimiter | None = None
+    suspect: str = error_mapping.CONNECTION_HOST
 
     def run(self, build: Callable[[], Request], parse: Callable[[Response], T]) -> Flow[T]:
         """Send a request until it succeeds or the retry policy ends, and return the parsed answer.
@@ -150,7 +152,12 @@ class RetryingRequest:
             answer = parse(response)
         except ValueError as reason:  # its text quotes the answer, so it is not chained
             raise error_mapping.unreadable(
-                response, operation=self.operation, target=self.target, secrets=self.secrets, reason=reason
+                response,
+                operation=self.operation,
+                target=self.target,
+                secrets=self.secrets,
+                reason=reason,
+                suspect=self.suspect,
             ) from None
         if self.limiter is not None and turn is not None:
             self.limiter.answered(turn)
@@ -158,5 +165,10 @@ class RetryingRequest:
 
     def _unanswered(self, fault: TransportError) -> ModelArtsError:
         return error_mapping.from_transport(
-            fault, operation=self.operation, target=self.target, address=self.address, unresolved=self.unresolved
+            fault,
+            operation=self.operation,
+            target=self.target,
+            address=self.address,
+            unresolved=self.unresolved,
+            suspect=self.suspect,
         )

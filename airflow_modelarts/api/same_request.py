@@ -41,11 +41,19 @@ def _differences(body: Mapping[str, Any], task: ProcessorTask) -> Iterator[str]:
 
 
 def _are_same_sources(given: Any, found: list[Any]) -> bool:
-    """Return whether two lists have the same inputs, in any order."""
-    return len(given) == len(found) and all(any(_is_same(one, other) for other in found) for one in given)
+    """Return whether two lists have the same inputs, in any order. An input with more fields is matched first."""
+    remaining = list(found)
+    for one in sorted(given, key=len, reverse=True):
+        matched = next((number for number, other in enumerate(remaining) if _is_same(one, other)), None)
+        if matched is None:
+            return False
+        del remaining[matched]
+    return not remaining
 
 
 def _is_same(given: Any, found: Any) -> bool:
+    if given == found:  # also NaN as a text
+        return True
     given, found = _plain(given), _plain(found)
     if given in ("", [], {}) and found is None:
         return True
@@ -80,7 +88,7 @@ def _plain(value: Any) -> Any:
         return uri
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

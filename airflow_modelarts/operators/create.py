@@ -227,14 +227,12 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
             if found is not None and self._adopts(found.task_id, found.status):
                 self.log.info("An earlier try has created '%s' already; adopting it.", unconfirmed)
                 return found.task_id
-        name = self._new_name(context)
         if self.reuse_existing:
-            from airflow_modelarts.operators.reusing import first_usable_name, reuse
+            from airflow_modelarts.operators.reusing import create_or_reuse
 
-            name, existing = first_usable_name(self)
-            if existing is not None:
-                return reuse(self, context, name, existing)
-        elif not self.random_name_suffix:
+            return create_or_reuse(self, context)
+        name = self._new_name(context)
+        if not self.random_name_suffix:
             self._refuse_existing(name)  # before it is stored: a task with a stored name is adopted
         if self._try.store:
             self._try.store.begin(name)

@@ -91,6 +91,15 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
         if store and not refusal.outcome_unknown:
             store.forget()
         raise refusal
+    if not operator.random_name_suffix:  # anybody can have taken the name before the triggerer submitted
+        from airflow_modelarts.operators.reusing import check_same_request
+
+        try:
+            check_same_request(operator, event["name"], event["task_id"])
+        except errors.ModelArtsAlreadyExistsError:
+            if store:
+                store.forget()
+            raise
     if store:
         store.confirm(event["task_id"])
     current.queued_seconds = event.get("queued_seconds")  # otherwise the trigger pushed it before it restarted

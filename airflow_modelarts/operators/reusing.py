@@ -31,25 +31,52 @@ def first_usable_name(operator: ModelArtsCreateProcessorTaskOperator) -> tuple[s
     raise AssertionError("count is endless")
 
 
+def create_or_reuse(operator: ModelArtsCreateProcessorTaskOperator, context: Context) -> str:
+    """Adopt the task of the name, or create it; if another run creates it in that moment, adopt that one.
+
+    :raises ModelArtsAlreadyExistsError: another request created it.
+    """
+    name, existing = first_usable_name(operator)
+    if existing is None:
+        if operator._try.store:
+            operator._try.store.begin(name)
+        try:
+            return operator._create(context, name, may_exist=False)
+        except ModelArtsAlreadyExistsError as refusal:
+            name, existing = first_usable_name(operator)
+            if existing is None or refusal.outcome_unknown:
+                raise
+    return reuse(operator, context, name, existing)
+
+
 def reuse(operator: ModelArtsCreateProcessorTaskOperator, context: Context, name: str, existing: ProcessorTask) -> str:
     """Adopt a task that exists, and note that nothing here may stop it; return its id.
 
     :raises ModelArtsAlreadyExistsError: another request created it.
     """
     current = operator._try
-    task = current.hook.describe_processor_task(existing.task_id)  # a list may leave fields out
-    if different := differences(operator._body(), task):
-        raise ModelArtsAlreadyExistsError(
-            f"A processing task named '{name}' exists already, of another request: '{task.task_id}'. "
-            f"{'; '.join(different)}. Choose another name, or make the same request.",
-            operation="CreateProcessorTask",
-        )
+    task = check_same_request(operator, name, existing.task_id)
     operator.log.info("Processing task '%s' named '%s' is %s: reusing it.", task.task_id, name, task.status_name)
     if current.store:
         current.store.begin({REUSED: name})
     context["ti"].xcom_push(key=REUSED, value=True)
     current.is_reused = True
     return task.task_id
+
+
+def check_same_request(operator: ModelArtsCreateProcessorTaskOperator, name: str, task_id: str) -> ProcessorTask:
+    """Return a task that has the operator's name, if the same request created it.
+
+    :raises ModelArtsAlreadyExistsError: another request created it.
+    """
+    task = operator._try.hook.describe_processor_task(task_id)  # a list may leave fields out
+    if different := differences(operator._body(), task):
+        raise ModelArtsAlreadyExistsError(
+            f"A processing task named '{name}' exists already, of another request: '{task.task_id}'. "
+            f"{'; '.join(different)}. Choose another name, or make the same request.",
+            operation="CreateProcessorTask",
+        )
+    return task
 
 
 def recall_reuse(operator: ModelArtsCreateProcessorTaskOperator, context: Context) -> bool:

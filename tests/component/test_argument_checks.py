@@ -192,6 +192,13 @@ def test_the_nearest_name_can_be_of_any_base_class(make: Any, name: str, nearest
         make(task_id="t", **{name: 1}, **NEEDED[make])
 
 
+@pytest.mark.parametrize("make", [ModelArtsProcessorTaskSensor, ModelArtsCreateProcessorTaskOperator])
+@pytest.mark.parametrize("name", ["max_attempts", "waiter_max_attempts"])
+def test_a_number_of_attempts_is_answered_with_what_limits_a_wait(make: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"no argument '{name}': limit the wait by execution_timeout="):
+        make(task_id="t", **{name: 3}, **NEEDED[make])
+
+
 def test_a_name_that_is_like_no_other_is_refused() -> None:
     with pytest.raises(TypeError, match="has no argument 'xyzzy': its docstring names its arguments"):
         ModelArtsProcessorTaskSensor(task_id="t", xyzzy=1, **ID)

@@ -4,15 +4,16 @@ import json
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.connection.fields import AUTH_KINDS
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service import accounts, trust
 from airflow_modelarts.testing.sandbox import Sandbox, TaskInstance
 from tests.support.airflow_runs import files_with_secrets
 from tests.support.documents import EXAMPLES, ROOT, SHELL
@@ -75,9 +76,43 @@ def reader(folder: Path, emulator: EmulatorServer) -> Iterator[Sandbox]:
         (dags / f"{name}.py").write_text(adapted(RECIPES[name], folder))
     for example in (EXAMPLE, READING):
         (dags / example.name).write_text(example.read_text())
-    connections = {"modelarts_default": emulator.airflow_connection()}
-    with Sandbox(dags, connections=connections) as running:
+    (dags / "by_kind.py").write_text((Path(__file__).parent / "recipe_dags" / "by_kind.py").read_text())
+    connections = {"modelarts_default": emulator.airflow_connection(), **connections_by_kind(emulator)}
+    environment = credentials_of_the_machine(emulator, folder)
+    with Sandbox(dags, connections=connections, environment=environment) as running:
         yield running
+
+
+def connections_by_kind(emulator: EmulatorServer) -> dict[str, str]:
+    """Return a connection for each kind of the DAG ``by_kind``."""
+    agency = {"source_auth": "profile", "agency_name": trust.AGENCY_NAME, "project_id": accounts.OTHER_PROJECT_ID}
+    extras = {kind: {"project_id": accounts.PROJECT_ID} for kind in ("profile", "oidc", "pod_identity", "default")}
+    extras["assume_agency"] = {**agency, "agency_domain_name": trust.AGENCY_DOMAIN_NAME}
+    return {
+        f"by_{kind}": json.dumps({"conn_type": "modelarts", "host": emulator.url, "extra": {"auth": kind, **extra}})
+        for kind, extra in extras.items()
+    }
+
+
+def credentials_of_the_machine(emulator: EmulatorServer, folder: Path) -> dict[str, str]:
+    """Write the files that the kinds need, and return the variables that name them."""
+    files = {
+        "profile": f"[basic]\nak = {accounts.ACCESS_KEY}\nsk = {accounts.SECRET_KEY}\n",
+        "id-token": trust.issue_id_token(now=time.time()),
+        "pod-token": trust.POD_TOKEN,
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return {
+        "HUAWEICLOUD_SDK_IAM_ENDPOINT": emulator.url,
+        "HUAWEICLOUD_SDK_STS_ENDPOINT": emulator.url,
+        "HUAWEICLOUD_SDK_CREDENTIALS_FILE": str(folder / "profile"),
+        "HUAWEICLOUD_OIDC_PROVIDER_URN": trust.PROVIDER_URN,
+        "HUAWEICLOUD_OIDC_AGENCY_URN": trust.OIDC_AGENCY_URN,
+        "HUAWEICLOUD_OIDC_TOKEN_FILE": str(folder / "id-token"),
+        "HC_CONTAINER_CREDENTIALS_FULL_URI": f"{emulator.url}/pod-identity/credentials",
+        "HC_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(folder / "pod-token"),
+    }
 
 
 def start_by_hand(reader: Sandbox, dag_id: str, conf: dict[str, str]) -> str:
@@ -141,6 +176,42 @@ def test_an_example_runs_without_a_logical_date(reader: Sandbox) -> None:
     assert re.fullmatch(r"obs://my-bucket/analysis/\d{8}T\d{6}/", path)
 
 
+def test_each_kind_of_the_machine_works_on_a_worker_and_in_the_triggerer(
+    reader: Sandbox, emulator: EmulatorServer
+) -> None:
+    projects = dict.fromkeys(("profile", "oidc", "pod_identity", "default"), accounts.PROJECT_ID)
+    projects["assume_agency"] = accounts.OTHER_PROJECT_ID
+    tasks = {kind: emulator.state.add_task(project_id=id_, duration=10_000) for kind, id_ in projects.items()}
+    reader.wait_for_dags("by_kind", timeout=180)
+    run_id = start_by_hand(reader, "by_kind", {kind: task.task_id for kind, task in tasks.items()})
+
+    def finish_what_is_deferred(instances: list[TaskInstance]) -> None:
+        for instance in instances:
+            if instance.state == "deferred" and instance.task_id in tasks:
+                emulator.state.finish(tasks.pop(instance.task_id).task_id)
+
+    assert reader.wait("by_kind", run_id, timeout=TIMEOUT, watch=finish_what_is_deferred) == "success"
+    assert tasks == {}
+    assert files_with_secrets(reader, emulator) == []
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies came with Airflow 3.3")
+def test_a_retry_comes_when_the_service_asks_for_it(reader: Sandbox, emulator: EmulatorServer) -> None:
+    """``retry_delay`` is an hour, and ``Retry-After`` a second."""
+    dag_id, task = "delayed_by_the_service", emulator.state.add_task(status=2)
+    reader.wait_for_dags(dag_id, timeout=180)
+    fault = emulator.faults.answer(503, headers={"Retry-After": "1"}, operation="DescribeProcessorTask", times=None)
+
+    def end_the_outage(instances: list[TaskInstance]) -> None:
+        if any(instance.state == "up_for_retry" or instance.try_number > 1 for instance in instances):
+            emulator.faults.remove(fault)
+
+    run_id = start_by_hand(reader, dag_id, {"processor_task_id": task.task_id})
+    assert reader.wait(dag_id, run_id, timeout=TIMEOUT, watch=end_the_outage) == "success"
+    (instance,) = reader.task_instances(dag_id, run_id)
+    assert instance.try_number > 1
+
+
 #: By kind, the class of its credentials.
 KINDS = {
     "access_key": "AccessKey",
@@ -193,7 +264,7 @@ def test_airflow_tests_a_connection_and_says_who_calls(reader: Sandbox, emulator
     connection = {"conn_type": "modelarts", "host": emulator.url}
     extra = {"auth": "default", "region": accounts.REGION}
     environment = {
-        **reader.environment,
+        **{name: value for name, value in reader.environment.items() if not name.startswith("HUAWEICLOUD_OIDC_")},
         **key,
         "HUAWEICLOUD_SDK_IAM_ENDPOINT": emulator.url,
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",

@@ -16,8 +16,10 @@ from airflow_modelarts.operators import (
     ModelArtsCreateProcessorTaskVersionOperator,
 )
 from airflow_modelarts.operators.submission_store import RECORD_KEY
+from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
+from tests.support import virtual
 from tests.support.task_instances import TaskInstance
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "contract" / "examples"
@@ -119,3 +121,30 @@ def deferred(emulator: EmulatorServer, attempt: Try | None = None, **arguments: 
     task = tasks(emulator)[-1]
     emulator.state.set_status(task.task_id, 1)
     return attempt, task
+
+
+def queued(attempt: Try, **arguments: Any) -> TaskDeferred:
+    """Run the worker at the start, and return its deferral."""
+    with pytest.raises(TaskDeferred) as caught:
+        operator(**{**arguments, "deferrable": True}).execute(attempt.context)
+    assert isinstance(caught.value.trigger, ProcessorTaskSubmissionTrigger)
+    return caught.value
+
+
+def triggered(deferral: TaskDeferred) -> dict[str, Any]:
+    """Run the trigger as a triggerer does, from what Airflow stores of it."""
+
+    async def main() -> Any:
+        stored = deferral.trigger.serialize()[1]
+        (event,) = [event async for event in type(deferral.trigger)(**stored).run()]
+        return event.payload
+
+    payload: dict[str, Any] = virtual.run(main())
+    return payload
+
+
+def resumed(attempt: Try, deferral: TaskDeferred, event: dict[str, Any], **arguments: Any) -> Any:
+    """Run the worker at the end."""
+    return operator(**{**arguments, "deferrable": True}).execute_complete(
+        attempt.context, event, **(deferral.kwargs or {})
+    )

@@ -86,7 +86,16 @@ class AuthContext:
     ) -> RetryingRequest:
         """Return a request to IAM or the metadata service, which may be repeated."""
         return RetryingRequest(
-            operation, target, address, Idempotency.ALWAYS, secrets, self.retries, self.now, self.random, **others
+            operation,
+            target,
+            address,
+            Idempotency.ALWAYS,
+            secrets,
+            self.retries,
+            self.now,
+            self.random,
+            suspect=f"that {address} is right and can be reached from here",
+            **others,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import io
 from dataclasses import dataclass
 
 from airflow_modelarts.api.credentials.access_key import AccessKey
@@ -39,7 +40,7 @@ def read_profile(text: str, section: str, path: str) -> Profile:
     """
     parser = configparser.ConfigParser()
     try:
-        parser.read_string(text)
+        parser.read_file(io.StringIO(text, newline=None))  # a carriage return alone ends a line too, as in a file
         if not parser.has_section(section):
             raise NotConfiguredError(
                 f"profile '{section}' is not in the credentials file '{path}': add a section [{section}], or name "

@@ -10,40 +10,24 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsRequestError
 from airflow_modelarts.operators.queued_submission import MAX_STORED_BODY, NAME_KEY
 from airflow_modelarts.operators.submission_store import RECORD_KEY
-from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.accounts import SECRET_KEY
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.triggers import ProcessorTaskTrigger
-from tests.support.create import Try, needs_state_store, operator, tasks, unconfirmed, version_operator
+from tests.support.create import (
+    Try,
+    needs_state_store,
+    operator,
+    queued,
+    resumed,
+    tasks,
+    triggered,
+    unconfirmed,
+    version_operator,
+)
 from tests.support.virtual import run
 
 ID = "modelarts_processor_task_id"
-
-
-def queued(attempt: Try, **arguments: Any) -> TaskDeferred:
-    """Run the worker at the start, and return its deferral."""
-    with pytest.raises(TaskDeferred) as caught:
-        operator(deferrable=True, **arguments).execute(attempt.context)
-    assert isinstance(caught.value.trigger, ProcessorTaskSubmissionTrigger)
-    return caught.value
-
-
-def triggered(deferral: TaskDeferred) -> dict[str, Any]:
-    """Run the trigger as a triggerer does, from what Airflow stores of it."""
-
-    async def main() -> Any:
-        stored = deferral.trigger.serialize()[1]
-        (event,) = [event async for event in type(deferral.trigger)(**stored).run()]
-        return event.payload
-
-    payload: dict[str, Any] = run(main())
-    return payload
-
-
-def resumed(attempt: Try, deferral: TaskDeferred, event: dict[str, Any], **arguments: Any) -> Any:
-    """Run the worker at the end."""
-    return operator(deferrable=True, **arguments).execute_complete(attempt.context, event, **(deferral.kwargs or {}))
 
 
 def test_the_worker_defers_without_a_request_and_with_the_name_in_the_row(emulator: EmulatorServer) -> None:

@@ -12,7 +12,17 @@ from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
 from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import INPUTS, VALIDATION, Try, needs_state_store, operator, run
+from tests.support.create import (
+    INPUTS,
+    VALIDATION,
+    Try,
+    needs_state_store,
+    operator,
+    queued,
+    resumed,
+    run,
+    triggered,
+)
 
 REUSE: dict[str, Any] = {
     "reuse_existing": True,
@@ -75,6 +85,30 @@ def test_another_request_is_an_error_that_shows_the_difference(
         run({**REUSE, field: value}, Try())
     assert f"'check' exists already, of another request: '{task.task_id}'" in str(caught.value)
     assert emulator.state.log.count("CreateProcessorTask") == 0
+
+
+UNLISTED = '{"count": 0, "tasks": []}'
+
+
+def test_a_task_that_another_run_creates_at_the_same_time_is_reused(emulator: EmulatorServer) -> None:
+    task = existing(emulator)
+    emulator.faults.answer(200, UNLISTED, operation="ListProcessorTasks")
+    assert run(REUSE, Try())["task_id"] == task.task_id
+
+
+@pytest.mark.parametrize("reuse_existing", [True, False])
+def test_a_deferred_submission_does_not_adopt_the_task_of_another_request(
+    emulator: EmulatorServer, *, reuse_existing: bool
+) -> None:
+    existing(emulator, body={"inputs": [{"type": "DATASET", "source": "other"}]})
+    emulator.faults.answer(200, UNLISTED, operation="ListProcessorTasks")
+    attempt, arguments = Try(), {**REUSE, "reuse_existing": reuse_existing}
+    deferral = queued(attempt, **arguments)
+    event = triggered(deferral)
+    with pytest.raises(ModelArtsAlreadyExistsError, match=r"inputs is .*other"):
+        resumed(attempt, deferral, event, **arguments)
+    assert "processor_task_id" not in attempt.xcoms
+    assert attempt.next().context.get("task_state_store", {}) == {}
 
 
 def test_the_random_suffix_is_refused_when_the_dag_is_parsed() -> None:

@@ -83,6 +83,23 @@ def test_testing_a_connection_says_who_calls_and_no_secret(
 
 
 @pytest.mark.parametrize("kind", AUTH_KINDS)
+def test_testing_a_connection_that_is_refused_says_who_called(worker: Worker, kind: str) -> None:
+    worker.connect(kind, **set_up(worker, kind))
+    worker.emulator.faults.answer(403, operation="ListProcessorTasks", times=None)
+    with ModelArtsHook(retries=ONCE) as hook:
+        worked, message = hook.test_connection()
+    assert not worked
+    assert message.endswith(f". Identity: {IDENTITIES[kind]}.")
+    assert accounts.SECRET_KEY not in message
+
+
+def test_testing_a_connection_without_a_key_names_nobody(worker: Worker, pauses: list[float]) -> None:
+    worker.connect("default")
+    with ModelArtsHook(retries=ONCE) as hook:
+        assert "Identity" not in hook.test_connection()[1]
+
+
+@pytest.mark.parametrize("kind", AUTH_KINDS)
 def test_airflows_command_prints_who_calls_although_it_suppresses_logs(
     worker: Worker, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

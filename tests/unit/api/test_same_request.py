@@ -55,6 +55,7 @@ def test_the_same_request_has_no_difference(body: dict[str, Any]) -> None:
     [
         ("inputs", [{"type": "DATASET", "source": "d1"}]),
         ("inputs", [{"type": "DATASET", "source": "d1"}, {"type": "OBS", "source": "obs://bucket/in-2/"}]),
+        ("inputs", [{"type": "DATASET", "source": "d1"}, {"type": "DATASET", "source": "d1"}]),
         ("work_path", {"type": "OBS", "path": "obs://bucket/out/2/"}),
         ("work_path", {"type": "OBS", "path": "obs://bucket/out/", "version_name": "V002"}),
         ("version_id", "v2"),
@@ -75,6 +76,24 @@ def test_a_single_input_is_compared_with_either_form() -> None:
     body = {"template": {"id": "sys_data_validation"}}
     assert differences({**body, "data_source": {"type": "DATASET", "source": "d1"}}, one) == []
     assert differences({**body, "inputs": [{"type": "DATASET", "source": "d1"}]}, one) == []
+
+
+def test_each_input_is_matched_once_the_most_specific_first() -> None:
+    versions = [{"type": "DATASET", "source": "d1", "version_id": version} for version in ("v1", "v2")]
+    task = ProcessorTask.model_validate({**TASK, "inputs": versions})
+    latest = {"type": "DATASET", "source": "d1"}
+    assert differences({"inputs": [latest, versions[0]]}, task) == []
+    assert differences({"inputs": [versions[0], versions[0]]}, task) != []
+
+
+@pytest.mark.parametrize("text", ["NaN", "[" * 100_000])
+def test_a_text_that_is_no_usual_json_equals_itself(text: str) -> None:
+    def template(value: str) -> dict[str, Any]:
+        return {"id": "x", "operator_params": [{"name": "Meta", "params": {"text": value}}]}
+
+    task = ProcessorTask.model_validate({**TASK, "template": template(text)})
+    assert differences({"inputs": TASK["inputs"], "template": template(text)}, task) == []
+    assert len(differences({"inputs": TASK["inputs"], "template": template(f"x{text}")}, task)) == 1
 
 
 def test_a_difference_quotes_no_signature_and_not_everything() -> None:

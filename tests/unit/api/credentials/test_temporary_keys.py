@@ -161,6 +161,25 @@ def test_an_outage_is_temporary(process: Process, credentials: Credentials, faul
     assert process.obtain(credentials, fault, files=FILES).error.temporary
 
 
+@pytest.mark.parametrize("fault", [REFUSED_CONNECTION, BROKEN, answer({})])
+@pytest.mark.parametrize(
+    ("credentials", "address"),
+    [
+        (OIDC, STS),
+        (FEDERATED, IAM),
+        (POD, "http://169.254.170.2"),
+        (ASSUMED, IAM),
+        (PasswordToken(IAM, "user", "pass", "account", None), IAM),
+    ],
+)
+def test_the_advice_of_an_outage_is_about_the_service_that_failed(
+    process: Process, credentials: Credentials, address: str, fault: Answer
+) -> None:
+    message = str(process.obtain(credentials, fault, files=FILES).error)
+    assert f"check that {address} is right and can be reached from here" in message
+    assert "connection's host" not in message
+
+
 @pytest.mark.parametrize("missing", ["access", "secret", "securitytoken", "expires_at"])
 @pytest.mark.parametrize("value", [None, "", 7, "a b\n"])
 def test_an_incomplete_key_is_an_error_that_quotes_nothing(process: Process, missing: str, value: Any) -> None:
