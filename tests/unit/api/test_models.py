@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -369,6 +370,28 @@ def test_a_number_of_a_result_that_is_not_finite_becomes_null(
 ) -> None:
     read = task_of(f'{{"task_id": "t", "result": {dump(form.format(number))}}}')
     assert read.result == json.loads(form.format("null"))
+
+
+@pytest.mark.parametrize("first", [0.5, float("nan")], ids=["finite", "NaN"])
+@pytest.mark.parametrize("form", ["object", "array", "text"])
+def test_reading_a_result_takes_no_more_memory_than_json_does(form: str, first: float) -> None:
+    items = [{"sample": f"s3://bucket/{number}.jpg", "brightness": number / 7, "x": first} for number in range(5000)]
+    result = {"object": {"items": items}, "array": items, "text": json.dumps(items)}[form]
+    body = json.dumps({"task_id": "t", "result": result}).encode()
+    del items, result
+
+    def read_plainly() -> object:
+        read = json.loads(body)
+        return read, json.loads(read["result"]) if form == "text" else None
+
+    peaks = []
+    for read in (read_plainly, lambda: parse(ProcessorTask, body)):
+        read()  # what is loaded once does not count
+        tracemalloc.start()
+        read()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] <= (1.4 if form == "text" else 1.2) * peaks[0]  # the parser reads a text's bytes
 
 
 def test_a_result_that_is_not_finite_becomes_none() -> None:
