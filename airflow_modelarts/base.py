@@ -17,7 +17,6 @@ from airflow_modelarts.api.arguments import (
     read_optional_flag,
     refuse_unknown,
 )
-from airflow_modelarts.api.permanence import is_permanent
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, read_ends, status_name
 from airflow_modelarts.templating import TemplatedFields
 
@@ -44,6 +43,8 @@ def fails_fast(method: Callable[P, T]) -> Callable[P, T]:
         try:
             return method(*args, **kwargs)
         except Exception as error:
+            from airflow_modelarts.api.permanence import is_permanent
+
             operator: Any = args[0]
             if operator.fail_fast and is_permanent(error):
                 raise AirflowFailException(str(error)) from error

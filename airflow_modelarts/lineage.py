@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_modelarts.api.places import data_sources, output_uri, typed_uri
-
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -66,6 +64,8 @@ class ProcessorTaskLineage:
         return [source for source in found if source]
 
     def _lineage_inputs(self) -> list[Dataset]:
+        from airflow_modelarts.api.places import data_sources
+
         described = [(data_sources(one), getattr(one, "version_id", None)) for one in self._lineage_sources()]
         sources = next((inputs for inputs, _ in described if inputs), [])
         # A task with a single input has the dataset's version in a field beside it; a task's version has no such field.
@@ -115,6 +115,8 @@ def _same(some: list[ProcessorDataSource], others: list[ProcessorDataSource]) ->
 
 
 def _input(source: ProcessorDataSource, version: str | None) -> Dataset | None:
+    from airflow_modelarts.api.places import typed_uri
+
     match source.type, source.source:
         case "DATASET", str(dataset_id):
             return _dataset(dataset_id, source.version_id or source.version_name or version)
@@ -126,6 +128,8 @@ def _input(source: ProcessorDataSource, version: str | None) -> Dataset | None:
 
 
 def _output(source: ProcessorTask | ProcessorTaskVersion) -> Dataset | None:
+    from airflow_modelarts.api.places import output_uri
+
     if uri := output_uri(source):
         return _place(uri)
     work_path = source.work_path

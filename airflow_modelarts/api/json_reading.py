@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
@@ -13,8 +14,13 @@ from pydantic_core import from_json
 MAX_DEPTH = 100
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# An exponent of three digits or more: the number may be too large for a float, and is then read as infinite.
-_LARGE_EXPONENT = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
+# A number with an exponent of three digits or more may be too large for a float, and is then read as infinite. A
+# pattern that begins with one certain character is found five times faster than one that begins with a set of them.
+_LARGE_EXPONENTS = {
+    letter: re.compile(letter + rb"(?<=[0-9].)\+?[0-9]{3,}+(?=[\s,\]}]|\Z)", re.DOTALL) for letter in (b"e", b"E")
+}
+# As json.loads does. By default values are cached too, which takes twice as long where they differ.
+_from_json = partial(from_json, cache_strings="keys")
 # Escaped halves of surrogate pairs; "other" are whole pairs and escaped backslashes.
 _SURROGATES = re.compile(rb"(?i)(?P<other>\\\\|\\u[d][89ab][0-9a-f]{2}\\u[d][c-f][0-9a-f]{2})|\\u[d][89a-f][0-9a-f]{2}")
 # Possessive quantifiers, so that a long string takes no memory.
@@ -27,13 +33,24 @@ def read_json(body: bytes) -> Any:
     :raises ValueError: it is not JSON, or is nested too deeply.
     :raises RecursionError: it is nested too deeply for the remaining stack.
     """
-    value = from_json(without_byte_order_mark(body))
-    return _with_null_for_non_finite(value) if may_hold_non_finite(body) else value
+    body = without_byte_order_mark(body)
+    try:
+        value = _from_json(body, allow_inf_nan=False)
+    except ValueError:  # not JSON, or with NaN or Infinity
+        value = _from_json(body)
+    else:
+        if not _may_hold_large_number(body):
+            return value
+    return _put_null_for_non_finite([value])[0]
 
 
 def may_hold_non_finite(body: bytes) -> bool:
     """Return whether JSON may have NaN or an infinity, which is no text or number of a task."""
-    return b"NaN" in body or b"Infinity" in body or _LARGE_EXPONENT.search(body) is not None
+    return b"NaN" in body or b"Infinity" in body or _may_hold_large_number(body)
+
+
+def _may_hold_large_number(body: bytes) -> bool:
+    return any(letter in body and number.search(body) for letter, number in _LARGE_EXPONENTS.items())
 
 
 def null_for_non_finite(value: Any) -> Any:
@@ -73,9 +90,11 @@ def repaired(body: bytes, level: int) -> bytes:
     return b"".join([*parts, body[kept:]])
 
 
-def _with_null_for_non_finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_null_for_non_finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_null_for_non_finite(item) for item in value]
-    return null_for_non_finite(value)
+def _put_null_for_non_finite(container: Any) -> Any:
+    """Replace NaN and infinities within a list or a dict, and return it. A copy would take as much memory again."""
+    for key, item in container.items() if isinstance(container, dict) else enumerate(container):
+        if isinstance(item, float):
+            container[key] = null_for_non_finite(item)
+        elif isinstance(item, dict | list):
+            _put_null_for_non_finite(item)
+    return container

@@ -59,12 +59,17 @@ _SECRET_WORD = re.compile(r"(?i)sig(?:nature)?(?![a-z])|token(?![a-z])")
 # The end of a link; within JSON a quotation mark is escaped.
 _END_OF_WORD = re.compile(r"\\{0,8}[\"']|[\s<>]")
 
-_CHUNK_BYTES = 1024 * 1024
-#: A body with a signed link contains one of these. JSON can escape any letter.
-_SECRET_BYTES = (
-    *(b"signature", b"token", b"signed_", b"\\u00"),
-    *(b"sig=", b"sig ", b"sig\t", b"sig%", b"sig&", b"sig\\"),
-)
+_CHUNK_BYTES = 64 * 1024
+# The JSON of a signed link, or of a field for one, has one of these in lower case. An escaped letter can be part of any
+# name. An unescaped quotation mark ends the text, so that no value can follow the name. By a letter of each, since one
+# letter that is absent is found out at once.
+_MAY_BE_SECRET = {
+    b"g": re.compile(rb"sig(?:(?:nature)?[ \t]{0,9}[=%&:;'\\]|ned_(?<=\"signed_))"),
+    b"k": re.compile(rb"token[ \t]{0,9}[=%&:;'\\]"),
+    b"\\": re.compile(rb"\\u00(?:[4-7]|3[0-9])"),
+}
+#: Bytes of the longest of these.
+_LONGEST_NAME = 32
 
 
 def printable(text: str) -> str:
@@ -102,10 +107,9 @@ def has_signature(text: str) -> bool:
 
 def may_hold_a_signed_link(body: bytes) -> bool:
     """Whether JSON may contain a signed link or a field for one. It is fast, and False is certain."""
-    overlap = max(map(len, _SECRET_BYTES))
     for start in range(0, len(body), _CHUNK_BYTES):
-        chunk = body[start : start + _CHUNK_BYTES + overlap].lower()
-        if any(mark in chunk for mark in _SECRET_BYTES):
+        chunk = body[start : start + _CHUNK_BYTES + _LONGEST_NAME].lower()
+        if any(letter in chunk and pattern.search(chunk) for letter, pattern in _MAY_BE_SECRET.items()):
             return True
     return False
 

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from airflow_modelarts.api.arguments import check_optional_text, check_template_id, read_flag
 from airflow_modelarts.api.bodies import TEXT
-from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.audit.text import read_timezone
 from airflow_modelarts.base import ModelArtsOperator, fails_fast
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_modelarts.api.bodies import Shape
-    from airflow_modelarts.audit import AuditReport, Scope
+    from airflow_modelarts.audit import AuditReport, AuditRules, Scope
     from airflow_modelarts.hooks import ModelArtsHook
     from airflow_modelarts.operators.audit_files import AuditFiles, RowFile
     from airflow_modelarts.operators.audit_window import AuditWindow
@@ -130,7 +129,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         "statuses": check_status_filter,
         **dict.fromkeys(SUFFIXES, check_path),
         **dict.fromkeys(("window_start", "window_end"), lambda name, value: parse_datetime(name, literals(value))),
-        "rules": lambda _, value: AuditRules.read(literals(value)),
+        "rules": lambda _, value: _read_rules(literals(value)),
         "timezone": lambda _, value: (value is not None and literals(value) is None) or read_timezone(value),
         "fail_on_broken_rules": read_flag,
     }
@@ -214,7 +213,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
 
         self._prepare_fields()
         now = datetime.now(UTC)
-        rules, zone = AuditRules.read(self.rules), read_timezone(self.timezone)
+        rules, zone = _read_rules(self.rules), read_timezone(self.timezone)
         files = AuditFiles(self._paths(context), self.object_storage_conn_id, context["ti"])
         with self._open_hook() as hook:
             scope = self._scope(context, hook)
@@ -355,3 +354,9 @@ def _describe_broken_rules(report: AuditReport) -> str:
         sentences.append(f"{broken.rule}: {broken.message}{named}")
     rules = "1 audit rule is" if len(broken_rules) == 1 else f"{len(broken_rules)} audit rules are"
     return f"{rules} broken by tasks created from {report.window}. {'; '.join(sentences)}"
+
+
+def _read_rules(rules: AuditRules | Mapping[str, Any] | str | None) -> AuditRules:
+    from airflow_modelarts.audit import AuditRules
+
+    return AuditRules.read(rules)

@@ -15,9 +15,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.api.arguments import read_flag, read_seconds
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsNotFoundError, ModelArtsRequestError
-from airflow_modelarts.api.permanence import is_permanent_reason
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
-from airflow_modelarts.assets import check_outlets
 from airflow_modelarts.base import (
     WaitingOperator,
     describe,
@@ -28,7 +26,6 @@ from airflow_modelarts.base import (
     is_trigger_timeout,
 )
 from airflow_modelarts.compat import ResumableJobMixin
-from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.output_files import OutputFilesMixin
 from airflow_modelarts.operators.stopping import StoppingMixin
 
@@ -120,11 +117,11 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
         """Check arguments; assets as outlets need ``wait_for_completion``."""
         super().check_arguments(given, dag)
-        check_outlets(given.get("outlets"), given.get("wait_for_completion", True))
+        _check_outlets(given.get("outlets"), given.get("wait_for_completion", True))
 
     def resolve_template_files(self) -> None:
         """Check the outlets too: Airflow calls this when a DAG is complete, and they can be set until then."""
-        check_outlets(self.outlets, self.wait_for_completion)
+        _check_outlets(self.outlets, self.wait_for_completion)
         super().resolve_template_files()
 
     # For subclasses
@@ -158,7 +155,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     def execute(self, context: Context) -> Any:
         """Submit, and unless ``wait_for_completion`` is off, wait for the end."""
         self._prepare_fields()
-        check_outlets(self.outlets, self.wait_for_completion)
+        _check_outlets(self.outlets, self.wait_for_completion)
         self._validate_request()
         if not AIRFLOW_V_3_3_PLUS:
             lacks = "on this version a retry after a crash creates a second processing task."
@@ -407,6 +404,9 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         return self._try.deadline
 
     def _raise_for_failure(self, external_id: str) -> None:
+        from airflow_modelarts.api.permanence import is_permanent_reason
+        from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+
         target, latest = self._target(external_id), self._try.latest
         was_stopped_here = self._killed and latest.status == ProcessorTaskStatus.STOPPED
         if was_stopped_here or (self.wait_for_completion and latest.status in self.failed_statuses):
@@ -446,3 +446,10 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             # The reference does not say what is answered for a task without versions. The task itself has succeeded.
             self.log.warning("%s", error)
             return None
+
+
+def _check_outlets(outlets: Any, waits: Any) -> None:
+    if outlets:
+        from airflow_modelarts.assets import check_outlets
+
+        check_outlets(outlets, waits)

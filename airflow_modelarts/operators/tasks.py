@@ -16,7 +16,6 @@ from airflow_modelarts.api.arguments import (
     read_flag,
     read_optional_flag,
 )
-from airflow_modelarts.api.newest_first import NewestFirst
 from airflow_modelarts.operators.arguments import check_status_filter, read_status_filter
 from airflow_modelarts.operators.base import ModelArtsOperator, TaskResultMixin, fails_fast, in_utc, parse_datetime
 from airflow_modelarts.operators.output_files import OutputFilesMixin
@@ -363,6 +362,8 @@ class ModelArtsListProcessorTasksOperator(ModelArtsOperator):
         return [task.to_json() for task in found]
 
     def _select(self, hook: ModelArtsHook) -> Iterator[ProcessorTask]:
+        from airflow_modelarts.api.newest_first import NewestFirst
+
         statuses = read_status_filter("status", self.status)
         after = _milliseconds(parse_datetime("created_after", self.created_after))
         before = _milliseconds(parse_datetime("created_before", self.created_before))

@@ -16,17 +16,76 @@ from typing import Any
 
 from tests.support.certificates import write_certificate
 
-EXAMPLE = Path(__file__).parents[1] / "data" / "contract" / "examples" / "describe-feature-analysis.json"
-TASK = json.loads(EXAMPLE.read_text())
-#: The request that created such a task, with a name as pipelines give it.
-EXAMPLE_BODY = {
-    **{name: TASK[name] for name in ("data_source", "template", "version_id")},
+EXAMPLES = Path(__file__).parents[1] / "data" / "contract" / "examples"
+#: The reference's example of a task, with a name as pipelines give it and without the result, which active ones lack.
+TASK = {
+    **json.loads((EXAMPLES / "describe-feature-analysis.json").read_text()),
     "name": "street-signs-feature-analysis-20261126-1f0c4a7e",
 }
+del TASK["result"]
+#: The request that created it.
+EXAMPLE_BODY = {name: TASK[name] for name in ("name", "data_source", "template", "version_id")}
+#: The reference's example of a request that creates a task with versions, without its name, as JSON.
+VALIDATION = json.dumps(
+    {
+        name: value
+        for name, value in json.loads((EXAMPLES / "create-data-validation.json").read_text()).items()
+        if name != "name"
+    }
+)
+#: A run of a job as dbt Cloud describes it, without the objects that a request must ask for.
+RUN = {
+    "id": 1,
+    "trigger_id": 219064481,
+    "account_id": 1,
+    "environment_id": 84531,
+    "project_id": 70829,
+    "job_definition_id": 312006,
+    "status": 3,
+    "dbt_version": "versionless",
+    "git_branch": "main",
+    "git_sha": "3f1c1a0f6a4d4c2aa9f8a5c0a7d1f0a4b6f0c9d2",
+    "status_message": None,
+    "owner_thread_id": None,
+    "executed_by_thread_id": "dbt-run-219064481-gxqzv",
+    "deferring_run_id": None,
+    "artifacts_saved": False,
+    "artifact_s3_path": None,
+    "has_docs_generated": False,
+    "has_sources_generated": False,
+    "notifications_sent": False,
+    "blocked_by": [],
+    "created_at": "2026-11-26 02:00:07.103410+00:00",
+    "updated_at": "2026-11-26 02:00:31.446711+00:00",
+    "dequeued_at": "2026-11-26 02:00:09.871230+00:00",
+    "started_at": "2026-11-26 02:00:14.266013+00:00",
+    "finished_at": None,
+    "last_checked_at": "2026-11-26 02:00:31.440117+00:00",
+    "last_heartbeat_at": "2026-11-26 02:00:31.440117+00:00",
+    "should_start_at": None,
+    "status_humanized": "Running",
+    "in_progress": True,
+    "is_complete": False,
+    "is_success": False,
+    "is_error": False,
+    "is_cancelled": False,
+    "duration": "00:00:24",
+    "queued_duration": "00:00:07",
+    "run_duration": "00:00:17",
+    "href": "https://cloud.getdbt.com/deploy/1/projects/70829/runs/1/",
+    "trigger": None,
+    "job": None,
+    "environment": None,
+    "run_steps": [],
+}
+DONE = {"code": 200, "is_success": True, "user_message": "Success!", "developer_message": ""}
 #: By kind, the answer while the wait goes on, and the one that ends it: HTTP status and body.
 BODIES: dict[str, tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]] = {
     "http": ((404, {"error_code": "ModelArts.4700", "error_msg": "Not found."}), (200, {**TASK, "status": 2})),
-    "dbt Cloud": ((200, {"data": {"id": 1, "status": 3}}), (200, {"data": {"id": 1, "status": 10}})),
+    "dbt Cloud": (
+        (200, {"status": DONE, "data": RUN}),
+        (200, {"status": DONE, "data": {**RUN, "status": 10, "in_progress": False, "is_complete": True}}),
+    ),
     "aiohttp": ((200, {**TASK, "status": 1}), (200, {**TASK, "status": 2})),
 }
 

@@ -15,14 +15,15 @@ PROVIDERS = {
     "http": "airflow.providers.http.sensors.http, airflow.providers.http.operators.http",
     "dbt Cloud": "airflow.providers.dbt.cloud.sensors.dbt, airflow.providers.dbt.cloud.operators.dbt",
 }
-BUDGET_MS = 10.0
-ROUNDS = 7
+#: By name.
+BUDGETS_MS = {"this package": 4.0, "this package, everything": 8.0}
+ROUNDS = 11
 PROGRAM = """
 import time
 from airflow.sdk import BaseSensorOperator
-started = time.perf_counter()
+started = time.process_time()
 import {modules}
-print((time.perf_counter() - started) * 1000)
+print((time.process_time() - started) * 1000)
 """
 
 
@@ -38,5 +39,5 @@ def run() -> None:
                 times[name].append(float(finished.stdout.split()[-1]))
     medians = {name: statistics.median(found) for name, found in times.items() if found}
     ours = medians["this package"]
-    rows = [(name, median, median / ours) for name, median in medians.items()]
-    show(f"Import, ms on top of the Airflow SDK (budget {BUDGET_MS:.0f} ms)", ("provider", "ms", "ratio"), rows)
+    rows = [(name, median, median / ours, BUDGETS_MS.get(name, "")) for name, median in medians.items()]
+    show("Import, ms of CPU on top of the Airflow SDK", ("provider", "ms", "ratio", "budget"), rows)

@@ -66,6 +66,24 @@ def test_a_dag_file_imports_no_heavy_module(module: str, statements: str) -> Non
     assert loaded.isdisjoint(HEAVY)
 
 
+#: What only a run, or an argument that few give, needs.
+SELDOM = {
+    f"airflow_modelarts.{name}"
+    for name in ("api.newest_first", "api.permanence", "api.places", "assets", "audit.rules")
+}
+
+
+def test_the_import_of_all_operators_and_the_sensor_leaves_out_what_few_dags_need() -> None:
+    script = (
+        "import sys, airflow_modelarts.operators as operators, airflow_modelarts.sensors; "
+        "[getattr(operators, name) for name in operators.__all__]; "
+        "print(*sorted(name for name in sys.modules if name.startswith('airflow_modelarts.')), sep='|')"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    assert all(find_spec(name) for name in SELDOM)
+    assert SELDOM.isdisjoint(done.stdout.strip().splitlines()[-1].split("|"))
+
+
 def test_the_package_of_the_audit_has_each_name_that_it_exports() -> None:
     assert set(audit_package.__all__) <= set(dir(audit_package))
     for name in audit_package.__all__:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -358,6 +360,48 @@ def test_any_fields_of_a_task_are_returned_unchanged(fields: dict[str, Any]) -> 
     returned.pop("status_name")
     given.pop("status_name", None)
     assert returned == without_signed_links(given)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "-1.5E999", "1e+400", "1e0400", "1e400\n"])
+@pytest.mark.parametrize("form", ["[[0, {}]]", '{{"a": 1.5, "b": {{"c": {}}}}}'])
+@pytest.mark.parametrize("dump", [str, json.dumps], ids=["json", "text"])
+def test_a_number_of_a_result_that_is_not_finite_becomes_null(
+    number: str, form: str, dump: Callable[[str], str]
+) -> None:
+    read = task_of(f'{{"task_id": "t", "result": {dump(form.format(number))}}}')
+    assert read.result == json.loads(form.format("null"))
+
+
+@pytest.mark.parametrize("first", [0.5, float("nan")], ids=["finite", "NaN"])
+@pytest.mark.parametrize("form", ["object", "array", "text"])
+def test_reading_a_result_takes_no_more_memory_than_json_does(form: str, first: float) -> None:
+    items = [{"sample": f"s3://bucket/{number}.jpg", "brightness": number / 7, "x": first} for number in range(5000)]
+    result = {"object": {"items": items}, "array": items, "text": json.dumps(items)}[form]
+    body = json.dumps({"task_id": "t", "result": result}).encode()
+    del items, result
+
+    def read_plainly() -> object:
+        read = json.loads(body)
+        return read, json.loads(read["result"]) if form == "text" else None
+
+    peaks = []
+    for read in (read_plainly, lambda: parse(ProcessorTask, body)):
+        read()  # what is loaded once does not count
+        tracemalloc.start()
+        read()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] <= (1.4 if form == "text" else 1.2) * peaks[0]  # the parser reads a text's bytes
+
+
+def test_a_result_that_is_not_finite_becomes_none() -> None:
+    assert task_of('{"task_id": "t", "result": -1e999}').result is None
+
+
+@pytest.mark.parametrize("value", [1e308, -1e-320, "1e999", "NaN", "7e1234", ["1e400"], {"1e400": 1e22}, 10**400])
+def test_a_finite_number_and_a_text_like_a_number_are_kept(value: object) -> None:
+    read = task_of(json.dumps({"task_id": "t", "result": {"x": value}}))
+    assert read.result == {"x": value}
 
 
 @settings(deadline=None, max_examples=200)

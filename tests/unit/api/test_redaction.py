@@ -243,12 +243,65 @@ def test_a_folder_named_like_a_signature_is_a_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", [b"Signature", b"SIGNATURE", b"sIGNATURe", b"Token", b"Sig", b"signed_", b"Sign\\u0061ture"]
+    "word", [b"Signature", b"SIGNATURE", b"sIGNATURe", b"Token", b"Sig", b'"signed_', b"Sign\\u0061ture"]
 )
 @pytest.mark.parametrize("before", [0, 1024 * 1024 - 4, 1024 * 1024, 3 * 1024 * 1024 - 1])
 def test_a_body_with_a_signed_link_is_found_in_any_letter_case(word: bytes, before: int) -> None:
     assert may_hold_a_signed_link(b" " * before + word + b"=1")
     assert not may_hold_a_signed_link(b" " * before + b"sig")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize(
+    "query", [QUERY, AMAZONS, TOKEN_ONLY, "sig \t= S3CRET", "x-auth-token: T0KEN", "'sig' : 'S3CRET'"]
+)
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+def test_the_json_of_any_signed_link_may_hold_one(form: str, spelling: str, query: str, ensure_ascii: bool) -> None:
+    value: object = {"link": FORMS[form].format(SPELLINGS[spelling](query))}
+    for _ in range(3):  # an object, and its JSON in a text, and that once more
+        assert may_hold_a_signed_link(json.dumps(value, ensure_ascii=ensure_ascii).encode())
+        value = {"result": json.dumps(value, ensure_ascii=ensure_ascii)}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *"?&;#=:'\" \t\\",
+                "sig",
+                "Signature",
+                "TOKEN",
+                "x-",
+                "auth-",
+                "security_",
+                "%3D",
+                "&amp;",
+                "\\u003d",
+                "signed_",
+                "v",
+            ]
+        ),
+        max_size=8,
+    ).map("".join)
+)
+@example("&Signature\t =v")
+def test_json_that_may_hold_no_signed_link_holds_none(text: str) -> None:
+    for value in (text, {text: 1}, json.dumps({text: [text]})):
+        if not may_hold_a_signed_link(json.dumps(value).encode()):
+            assert without_signed_links(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"assigned_to": "design_team", "tokens": 3, "token": "a", "kind": "token", "signature": "b"},
+        ["a signal", "the token is lost", "a=b&c=d", "50 %", "\u00e9\u00fc\u5b57<>&"],
+    ],
+)
+def test_json_with_similar_words_certainly_holds_no_signed_link(value: object) -> None:
+    assert not may_hold_a_signed_link(json.dumps(value).encode())
 
 
 @pytest.mark.parametrize(
