@@ -15,6 +15,8 @@ from airflow_modelarts.api.arguments import ArgumentError, check_text, read_flag
 from airflow_modelarts.api.capacity import ONE_ATTEMPT
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import Flow
+from airflow_modelarts.api.models import CreatedTask
+from airflow_modelarts.api.operations import Operation
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling import submission_queue
 from airflow_modelarts.polling.submission_queue import Checking, Submitted, Ticket, Waiting
@@ -42,6 +44,8 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     :param priority_weight: entries with a higher one are submitted first.
     :param queued_since: when the wait for capacity began, in seconds since the epoch.
     :param refusal: why the service refused what a worker submitted in its turn; empty if it has not.
+    :param is_ours: whether nobody else can create a task of this name. Otherwise a task that has it is adopted only if
+        an earlier triggerer may have submitted it, and if its request is the same.
     :param wait_for_completion: whether to wait for the end, too.
     :param push_ids: whether ``processor_task_id`` and ``queued_seconds`` are pushed as XComs.
     :param arguments: those of :class:`~airflow_modelarts.triggers.ProcessorTaskTrigger`.
@@ -55,6 +59,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         priority_weight: int = 1,
         queued_since: float = 0.0,
         refusal: str = "",
+        is_ours: bool = True,
         wait_for_completion: bool = True,
         push_ids: bool = True,
         **arguments: Any,
@@ -66,6 +71,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         self.priority_weight = int(priority_weight)
         self.queued_since = float(queued_since)
         self.refusal = refusal
+        self.is_ours = read_flag("is_ours", is_ours)
         self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
         self.push_ids = read_flag("push_ids", push_ids)
         self._queued_seconds: float | None = None
@@ -79,7 +85,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
-        own = ("name", "priority_weight", "queued_since", "refusal", "wait_for_completion", "push_ids")
+        own = ("name", "priority_weight", "queued_since", "refusal", "is_ours", "wait_for_completion", "push_ids")
         arguments = {**super().serialize()[1], **{name: getattr(self, name) for name in own}, "body": self._body}
         return "airflow_modelarts.submission_trigger.ProcessorTaskSubmissionTrigger", arguments
 
@@ -126,8 +132,8 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     def _submission(self) -> procedures.Submission:
         """What the attempts share; an entry that has made none does without."""
         return procedures.Submission(
-            may_exist=True,
-            is_ours=True,
+            may_exist=self.is_ours or self._is_restarted,
+            is_ours=self.is_ours,
             waits=True,
             retries=ONE_ATTEMPT,
             is_killed=lambda: self._ticket is not None and self._ticket.has_left,
@@ -136,8 +142,10 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
 
     def _attempt(self) -> Flow[str]:
         """Return the procedure that submits once; the queue runs it."""
-        operation = operations.create_processor_task(name=self.name, **(self.body or {}))
-        return procedures.create_task(operation, self.name, self.workspace_id, self._submission)
+        return procedures.create_task(self._operation(), self.name, self.workspace_id, self._submission)
+
+    def _operation(self) -> Operation[CreatedTask]:
+        return operations.create_processor_task(name=self.name, **(self.body or {}))
 
     def _on_lookup(self, error: ModelArtsError) -> None:
         if self._ticket is not None and error.outcome_unknown:
@@ -209,7 +217,8 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
             return ""
         try:
             async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id) as hook:
-                found = await hook.run(procedures.find_task(self.name, self.workspace_id))
+                body = None if self.is_ours else self._operation().body
+                found = await hook.run(procedures.find_task(self.name, self.workspace_id, body=body))
         except ModelArtsError as error:
             self.log.warning("%s", error)
             return ""

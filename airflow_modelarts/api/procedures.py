@@ -6,6 +6,7 @@ A procedure is a generator over the same steps as a call. Both hooks run it: ``h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from airflow_modelarts.api.http import Flow, Sleep
 from airflow_modelarts.api.models import CreatedTask, CreatedVersion, ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.api.operations import ListOperation, Operation
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
+from airflow_modelarts.api.same_request import check_same_request
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
 from airflow_modelarts.api.targets import Target
 
@@ -123,11 +125,22 @@ def version_ids(task_id: str, retries: RetryPolicy = LONG_RETRIES) -> Flow[set[s
     return {version.task_version_id or "" for version in versions}
 
 
-def find_task(name: str, workspace_id: str | None, retries: RetryPolicy = LONG_RETRIES) -> Flow[ProcessorTask | None]:
-    """Return the task that has exactly this name, None if there is none; the API's own filter is fuzzy."""
+def find_task(
+    name: str, workspace_id: str | None, retries: RetryPolicy = LONG_RETRIES, *, body: bytes | None = None
+) -> Flow[ProcessorTask | None]:
+    """Return the task that has exactly this name, None if there is none; the API's own filter is fuzzy.
+
+    :param body: the JSON of the request, where somebody else may have created a task of this name.
+    :raises ModelArtsAlreadyExistsError: the task is of another request than ``body``.
+    """
     listing = operations.list_processor_tasks(task_name=name, workspace_id=workspace_id)
     tasks = yield from _items(listing, retries, lambda task: task.name == name)
-    return next((task for task in tasks if task.name == name), None)
+    found = next((task for task in tasks if task.name == name), None)
+    if found is None or body is None:
+        return found
+    task = yield from call(operations.describe_processor_task(found.task_id), retries)  # a list may leave fields out
+    check_same_request(json.loads(body), task)
+    return task
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,13 +170,15 @@ def create_task(
     operation: Operation[CreatedTask], name: str, workspace_id: str | None, submission: Submission
 ) -> Flow[str]:
     """Create a task exactly once and return its id, see :func:`submit_once`; the service refuses a name twice."""
+    # An earlier process may have created it, and somebody else as well: then the request tells whose it is.
+    body = operation.body if submission.may_exist and not submission.is_ours else None
 
     def submit() -> Flow[str]:
         created = yield from call(operation, submission.retries)
         return created.task_id
 
     def find() -> Flow[str | None]:
-        found = yield from find_task(name, workspace_id)
+        found = yield from find_task(name, workspace_id, body=body)
         return found.task_id if found else None
 
     return (yield from submit_once(submit, find, submission, can_repeat=True))
@@ -232,6 +247,8 @@ def _find_twice(find: Callable[[], Flow[str | None]], delay: float) -> Flow[str 
             return found
         yield Sleep(delay)
         return (yield from find())
+    except ModelArtsAlreadyExistsError:  # of another request
+        raise
     except ModelArtsError as error:
         error.outcome_unknown = True  # the outcome of the submission
         raise

@@ -281,10 +281,10 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
 
         return find_deferred(self, context)
 
-    def _find(self, name: str) -> ProcessorTask | None:
+    def _find(self, name: str, body: bytes | None = None) -> ProcessorTask | None:
         from airflow_modelarts.api import procedures
 
-        return self._try.hook.run(procedures.find_task(name, self.workspace_id))
+        return self._try.hook.run(procedures.find_task(name, self.workspace_id, body=body))
 
     def _target(self, external_id: str) -> Target:
         from airflow_modelarts.api.targets import Target

@@ -59,6 +59,7 @@ def defer_submission(
         priority_weight=operator.priority_weight,
         queued_since=current.queued_since or time.time(),
         refusal=refusal,
+        is_ours=getattr(operator, "random_name_suffix", True),
         wait_for_completion=operator.wait_for_completion,
         push_ids=bool(operator.do_xcom_push),
         workspace_id=operator.workspace_id,
@@ -118,7 +119,8 @@ def find_deferred(operator: ModelArtsCreateProcessorTaskOperator, context: Conte
     if not isinstance(name, str):
         return None
     try:
-        found = operator._find(name)
+        body = None if operator.random_name_suffix else operator._operation(name).body
+        found = operator._find(name, body)
     except errors.ModelArtsError as error:
         operator.log.warning("%s", error)
         return None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
-from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
-from airflow_modelarts.api.same_request import differences
+from airflow_modelarts.api.same_request import check_same_request
 from airflow_modelarts.api.statuses import ProcessorTaskStatus
 from airflow_modelarts.operators.submission_store import REUSED
 
@@ -38,12 +37,7 @@ def reuse(operator: ModelArtsCreateProcessorTaskOperator, context: Context, name
     """
     current = operator._try
     task = current.hook.describe_processor_task(existing.task_id)  # a list may leave fields out
-    if different := differences(operator._body(), task):
-        raise ModelArtsAlreadyExistsError(
-            f"A processing task named '{name}' exists already, of another request: '{task.task_id}'. "
-            f"{'; '.join(different)}. Choose another name, or make the same request.",
-            operation="CreateProcessorTask",
-        )
+    check_same_request(operator._body(), task)
     operator.log.info("Processing task '%s' named '%s' is %s: reusing it.", task.task_id, name, task.status_name)
     if current.store:
         current.store.begin({REUSED: name})

@@ -7,7 +7,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred, XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsRequestError
+from airflow_modelarts.api.errors import (
+    ModelArtsAlreadyExistsError,
+    ModelArtsAuthenticationError,
+    ModelArtsRequestError,
+)
 from airflow_modelarts.operators.queued_submission import MAX_STORED_BODY, NAME_KEY
 from airflow_modelarts.operators.submission_store import RECORD_KEY
 from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
@@ -15,7 +19,16 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.accounts import SECRET_KEY
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.triggers import ProcessorTaskTrigger
-from tests.support.create import Try, needs_state_store, operator, tasks, unconfirmed, version_operator
+from tests.support.create import (
+    INPUTS,
+    VALIDATION,
+    Try,
+    needs_state_store,
+    operator,
+    tasks,
+    unconfirmed,
+    version_operator,
+)
 from tests.support.virtual import run
 
 ID = "modelarts_processor_task_id"
@@ -333,3 +346,53 @@ def test_a_retry_of_a_version_that_was_not_created_waits_for_its_turn(emulator: 
     assert triggered(deferral).keys() == {"turn"}
     version_resumed(attempt, original, deferral, {"turn": 1.0})
     assert len(original.versions) == 2
+
+
+# A name that somebody else can choose too
+
+
+def foreign(emulator: EmulatorServer, *, is_same: bool) -> Task:
+    body = {"template": VALIDATION, "inputs": INPUTS if is_same else [{"type": "DATASET", "source": "another"}]}
+    return emulator.state.add_task("check", template="sys_data_validation", status=1, body=body)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_task_that_somebody_else_creates_under_the_name_meanwhile_is_not_adopted(
+    emulator: EmulatorServer, is_same: bool
+) -> None:
+    attempt = Try()
+    deferral = queued(attempt, random_name_suffix=False)
+    foreign(emulator, is_same=is_same)
+    event = triggered(deferral)
+    with pytest.raises(ModelArtsAlreadyExistsError, match="a processing task of this name exists already"):
+        resumed(attempt, deferral, event, random_name_suffix=False)
+    assert attempt.store == {}, "a retry chooses another name"
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_restarted_trigger_adopts_a_task_of_its_name_only_if_the_request_is_the_same(
+    emulator: EmulatorServer, is_same: bool
+) -> None:
+    attempt = Try()
+    deferral = queued(attempt, random_name_suffix=False, wait_for_completion=False)
+    deferral.trigger.queued_since -= 60  # type: ignore[attr-defined]  # of the submission trigger
+    found = foreign(emulator, is_same=is_same)
+    event = triggered(deferral)
+    if is_same:
+        assert event["task_id"] == found.task_id
+        return
+    assert event["error_class"] == "ModelArtsAlreadyExistsError"
+    assert event["outcome_unknown"] is False
+    assert "exists already, of another request" in event["error"]
+    assert emulator.state.log.count("CreateProcessorTask") == 1
+
+
+def test_a_timeout_while_queued_does_not_stop_the_task_of_somebody_else(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    queued(attempt, random_name_suffix=False)
+    task = foreign(emulator, is_same=False)
+    resuming = operator(deferrable=True, random_name_suffix=False)
+    with pytest.raises(AirflowTaskTimeout, match="nothing was submitted"):
+        resuming.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+    resuming.on_kill()
+    assert emulator.state.status(task.task_id) == 1
