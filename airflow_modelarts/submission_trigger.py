@@ -12,7 +12,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_modelarts.api import operations, procedures
 from airflow_modelarts.api.arguments import ArgumentError, check_text, read_flag
-from airflow_modelarts.api.capacity import ONE_ATTEMPT
+from airflow_modelarts.api.capacity import ONE_ATTEMPT, dump_refusal, load_refusal
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import Flow
 from airflow_modelarts.api.models import CreatedTask
@@ -27,6 +27,11 @@ ID_KEY = "processor_task_id"
 QUEUED_KEY = "queued_seconds"
 #: Seconds after which a trigger that starts may be a restarted one, whose predecessor may have submitted.
 RESTART_AFTER = 10.0
+#: The arguments that are stored as they are.
+_OWN = (
+    *("name", "priority_weight", "queued_since", "refusal", "refusals", "is_ours"),
+    *("wait_for_completion", "push_ids"),
+)
 
 
 class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
@@ -34,7 +39,8 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
 
     The event is ``{"task_id": …, "name": …, "status": 2, "queued_seconds": 3.5}``; without ``status`` if the wait for
     the end is not wanted. It is ``{"name": …, "error": …, "error_class": …, "outcome_unknown": …}`` if the submission
-    was refused for good, and ``{"turn": …}`` with the time when the wait began if a worker submits.
+    was refused for good, and ``{"turn": …}`` with the time when the wait began if a worker submits, and ``refusals`` if
+    earlier turns were refused.
 
     An earlier triggerer may have submitted the same and stopped before it noted that. So the first refusal is followed
     by a lookup of the name, and a task that has the name is adopted.
@@ -43,7 +49,9 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     :param body: the fields of the request beside the name, as a dict or its JSON; None if a worker submits.
     :param priority_weight: entries with a higher one are submitted first.
     :param queued_since: when the wait for capacity began, in seconds since the epoch.
-    :param refusal: why the service refused what a worker submitted in its turn; empty if it has not.
+    :param refusal: why the service refused what a worker submitted in its turn, by ``dump_refusal``; None if it has
+        not.
+    :param refusals: how often that was for a reason of this entry alone, such as a busy dataset.
     :param is_ours: whether nobody else can create a task of this name. Otherwise a task that has it is adopted only if
         an earlier triggerer may have submitted it, and if its request is the same.
     :param wait_for_completion: whether to wait for the end, too.
@@ -58,7 +66,8 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         body: dict[str, Any] | str | None = None,
         priority_weight: int = 1,
         queued_since: float = 0.0,
-        refusal: str = "",
+        refusal: dict[str, Any] | None = None,
+        refusals: int = 0,
         is_ours: bool = True,
         wait_for_completion: bool = True,
         push_ids: bool = True,
@@ -71,6 +80,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         self.priority_weight = int(priority_weight)
         self.queued_since = float(queued_since)
         self.refusal = refusal
+        self.refusals = refusals
         self.is_ours = read_flag("is_ours", is_ours)
         self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
         self.push_ids = read_flag("push_ids", push_ids)
@@ -85,8 +95,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
-        own = ("name", "priority_weight", "queued_since", "refusal", "is_ours", "wait_for_completion", "push_ids")
-        arguments = {**super().serialize()[1], **{name: getattr(self, name) for name in own}, "body": self._body}
+        arguments = {**super().serialize()[1], **{name: getattr(self, name) for name in _OWN}, "body": self._body}
         return "airflow_modelarts.submission_trigger.ProcessorTaskSubmissionTrigger", arguments
 
     async def _wait(self) -> TriggerEvent:
@@ -94,23 +103,24 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         self._is_restarted = time.time() - self.queued_since > RESTART_AFTER
         if self._is_restarted and self._body is not None and await self._recall_id():
             return await self._follow()
-        ticket = self._ticket = Ticket(self.priority_weight, self.queued_since)
+        ticket = self._ticket = Ticket(self.priority_weight, self.queued_since, refusals=self.refusals)
         ticket.attempt = None if self._body is None else self._attempt
         joined = submission_queue.join(
             self._key,
             lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id),
             ticket,
             poll_interval=self.poll_interval,
-            was_refused=bool(self.refusal),
+            refusal=load_refusal(self.refusal) if self.refusal else None,
         )
         async with joined as api:
             try:
                 await self._wait_for_turn(ticket)
             except ModelArtsError as error:
                 self.log.warning("%s", error)
-                return self._refusal_event(error)
+                return TriggerEvent({"name": self.name, **dump_refusal(error)})
             if self._body is None:
-                return TriggerEvent({"turn": self.queued_since})
+                refusals = {"refusals": ticket.refusals} if ticket.refusals else {}
+                return TriggerEvent({"turn": self.queued_since, **refusals})
             await self._announce(api)
             return await self._follow()
 
@@ -120,11 +130,6 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     def _ids(self) -> dict[str, Any]:
         queued = {} if self._queued_seconds is None else {QUEUED_KEY: self._queued_seconds}
         return {**super()._ids(), "name": self.name, **queued}
-
-    def _refusal_event(self, error: ModelArtsError) -> TriggerEvent:
-        attributes = ("error_code", "http_status", "request_id", "outcome_unknown")
-        described = {name: getattr(error, name) for name in attributes}
-        return TriggerEvent({"name": self.name, "error": str(error), "error_class": type(error).__name__, **described})
 
     # The submission
 

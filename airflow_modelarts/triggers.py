@@ -160,6 +160,8 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         return await self._wait_for_end()
 
     async def _wait_for_end(self) -> TriggerEvent:
+        if self.task_version_id is not None:
+            submission_queue.note_start(self._key)
         events = watch(
             self._key,
             lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api.capacity import dump_refusal, load_refusal
+from airflow_modelarts.api.errors import ModelArtsError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -38,7 +39,12 @@ def is_left_to_triggerer(operator: RunTaskOperator, body: bytes = b"") -> bool:
 
 
 def defer_submission(
-    operator: RequestBodyMixin, context: Context, name: str = "", body: bytes | None = None, *, refusal: str = ""
+    operator: RequestBodyMixin,
+    context: Context,
+    name: str = "",
+    body: bytes | None = None,
+    *,
+    refusal: ModelArtsError | None = None,
 ) -> TaskDeferred:
     """Return the exception that hands the submission over to the triggerer, for as long as the timeout leaves.
 
@@ -58,7 +64,8 @@ def defer_submission(
         body=fields,
         priority_weight=operator.priority_weight,
         queued_since=current.queued_since or time.time(),
-        refusal=refusal,
+        refusal=refusal and dump_refusal(refusal),
+        refusals=current.refusals,
         is_ours=getattr(operator, "random_name_suffix", True),
         wait_for_completion=operator.wait_for_completion,
         push_ids=bool(operator.do_xcom_push),
@@ -88,7 +95,7 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
             raise defer_submission(operator, context, store.intent, operator._operation(store.intent).body)
         return
     if "error_class" in event:
-        refusal = _read_refusal(event)
+        refusal = load_refusal(event)
         if store and not refusal.outcome_unknown:
             store.forget()
         raise refusal
@@ -100,13 +107,6 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
         "Processing task '%s' is named '%s'; the triggerer submitted it%s.", event["task_id"], event["name"], seconds
     )
     operator._announce(context, event["task_id"])
-
-
-def _read_refusal(event: dict[str, Any]) -> errors.ModelArtsError:
-    kind: Any = getattr(errors, event["error_class"], errors.ModelArtsError)
-    details = ("error_code", "http_status", "request_id", "outcome_unknown")
-    error: errors.ModelArtsError = kind(event["error"], **{name: event.get(name) for name in details})
-    return error
 
 
 def find_deferred(operator: ModelArtsCreateProcessorTaskOperator, context: Context) -> str | None:
@@ -121,7 +121,7 @@ def find_deferred(operator: ModelArtsCreateProcessorTaskOperator, context: Conte
     try:
         body = None if operator.random_name_suffix else operator._operation(name).body
         found = operator._find(name, body)
-    except errors.ModelArtsError as error:
+    except ModelArtsError as error:
         operator.log.warning("%s", error)
         return None
     return found.task_id if found else None

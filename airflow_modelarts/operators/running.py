@@ -63,6 +63,7 @@ class _Try:
         #: Whether it existed before this Airflow task, so that nothing here stops it.
         self.is_reused = store is not None and store.is_reused
         self.queued_since: float | None = None  # since the epoch, if the triggerer gave this try its turn to submit
+        self.refusals = 0  # how often a turn was refused for a reason of its own
         self.queued_seconds: float | None = 0.0  # from the first attempt to submit to the accepted one
         self.deadline: float | None = None  # when ``execution_timeout`` is over, if an earlier deferral knew
         self.latest: Any = None  # what was last read of what was submitted
@@ -179,7 +180,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         with self._start_try(context) as current:
             current.deadline = deadline
             if "turn" in event:  # the triggerer waited for capacity, and this worker submits
-                current.queued_since = event["turn"]
+                current.queued_since, current.refusals = event["turn"], event.get("refusals", 0)
                 return self.execute_resumable(context)
             if "name" in event:
                 self._take_over(context, event)

@@ -24,6 +24,7 @@ INTERVALS = 1.5
 MAX_FIRST_DELAY = 15.0
 #: Seconds between two turns while no limit is known: the outcome of a worker's submission is known later.
 TURN_DELAY = 0.5
+_NO_ERROR = ModelArtsError("")
 
 
 @dataclass(slots=True, eq=False)
@@ -137,6 +138,7 @@ class Room:
         self._failures = 0
         self._try_at = -math.inf
         self._paused_until = starts_at
+        self._is_probing = False  # whether the last turn was given without knowing of a free place
         #: Whether the limit was reached at the last attempt.
         self.is_full = False
         #: Places that are free for certain, as far as is known here.
@@ -180,21 +182,29 @@ class Room:
         if self.is_full and self.free:
             self._take_place(now)
         elif self.is_full:
+            self._is_probing = True
             self._failures += 1
             self._try_at = now + self._delay()
         else:
             self._paused_until = now + TURN_DELAY
 
-    def turn_refused(self, now: float) -> None:
-        """Record that the service refused what a worker submitted in its turn."""
+    def turn_accepted(self) -> None:
+        """Record that a worker has submitted: if no place was known to be free, there may be more."""
+        if self._is_probing or not self.is_full:
+            self._is_probing = self.is_full = False
+            self._failures = 0
+
+    def turn_refused(self, error: ModelArtsError, now: float) -> None:
+        """Record that a limit refused what a worker submitted in its turn."""
         self._failures += not self.is_full
+        self._is_probing = False
         self.is_full, self.free = True, 0
-        self._try_at = now + self._delay()
+        self._try_at = now + self._delay(error)
 
     def _take_place(self, now: float) -> None:
         self.free -= 1
         self._failures = 1
         self._try_at = now + self._delay()
 
-    def _delay(self) -> float:
-        return retry_delay(max(self._failures, 1), ModelArtsError(""), self._random, self.first_delay)
+    def _delay(self, error: ModelArtsError = _NO_ERROR) -> float:
+        return retry_delay(max(self._failures, 1), error, self._random, self.first_delay)

@@ -80,17 +80,18 @@ class Ticket(Entry):
     """The membership of one trigger: queued at first, then until its wait has ended.
 
     :param attempt: returns a procedure that submits once; None if a worker submits, when it is the entry's turn.
+    :param refusals: how often the service has refused this entry for a reason that does not concern the others.
     :param has_left: whether the trigger has left, after which nothing may be submitted.
     :param external_id: of what was submitted, even if the trigger left meanwhile.
     :param under_way: is done when the latest attempt has ended; None before the first one.
     """
 
     attempt: Callable[[], Flow[str]] | None = None
+    refusals: int = 0
     has_left: bool = False
     external_id: str | None = None
     under_way: asyncio.Future[None] | None = None
     _position: int = 0  # in the last event
-    _failures: int = 0
     _events: list[QueueEvent] = field(default_factory=list)
     _error: BaseException | None = None
     _waker: asyncio.Future[None] | None = None
@@ -129,11 +130,6 @@ class Ticket(Entry):
         self._error = error
         self._wake()
 
-    def next_failure(self) -> int:
-        """Count a refusal that concerns this entry alone."""
-        self._failures += 1
-        return self._failures
-
     def _wake(self) -> None:
         if self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
@@ -157,19 +153,17 @@ class SubmissionQueue:
         # In a context of its own: it works for all triggers, so its log lines must not go to the first one's task.
         self._task = self._loop.create_task(self._run(), context=contextvars.Context())
 
-    def join(self, ticket: Ticket, *, poll_interval: float, was_refused: bool) -> None:
+    def join(self, ticket: Ticket, *, poll_interval: float, refusal: ModelArtsError | None) -> None:
         """Add an entry.
 
         :param poll_interval: seconds between two polls of the task, when it runs.
-        :param was_refused: whether a worker had its turn, and the service refused what it submitted.
+        :param refusal: why the service refused what a worker submitted in its turn; None if it has not.
         """
         self._members += 1
         self._poll_interval = min(self._poll_interval, poll_interval)
         self._order.add(ticket)
-        if was_refused:
-            self._expect_ends()
-            self._room.turn_refused(self._loop.time())
-            self._reason = self._reason or describe_refusal(ModelArtsBusyError("", error_code="ModelArts.4409"))
+        if refusal is not None:
+            self._refused(ticket, refusal)
         self._show_position(ticket)
         self._changed.set()
 
@@ -194,6 +188,13 @@ class SubmissionQueue:
         if target not in self._ended:
             self._ended.append(target)
             self._room.ended()
+            self._changed.set()
+
+    def note_start(self) -> None:
+        """Note that a wait for a version has started: the service has probably accepted what a worker submitted."""
+        self._room.turn_accepted()
+        if not self._room.is_full:
+            self._reason = ""
             self._changed.set()
 
     async def _close(self) -> None:
@@ -256,11 +257,15 @@ class SubmissionQueue:
     def _refused(self, ticket: Ticket, error: ModelArtsError) -> None:
         now = self._loop.time()
         if isinstance(error, ModelArtsBusyError) and not is_limit(error):  # for example its dataset is being published
-            self._order.postpone(ticket, now + retry_delay(ticket.next_failure(), error, random.random))
+            ticket.refusals += 1
+            self._order.postpone(ticket, now + retry_delay(ticket.refusals, error, random.random))
             ticket.show_position(describe_refusal(error), 1, len(self._order))
             return
         self._expect_ends()
-        self._room.refused(error, now)
+        if ticket.attempt is None and is_limit(error):
+            self._room.turn_refused(error, now)
+        else:
+            self._room.refused(error, now)
         is_first = not self._reason
         self._reason = describe_refusal(error)
         if is_first:
@@ -313,7 +318,12 @@ class Membership:
 
 
 def join(
-    key: Hashable, open_api: Callable[[], Api], ticket: Ticket, *, poll_interval: float, was_refused: bool = False
+    key: Hashable,
+    open_api: Callable[[], Api],
+    ticket: Ticket,
+    *,
+    poll_interval: float,
+    refusal: ModelArtsError | None = None,
 ) -> Membership:
     """Join the submission queue of this event loop and key; leave it by the context manager that is returned.
 
@@ -326,8 +336,14 @@ def join(
     queue = _QUEUES.get(shared)
     if queue is None or queue.is_over:
         queue = _QUEUES[shared] = SubmissionQueue(open_api())
-    queue.join(ticket, poll_interval=poll_interval, was_refused=was_refused)
+    queue.join(ticket, poll_interval=poll_interval, refusal=refusal)
     return Membership(queue, shared, ticket)
+
+
+def note_start(key: Hashable) -> None:
+    """Note that a wait for a version has started on this event loop."""
+    if (queue := _QUEUES.get((asyncio.get_running_loop(), key))) is not None:
+        queue.note_start()
 
 
 def note_end(key: Hashable, target: Target) -> None:

@@ -12,6 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import XCom
 
 from airflow_modelarts import submission_trigger
+from airflow_modelarts.api.capacity import dump_refusal
+from airflow_modelarts.api.errors import ModelArtsBusyError
 from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from tests.support.create import INPUTS, VALIDATION
@@ -19,6 +21,8 @@ from tests.support.task_instances import TaskInstance, collect_log
 from tests.support.virtual import EPOCH, now, run, use_virtual_time
 
 BODY = {"template": VALIDATION, "inputs": INPUTS, "create_version": True}
+
+FULL = dump_refusal(ModelArtsBusyError("full", error_code="ModelArts.4409", http_status=400))
 
 
 @pytest.fixture
@@ -50,7 +54,9 @@ def counts(state: EmulatorState) -> dict[str, int]:
 
 
 def test_the_stored_arguments_make_the_same_trigger() -> None:
-    path, stored = submitting(priority_weight=7, refusal="full", wait_for_completion=False, push_ids=False).serialize()
+    path, stored = submitting(
+        priority_weight=7, refusal=FULL, refusals=2, wait_for_completion=False, push_ids=False
+    ).serialize()
     assert path == f"{ProcessorTaskSubmissionTrigger.__module__}.{ProcessorTaskSubmissionTrigger.__qualname__}"
     assert json.loads(json.dumps(stored)) == stored
     assert ProcessorTaskSubmissionTrigger(**stored).serialize() == (path, stored)
@@ -235,7 +241,7 @@ def test_a_turn_is_handed_to_a_worker(state: EmulatorState) -> None:
 
 def test_a_refused_turn_waits(state: EmulatorState, lines: list[str]) -> None:
     async def main() -> float:
-        await end_of(submitting(name="", body=None, refusal="the limit of running tasks is reached"))
+        await end_of(submitting(name="", body=None, refusal=FULL))
         return now()
 
     assert run(main()) >= 0.8

@@ -237,7 +237,7 @@ def test_a_turn_takes_a_free_place() -> None:
 
 def test_turns_without_a_free_place_get_rarer() -> None:
     room, now, delays = Room(middle), 0.0, []
-    room.turn_refused(now)
+    room.turn_refused(limit(), now)
     for _ in range(4):
         now = room.next_attempt
         room.turn_given(now)
@@ -245,9 +245,30 @@ def test_turns_without_a_free_place_get_rarer() -> None:
     assert delays == [2.0, 4.0, 8.0, 16.0]
 
 
+def test_an_accepted_turn_without_a_known_place_shows_that_there_are_more() -> None:
+    room = Room(middle)
+    for now in (0.0, 10.0, 20.0):
+        room.turn_given(now)
+        room.turn_refused(limit(), now)
+    room.turn_given(60.0)
+    room.turn_accepted()
+    assert (room.is_full, room.next_attempt <= 60.0) == (False, True)
+    room.turn_refused(limit(), 61.0)
+    assert room.next_attempt == 62.0
+
+
+def test_an_accepted_turn_that_took_a_free_place_shows_nothing() -> None:
+    room = Room(middle)
+    room.turn_refused(limit(), 0.0)
+    room.ended()
+    room.turn_given(0.5)
+    room.turn_accepted()
+    assert (room.is_full, room.next_attempt) == (True, 1.5)
+
+
 def test_a_refused_turn_shows_that_the_service_is_full() -> None:
     room = Room(middle)
-    room.turn_refused(5.0)
+    room.turn_refused(limit(), 5.0)
     assert (room.is_full, room.free, room.next_attempt) == (True, 0, 6.0)
     room.ended()
     assert room.next_attempt <= 5.0

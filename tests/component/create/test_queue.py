@@ -1,6 +1,8 @@
 """Create operators against the emulator: the triggerer submits when the service has room."""
 
+import asyncio
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from airflow_modelarts.operators.queued_submission import MAX_STORED_BODY, NAME_
 from airflow_modelarts.operators.submission_store import RECORD_KEY
 from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
 from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.control.faults import Refuse
 from airflow_modelarts.testing.emulator.service.accounts import SECRET_KEY
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.triggers import ProcessorTaskTrigger
@@ -29,7 +32,7 @@ from tests.support.create import (
     unconfirmed,
     version_operator,
 )
-from tests.support.virtual import run
+from tests.support.virtual import now, run
 
 ID = "modelarts_processor_task_id"
 
@@ -277,7 +280,7 @@ def test_a_version_that_is_refused_in_its_turn_keeps_its_place(emulator: Emulato
     again = version_resumed(attempt, original, first, triggered(first))
     before, after = first.trigger.serialize()[1], again.trigger.serialize()[1]
     assert after["queued_since"] == before["queued_since"]
-    assert after["refusal"] == "the limit of running tasks is reached"
+    assert after["refusal"]["error_code"] == "ModelArts.4409"
     assert emulator.state.log.count("CreateProcessorTaskVersion") == 1
     waiting: Any = version_resumed(attempt, original, again, triggered(again)).trigger
     assert waiting.task_version_id == original.versions[1].version_id
@@ -396,3 +399,70 @@ def test_a_timeout_while_queued_does_not_stop_the_task_of_somebody_else(emulator
         resuming.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
     resuming.on_kill()
     assert emulator.state.status(task.task_id) == 1
+
+
+# A turn that is refused
+
+
+def refused_turn(emulator: EmulatorServer, original: Task, attempt: Try, first: TaskDeferred) -> TaskDeferred:
+    return version_resumed(attempt, original, first, triggered(first))
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"code": "ModelArts.4616"}, "too many unfinished tasks"),
+        ({"code": "ModelArts.4704"}, "a dataset version is being published"),
+        ({"kind": "throttle"}, "the gateway throttles this caller"),
+    ],
+)
+def test_the_log_says_why_the_turn_of_a_version_was_refused(
+    emulator: EmulatorServer, original: Task, capsys: pytest.CaptureFixture[str], fault: dict[str, Any], reason: str
+) -> None:
+    emulator.faults.add(Refuse(operation="CreateProcessorTaskVersion", **fault))
+    attempt = Try()
+    triggered(refused_turn(emulator, original, attempt, version_queued(attempt, original)))
+    assert f"waiting for capacity: {reason}; position 1 of 1" in capsys.readouterr().out
+
+
+def test_the_retry_after_of_a_refused_turn_is_honoured(emulator: EmulatorServer, original: Task) -> None:
+    emulator.faults.throttle(retry_after=120, operation="CreateProcessorTaskVersion")
+    attempt = Try()
+    again = refused_turn(emulator, original, attempt, version_queued(attempt, original))
+
+    async def main() -> float:
+        assert [event async for event in again.trigger.run()]
+        return now()
+
+    assert run(main()) >= 120
+
+
+def test_a_version_whose_dataset_is_busy_lets_others_pass_and_tries_more_and_more_seldom(
+    emulator: EmulatorServer, original: Task
+) -> None:
+    emulator.faults.refuse("ModelArts.4704", times=8, operation="CreateProcessorTaskVersion")
+    attempt = Try()
+    deferral = version_queued(attempt, original)
+    delays = []
+
+    async def waited(trigger: Any, other: Any) -> tuple[dict[str, Any], float, float]:
+        began: dict[Any, float] = {}
+
+        async def wait(one: Any) -> dict[str, Any]:
+            (event,) = [event async for event in one.run()]
+            began[one] = now()
+            payload: dict[str, Any] = event.payload
+            return payload
+
+        event, _ = await asyncio.gather(wait(trigger), wait(other))
+        return event, began[trigger], began[other]
+
+    for _ in range(8):
+        other = queued(Try(), wait_for_completion=False).trigger
+        event, seconds, other_seconds = run(waited(deferral.trigger, other))
+        assert other_seconds < 1
+        delays.append(seconds)
+        deferral = version_resumed(attempt, original, deferral, event)
+    assert delays[0] < 1
+    assert all(after > 1.2 * before for before, after in pairwise(delays[1:7]))
+    assert delays[-1] > 40
