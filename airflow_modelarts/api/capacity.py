@@ -81,8 +81,9 @@ def dump_refusal(error: ModelArtsError) -> dict[str, Any]:
 
 def load_refusal(stored: Mapping[str, Any]) -> ModelArtsError:
     """Return the refusal that :func:`dump_refusal` made JSON of."""
-    kind: type[ModelArtsError] = getattr(errors, stored["error_class"], ModelArtsError)
-    return kind(stored["error"], **{name: stored.get(name) for name in _STORED})
+    kind: Any = getattr(errors, stored["error_class"], ModelArtsError)
+    error: ModelArtsError = kind(stored["error"], **{name: stored.get(name) for name in _STORED})
+    return error
 
 
 def add_advice_to_wait(error: ModelArtsError) -> None:

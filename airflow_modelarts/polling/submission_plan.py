@@ -24,6 +24,11 @@ INTERVALS = 1.5
 MAX_FIRST_DELAY = 15.0
 #: Seconds between two turns while no limit is known: the outcome of a worker's submission is known later.
 TURN_DELAY = 0.5
+#: Seconds until the first extra poll at a limit. Without an end in between, each further delay is longer by a factor.
+FIRST_POLL_DELAY = 1.0
+POLL_DELAY_GROWTH = 1.5
+#: Seconds between two extra polls, at least, for each request that one takes.
+SECONDS_PER_REQUEST = 0.5
 _NO_ERROR = ModelArtsError("")
 
 
@@ -139,6 +144,11 @@ class Room:
         self._try_at = -math.inf
         self._paused_until = starts_at
         self._is_probing = False  # whether the last turn was given without knowing of a free place
+        self._poll_delay = self._least_poll_delay = FIRST_POLL_DELAY
+        self._has_ended = False  # whether a task of this triggerer has ended since the last extra poll
+        self._polled_at = -math.inf
+        #: Seconds between two polls of a task of this triggerer without the extra ones.
+        self.poll_interval = math.inf
         #: Whether the limit was reached at the last attempt.
         self.is_full = False
         #: Places that are free for certain, as far as is known here.
@@ -153,6 +163,21 @@ class Room:
             return max(self._try_at, self._paused_until)
         return self._paused_until
 
+    @property
+    def next_poll(self) -> float:
+        """When to poll the tasks of this triggerer for a free place; infinite if their own polls are soon enough."""
+        is_blocked = self.is_full and not self.free
+        return self._polled_at + self._poll_delay if is_blocked and self._poll_delay < self.poll_interval else math.inf
+
+    def polled(self, requests: int, now: float) -> None:
+        """Record an extra poll: the next one is later, and sooner again if this one sees an end.
+
+        :param requests: how many requests it takes.
+        """
+        self._polled_at, self._has_ended = now, False
+        self._least_poll_delay = max(FIRST_POLL_DELAY, requests * SECONDS_PER_REQUEST)
+        self._poll_delay = max(self._poll_delay * POLL_DELAY_GROWTH, self._least_poll_delay)
+
     def expect_ends(self, poll_interval: float | None) -> None:
         """Note how often the tasks of this triggerer are polled; None if it waits for none."""
         self.first_delay = max(FIRST_DELAY, min(INTERVALS * (poll_interval or 0.0), MAX_FIRST_DELAY))
@@ -161,7 +186,7 @@ class Room:
         """Record a refusal that says "not now"; throttling delays the next attempt whether a place is free or not."""
         self._failures += 1
         if is_limit(error):
-            self.is_full, self.free = True, 0
+            self._fill(now)
             self._try_at = now + retry_delay(self._failures, error, self._random, self.first_delay)
         else:
             self._paused_until = now + retry_delay(self._failures, error, self._random)
@@ -175,6 +200,9 @@ class Room:
 
     def ended(self) -> None:
         """Record the end of a task of this triggerer: its place is free."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._poll_delay = max(self._poll_delay / POLL_DELAY_GROWTH**2, self._least_poll_delay)
         self.free += self.is_full
 
     def turn_given(self, now: float) -> None:
@@ -198,11 +226,17 @@ class Room:
         """Record that a limit refused what a worker submitted in its turn."""
         self._failures += not self.is_full
         self._is_probing = False
-        self.is_full, self.free = True, 0
+        self._fill(now)
         self._try_at = now + self._delay(error)
+
+    def _fill(self, now: float) -> None:
+        if not self.is_full:
+            self._polled_at = now
+        self.is_full, self.free = True, 0
 
     def _take_place(self, now: float) -> None:
         self.free -= 1
+        self._polled_at = now
         self._failures = 1
         self._try_at = now + self._delay()
 

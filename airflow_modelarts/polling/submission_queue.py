@@ -23,6 +23,7 @@ from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsError
 from airflow_modelarts.api.http import Flow
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling.submission_plan import Entry, Room, SubmissionOrder
+from airflow_modelarts.polling.watcher import poll_soon
 
 T = TypeVar("T")
 
@@ -138,8 +139,9 @@ class Ticket(Entry):
 class SubmissionQueue:
     """Submits for its entries through ``api``, until the last member leaves."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, key: Hashable) -> None:
         self.api = api
+        self._key = key
         self._loop = asyncio.get_running_loop()
         self._order: SubmissionOrder[Ticket] = SubmissionOrder()
         self._room = Room(random.random, self._loop.time() + BATCH_DELAY)
@@ -160,7 +162,7 @@ class SubmissionQueue:
         :param refusal: why the service refused what a worker submitted in its turn; None if it has not.
         """
         self._members += 1
-        self._poll_interval = min(self._poll_interval, poll_interval)
+        self._poll_interval = self._room.poll_interval = min(self._poll_interval, poll_interval)
         self._order.add(ticket)
         if refusal is not None:
             self._refused(ticket, refusal)
@@ -229,6 +231,10 @@ class SubmissionQueue:
             at = self._order.next_due() if head is None else self._room.next_attempt
             if head is not None and at <= now:
                 return head
+            if head is not None and self._room.next_poll <= now:
+                self._room.polled(poll_soon(self._key), now)
+            if head is not None:
+                at = min(at, self._room.next_poll)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), None if at == math.inf else max(at - now, 0.0))
         return None
@@ -335,7 +341,7 @@ def join(
     shared = (asyncio.get_running_loop(), key)
     queue = _QUEUES.get(shared)
     if queue is None or queue.is_over:
-        queue = _QUEUES[shared] = SubmissionQueue(open_api())
+        queue = _QUEUES[shared] = SubmissionQueue(open_api(), key)
     queue.join(ticket, poll_interval=poll_interval, refusal=refusal)
     return Membership(queue, shared, ticket)
 

@@ -1,6 +1,7 @@
 """The order of queued submissions, and what is known of the room at the service: no event loop, no clock, no sleep."""
 
 import heapq
+import math
 import random
 from collections.abc import Iterable
 
@@ -216,6 +217,52 @@ def test_own_waits_make_the_first_delay_longer(poll_interval: float | None, dela
     room.expect_ends(poll_interval)
     room.refused(limit(), 0.0)
     assert room.next_attempt == delay
+
+
+# Extra polls at a limit
+
+
+def polled(room: Room, count: int, requests: int = 2) -> list[float]:
+    """Return the delays of so many extra polls in a row."""
+    delays, now = [], 0.0
+    for _ in range(count):
+        delays.append(room.next_poll - now)
+        now = room.next_poll
+        room.polled(requests, now)
+    return delays
+
+
+def test_extra_polls_at_a_limit_get_rarer_until_the_own_polls_are_soon_enough() -> None:
+    room = Room(middle)
+    room.poll_interval = 4.0
+    assert room.next_poll == math.inf
+    room.refused(limit(), 0.0)
+    assert polled(room, 4) == [1.0, 1.5, 2.25, 3.375]
+    assert room.next_poll == math.inf
+
+
+def test_extra_polls_come_sooner_again_after_an_end_and_stop_while_a_place_is_free() -> None:
+    room = Room(middle)
+    room.refused(limit(), 0.0)
+    polled(room, 3)
+    room.ended()
+    room.ended()
+    assert room.next_poll == math.inf
+    room.accepted(5.0)
+    room.accepted(5.0)
+    assert room.next_poll == 5.0 + 1.5
+
+
+def test_extra_polls_that_take_many_requests_are_rarer() -> None:
+    room = Room(middle)
+    room.refused(limit(), 0.0)
+    assert polled(room, 3, requests=20) == [1.0, 10.0, 15.0]
+
+
+def test_throttling_alone_causes_no_extra_polls() -> None:
+    room = Room(middle)
+    room.refused(throttled(), 0.0)
+    assert room.next_poll == math.inf
 
 
 # Turns, after which a worker submits

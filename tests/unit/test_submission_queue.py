@@ -97,6 +97,48 @@ def test_a_fan_out_of_two_hundred_at_a_limit_of_ten(interval: float) -> None:
     assert service.opened == service.closed
 
 
+@pytest.mark.parametrize(
+    ("count", "limit", "duration", "most"), [(40, 4, 2.0, 60), (200, 10, 5.0, 160), (12, 5, 15.0, 75)]
+)
+def test_a_long_poll_interval_does_not_delay_a_fan_out_of_short_tasks(
+    count: int, limit: int, duration: float, most: float
+) -> None:
+    service = Limited(limit, duration)
+
+    async def main() -> float:
+        await asyncio.gather(*(submit(service, f"n{number}", 60.0, since=float(number)) for number in range(count)))
+        return max(at for at, _, is_accepted in service.posts if is_accepted)
+
+    assert run(main()) <= most
+    assert service.refused <= 0.5 * count
+
+
+def test_long_tasks_cost_few_polls_more_while_others_are_queued() -> None:
+    service = Limited(limit=10, duration=7200.0)
+
+    async def main() -> None:
+        await asyncio.gather(*(submit(service, f"n{number}", 60.0, since=float(number)) for number in range(20)))
+
+    run(main())
+    lists = sum(call.is_list for call in service.calls)
+    assert lists <= 2 * 1.3 * 14_400 / 60
+
+
+def test_throttled_polls_are_not_repeated_sooner_because_others_are_queued() -> None:
+    service = Limited(limit=2, duration=1000.0)
+    service.fault = lambda call: error_response(429, "APIGW.0308", Retry_After="300") if now() > 5 else None
+
+    async def main() -> None:
+        waiting = [asyncio.create_task(submit(service, f"n{number}", 20.0)) for number in range(4)]
+        await asyncio.sleep(900)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(main())
+    assert len([call for call in service.calls if call.time > 30]) <= 12
+
+
 def test_nobody_else_posts_while_the_first_is_refused() -> None:
     service = Limited(limit=0)
 
