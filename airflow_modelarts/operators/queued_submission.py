@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Bytes of JSON, at most, of a request that is stored in the trigger's row.
 MAX_STORED_BODY = 64 * 1024
+#: Characters of it in the row, at most: a row of MySQL has 65,535 bytes, and Airflow's encryption adds a third.
+MAX_PACKED_BODY = 46_000
 #: The XCom key of the name that the triggerer submits under, where Airflow has no task state store.
 NAME_KEY = "modelarts_intended_name"
 
@@ -28,12 +30,13 @@ def is_left_to_triggerer(operator: RunTaskOperator, body: bytes = b"") -> bool:
     """Whether the triggerer submits; if only the size of the request prevents that, the log says so."""
     if not (operator.deferrable and operator.wait_for_capacity) or operator._killed:
         return False
-    if len(body) <= MAX_STORED_BODY:
+    from airflow_modelarts.submission_trigger import pack_body
+
+    if len(body) <= MAX_STORED_BODY and len(pack_body(body.decode() or None) or "") <= MAX_PACKED_BODY:
         return True
     operator.log.info(
-        "The worker submits, and not the triggerer: the request has %s bytes, more than the %s that are stored.",
+        "The worker submits, and not the triggerer: the request has %s bytes, more than the trigger's row takes.",
         len(body),
-        MAX_STORED_BODY,
     )
     return False
 
@@ -64,7 +67,7 @@ def defer_submission(
         body=fields,
         priority_weight=operator.priority_weight,
         queued_since=current.queued_since or time.time(),
-        refusal=refusal and dump_refusal(refusal),
+        refusal=None if refusal is None else dump_refusal(refusal),
         refusals=current.refusals,
         is_ours=getattr(operator, "random_name_suffix", True),
         wait_for_completion=operator.wait_for_completion,

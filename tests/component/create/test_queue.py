@@ -1,19 +1,24 @@
 """Create operators against the emulator: the triggerer submits when the service has room."""
 
 import asyncio
+from base64 import b64encode
 from datetime import timedelta
 from itertools import pairwise
+from secrets import token_bytes, token_hex
 from typing import Any
 
 import pytest
+from airflow.models.trigger import Trigger
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred, XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from cryptography.fernet import Fernet
 
 from airflow_modelarts.api.errors import (
     ModelArtsAlreadyExistsError,
     ModelArtsAuthenticationError,
     ModelArtsRequestError,
 )
+from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.operators.queued_submission import MAX_STORED_BODY, NAME_KEY
 from airflow_modelarts.operators.submission_store import RECORD_KEY
 from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
@@ -188,6 +193,34 @@ def test_a_large_request_stays_with_the_worker(emulator: EmulatorServer, capsys:
     assert type(caught.value.trigger) is ProcessorTaskTrigger
     assert len(tasks(emulator)) == 1
     assert "The worker submits, and not the triggerer: the request has 65" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["images", "\u56fe\u50cf"])
+def test_the_row_of_a_request_of_almost_the_bound_fits_into_a_text_of_mysql(
+    emulator: EmulatorServer, folder: str
+) -> None:
+    inputs = [{"type": "OBS", "source": f"obs://bucket/{folder}/{token_hex(8)}/"} for _ in range(850)]
+    attempt = Try()
+    deferral = queued(attempt, inputs=inputs, wait_for_completion=False)
+    row = Trigger.encrypt_kwargs(deferral.trigger.serialize()[1])  # the tests' Airflow has no key
+    assert len(Fernet(Fernet.generate_key()).encrypt(row.encode())) < 2**16
+    event = triggered(deferral)
+    assert event["task_id"] == tasks(emulator)[0].task_id
+    assert [one.source for one in ModelArtsHook().describe_processor_task(event["task_id"]).inputs or ()] == [
+        one["source"] for one in inputs
+    ]
+
+
+def test_a_request_that_cannot_be_compressed_stays_with_the_worker(
+    emulator: EmulatorServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = [{"name": "MetaValidation", "params": {"text": b64encode(token_bytes(40_000)).decode()}}]
+    with pytest.raises(TaskDeferred) as caught:
+        operator(deferrable=True, template={"id": "sys_data_validation", "operator_params": random}).execute(
+            Try().context
+        )
+    assert type(caught.value.trigger) is ProcessorTaskTrigger
+    assert "The worker submits, and not the triggerer: the request has 5" in capsys.readouterr().out
 
 
 def test_without_wait_for_capacity_the_worker_submits(emulator: EmulatorServer) -> None:
