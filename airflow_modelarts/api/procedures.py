@@ -31,6 +31,8 @@ LONG_RETRIES = RetryPolicy(attempts=20)
 SUBMIT_ATTEMPTS = 6
 #: Seconds; the longest delay before a submission is looked up a second time.
 MAX_LOOKUP_DELAY = 16.0
+#: Seconds before an interrupted submission is looked up a second time; Airflow grants five to a task that it kills.
+INTERRUPTED_DELAY = 1.0
 
 
 @dataclass(slots=True)
@@ -154,6 +156,8 @@ class Submission:
     :param retries: of each request that submits.
     :param waits: whether the caller calls again later if the service says "not now" (``capacity.is_not_now``). Then
         such a refusal is raised after at most one lookup, without a delay.
+    :param is_under_way: whether a request has been sent that has no outcome yet; it stays true if that is interrupted.
+    :param find: looks the submission up.
     :param is_ours: whether a task that has the name already is the caller's own in any case: the name was stored before
         the first request.
     """
@@ -164,6 +168,8 @@ class Submission:
     retries: RetryPolicy = DEFAULT_RETRIES
     waits: bool = False
     is_ours: bool = False
+    is_under_way: bool = False
+    find: Callable[[RetryPolicy], Flow[str | None]] | None = None
 
 
 def create_task(
@@ -177,8 +183,8 @@ def create_task(
         created = yield from call(operation, submission.retries)
         return created.task_id
 
-    def find() -> Flow[str | None]:
-        found = yield from find_task(name, workspace_id, body=body)
+    def find(retries: RetryPolicy) -> Flow[str | None]:
+        found = yield from find_task(name, workspace_id, retries, body=body)
         return found.task_id if found else None
 
     return (yield from submit_once(submit, find, submission, can_repeat=True))
@@ -193,15 +199,19 @@ def create_version(
         created = yield from call(operation, submission.retries)
         return created.version_id
 
-    def find() -> Flow[str | None]:
-        found = yield from newest_version(task_id, ignored=known)
+    def find(retries: RetryPolicy) -> Flow[str | None]:
+        found = yield from newest_version(task_id, retries, ignored=known)
         return found.task_version_id if found else None
 
     return (yield from submit_once(submit, find, submission, can_repeat=False))
 
 
 def submit_once(
-    submit: Callable[[], Flow[str]], find: Callable[[], Flow[str | None]], submission: Submission, *, can_repeat: bool
+    submit: Callable[[], Flow[str]],
+    find: Callable[[RetryPolicy], Flow[str | None]],
+    submission: Submission,
+    *,
+    can_repeat: bool,
 ) -> Flow[str]:
     """Submit, and look the submission up wherever the answer does not tell whether it was accepted.
 
@@ -210,13 +220,18 @@ def submit_once(
     :param can_repeat: whether the service refuses the same submission twice, so that repeating it is safe.
     :raises ModelArtsError: it was refused, or not found. ``outcome_unknown`` tells whether it may still appear.
     """
+    submission.find = find
     is_lost = False  # whether an answer to a request of this call was lost
     for attempt in range(1, SUBMIT_ATTEMPTS + 1):
         if submission.is_killed():
             raise ModelArtsError("Task was killed; not submitting.", outcome_unknown=submission.may_exist)
+        submission.is_under_way = True
         try:
-            return (yield from submit())
+            external_id = yield from submit()
+            submission.is_under_way = False
+            return external_id
         except ModelArtsError as error:
+            submission.is_under_way = False
             is_lost = is_lost or error.outcome_unknown
             is_taken = isinstance(error, ModelArtsAlreadyExistsError)
             submission.may_exist |= error.outcome_unknown or (is_taken and submission.is_ours)
@@ -229,7 +244,7 @@ def submit_once(
             is_refused = not (is_taken or error.outcome_unknown)
             if submission.waits and is_refused and not is_lost:
                 delay = 0.0  # the earlier request was sent before this process had its turn
-            if found := (yield from _find_twice(find, delay)):
+            if found := (yield from _find_twice(find, LONG_RETRIES, delay)):
                 return found
             if submission.waits and is_refused:
                 submission.may_exist = error.outcome_unknown = False
@@ -240,13 +255,22 @@ def submit_once(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _find_twice(find: Callable[[], Flow[str | None]], delay: float) -> Flow[str | None]:
+def find_interrupted(submission: Submission, retries: RetryPolicy) -> Flow[str | None]:
+    """Return the id of what an interrupted request submitted; None if there is none."""
+    if submission.find is None or not (submission.is_under_way or submission.may_exist):
+        return None
+    return (yield from _find_twice(submission.find, retries, INTERRUPTED_DELAY))
+
+
+def _find_twice(
+    find: Callable[[RetryPolicy], Flow[str | None]], retries: RetryPolicy, delay: float
+) -> Flow[str | None]:
     """Look a submission up, and again after a delay, because the request may still be on its way; 0 for once only."""
     try:
-        if (found := (yield from find())) or not delay:
+        if (found := (yield from find(retries))) or not delay:
             return found
         yield Sleep(delay)
-        return (yield from find())
+        return (yield from find(retries))
     except ModelArtsAlreadyExistsError:  # of another request
         raise
     except ModelArtsError as error:

@@ -61,6 +61,7 @@ class _Try:
         self.store = store
         self.external_id = external_id
         #: Whether it existed before this Airflow task, so that nothing here stops it.
+        self.submission: Submission | None = None
         self.is_reused = store is not None and store.is_reused
         self.queued_since: float | None = None  # since the epoch, if the triggerer gave this try its turn to submit
         self.refusals = 0  # how often a turn was refused for a reason of its own
@@ -319,7 +320,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
 
         hook, waits = self._try.hook, self.wait_for_capacity
         log = capacity.CapacityLog(self.log, time.monotonic)
-        submission = Submission(
+        submission = self._try.submission = Submission(
             may_exist=may_exist,
             is_killed=self._is_killed,
             on_lookup=log.refused if waits else self._log_lookup,
