@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import zlib
@@ -33,7 +34,7 @@ RESTART_AFTER = 10.0
 MAX_PLAIN_BODY = 8 * 1024
 #: The arguments that are stored as they are.
 _OWN = (
-    *("name", "priority_weight", "queued_since", "refusal", "refusals", "is_ours"),
+    *("name", "priority_weight", "queued_since", "refusal", "refusals", "is_ours", "deadline"),
     *("wait_for_completion", "push_ids"),
 )
 
@@ -58,6 +59,8 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     :param refusals: how often that was for a reason of this entry alone, such as a busy dataset.
     :param is_ours: whether nobody else can create a task of this name. Otherwise a task that has it is adopted only if
         an earlier triggerer may have submitted it, and if its request is the same.
+    :param deadline: when ``execution_timeout`` is over, in seconds since the epoch; None for no limit. After it the
+        event is ``{"name": …, "timed_out": True}``, with ``task_id`` if a request that was under way has submitted.
     :param wait_for_completion: whether to wait for the end, too.
     :param push_ids: whether ``processor_task_id`` and ``queued_seconds`` are pushed as XComs.
     :param arguments: those of :class:`~airflow_modelarts.triggers.ProcessorTaskTrigger`.
@@ -73,6 +76,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         refusal: dict[str, Any] | None = None,
         refusals: int = 0,
         is_ours: bool = True,
+        deadline: float | None = None,
         wait_for_completion: bool = True,
         push_ids: bool = True,
         **arguments: Any,
@@ -85,6 +89,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         self.queued_since = float(queued_since)
         self.refusal = refusal
         self.refusals = refusals
+        self.deadline = deadline
         self.is_ours = read_flag("is_ours", is_ours)
         self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
         self.push_ids = read_flag("push_ids", push_ids)
@@ -118,7 +123,10 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         )
         async with joined as api:
             try:
-                await self._wait_for_turn(ticket)
+                async with asyncio.timeout(None if self.deadline is None else self.deadline - time.time()):
+                    await self._wait_for_turn(ticket)
+            except TimeoutError:
+                return await self._time_out(ticket)
             except ModelArtsError as error:
                 self.log.warning("%s", error)
                 return TriggerEvent({"name": self.name, **dump_refusal(error)})
@@ -127,6 +135,14 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
                 return TriggerEvent({"turn": self.queued_since, **refusals})
             await self._announce(api)
             return await self._follow()
+
+    async def _time_out(self, ticket: Ticket) -> TriggerEvent:
+        """Return the event for a worker, when the outcome of a request that is under way is known."""
+        ticket.has_left = True
+        if ticket.under_way is not None:
+            await ticket.under_way
+        submitted = {"task_id": ticket.external_id} if ticket.external_id else {}
+        return TriggerEvent({"name": self.name, "timed_out": True, **submitted})
 
     async def _follow(self) -> TriggerEvent:
         return await self._wait_for_end() if self.wait_for_completion else TriggerEvent(self._ids())

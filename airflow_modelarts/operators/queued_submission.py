@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_modelarts.api.capacity import dump_refusal, load_refusal
 from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.base import describe_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -69,6 +70,7 @@ def defer_submission(
         queued_since=current.queued_since or time.time(),
         refusal=None if refusal is None else dump_refusal(refusal),
         refusals=current.refusals,
+        deadline=deadline,
         is_ours=getattr(operator, "random_name_suffix", True),
         wait_for_completion=operator.wait_for_completion,
         push_ids=bool(operator.do_xcom_push),
@@ -83,6 +85,13 @@ def defer_submission(
         kwargs={"deadline": deadline},
         timeout=None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0)),
     )
+
+
+def describe_end_of_time(external_id: str | None) -> str:
+    """Return the message of a timeout, by what the triggerer has submitted."""
+    if external_id is None:
+        return "execution_timeout is over, and nothing was submitted: the submission waited for capacity"
+    return describe_timeout("execution_timeout")
 
 
 def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, event: dict[str, Any]) -> None:

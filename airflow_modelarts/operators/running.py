@@ -22,7 +22,6 @@ from airflow_modelarts.base import (
     WaitingOperator,
     describe,
     describe_failure,
-    describe_timeout,
     describe_wait,
     fails_fast,
     is_trigger_timeout,
@@ -30,6 +29,7 @@ from airflow_modelarts.base import (
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.output_files import OutputFilesMixin
+from airflow_modelarts.operators.queued_submission import describe_end_of_time
 from airflow_modelarts.operators.stopping import StoppingMixin
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.operators.submission_store import SubmissionStore
     from airflow_modelarts.polling.status_poller import StatusPoller
 
-#: Stands for the status of a task or version that has been deleted.
-DELETED = "deleted"
+DELETED = "deleted"  # stands for the status of a task or version that has been deleted
 
 
 class _Try:
@@ -180,6 +179,9 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         event = event or {}
         with self._start_try(context) as current:
             current.deadline = deadline
+            if event.get("timed_out"):  # while the submission was queued
+                current.external_id = event.get("task_id")
+                raise AirflowTaskTimeout(describe_end_of_time(current.external_id))
             if "turn" in event:  # the triggerer waited for capacity, and this worker submits
                 current.queued_since, current.refusals = event["turn"], event.get("refusals", 0)
                 return self.execute_resumable(context)
@@ -210,10 +212,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             self._current = _Try(self._open_hook())
             self._current.external_id = self._recall_id(context) or self._find_deferred(context)
             self._current.is_reused = self._recall_reuse(context)
-            message = describe_timeout("execution_timeout")
-            if self._current.external_id is None:
-                message = "execution_timeout is over, and nothing was submitted: the submission waited for capacity"
-            raise AirflowTaskTimeout(message) from error
+            raise AirflowTaskTimeout(describe_end_of_time(self._current.external_id)) from error
 
     @contextmanager
     def _start_try(self, context: Context) -> Iterator[_Try]:
@@ -394,8 +393,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     def _defer(self, context: Context, external_id: str) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as ``execution_timeout`` leaves."""
         deadline = self._note_deferral(context)
-        seconds = None if deadline is None else deadline - time.time()
-        return self._deferral(self._target(external_id), deadline, seconds)
+        return self._deferral(self._target(external_id), deadline, None if deadline is None else deadline - time.time())
 
     def _note_deferral(self, context: Context) -> float | None:
         """Push the number of the try that defers; return when ``execution_timeout`` is over, since the epoch."""

@@ -282,6 +282,46 @@ def test_a_trigger_killed_before_its_turn_sends_nothing(state: EmulatorState) ->
     assert state.log.count() == 0
 
 
+# execution_timeout is over
+
+
+@pytest.mark.parametrize("body", [BODY, None])
+def test_nothing_is_submitted_after_the_deadline(state: EmulatorState, body: Any) -> None:
+    refusing = state.faults.refuse("ModelArts.4409", times=None, operation="CreateProcessorTask")
+
+    async def main() -> dict[str, Any]:
+        full = asyncio.create_task(end_of(submitting("first", queued_since=EPOCH - 1)))
+        waiting = asyncio.create_task(end_of(submitting(body=body, refusal=FULL, deadline=EPOCH + 8)))
+        event = await waiting
+        assert 8 <= now() < 9
+        state.faults.remove(refusing)
+        await full
+        return event
+
+    assert run(main()) == {"name": "check-1", "timed_out": True}
+    assert [task.name for task in state.all_tasks()] == ["first"]
+
+
+def test_what_is_submitted_at_the_deadline_is_in_the_event(state: EmulatorState) -> None:
+    state.next_task(duration=100_000)
+    held = state.faults.hold(operation="CreateProcessorTask")
+    one = submitting(deadline=EPOCH + 1)
+
+    async def main() -> dict[str, Any]:
+        running = asyncio.create_task(end_of(one))
+        has_arrived, loop = asyncio.Event(), asyncio.get_running_loop()
+        threading.Thread(target=lambda: held.wait() and loop.call_soon_threadsafe(has_arrived.set)).start()
+        await has_arrived.wait()
+        loop._virtual.now += 2.0  # type: ignore[attr-defined]  # of the virtual loop
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        held.release()
+        return await running
+
+    event = run(main())
+    assert event == {"name": "check-1", "timed_out": True, "task_id": state.all_tasks()[0].task_id}
+
+
 def test_a_trigger_killed_while_the_task_runs_stops_it(state: EmulatorState) -> None:
     state.next_task(duration=100_000)
     one = submitting()

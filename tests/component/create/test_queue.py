@@ -270,6 +270,33 @@ def test_a_timeout_stops_what_was_submitted_meanwhile(emulator: EmulatorServer, 
     assert emulator.state.status(task.task_id) == 4
 
 
+def test_the_trigger_knows_when_the_execution_timeout_is_over(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    trigger: Any = queued(attempt, execution_timeout=timedelta(seconds=100)).trigger
+    assert trigger.deadline == attempt.ti.start_date.timestamp() + 100
+    assert queued(Try()).trigger.serialize()[1]["deadline"] is None
+
+
+@pytest.mark.parametrize("is_submitted", [True, False])
+def test_a_timeout_that_the_trigger_has_seen_stops_what_was_submitted_in_that_moment(
+    emulator: EmulatorServer, is_submitted: bool
+) -> None:
+    attempt = Try()
+    trigger: Any = queued(attempt, execution_timeout=timedelta(seconds=100)).trigger
+    event: dict[str, Any] = {"name": trigger.name, "timed_out": True}
+    if is_submitted:
+        event["task_id"] = emulator.state.add_task(trigger.name, template="sys_data_validation", status=1).task_id
+    resuming = operator(deferrable=True)
+    words = "the processing task has not ended" if is_submitted else "nothing was submitted"
+    try:
+        with pytest.raises(AirflowTaskTimeout, match=words):
+            resuming.execute_complete(attempt.context, event, deadline=1.0)
+        raise AirflowTaskTimeout
+    except AirflowTaskTimeout:
+        resuming.on_kill()  # as Airflow does
+    assert [emulator.state.status(task.task_id) for task in tasks(emulator)] == [4] * is_submitted
+
+
 def test_without_a_store_the_name_is_kept_for_a_timeout(emulator: EmulatorServer) -> None:
     attempt = Try()
     attempt.has_store = False
