@@ -86,10 +86,19 @@ def load_refusal(stored: Mapping[str, Any]) -> ModelArtsError:
     return error
 
 
-def add_advice_to_wait(error: ModelArtsError) -> None:
-    """Add to the message of a refusal which parameter of the operator would wait."""
-    until = "there is room" if is_limit(error) else "the service accepts it"
-    error.args = (f"{error} Set wait_for_capacity=True to wait until {until}.",)
+def add_advice(error: ModelArtsError, *, waits: bool, can_repeat: bool) -> None:
+    """Add to the message of a refusal that says "not now" what the operator's user can set.
+
+    :param waits: ``wait_for_capacity``.
+    :param can_repeat: whether the service refuses the same submission twice.
+    """
+    advice = ""
+    if error.outcome_unknown and not can_repeat:
+        advice = "No version has appeared so far. Set retries: the next try looks for it, and submits if there is none."
+    elif not waits:
+        until = "there is room" if is_limit(error) else "the service accepts it"
+        advice = f"Set wait_for_capacity=True to wait until {until}."
+    error.args = (f"{error} {advice}".rstrip(),)
 
 
 def retry_delay(

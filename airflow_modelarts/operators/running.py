@@ -341,8 +341,8 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         except ModelArtsError as error:
             if self._try.store and not error.outcome_unknown:
                 self._try.store.forget()
-            if not waits and capacity.is_not_now(error):
-                capacity.add_advice_to_wait(error)
+            if capacity.is_not_now(error):
+                capacity.add_advice(error, waits=waits, can_repeat=can_repeat)
             raise
         self._try.queued_seconds = log.submitted()
         return external_id
