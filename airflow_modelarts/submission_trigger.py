@@ -112,7 +112,8 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         self._is_restarted = time.time() - self.queued_since > RESTART_AFTER
         if self._is_restarted and self._body is not None and await self._recall_id():
             return await self._follow()
-        ticket = self._ticket = Ticket(self.priority_weight, self.queued_since, refusals=self.refusals)
+        template = ((self.body or {}).get("template") or {}).get("id") or ""
+        ticket = self._ticket = Ticket(self.priority_weight, self.queued_since, template, refusals=self.refusals)
         ticket.attempt = None if self._body is None else self._attempt
         joined = submission_queue.join(
             self._key,

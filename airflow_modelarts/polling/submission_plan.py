@@ -38,11 +38,13 @@ class Entry:
 
     :param priority: a higher one is submitted first.
     :param queued_since: seconds since the epoch.
+    :param template: the id of its template, which can have a limit of its own; empty if that is not known.
     :param number: the order in which entries joined; unique in a queue.
     """
 
     priority: int
     queued_since: float
+    template: str = ""
     number: int = 0
     by_priority: tuple[int, float, int] = field(init=False)
 
@@ -67,6 +69,7 @@ class SubmissionOrder(Generic[E]):
         self._by_priority: list[E] = []
         self._by_age: list[E] = []
         self._postponed: dict[E, float] = {}
+        self._held: dict[str, float] = {}  # by template, until when
         self._joined = 0
         self._submitted = 0
 
@@ -97,18 +100,26 @@ class SubmissionOrder(Generic[E]):
             self._postponed[entry] = until
 
     def head(self, now: float) -> E | None:
-        """Return the entry that submits next; None if there is none, or all are postponed."""
+        """Return the entry that submits next; None if there is none, or all are postponed or held."""
         for entry in [entry for entry, until in self._postponed.items() if until <= now]:
             del self._postponed[entry]
             self._insert(entry)
-        if not self._by_priority:
-            return None
+        self._held = {template: until for template, until in self._held.items() if until > now}
         is_oldest_next = self._submitted % TURNS_BY_PRIORITY == TURNS_BY_PRIORITY - 1
-        return self._by_age[0] if is_oldest_next else self._by_priority[0]
+        entries = self._by_age if is_oldest_next else self._by_priority
+        return next((entry for entry in entries if entry.template not in self._held), None)
+
+    def hold(self, template: str, until: float) -> None:
+        """Let the entries of other templates pass until then."""
+        self._held[template] = until
+
+    def release(self, template: str | None = None) -> None:
+        """End the hold of a template, or of all."""
+        self._held = {} if template is None else {one: at for one, at in self._held.items() if one != template}
 
     def next_due(self) -> float:
-        """Return when the first postponed entry is due; infinite if there is none."""
-        return min(self._postponed.values(), default=math.inf)
+        """Return when the first entry is due that is postponed or held; infinite if there is none."""
+        return min([*self._postponed.values(), *self._held.values()], default=math.inf)
 
     def position(self, entry: E) -> int:
         """Return the position of an entry by priority and arrival, from 1."""

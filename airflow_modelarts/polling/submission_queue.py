@@ -1,8 +1,9 @@
 """The triggerer's submission queue: all triggers that submit through one connection and project share one.
 
 It sends one submission at a time. ``polling.submission_plan`` decides whose turn it is, and when. While the service
-refuses the first entry, no other one sends a request, and nothing is done for each entry: a thousand entries cost the
-requests of one. A queue stores nothing: after a restart the triggers join a new one, each with its original arrival.
+refuses the first entry, no other one of its template sends a request, and nothing is done for each entry: a thousand
+entries cost the requests of one. A queue stores nothing: after a restart the triggers join a new one, each with its
+original arrival.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextvars
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ T = TypeVar("T")
 BATCH_DELAY = 0.2
 #: Positions are compared again after so many changes, as a part of the entries.
 CHANGES = 0.1
+#: The template of the entries that a worker submits, which is not known here.
+TURNS = ""
 #: Ends that are remembered, so that two waits for the same target free one place.
 RECENT_ENDS = 256
 
@@ -148,6 +151,9 @@ class SubmissionQueue:
         self._members = 0
         self._poll_interval = math.inf
         self._reason = ""  # why there is no room; empty if there may be
+        self._limit = ModelArtsError("")  # the latest refusal by a limit
+        self._refusals: Counter[str] = Counter()  # by template, since one of it was accepted
+        self._templates: dict[str, str] = {}  # of the tasks that members wait for, by id
         self._changes = 0
         self._ended: deque[Target] = deque(maxlen=RECENT_ENDS)
         self._is_closing = False
@@ -173,6 +179,7 @@ class SubmissionQueue:
         """Remove a member; the last one closes the queue, when what is being submitted has been."""
         ticket.has_left = True
         self._members -= 1
+        self._templates.pop(ticket.external_id or "", None)
         if self._order.remove(ticket):
             self._show_positions()
         if not self._members:
@@ -190,6 +197,7 @@ class SubmissionQueue:
         if target not in self._ended:
             self._ended.append(target)
             self._room.ended()
+            self._order.release(self._templates.get(target.task_id))
             self._changed.set()
 
     def note_start(self) -> None:
@@ -228,6 +236,9 @@ class SubmissionQueue:
             self._changed.clear()
             now = self._loop.time()
             head = self._order.head(now)
+            if head is None and any(True for _ in self._order):  # all templates that are queued are held
+                self._fill(now)
+                head = self._order.head(now)
             at = self._order.next_due() if head is None else self._room.next_attempt
             if head is not None and at <= now:
                 return head
@@ -255,6 +266,11 @@ class SubmissionQueue:
             if not self._room.is_full:
                 self._reason = ""
             self._order.remove(ticket, is_submitted=True)
+            for template in (ticket.template, TURNS):
+                self._order.release(template)
+            self._refusals.pop(ticket.template, None)
+            if not ticket.has_left:
+                self._templates[external_id] = ticket.template
             ticket.submitted(external_id)
         finally:
             if not ticket.under_way.done():  # who awaits it can have been cancelled, and it with them
@@ -268,14 +284,37 @@ class SubmissionQueue:
             ticket.show_position(describe_refusal(error), 1, len(self._order))
             return
         self._expect_ends()
+        is_first = not self._reason
         if ticket.attempt is None and is_limit(error):
             self._room.turn_refused(error, now)
+        elif is_limit(error):
+            self._limit = error
+            self._hold(ticket.template, now)
+            if self._order.head(now) is not None:  # the limit can be that of the template: another one is next
+                return
+            self._fill(now)
         else:
             self._room.refused(error, now)
-        is_first = not self._reason
         self._reason = describe_refusal(error)
         if is_first:
             self._show_positions(at_once=True)
+
+    def _hold(self, template: str, now: float) -> None:
+        """Let other templates pass for a time that grows with each refusal."""
+        self._refusals[template] += 1
+        delay = retry_delay(self._refusals[template], self._limit, random.random, self._room.first_delay)
+        for held in (template, TURNS):  # a worker is too dear for finding out which limit is reached
+            self._order.hold(held, now + delay)
+        if self._refusals[template] == 1:
+            for position, ticket in enumerate(self._order, 1):
+                if ticket.template == template:
+                    ticket.show_position(describe_refusal(self._limit), position, len(self._order))
+
+    def _fill(self, now: float) -> None:
+        """No entry may submit: the limit is that of the project, or each template that is queued is at its limit."""
+        self._order.release()
+        self._room.refused(self._limit, now)
+        self._reason = describe_refusal(self._limit)
 
     def _expect_ends(self) -> None:
         is_waiting = self._members > len(self._order)

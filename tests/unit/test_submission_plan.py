@@ -121,6 +121,23 @@ def test_a_postponed_entry_can_leave() -> None:
     assert order.head(100.0) is None
 
 
+def test_a_template_that_is_held_lets_the_others_pass_in_their_order() -> None:
+    order: SubmissionOrder[Entry] = SubmissionOrder()
+    limited, urgent, other = Entry(9, 1.0, "a"), Entry(5, 3.0, "b"), Entry(1, 2.0, "c")
+    for entry in (limited, urgent, other):
+        order.add(entry)
+    order.hold("a", until=30.0)
+    assert (order.head(29.0), order.next_due()) == (urgent, 30.0)
+    order.hold("b", until=40.0)
+    assert order.head(29.0) is other
+    order.release("b")
+    assert order.head(29.0) is urgent
+    assert order.head(30.0) is limited
+    order.hold("a", until=60.0)
+    order.release()
+    assert order.head(31.0) is limited
+
+
 # The room at the service
 
 
