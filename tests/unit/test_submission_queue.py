@@ -384,7 +384,8 @@ def test_two_waits_for_the_same_target_free_one_place() -> None:
     async def main() -> None:
         first = asyncio.create_task(submit(service, "a"))
         others = [asyncio.create_task(submit(service, f"n{number}", since=1.0 + number)) for number in range(2)]
-        await asyncio.sleep(11.5)
+        while len(service.created) < 2:
+            await asyncio.sleep(0.1)
         before = len(service.posts)
         submission_queue.note_end(KEY, Target("a"))  # a sensor saw it, too
         await asyncio.sleep(0.5)
