@@ -10,6 +10,7 @@ import pytest
 
 from airflow_modelarts.api import operations, procedures
 from airflow_modelarts.api.capacity import ONE_ATTEMPT
+from airflow_modelarts.api.errors import ModelArtsBusyError
 from airflow_modelarts.api.http import Flow, Request, Response
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling import submission_queue
@@ -384,7 +385,7 @@ def test_two_waits_for_the_same_target_free_one_place() -> None:
     async def main() -> None:
         first = asyncio.create_task(submit(service, "a"))
         others = [asyncio.create_task(submit(service, f"n{number}", since=1.0 + number)) for number in range(2)]
-        while len(service.created) < 2:
+        while len(service.created) < 2:  # noqa: ASYNC110 - the service has no event for it
             await asyncio.sleep(0.1)
         before = len(service.posts)
         submission_queue.note_end(KEY, Target("a"))  # a sensor saw it, too
@@ -400,3 +401,24 @@ def test_an_end_without_a_queue_is_ignored() -> None:
         submission_queue.note_end(KEY, Target("a"))
 
     run(main())
+
+
+@pytest.mark.parametrize(("is_noted", "least", "most"), [(True, 0.0, 0.1), (False, 1.5, 3.0)])
+def test_the_wait_for_a_version_shows_that_a_worker_has_submitted_in_its_turn(
+    is_noted: bool, least: float, most: float
+) -> None:
+    service = Limited()
+    full = ModelArtsBusyError("full", error_code="ModelArts.4409")
+
+    async def main() -> float:
+        first, second = Ticket(1, 0.0), Ticket(1, 1.0)
+        async with submission_queue.join(KEY, service.open, first, poll_interval=1.0, refusal=full):
+            assert [type(event) async for event in first.events()] == [Waiting, Submitted]
+            given = now()
+            async with submission_queue.join(KEY, service.open, second, poll_interval=1.0):
+                if is_noted:
+                    submission_queue.note_start(KEY)
+                assert [event async for event in second.events()]
+            return now() - given
+
+    assert least <= run(main()) <= most
