@@ -29,7 +29,6 @@ from airflow_modelarts.base import (
 from airflow_modelarts.compat import ResumableJobMixin
 from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators.output_files import OutputFilesMixin
-from airflow_modelarts.operators.queued_submission import describe_end_of_time
 from airflow_modelarts.operators.stopping import StoppingMixin
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             current.deadline = deadline
             if event.get("timed_out"):  # while the submission was queued
                 current.external_id = event.get("task_id")
-                raise AirflowTaskTimeout(describe_end_of_time(current.external_id))
+                raise self._timeout(current)
             if "turn" in event:  # the triggerer waited for capacity, and this worker submits
                 current.queued_since, current.refusals = event["turn"], event.get("refusals", 0)
                 return self.execute_resumable(context)
@@ -212,7 +211,12 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             self._current = _Try(self._open_hook())
             self._current.external_id = self._recall_id(context) or self._find_deferred(context)
             self._current.is_reused = self._recall_reuse(context)
-            raise AirflowTaskTimeout(describe_end_of_time(self._current.external_id)) from error
+            raise self._timeout(self._current) from error
+
+    def _timeout(self, current: _Try) -> AirflowTaskTimeout:
+        from airflow_modelarts.operators.queued_submission import describe_end_of_time
+
+        return AirflowTaskTimeout(describe_end_of_time(current.external_id))
 
     @contextmanager
     def _start_try(self, context: Context) -> Iterator[_Try]:
@@ -321,7 +325,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         log = capacity.CapacityLog(self.log, time.monotonic)
         submission = self._try.submission = Submission(
             may_exist=may_exist,
-            is_killed=self._is_killed,
+            is_killed=lambda: self._killed,  # Airflow 3 lets a try go on after on_kill
             on_lookup=log.refused if waits else self._log_lookup,
             retries=capacity.ONE_ATTEMPT if waits else capacity.without_waiting(hook.retries),
             waits=waits,
@@ -334,7 +338,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
                 lambda: submit(submission),
                 random.random,
                 log.refused,
-                is_killed=self._is_killed,
+                is_killed=lambda: self._killed,
                 can_repeat=can_repeat,
             )
             external_id = hook.run(submitted)
@@ -346,9 +350,6 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             raise
         self._try.queued_seconds = log.submitted()
         return external_id
-
-    def _is_killed(self) -> bool:
-        return self._killed  # Airflow 3 lets a try go on after on_kill
 
     def _log_lookup(self, error: ModelArtsError) -> None:
         self.log.warning("%s Checking whether it was created anyway.", error)
