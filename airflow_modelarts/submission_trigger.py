@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+import zlib
+from base64 import b64decode, b64encode
 from contextlib import aclosing, suppress
 from functools import cached_property
 from typing import Any
@@ -12,9 +15,11 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_modelarts.api import operations, procedures
 from airflow_modelarts.api.arguments import ArgumentError, check_text, read_flag
-from airflow_modelarts.api.capacity import ONE_ATTEMPT
+from airflow_modelarts.api.capacity import ONE_ATTEMPT, dump_refusal, load_refusal
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.http import Flow
+from airflow_modelarts.api.models import CreatedTask
+from airflow_modelarts.api.operations import Operation
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling import submission_queue
 from airflow_modelarts.polling.submission_queue import Checking, Submitted, Ticket, Waiting
@@ -25,6 +30,13 @@ ID_KEY = "processor_task_id"
 QUEUED_KEY = "queued_seconds"
 #: Seconds after which a trigger that starts may be a restarted one, whose predecessor may have submitted.
 RESTART_AFTER = 10.0
+#: Characters of JSON; a longer body is compressed, since Airflow's encryption makes a row larger by a third.
+MAX_PLAIN_BODY = 8 * 1024
+#: The arguments that are stored as they are.
+_OWN = (
+    *("name", "priority_weight", "queued_since", "refusal", "refusals", "is_ours", "deadline"),
+    *("wait_for_completion", "push_ids"),
+)
 
 
 class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
@@ -32,7 +44,8 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
 
     The event is ``{"task_id": …, "name": …, "status": 2, "queued_seconds": 3.5}``; without ``status`` if the wait for
     the end is not wanted. It is ``{"name": …, "error": …, "error_class": …, "outcome_unknown": …}`` if the submission
-    was refused for good, and ``{"turn": …}`` with the time when the wait began if a worker submits.
+    was refused for good, and ``{"turn": …}`` with the time when the wait began if a worker submits, and ``refusals`` if
+    earlier turns were refused.
 
     An earlier triggerer may have submitted the same and stopped before it noted that. So the first refusal is followed
     by a lookup of the name, and a task that has the name is adopted.
@@ -41,7 +54,13 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     :param body: the fields of the request beside the name, as a dict or its JSON; None if a worker submits.
     :param priority_weight: entries with a higher one are submitted first.
     :param queued_since: when the wait for capacity began, in seconds since the epoch.
-    :param refusal: why the service refused what a worker submitted in its turn; empty if it has not.
+    :param refusal: why the service refused what a worker submitted in its turn, by ``dump_refusal``; None if it has
+        not.
+    :param refusals: how often that was for a reason of this entry alone, such as a busy dataset.
+    :param is_ours: whether nobody else can create a task of this name. Otherwise a task that has it is adopted only if
+        an earlier triggerer may have submitted it, and if its request is the same.
+    :param deadline: when ``execution_timeout`` is over, in seconds since the epoch; None for no limit. After it the
+        event is ``{"name": …, "timed_out": True}``, with ``task_id`` if a request that was under way has submitted.
     :param wait_for_completion: whether to wait for the end, too.
     :param push_ids: whether ``processor_task_id`` and ``queued_seconds`` are pushed as XComs.
     :param arguments: those of :class:`~airflow_modelarts.triggers.ProcessorTaskTrigger`.
@@ -54,7 +73,10 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         body: dict[str, Any] | str | None = None,
         priority_weight: int = 1,
         queued_since: float = 0.0,
-        refusal: str = "",
+        refusal: dict[str, Any] | None = None,
+        refusals: int = 0,
+        is_ours: bool = True,
+        deadline: float | None = None,
         wait_for_completion: bool = True,
         push_ids: bool = True,
         **arguments: Any,
@@ -62,10 +84,13 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         super().__init__(**arguments)
         check_text("name", name)
         self.name = name
-        self._body = _dump_body(body)
+        self._body = pack_body(body)
         self.priority_weight = int(priority_weight)
         self.queued_since = float(queued_since)
         self.refusal = refusal
+        self.refusals = refusals
+        self.deadline = deadline
+        self.is_ours = read_flag("is_ours", is_ours)
         self.wait_for_completion = read_flag("wait_for_completion", wait_for_completion)
         self.push_ids = read_flag("push_ids", push_ids)
         self._queued_seconds: float | None = None
@@ -75,12 +100,11 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     @property
     def body(self) -> dict[str, Any] | None:
         """The fields of the request beside the name; None if a worker submits."""
-        return None if self._body is None else json.loads(self._body)
+        return None if self._body is None else json.loads(_unpack(self._body))
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
-        own = ("name", "priority_weight", "queued_since", "refusal", "wait_for_completion", "push_ids")
-        arguments = {**super().serialize()[1], **{name: getattr(self, name) for name in own}, "body": self._body}
+        arguments = {**super().serialize()[1], **{name: getattr(self, name) for name in _OWN}, "body": self._body}
         return "airflow_modelarts.submission_trigger.ProcessorTaskSubmissionTrigger", arguments
 
     async def _wait(self) -> TriggerEvent:
@@ -88,25 +112,38 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         self._is_restarted = time.time() - self.queued_since > RESTART_AFTER
         if self._is_restarted and self._body is not None and await self._recall_id():
             return await self._follow()
-        ticket = self._ticket = Ticket(self.priority_weight, self.queued_since)
+        template = ((self.body or {}).get("template") or {}).get("id") or ""
+        ticket = self._ticket = Ticket(self.priority_weight, self.queued_since, template, refusals=self.refusals)
         ticket.attempt = None if self._body is None else self._attempt
         joined = submission_queue.join(
             self._key,
             lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id),
             ticket,
             poll_interval=self.poll_interval,
-            was_refused=bool(self.refusal),
+            refusal=load_refusal(self.refusal) if self.refusal else None,
         )
         async with joined as api:
             try:
-                await self._wait_for_turn(ticket)
+                async with asyncio.timeout(None if self.deadline is None else self.deadline - time.time()):
+                    await self._wait_for_turn(ticket)
+            except TimeoutError:
+                return await self._time_out(ticket)
             except ModelArtsError as error:
                 self.log.warning("%s", error)
-                return self._refusal_event(error)
+                return TriggerEvent({"name": self.name, **dump_refusal(error)})
             if self._body is None:
-                return TriggerEvent({"turn": self.queued_since})
+                refusals = {"refusals": ticket.refusals} if ticket.refusals else {}
+                return TriggerEvent({"turn": self.queued_since, **refusals})
             await self._announce(api)
             return await self._follow()
+
+    async def _time_out(self, ticket: Ticket) -> TriggerEvent:
+        """Return the event for a worker, when the outcome of a request that is under way is known."""
+        ticket.has_left = True
+        if ticket.under_way is not None:
+            await ticket.under_way
+        submitted = {"task_id": ticket.external_id} if ticket.external_id else {}
+        return TriggerEvent({"name": self.name, "timed_out": True, **submitted})
 
     async def _follow(self) -> TriggerEvent:
         return await super()._wait() if self.wait_for_completion else TriggerEvent(self._ids())
@@ -115,19 +152,14 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         queued = {} if self._queued_seconds is None else {QUEUED_KEY: self._queued_seconds}
         return {**super()._ids(), "name": self.name, **queued}
 
-    def _refusal_event(self, error: ModelArtsError) -> TriggerEvent:
-        attributes = ("error_code", "http_status", "request_id", "outcome_unknown")
-        described = {name: getattr(error, name) for name in attributes}
-        return TriggerEvent({"name": self.name, "error": str(error), "error_class": type(error).__name__, **described})
-
     # The submission
 
     @cached_property
     def _submission(self) -> procedures.Submission:
         """What the attempts share; an entry that has made none does without."""
         return procedures.Submission(
-            may_exist=True,
-            is_ours=True,
+            may_exist=self.is_ours or self._is_restarted,
+            is_ours=self.is_ours,
             waits=True,
             retries=ONE_ATTEMPT,
             is_killed=lambda: self._ticket is not None and self._ticket.has_left,
@@ -136,8 +168,10 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
 
     def _attempt(self) -> Flow[str]:
         """Return the procedure that submits once; the queue runs it."""
-        operation = operations.create_processor_task(name=self.name, **(self.body or {}))
-        return procedures.create_task(operation, self.name, self.workspace_id, self._submission)
+        return procedures.create_task(self._operation(), self.name, self.workspace_id, self._submission)
+
+    def _operation(self) -> Operation[CreatedTask]:
+        return operations.create_processor_task(name=self.name, **(self.body or {}))
 
     def _on_lookup(self, error: ModelArtsError) -> None:
         if self._ticket is not None and error.outcome_unknown:
@@ -209,19 +243,30 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
             return ""
         try:
             async with ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id) as hook:
-                found = await hook.run(procedures.find_task(self.name, self.workspace_id))
+                body = None if self.is_ours else self._operation().body
+                found = await hook.run(procedures.find_task(self.name, self.workspace_id, body=body))
         except ModelArtsError as error:
             self.log.warning("%s", error)
             return ""
         return found.task_id if found else ""
 
 
-def _dump_body(body: object) -> str | None:
-    """Return the JSON of a request's fields: it takes a fifth of the memory, and Airflow stores it as it is."""
+def pack_body(body: object) -> str | None:
+    """Return a request's fields as they are stored: their JSON takes a fifth of the memory, and is compressed if large.
+
+    :raises ArgumentError: it is not a dict, its JSON, or None.
+    """
     fields = body
     if isinstance(body, str):
-        with suppress(ValueError):
-            fields = json.loads(body)
+        with suppress(ValueError, zlib.error):
+            fields = json.loads(_unpack(body))
     if fields is not None and not isinstance(fields, dict):
         raise ArgumentError(f"body is {body!r}: give the fields of the request as a dict or its JSON, or None")
-    return None if fields is None else json.dumps(fields)
+    if fields is None:
+        return None
+    text = json.dumps(fields)
+    return text if len(text) <= MAX_PLAIN_BODY else b64encode(zlib.compress(text.encode())).decode()
+
+
+def _unpack(stored: str) -> str:
+    return stored if stored.startswith("{") else zlib.decompress(b64decode(stored)).decode()

@@ -165,6 +165,11 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         await self._prepare()
         if self.look_at_once:  # no worker has pushed the link
             await self._link()
+        return await self._wait_for_end()
+
+    async def _wait_for_end(self) -> TriggerEvent:
+        if self.task_version_id is not None:
+            submission_queue.note_start(self._key)
         status = await wait_for_end(
             self._key,
             self._open_api,

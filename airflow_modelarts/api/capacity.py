@@ -5,11 +5,12 @@ No clock and no random source in here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from airflow_modelarts.api import errors
 from airflow_modelarts.api.backoff import exponential_delay, with_jitter
 from airflow_modelarts.api.error_codes import find_code
 from airflow_modelarts.api.errors import (
@@ -34,6 +35,9 @@ MAX_SLEEP = 1.0
 #: Seconds until the second line of the log; each line after it doubles them, up to the longest.
 FIRST_REPEAT = 60.0
 MAX_REPEAT = 3600.0
+
+#: What is stored of a refusal beside its class and its message.
+_STORED = ("error_code", "http_status", "request_id", "retry_after", "outcome_unknown")
 
 #: Of a submission that waits for capacity: a refusal is raised at once, since the caller counts it and waits.
 ONE_ATTEMPT = RetryPolicy(attempts=2, raised=(ModelArtsBusyError, ModelArtsThrottledError, ModelArtsTransientError))
@@ -66,10 +70,35 @@ def describe_refusal(error: ModelArtsError) -> str:
     return f"the service has a fault (HTTP {error.http_status})"
 
 
-def add_advice_to_wait(error: ModelArtsError) -> None:
-    """Add to the message of a refusal which parameter of the operator would wait."""
-    until = "there is room" if is_limit(error) else "the service accepts it"
-    error.args = (f"{error} Set wait_for_capacity=True to wait until {until}.",)
+def dump_refusal(error: ModelArtsError) -> dict[str, Any]:
+    """Return a refusal as JSON, for a trigger's row or event."""
+    return {
+        "error": str(error),
+        "error_class": type(error).__name__,
+        **{name: getattr(error, name) for name in _STORED},
+    }
+
+
+def load_refusal(stored: Mapping[str, Any]) -> ModelArtsError:
+    """Return the refusal that :func:`dump_refusal` made JSON of."""
+    kind: Any = getattr(errors, stored["error_class"], ModelArtsError)
+    error: ModelArtsError = kind(stored["error"], **{name: stored.get(name) for name in _STORED})
+    return error
+
+
+def add_advice(error: ModelArtsError, *, waits: bool, can_repeat: bool) -> None:
+    """Add to the message of a refusal that says "not now" what the operator's user can set.
+
+    :param waits: ``wait_for_capacity``.
+    :param can_repeat: whether the service refuses the same submission twice.
+    """
+    advice = ""
+    if error.outcome_unknown and not can_repeat:
+        advice = "No version has appeared so far. Set retries: the next try looks for it, and submits if there is none."
+    elif not waits:
+        until = "there is room" if is_limit(error) else "the service accepts it"
+        advice = f"Set wait_for_capacity=True to wait until {until}."
+    error.args = (f"{error} {advice}".rstrip(),)
 
 
 def retry_delay(

@@ -6,6 +6,7 @@ A procedure is a generator over the same steps as a call. Both hooks run it: ``h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from airflow_modelarts.api.http import Flow, Sleep
 from airflow_modelarts.api.models import CreatedTask, CreatedVersion, ProcessorTask, ProcessorTaskVersion
 from airflow_modelarts.api.operations import ListOperation, Operation
 from airflow_modelarts.api.retry import DEFAULT_RETRIES, RetryPolicy
+from airflow_modelarts.api.same_request import check_same_request
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatus, status_name
 from airflow_modelarts.api.targets import Target
 
@@ -29,6 +31,8 @@ LONG_RETRIES = RetryPolicy(attempts=20)
 SUBMIT_ATTEMPTS = 6
 #: Seconds; the longest delay before a submission is looked up a second time.
 MAX_LOOKUP_DELAY = 16.0
+#: Seconds before an interrupted submission is looked up a second time; Airflow grants five to a task that it kills.
+INTERRUPTED_DELAY = 1.0
 
 
 @dataclass(slots=True)
@@ -123,11 +127,22 @@ def version_ids(task_id: str, retries: RetryPolicy = LONG_RETRIES) -> Flow[set[s
     return {version.task_version_id or "" for version in versions}
 
 
-def find_task(name: str, workspace_id: str | None, retries: RetryPolicy = LONG_RETRIES) -> Flow[ProcessorTask | None]:
-    """Return the task that has exactly this name, None if there is none; the API's own filter is fuzzy."""
+def find_task(
+    name: str, workspace_id: str | None, retries: RetryPolicy = LONG_RETRIES, *, body: bytes | None = None
+) -> Flow[ProcessorTask | None]:
+    """Return the task that has exactly this name, None if there is none; the API's own filter is fuzzy.
+
+    :param body: the JSON of the request, where somebody else may have created a task of this name.
+    :raises ModelArtsAlreadyExistsError: the task is of another request than ``body``.
+    """
     listing = operations.list_processor_tasks(task_name=name, workspace_id=workspace_id)
     tasks = yield from _items(listing, retries, lambda task: task.name == name)
-    return next((task for task in tasks if task.name == name), None)
+    found = next((task for task in tasks if task.name == name), None)
+    if found is None or body is None:
+        return found
+    task = yield from call(operations.describe_processor_task(found.task_id), retries)  # a list may leave fields out
+    check_same_request(json.loads(body), task)
+    return task
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,6 +156,8 @@ class Submission:
     :param retries: of each request that submits.
     :param waits: whether the caller calls again later if the service says "not now" (``capacity.is_not_now``). Then
         such a refusal is raised after at most one lookup, without a delay.
+    :param is_under_way: whether a request has been sent that has no outcome yet; it stays true if that is interrupted.
+    :param find: looks the submission up.
     :param is_ours: whether a task that has the name already is the caller's own in any case: the name was stored before
         the first request.
     """
@@ -151,19 +168,23 @@ class Submission:
     retries: RetryPolicy = DEFAULT_RETRIES
     waits: bool = False
     is_ours: bool = False
+    is_under_way: bool = False
+    find: Callable[[RetryPolicy], Flow[str | None]] | None = None
 
 
 def create_task(
     operation: Operation[CreatedTask], name: str, workspace_id: str | None, submission: Submission
 ) -> Flow[str]:
     """Create a task exactly once and return its id, see :func:`submit_once`; the service refuses a name twice."""
+    # An earlier process may have created it, and somebody else as well: then the request tells whose it is.
+    body = operation.body if submission.may_exist and not submission.is_ours else None
 
     def submit() -> Flow[str]:
         created = yield from call(operation, submission.retries)
         return created.task_id
 
-    def find() -> Flow[str | None]:
-        found = yield from find_task(name, workspace_id)
+    def find(retries: RetryPolicy) -> Flow[str | None]:
+        found = yield from find_task(name, workspace_id, retries, body=body)
         return found.task_id if found else None
 
     return (yield from submit_once(submit, find, submission, can_repeat=True))
@@ -178,15 +199,19 @@ def create_version(
         created = yield from call(operation, submission.retries)
         return created.version_id
 
-    def find() -> Flow[str | None]:
-        found = yield from newest_version(task_id, ignored=known)
+    def find(retries: RetryPolicy) -> Flow[str | None]:
+        found = yield from newest_version(task_id, retries, ignored=known)
         return found.task_version_id if found else None
 
     return (yield from submit_once(submit, find, submission, can_repeat=False))
 
 
 def submit_once(
-    submit: Callable[[], Flow[str]], find: Callable[[], Flow[str | None]], submission: Submission, *, can_repeat: bool
+    submit: Callable[[], Flow[str]],
+    find: Callable[[RetryPolicy], Flow[str | None]],
+    submission: Submission,
+    *,
+    can_repeat: bool,
 ) -> Flow[str]:
     """Submit, and look the submission up wherever the answer does not tell whether it was accepted.
 
@@ -195,13 +220,18 @@ def submit_once(
     :param can_repeat: whether the service refuses the same submission twice, so that repeating it is safe.
     :raises ModelArtsError: it was refused, or not found. ``outcome_unknown`` tells whether it may still appear.
     """
+    submission.find = find
     is_lost = False  # whether an answer to a request of this call was lost
     for attempt in range(1, SUBMIT_ATTEMPTS + 1):
         if submission.is_killed():
             raise ModelArtsError("Task was killed; not submitting.", outcome_unknown=submission.may_exist)
+        submission.is_under_way = True
         try:
-            return (yield from submit())
+            external_id = yield from submit()
+            submission.is_under_way = False
+            return external_id
         except ModelArtsError as error:
+            submission.is_under_way = False
             is_lost = is_lost or error.outcome_unknown
             is_taken = isinstance(error, ModelArtsAlreadyExistsError)
             submission.may_exist |= error.outcome_unknown or (is_taken and submission.is_ours)
@@ -214,7 +244,7 @@ def submit_once(
             is_refused = not (is_taken or error.outcome_unknown)
             if submission.waits and is_refused and not is_lost:
                 delay = 0.0  # the earlier request was sent before this process had its turn
-            if found := (yield from _find_twice(find, delay)):
+            if found := (yield from _find_twice(find, LONG_RETRIES, delay)):
                 return found
             if submission.waits and is_refused:
                 submission.may_exist = error.outcome_unknown = False
@@ -225,13 +255,24 @@ def submit_once(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _find_twice(find: Callable[[], Flow[str | None]], delay: float) -> Flow[str | None]:
+def find_interrupted(submission: Submission, retries: RetryPolicy) -> Flow[str | None]:
+    """Return the id of what an interrupted request submitted; None if there is none."""
+    if submission.find is None or not (submission.is_under_way or submission.may_exist):
+        return None
+    return (yield from _find_twice(submission.find, retries, INTERRUPTED_DELAY))
+
+
+def _find_twice(
+    find: Callable[[RetryPolicy], Flow[str | None]], retries: RetryPolicy, delay: float
+) -> Flow[str | None]:
     """Look a submission up, and again after a delay, because the request may still be on its way; 0 for once only."""
     try:
-        if (found := (yield from find())) or not delay:
+        if (found := (yield from find(retries))) or not delay:
             return found
         yield Sleep(delay)
-        return (yield from find())
+        return (yield from find(retries))
+    except ModelArtsAlreadyExistsError:  # of another request
+        raise
     except ModelArtsError as error:
         error.outcome_unknown = True  # the outcome of the submission
         raise

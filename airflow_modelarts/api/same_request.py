@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
 from airflow_modelarts.api.places import data_sources, obs_uri, typed_uri
 from airflow_modelarts.api.redaction import printable, without_signed_links
 
@@ -26,6 +27,20 @@ def differences(body: Mapping[str, Any], task: ProcessorTask) -> list[str]:
     :param task: as DescribeProcessorTask returned it.
     """
     return list(_differences(body, task))
+
+
+def check_same_request(body: Mapping[str, Any], task: ProcessorTask) -> None:
+    """Refuse a task that has the name of this request, and that another request created.
+
+    :param body: see :func:`differences`.
+    :raises ModelArtsAlreadyExistsError: it differs; the message shows how.
+    """
+    if different := differences(body, task):
+        raise ModelArtsAlreadyExistsError(
+            f"A processing task named '{task.name}' exists already, of another request: '{task.task_id}'. "
+            f"{'; '.join(different)}. Choose another name, or make the same request.",
+            operation="CreateProcessorTask",
+        )
 
 
 def _differences(body: Mapping[str, Any], task: ProcessorTask) -> Iterator[str]:

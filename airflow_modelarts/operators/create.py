@@ -279,10 +279,10 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
 
         return find_deferred(self, context)
 
-    def _find(self, name: str) -> ProcessorTask | None:
+    def _find(self, name: str, body: bytes | None = None) -> ProcessorTask | None:
         from airflow_modelarts.api import procedures
 
-        return self._try.hook.run(procedures.find_task(name, self.workspace_id))
+        return self._try.hook.run(procedures.find_task(name, self.workspace_id, body=body))
 
     def _target(self, external_id: str) -> Target:
         from airflow_modelarts.api.targets import Target
@@ -341,7 +341,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
 
     def _submit(self, context: Context, unconfirmed: Any) -> str:
         from airflow_modelarts.api import procedures
-        from airflow_modelarts.api.capacity import describe_refusal, is_not_now
+        from airflow_modelarts.api.capacity import is_not_now
         from airflow_modelarts.operators.queued_submission import defer_submission, is_left_to_triggerer
 
         hook, store = self._try.hook, self._try.store
@@ -369,7 +369,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
             if not is_queued or not is_not_now(error) or error.outcome_unknown:
                 raise
             self.log.info("%s Waiting for capacity again.", error)
-            raise defer_submission(self, context, refusal=describe_refusal(error)) from None
+            raise defer_submission(self, context, refusal=error) from None
 
     def _create(
         self, operation: Operation[CreatedVersion], known: set[str], *, may_exist: bool, once: bool = False

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_modelarts.api import errors
+from airflow_modelarts.api.capacity import dump_refusal, load_refusal
+from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.base import describe_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Bytes of JSON, at most, of a request that is stored in the trigger's row.
 MAX_STORED_BODY = 64 * 1024
+#: Characters of it in the row, at most: a row of MySQL has 65,535 bytes, and Airflow's encryption adds a third.
+MAX_PACKED_BODY = 46_000
 #: The XCom key of the name that the triggerer submits under, where Airflow has no task state store.
 NAME_KEY = "modelarts_intended_name"
 
@@ -27,18 +31,24 @@ def is_left_to_triggerer(operator: RunTaskOperator, body: bytes = b"") -> bool:
     """Whether the triggerer submits; if only the size of the request prevents that, the log says so."""
     if not (operator.deferrable and operator.wait_for_capacity) or operator._killed:
         return False
-    if len(body) <= MAX_STORED_BODY:
+    from airflow_modelarts.submission_trigger import pack_body
+
+    if len(body) <= MAX_STORED_BODY and len(pack_body(body.decode() or None) or "") <= MAX_PACKED_BODY:
         return True
     operator.log.info(
-        "The worker submits, and not the triggerer: the request has %s bytes, more than the %s that are stored.",
+        "The worker submits, and not the triggerer: the request has %s bytes, more than the trigger's row takes.",
         len(body),
-        MAX_STORED_BODY,
     )
     return False
 
 
 def defer_submission(
-    operator: RequestBodyMixin, context: Context, name: str = "", body: bytes | None = None, *, refusal: str = ""
+    operator: RequestBodyMixin,
+    context: Context,
+    name: str = "",
+    body: bytes | None = None,
+    *,
+    refusal: ModelArtsError | None = None,
 ) -> TaskDeferred:
     """Return the exception that hands the submission over to the triggerer, for as long as the timeout leaves.
 
@@ -58,7 +68,10 @@ def defer_submission(
         body=fields,
         priority_weight=operator.priority_weight,
         queued_since=current.queued_since or time.time(),
-        refusal=refusal,
+        refusal=None if refusal is None else dump_refusal(refusal),
+        refusals=current.refusals,
+        deadline=deadline,
+        is_ours=getattr(operator, "random_name_suffix", True),
         wait_for_completion=operator.wait_for_completion,
         push_ids=bool(operator.do_xcom_push),
         workspace_id=operator.workspace_id,
@@ -74,6 +87,13 @@ def defer_submission(
     )
 
 
+def describe_end_of_time(external_id: str | None) -> str:
+    """Return the message of a timeout, by what the triggerer has submitted."""
+    if external_id is None:
+        return "execution_timeout is over, and nothing was submitted: the submission waited for capacity"
+    return describe_timeout("execution_timeout")
+
+
 def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, event: dict[str, Any]) -> None:
     """Store and announce the id of what the triggerer has submitted.
 
@@ -87,19 +107,10 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
             raise defer_submission(operator, context, store.intent, operator._operation(store.intent).body)
         return
     if "error_class" in event:
-        refusal = _read_refusal(event)
+        refusal = load_refusal(event)
         if store and not refusal.outcome_unknown:
             store.forget()
         raise refusal
-    if not operator.random_name_suffix:  # anybody can have taken the name before the triggerer submitted
-        from airflow_modelarts.operators.reusing import check_same_request
-
-        try:
-            check_same_request(operator, event["name"], event["task_id"])
-        except errors.ModelArtsAlreadyExistsError:
-            if store:
-                store.forget()
-            raise
     if store:
         store.confirm(event["task_id"])
     current.queued_seconds = event.get("queued_seconds")  # otherwise the trigger pushed it before it restarted
@@ -108,13 +119,6 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
         "Processing task '%s' is named '%s'; the triggerer submitted it%s.", event["task_id"], event["name"], seconds
     )
     operator._announce(context, event["task_id"])
-
-
-def _read_refusal(event: dict[str, Any]) -> errors.ModelArtsError:
-    kind: Any = getattr(errors, event["error_class"], errors.ModelArtsError)
-    details = ("error_code", "http_status", "request_id", "outcome_unknown")
-    error: errors.ModelArtsError = kind(event["error"], **{name: event.get(name) for name in details})
-    return error
 
 
 def find_deferred(operator: ModelArtsCreateProcessorTaskOperator, context: Context) -> str | None:
@@ -127,8 +131,9 @@ def find_deferred(operator: ModelArtsCreateProcessorTaskOperator, context: Conte
     if not isinstance(name, str):
         return None
     try:
-        found = operator._find(name)
-    except errors.ModelArtsError as error:
+        body = None if operator.random_name_suffix else operator._operation(name).body
+        found = operator._find(name, body)
+    except ModelArtsError as error:
         operator.log.warning("%s", error)
         return None
     return found.task_id if found else None

@@ -6,7 +6,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError
-from airflow_modelarts.api.same_request import differences
+from airflow_modelarts.api.same_request import check_same_request
 from airflow_modelarts.api.statuses import ProcessorTaskStatus
 from airflow_modelarts.operators.submission_store import REUSED
 
@@ -55,28 +55,14 @@ def reuse(operator: ModelArtsCreateProcessorTaskOperator, context: Context, name
     :raises ModelArtsAlreadyExistsError: another request created it.
     """
     current = operator._try
-    task = check_same_request(operator, name, existing.task_id)
+    task = current.hook.describe_processor_task(existing.task_id)  # a list may leave fields out
+    check_same_request(operator._body(), task)
     operator.log.info("Processing task '%s' named '%s' is %s: reusing it.", task.task_id, name, task.status_name)
     if current.store:
         current.store.begin({REUSED: name})
     context["ti"].xcom_push(key=REUSED, value=True)
     current.is_reused = True
     return task.task_id
-
-
-def check_same_request(operator: ModelArtsCreateProcessorTaskOperator, name: str, task_id: str) -> ProcessorTask:
-    """Return a task that has the operator's name, if the same request created it.
-
-    :raises ModelArtsAlreadyExistsError: another request created it.
-    """
-    task = operator._try.hook.describe_processor_task(task_id)  # a list may leave fields out
-    if different := differences(operator._body(), task):
-        raise ModelArtsAlreadyExistsError(
-            f"A processing task named '{name}' exists already, of another request: '{task.task_id}'. "
-            f"{'; '.join(different)}. Choose another name, or make the same request.",
-            operation="CreateProcessorTask",
-        )
-    return task
 
 
 def recall_reuse(operator: ModelArtsCreateProcessorTaskOperator, context: Context) -> bool:

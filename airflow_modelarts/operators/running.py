@@ -20,7 +20,6 @@ from airflow_modelarts.base import (
     WaitingOperator,
     describe,
     describe_failure,
-    describe_timeout,
     describe_wait,
     fails_fast,
     is_trigger_timeout,
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.operators.submission_store import SubmissionStore
     from airflow_modelarts.polling.status_poller import StatusPoller
 
-#: Stands for the status of a task or version that has been deleted.
-DELETED = "deleted"
+DELETED = "deleted"  # stands for the status of a task or version that has been deleted
 
 
 class _Try:
@@ -58,8 +56,10 @@ class _Try:
         self.store = store
         self.external_id = external_id
         #: Whether it existed before this Airflow task, so that nothing here stops it.
+        self.submission: Submission | None = None
         self.is_reused = store is not None and store.is_reused
         self.queued_since: float | None = None  # since the epoch, if the triggerer gave this try its turn to submit
+        self.refusals = 0  # how often a turn was refused for a reason of its own
         self.queued_seconds: float | None = 0.0  # from the first attempt to submit to the accepted one
         self.deadline: float | None = None  # when ``execution_timeout`` is over, if an earlier deferral knew
         self.latest: Any = None  # what was last read of what was submitted
@@ -175,8 +175,11 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         event = event or {}
         with self._start_try(context) as current:
             current.deadline = deadline
+            if event.get("timed_out"):  # while the submission was queued
+                current.external_id = event.get("task_id")
+                raise self._timeout(current)
             if "turn" in event:  # the triggerer waited for capacity, and this worker submits
-                current.queued_since = event["turn"]
+                current.queued_since, current.refusals = event["turn"], event.get("refusals", 0)
                 return self.execute_resumable(context)
             if "name" in event:
                 self._take_over(context, event)
@@ -205,10 +208,12 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             self._current = _Try(self._open_hook())
             self._current.external_id = self._recall_id(context) or self._find_deferred(context)
             self._current.is_reused = self._recall_reuse(context)
-            message = describe_timeout("execution_timeout")
-            if self._current.external_id is None:
-                message = "execution_timeout is over, and nothing was submitted: the submission waited for capacity"
-            raise AirflowTaskTimeout(message) from error
+            raise self._timeout(self._current) from error
+
+    def _timeout(self, current: _Try) -> AirflowTaskTimeout:
+        from airflow_modelarts.operators.queued_submission import describe_end_of_time
+
+        return AirflowTaskTimeout(describe_end_of_time(current.external_id))
 
     @contextmanager
     def _start_try(self, context: Context) -> Iterator[_Try]:
@@ -315,9 +320,9 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
 
         hook, waits = self._try.hook, self.wait_for_capacity
         log = capacity.CapacityLog(self.log, time.monotonic)
-        submission = Submission(
+        submission = self._try.submission = Submission(
             may_exist=may_exist,
-            is_killed=self._is_killed,
+            is_killed=lambda: self._killed,  # Airflow 3 lets a try go on after on_kill
             on_lookup=log.refused if waits else self._log_lookup,
             retries=capacity.ONE_ATTEMPT if waits else capacity.without_waiting(hook.retries),
             waits=waits,
@@ -330,21 +335,18 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
                 lambda: submit(submission),
                 random.random,
                 log.refused,
-                is_killed=self._is_killed,
+                is_killed=lambda: self._killed,
                 can_repeat=can_repeat,
             )
             external_id = hook.run(submitted)
         except ModelArtsError as error:
             if self._try.store and not error.outcome_unknown:
                 self._try.store.forget()
-            if not waits and capacity.is_not_now(error):
-                capacity.add_advice_to_wait(error)
+            if capacity.is_not_now(error):
+                capacity.add_advice(error, waits=waits, can_repeat=can_repeat)
             raise
         self._try.queued_seconds = log.submitted()
         return external_id
-
-    def _is_killed(self) -> bool:
-        return self._killed  # Airflow 3 lets a try go on after on_kill
 
     def _log_lookup(self, error: ModelArtsError) -> None:
         self.log.warning("%s Checking whether it was created anyway.", error)
@@ -389,8 +391,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     def _defer(self, context: Context, external_id: str) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as ``execution_timeout`` leaves."""
         deadline = self._note_deferral(context)
-        seconds = None if deadline is None else deadline - time.time()
-        return self._deferral(self._target(external_id), deadline, seconds)
+        return self._deferral(self._target(external_id), deadline, None if deadline is None else deadline - time.time())
 
     def _note_deferral(self, context: Context) -> float | None:
         """Push the number of the try that defers; return when ``execution_timeout`` is over, since the epoch."""

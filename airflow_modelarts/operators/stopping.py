@@ -53,9 +53,17 @@ class StoppingMixin:
         and when a user has cleared the Airflow task, they are stopped in any case. Without ``cancel_on_kill``, and
         if another Airflow task started them, they are never stopped.
         """
+        from airflow_modelarts.api.retry import RetryPolicy
+
         self._killed = True
         current = self._current
-        if current is None or current.external_id is None:
+        if current is None:
+            return
+        # Airflow grants five seconds. It may have interrupted the hook in the middle of anything.
+        retries = RetryPolicy(attempts=3, max_delay=1.0, max_retry_after=1.0)
+        if current.external_id is None and current.submission is not None:
+            current.external_id = self._find_interrupted(current, retries)
+        if current.external_id is None:
             return
         if reason := self._why_never_stop():
             self.log.info("%s is not stopped: %s.", self._target(current.external_id), reason)
@@ -66,12 +74,20 @@ class StoppingMixin:
                 "%s is not stopped: another try of this Airflow task follows.", self._target(current.external_id)
             )
             return
-        from airflow_modelarts.api.retry import RetryPolicy
-
-        # Airflow grants five seconds. It may have interrupted the hook in the middle of anything.
-        retries = RetryPolicy(attempts=3, max_delay=1.0, max_retry_after=1.0)
         with current.hook.clone(retries) as hook:
             self._stop(hook, current.external_id, retries)
+
+    def _find_interrupted(self, current: Any, retries: RetryPolicy) -> str | None:
+        """Return the id of what a request submitted that the kill has interrupted; None if there is none."""
+        from airflow_modelarts.api import procedures
+
+        try:
+            with current.hook.clone(retries) as hook:
+                found: str | None = hook.run(procedures.find_interrupted(current.submission, retries))
+        except ModelArtsError as error:
+            self.log.warning("%s", error)
+            return None
+        return found
 
     def _why_never_stop(self) -> str:
         """Return why nothing stops what this try waits for; empty if it can be stopped."""

@@ -24,6 +24,12 @@ INTERVALS = 1.5
 MAX_FIRST_DELAY = 15.0
 #: Seconds between two turns while no limit is known: the outcome of a worker's submission is known later.
 TURN_DELAY = 0.5
+#: Seconds until the first extra poll at a limit. Without an end in between, each further delay is longer by a factor.
+FIRST_POLL_DELAY = 1.0
+POLL_DELAY_GROWTH = 1.5
+#: Seconds between two extra polls, at least, for each request that one takes.
+SECONDS_PER_REQUEST = 0.5
+_NO_ERROR = ModelArtsError("")
 
 
 @dataclass(slots=True, eq=False)
@@ -32,11 +38,13 @@ class Entry:
 
     :param priority: a higher one is submitted first.
     :param queued_since: seconds since the epoch.
+    :param template: the id of its template, which can have a limit of its own; empty if that is not known.
     :param number: the order in which entries joined; unique in a queue.
     """
 
     priority: int
     queued_since: float
+    template: str = ""
     number: int = 0
     by_priority: tuple[int, float, int] = field(init=False)
 
@@ -61,6 +69,7 @@ class SubmissionOrder(Generic[E]):
         self._by_priority: list[E] = []
         self._by_age: list[E] = []
         self._postponed: dict[E, float] = {}
+        self._held: dict[str, float] = {}  # by template, until when
         self._joined = 0
         self._submitted = 0
 
@@ -91,18 +100,26 @@ class SubmissionOrder(Generic[E]):
             self._postponed[entry] = until
 
     def head(self, now: float) -> E | None:
-        """Return the entry that submits next; None if there is none, or all are postponed."""
+        """Return the entry that submits next; None if there is none, or all are postponed or held."""
         for entry in [entry for entry, until in self._postponed.items() if until <= now]:
             del self._postponed[entry]
             self._insert(entry)
-        if not self._by_priority:
-            return None
+        self._held = {template: until for template, until in self._held.items() if until > now}
         is_oldest_next = self._submitted % TURNS_BY_PRIORITY == TURNS_BY_PRIORITY - 1
-        return self._by_age[0] if is_oldest_next else self._by_priority[0]
+        entries = self._by_age if is_oldest_next else self._by_priority
+        return next((entry for entry in entries if entry.template not in self._held), None)
+
+    def hold(self, template: str, until: float) -> None:
+        """Let the entries of other templates pass until then."""
+        self._held[template] = until
+
+    def release(self, template: str | None = None) -> None:
+        """End the hold of a template, or of all."""
+        self._held = {} if template is None else {one: at for one, at in self._held.items() if one != template}
 
     def next_due(self) -> float:
-        """Return when the first postponed entry is due; infinite if there is none."""
-        return min(self._postponed.values(), default=math.inf)
+        """Return when the first entry is due that is postponed or held; infinite if there is none."""
+        return min([*self._postponed.values(), *self._held.values()], default=math.inf)
 
     def position(self, entry: E) -> int:
         """Return the position of an entry by priority and arrival, from 1."""
@@ -137,6 +154,12 @@ class Room:
         self._failures = 0
         self._try_at = -math.inf
         self._paused_until = starts_at
+        self._is_probing = False  # whether the last turn was given without knowing of a free place
+        self._poll_delay = self._least_poll_delay = FIRST_POLL_DELAY
+        self._has_ended = False  # whether a task of this triggerer has ended since the last extra poll
+        self._polled_at = -math.inf
+        #: Seconds between two polls of a task of this triggerer without the extra ones.
+        self.poll_interval = math.inf
         #: Whether the limit was reached at the last attempt.
         self.is_full = False
         #: Places that are free for certain, as far as is known here.
@@ -151,6 +174,21 @@ class Room:
             return max(self._try_at, self._paused_until)
         return self._paused_until
 
+    @property
+    def next_poll(self) -> float:
+        """When to poll the tasks of this triggerer for a free place; infinite if their own polls are soon enough."""
+        is_blocked = self.is_full and not self.free
+        return self._polled_at + self._poll_delay if is_blocked and self._poll_delay < self.poll_interval else math.inf
+
+    def polled(self, requests: int, now: float) -> None:
+        """Record an extra poll: the next one is later, and sooner again if this one sees an end.
+
+        :param requests: how many requests it takes.
+        """
+        self._polled_at, self._has_ended = now, False
+        self._least_poll_delay = max(FIRST_POLL_DELAY, requests * SECONDS_PER_REQUEST)
+        self._poll_delay = max(self._poll_delay * POLL_DELAY_GROWTH, self._least_poll_delay)
+
     def expect_ends(self, poll_interval: float | None) -> None:
         """Note how often the tasks of this triggerer are polled; None if it waits for none."""
         self.first_delay = max(FIRST_DELAY, min(INTERVALS * (poll_interval or 0.0), MAX_FIRST_DELAY))
@@ -159,7 +197,7 @@ class Room:
         """Record a refusal that says "not now"; throttling delays the next attempt whether a place is free or not."""
         self._failures += 1
         if is_limit(error):
-            self.is_full, self.free = True, 0
+            self._fill(now)
             self._try_at = now + retry_delay(self._failures, error, self._random, self.first_delay)
         else:
             self._paused_until = now + retry_delay(self._failures, error, self._random)
@@ -173,6 +211,9 @@ class Room:
 
     def ended(self) -> None:
         """Record the end of a task of this triggerer: its place is free."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._poll_delay = max(self._poll_delay / POLL_DELAY_GROWTH**2, self._least_poll_delay)
         self.free += self.is_full
 
     def turn_given(self, now: float) -> None:
@@ -180,21 +221,35 @@ class Room:
         if self.is_full and self.free:
             self._take_place(now)
         elif self.is_full:
+            self._is_probing = True
             self._failures += 1
             self._try_at = now + self._delay()
         else:
             self._paused_until = now + TURN_DELAY
 
-    def turn_refused(self, now: float) -> None:
-        """Record that the service refused what a worker submitted in its turn."""
+    def turn_accepted(self) -> None:
+        """Record that a worker has submitted: if no place was known to be free, there may be more."""
+        if self._is_probing or not self.is_full:
+            self._is_probing = self.is_full = False
+            self._failures = 0
+
+    def turn_refused(self, error: ModelArtsError, now: float) -> None:
+        """Record that a limit refused what a worker submitted in its turn."""
         self._failures += not self.is_full
+        self._is_probing = False
+        self._fill(now)
+        self._try_at = now + self._delay(error)
+
+    def _fill(self, now: float) -> None:
+        if not self.is_full:
+            self._polled_at = now
         self.is_full, self.free = True, 0
-        self._try_at = now + self._delay()
 
     def _take_place(self, now: float) -> None:
         self.free -= 1
+        self._polled_at = now
         self._failures = 1
         self._try_at = now + self._delay()
 
-    def _delay(self) -> float:
-        return retry_delay(max(self._failures, 1), ModelArtsError(""), self._random, self.first_delay)
+    def _delay(self, error: ModelArtsError = _NO_ERROR) -> float:
+        return retry_delay(max(self._failures, 1), error, self._random, self.first_delay)

@@ -1,8 +1,9 @@
 """The triggerer's submission queue: all triggers that submit through one connection and project share one.
 
 It sends one submission at a time. ``polling.submission_plan`` decides whose turn it is, and when. While the service
-refuses the first entry, no other one sends a request, and nothing is done for each entry: a thousand entries cost the
-requests of one. A queue stores nothing: after a restart the triggers join a new one, each with its original arrival.
+refuses the first entry, no other one of its template sends a request, and nothing is done for each entry: a thousand
+entries cost the requests of one. A queue stores nothing: after a restart the triggers join a new one, each with its
+original arrival.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextvars
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsError
 from airflow_modelarts.api.http import Flow
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling.submission_plan import Entry, Room, SubmissionOrder
+from airflow_modelarts.polling.watcher import poll_soon
 
 T = TypeVar("T")
 
@@ -30,6 +32,8 @@ T = TypeVar("T")
 BATCH_DELAY = 0.2
 #: Positions are compared again after so many changes, as a part of the entries.
 CHANGES = 0.1
+#: The template of the entries that a worker submits, which is not known here.
+TURNS = ""
 #: Ends that are remembered, so that two waits for the same target free one place.
 RECENT_ENDS = 256
 
@@ -80,17 +84,18 @@ class Ticket(Entry):
     """The membership of one trigger: queued at first, then until its wait has ended.
 
     :param attempt: returns a procedure that submits once; None if a worker submits, when it is the entry's turn.
+    :param refusals: how often the service has refused this entry for a reason that does not concern the others.
     :param has_left: whether the trigger has left, after which nothing may be submitted.
     :param external_id: of what was submitted, even if the trigger left meanwhile.
     :param under_way: is done when the latest attempt has ended; None before the first one.
     """
 
     attempt: Callable[[], Flow[str]] | None = None
+    refusals: int = 0
     has_left: bool = False
     external_id: str | None = None
     under_way: asyncio.Future[None] | None = None
     _position: int = 0  # in the last event
-    _failures: int = 0
     _events: list[QueueEvent] = field(default_factory=list)
     _error: BaseException | None = None
     _waker: asyncio.Future[None] | None = None
@@ -129,11 +134,6 @@ class Ticket(Entry):
         self._error = error
         self._wake()
 
-    def next_failure(self) -> int:
-        """Count a refusal that concerns this entry alone."""
-        self._failures += 1
-        return self._failures
-
     def _wake(self) -> None:
         if self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
@@ -142,14 +142,18 @@ class Ticket(Entry):
 class SubmissionQueue:
     """Submits for its entries through ``api``, until the last member leaves."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, key: Hashable) -> None:
         self.api = api
+        self._key = key
         self._loop = asyncio.get_running_loop()
         self._order: SubmissionOrder[Ticket] = SubmissionOrder()
         self._room = Room(random.random, self._loop.time() + BATCH_DELAY)
         self._members = 0
         self._poll_interval = math.inf
         self._reason = ""  # why there is no room; empty if there may be
+        self._limit = ModelArtsError("")  # the latest refusal by a limit
+        self._refusals: Counter[str] = Counter()  # by template, since one of it was accepted
+        self._templates: dict[str, str] = {}  # of the tasks that members wait for, by id
         self._changes = 0
         self._ended: deque[Target] = deque(maxlen=RECENT_ENDS)
         self._is_closing = False
@@ -157,19 +161,17 @@ class SubmissionQueue:
         # In a context of its own: it works for all triggers, so its log lines must not go to the first one's task.
         self._task = self._loop.create_task(self._run(), context=contextvars.Context())
 
-    def join(self, ticket: Ticket, *, poll_interval: float, was_refused: bool) -> None:
+    def join(self, ticket: Ticket, *, poll_interval: float, refusal: ModelArtsError | None) -> None:
         """Add an entry.
 
         :param poll_interval: seconds between two polls of the task, when it runs.
-        :param was_refused: whether a worker had its turn, and the service refused what it submitted.
+        :param refusal: why the service refused what a worker submitted in its turn; None if it has not.
         """
         self._members += 1
-        self._poll_interval = min(self._poll_interval, poll_interval)
+        self._poll_interval = self._room.poll_interval = min(self._poll_interval, poll_interval)
         self._order.add(ticket)
-        if was_refused:
-            self._expect_ends()
-            self._room.turn_refused(self._loop.time())
-            self._reason = self._reason or describe_refusal(ModelArtsBusyError("", error_code="ModelArts.4409"))
+        if refusal is not None:
+            self._refused(ticket, refusal)
         self._show_position(ticket)
         self._changed.set()
 
@@ -177,6 +179,7 @@ class SubmissionQueue:
         """Remove a member; the last one closes the queue, when what is being submitted has been."""
         ticket.has_left = True
         self._members -= 1
+        self._templates.pop(ticket.external_id or "", None)
         if self._order.remove(ticket):
             self._show_positions()
         if not self._members:
@@ -194,6 +197,14 @@ class SubmissionQueue:
         if target not in self._ended:
             self._ended.append(target)
             self._room.ended()
+            self._order.release(self._templates.get(target.task_id))
+            self._changed.set()
+
+    def note_start(self) -> None:
+        """Note that a wait for a version has started: the service has probably accepted what a worker submitted."""
+        self._room.turn_accepted()
+        if not self._room.is_full:
+            self._reason = ""
             self._changed.set()
 
     async def _close(self) -> None:
@@ -225,9 +236,16 @@ class SubmissionQueue:
             self._changed.clear()
             now = self._loop.time()
             head = self._order.head(now)
+            if head is None and any(True for _ in self._order):  # all templates that are queued are held
+                self._fill(now)
+                head = self._order.head(now)
             at = self._order.next_due() if head is None else self._room.next_attempt
             if head is not None and at <= now:
                 return head
+            if head is not None and self._room.next_poll <= now:
+                self._room.polled(poll_soon(self._key), now)
+            if head is not None:
+                at = min(at, self._room.next_poll)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), None if at == math.inf else max(at - now, 0.0))
         return None
@@ -248,6 +266,11 @@ class SubmissionQueue:
             if not self._room.is_full:
                 self._reason = ""
             self._order.remove(ticket, is_submitted=True)
+            for template in (ticket.template, TURNS):
+                self._order.release(template)
+            self._refusals.pop(ticket.template, None)
+            if not ticket.has_left:
+                self._templates[external_id] = ticket.template
             ticket.submitted(external_id)
         finally:
             if not ticket.under_way.done():  # who awaits it can have been cancelled, and it with them
@@ -256,15 +279,42 @@ class SubmissionQueue:
     def _refused(self, ticket: Ticket, error: ModelArtsError) -> None:
         now = self._loop.time()
         if isinstance(error, ModelArtsBusyError) and not is_limit(error):  # for example its dataset is being published
-            self._order.postpone(ticket, now + retry_delay(ticket.next_failure(), error, random.random))
+            ticket.refusals += 1
+            self._order.postpone(ticket, now + retry_delay(ticket.refusals, error, random.random))
             ticket.show_position(describe_refusal(error), 1, len(self._order))
             return
         self._expect_ends()
-        self._room.refused(error, now)
         is_first = not self._reason
+        if ticket.attempt is None and is_limit(error):
+            self._room.turn_refused(error, now)
+        elif is_limit(error):
+            self._limit = error
+            self._hold(ticket.template, now)
+            if self._order.head(now) is not None:  # the limit can be that of the template: another one is next
+                return
+            self._fill(now)
+        else:
+            self._room.refused(error, now)
         self._reason = describe_refusal(error)
         if is_first:
             self._show_positions(at_once=True)
+
+    def _hold(self, template: str, now: float) -> None:
+        """Let other templates pass for a time that grows with each refusal."""
+        self._refusals[template] += 1
+        delay = retry_delay(self._refusals[template], self._limit, random.random, self._room.first_delay)
+        for held in (template, TURNS):  # a worker is too dear for finding out which limit is reached
+            self._order.hold(held, now + delay)
+        if self._refusals[template] == 1:
+            for position, ticket in enumerate(self._order, 1):
+                if ticket.template == template:
+                    ticket.show_position(describe_refusal(self._limit), position, len(self._order))
+
+    def _fill(self, now: float) -> None:
+        """No entry may submit: the limit is that of the project, or each template that is queued is at its limit."""
+        self._order.release()
+        self._room.refused(self._limit, now)
+        self._reason = describe_refusal(self._limit)
 
     def _expect_ends(self) -> None:
         is_waiting = self._members > len(self._order)
@@ -313,7 +363,12 @@ class Membership:
 
 
 def join(
-    key: Hashable, open_api: Callable[[], Api], ticket: Ticket, *, poll_interval: float, was_refused: bool = False
+    key: Hashable,
+    open_api: Callable[[], Api],
+    ticket: Ticket,
+    *,
+    poll_interval: float,
+    refusal: ModelArtsError | None = None,
 ) -> Membership:
     """Join the submission queue of this event loop and key; leave it by the context manager that is returned.
 
@@ -325,9 +380,15 @@ def join(
     shared = (asyncio.get_running_loop(), key)
     queue = _QUEUES.get(shared)
     if queue is None or queue.is_over:
-        queue = _QUEUES[shared] = SubmissionQueue(open_api())
-    queue.join(ticket, poll_interval=poll_interval, was_refused=was_refused)
+        queue = _QUEUES[shared] = SubmissionQueue(open_api(), key)
+    queue.join(ticket, poll_interval=poll_interval, refusal=refusal)
     return Membership(queue, shared, ticket)
+
+
+def note_start(key: Hashable) -> None:
+    """Note that a wait for a version has started on this event loop."""
+    if (queue := _QUEUES.get((asyncio.get_running_loop(), key))) is not None:
+        queue.note_start()
 
 
 def note_end(key: Hashable, target: Target) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -55,6 +56,7 @@ class Wait:
     :param due: when to poll next, by the event loop's clock.
     :param workspace_id: the workspace whose lists may contain the target; corrected by the first answer by id.
     :param status: the latest one; None before the first answer.
+    :param not_before: until when the service has asked not to poll, or an error asks for a pause.
     :param failures: how many polls of this target alone have failed in a row.
     """
 
@@ -63,6 +65,7 @@ class Wait:
     due: float
     workspace_id: str = field(init=False)
     status: int | None = None
+    not_before: float = -math.inf
     failures: int = 0
     _in_outage: bool = False
     # A tuple, since the empty one takes no memory.
@@ -103,15 +106,19 @@ class Wait:
             self._emit(Changed(status))
         self.status = status
 
+    def poll_at(self, at: float) -> None:
+        """Poll at this time if that is sooner, and if no pause is longer."""
+        self.due = min(self.due, max(at, self.not_before))
+
     def postpone(self, error: ModelArtsError, now: float) -> None:
         """Record a temporary error of this target alone, and poll it later each time."""
         self.failures += 1
         self.begin_outage(error)
-        self.due = now + backoff_with_jitter(self.interval, self.failures, error)
+        self.due = self.not_before = now + backoff_with_jitter(self.interval, self.failures, error)
 
     def postpone_throttled(self, error: ModelArtsError, now: float) -> None:
         """Poll again soon, without an outage: the service throttled this request, and may have answered others."""
-        self.due = now + max(min(self.interval, THROTTLED_DELAY), retry_after(self.interval, error))
+        self.due = self.not_before = now + max(min(self.interval, THROTTLED_DELAY), retry_after(self.interval, error))
 
     def fail(self, error: BaseException) -> None:
         """End the wait with an error, after the events that were emitted before."""

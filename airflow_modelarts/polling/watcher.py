@@ -17,7 +17,7 @@ from contextlib import aclosing, suppress
 from typing import Protocol, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
-from airflow_modelarts.api.operations import ListOperation, Operation, Page
+from airflow_modelarts.api.operations import MAX_PAGE_SIZE, ListOperation, Operation, Page
 from airflow_modelarts.api.request_parts import encode_path
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES
@@ -82,6 +82,16 @@ class Watcher:
         waits.remove(wait)
         if not waits:
             del self._waits[wait.target]
+
+    def poll_soon(self) -> int:
+        """Start a round with all waits; return about how many requests it takes."""
+        now = self._loop.time()
+        targets = {wait.target for wait in self._open_waits()}
+        for wait in self._open_waits():
+            wait.poll_at(now)
+        self._joined.set()
+        versions = sum(target.task_version_id is not None for target in targets)
+        return versions + len(ACTIVE) * -(-(len(targets) - versions) // MAX_PAGE_SIZE)
 
     @property
     def is_idle(self) -> bool:
@@ -258,6 +268,12 @@ class Watcher:
 
 #: The running watchers by event loop and key.
 _WATCHERS: dict[tuple[asyncio.AbstractEventLoop, Hashable], Watcher] = {}
+
+
+def poll_soon(key: Hashable) -> int:
+    """Poll all waits of this event loop and key now; return about how many requests that takes."""
+    watcher = _WATCHERS.get((asyncio.get_running_loop(), key))
+    return 0 if watcher is None or watcher.is_over else watcher.poll_soon()
 
 
 async def wait_for_end(

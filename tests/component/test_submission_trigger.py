@@ -12,6 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import XCom
 
 from airflow_modelarts import submission_trigger
+from airflow_modelarts.api.capacity import dump_refusal
+from airflow_modelarts.api.errors import ModelArtsBusyError
 from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from tests.support.create import INPUTS, VALIDATION
@@ -19,6 +21,8 @@ from tests.support.task_instances import TaskInstance, collect_log
 from tests.support.virtual import EPOCH, now, run, use_virtual_time
 
 BODY = {"template": VALIDATION, "inputs": INPUTS, "create_version": True}
+
+FULL = dump_refusal(ModelArtsBusyError("full", error_code="ModelArts.4409", http_status=400))
 
 
 @pytest.fixture
@@ -50,7 +54,9 @@ def counts(state: EmulatorState) -> dict[str, int]:
 
 
 def test_the_stored_arguments_make_the_same_trigger() -> None:
-    path, stored = submitting(priority_weight=7, refusal="full", wait_for_completion=False, push_ids=False).serialize()
+    path, stored = submitting(
+        priority_weight=7, refusal=FULL, refusals=2, wait_for_completion=False, push_ids=False
+    ).serialize()
     assert path == f"{ProcessorTaskSubmissionTrigger.__module__}.{ProcessorTaskSubmissionTrigger.__qualname__}"
     assert json.loads(json.dumps(stored)) == stored
     assert ProcessorTaskSubmissionTrigger(**stored).serialize() == (path, stored)
@@ -235,7 +241,7 @@ def test_a_turn_is_handed_to_a_worker(state: EmulatorState) -> None:
 
 def test_a_refused_turn_waits(state: EmulatorState, lines: list[str]) -> None:
     async def main() -> float:
-        await end_of(submitting(name="", body=None, refusal="the limit of running tasks is reached"))
+        await end_of(submitting(name="", body=None, refusal=FULL))
         return now()
 
     assert run(main()) >= 0.8
@@ -274,6 +280,46 @@ def test_a_trigger_killed_while_it_is_queued_submits_nothing(state: EmulatorStat
 def test_a_trigger_killed_before_its_turn_sends_nothing(state: EmulatorState) -> None:
     run(killed_while(state, submitting(), 0.05))
     assert state.log.count() == 0
+
+
+# execution_timeout is over
+
+
+@pytest.mark.parametrize("body", [BODY, None])
+def test_nothing_is_submitted_after_the_deadline(state: EmulatorState, body: Any) -> None:
+    refusing = state.faults.refuse("ModelArts.4409", times=None, operation="CreateProcessorTask")
+
+    async def main() -> dict[str, Any]:
+        full = asyncio.create_task(end_of(submitting("first", queued_since=EPOCH - 1)))
+        waiting = asyncio.create_task(end_of(submitting(body=body, refusal=FULL, deadline=EPOCH + 8)))
+        event = await waiting
+        assert 8 <= now() < 9
+        state.faults.remove(refusing)
+        await full
+        return event
+
+    assert run(main()) == {"name": "check-1", "timed_out": True}
+    assert [task.name for task in state.all_tasks()] == ["first"]
+
+
+def test_what_is_submitted_at_the_deadline_is_in_the_event(state: EmulatorState) -> None:
+    state.next_task(duration=100_000)
+    held = state.faults.hold(operation="CreateProcessorTask")
+    one = submitting(deadline=EPOCH + 1)
+
+    async def main() -> dict[str, Any]:
+        running = asyncio.create_task(end_of(one))
+        has_arrived, loop = asyncio.Event(), asyncio.get_running_loop()
+        threading.Thread(target=lambda: held.wait() and loop.call_soon_threadsafe(has_arrived.set)).start()
+        await has_arrived.wait()
+        loop._virtual.now += 2.0  # type: ignore[attr-defined]  # of the virtual loop
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        held.release()
+        return await running
+
+    event = run(main())
+    assert event == {"name": "check-1", "timed_out": True, "task_id": state.all_tasks()[0].task_id}
 
 
 def test_a_trigger_killed_while_the_task_runs_stops_it(state: EmulatorState) -> None:

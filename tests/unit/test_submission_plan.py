@@ -1,6 +1,7 @@
 """The order of queued submissions, and what is known of the room at the service: no event loop, no clock, no sleep."""
 
 import heapq
+import math
 import random
 from collections.abc import Iterable
 
@@ -120,6 +121,23 @@ def test_a_postponed_entry_can_leave() -> None:
     assert order.head(100.0) is None
 
 
+def test_a_template_that_is_held_lets_the_others_pass_in_their_order() -> None:
+    order: SubmissionOrder[Entry] = SubmissionOrder()
+    limited, urgent, other = Entry(9, 1.0, "a"), Entry(5, 3.0, "b"), Entry(1, 2.0, "c")
+    for entry in (limited, urgent, other):
+        order.add(entry)
+    order.hold("a", until=30.0)
+    assert (order.head(29.0), order.next_due()) == (urgent, 30.0)
+    order.hold("b", until=40.0)
+    assert order.head(29.0) is other
+    order.release("b")
+    assert order.head(29.0) is urgent
+    assert order.head(30.0) is limited
+    order.hold("a", until=60.0)
+    order.release()
+    assert order.head(31.0) is limited
+
+
 # The room at the service
 
 
@@ -218,6 +236,52 @@ def test_own_waits_make_the_first_delay_longer(poll_interval: float | None, dela
     assert room.next_attempt == delay
 
 
+# Extra polls at a limit
+
+
+def polled(room: Room, count: int, requests: int = 2) -> list[float]:
+    """Return the delays of so many extra polls in a row."""
+    delays, now = [], 0.0
+    for _ in range(count):
+        delays.append(room.next_poll - now)
+        now = room.next_poll
+        room.polled(requests, now)
+    return delays
+
+
+def test_extra_polls_at_a_limit_get_rarer_until_the_own_polls_are_soon_enough() -> None:
+    room = Room(middle)
+    room.poll_interval = 4.0
+    assert room.next_poll == math.inf
+    room.refused(limit(), 0.0)
+    assert polled(room, 4) == [1.0, 1.5, 2.25, 3.375]
+    assert room.next_poll == math.inf
+
+
+def test_extra_polls_come_sooner_again_after_an_end_and_stop_while_a_place_is_free() -> None:
+    room = Room(middle)
+    room.refused(limit(), 0.0)
+    polled(room, 3)
+    room.ended()
+    room.ended()
+    assert room.next_poll == math.inf
+    room.accepted(5.0)
+    room.accepted(5.0)
+    assert room.next_poll == 5.0 + 1.5
+
+
+def test_extra_polls_that_take_many_requests_are_rarer() -> None:
+    room = Room(middle)
+    room.refused(limit(), 0.0)
+    assert polled(room, 3, requests=20) == [1.0, 10.0, 15.0]
+
+
+def test_throttling_alone_causes_no_extra_polls() -> None:
+    room = Room(middle)
+    room.refused(throttled(), 0.0)
+    assert room.next_poll == math.inf
+
+
 # Turns, after which a worker submits
 
 
@@ -237,7 +301,7 @@ def test_a_turn_takes_a_free_place() -> None:
 
 def test_turns_without_a_free_place_get_rarer() -> None:
     room, now, delays = Room(middle), 0.0, []
-    room.turn_refused(now)
+    room.turn_refused(limit(), now)
     for _ in range(4):
         now = room.next_attempt
         room.turn_given(now)
@@ -245,9 +309,30 @@ def test_turns_without_a_free_place_get_rarer() -> None:
     assert delays == [2.0, 4.0, 8.0, 16.0]
 
 
+def test_an_accepted_turn_without_a_known_place_shows_that_there_are_more() -> None:
+    room = Room(middle)
+    for now in (0.0, 10.0, 20.0):
+        room.turn_given(now)
+        room.turn_refused(limit(), now)
+    room.turn_given(60.0)
+    room.turn_accepted()
+    assert (room.is_full, room.next_attempt <= 60.0) == (False, True)
+    room.turn_refused(limit(), 61.0)
+    assert room.next_attempt == 62.0
+
+
+def test_an_accepted_turn_that_took_a_free_place_shows_nothing() -> None:
+    room = Room(middle)
+    room.turn_refused(limit(), 0.0)
+    room.ended()
+    room.turn_given(0.5)
+    room.turn_accepted()
+    assert (room.is_full, room.next_attempt) == (True, 1.5)
+
+
 def test_a_refused_turn_shows_that_the_service_is_full() -> None:
     room = Room(middle)
-    room.turn_refused(5.0)
+    room.turn_refused(limit(), 5.0)
     assert (room.is_full, room.free, room.next_attempt) == (True, 0, 6.0)
     room.ended()
     assert room.next_attempt <= 5.0

@@ -215,6 +215,18 @@ def test_without_waiting_a_limit_fails_at_once_and_names_the_parameter(
     assert str(refused.value).endswith(". Set wait_for_capacity=True to wait until there is room.")
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_version_whose_answer_is_lost_fails_with_what_a_retry_does(
+    emulator: EmulatorServer, original: Task, sleeping: Sleeping, *, waits: bool
+) -> None:
+    emulator.faults.answer(503, times=None, operation="CreateProcessorTaskVersion")
+    with pytest.raises(errors.ModelArtsTransientError) as failed:
+        version_operator(original, wait_for_capacity=waits).execute(Try().context)
+    assert failed.value.outcome_unknown
+    assert PARAMETER not in str(failed.value), "it would not wait for that"
+    assert "No version has appeared so far. Set retries: the next try looks for it" in str(failed.value)
+
+
 def test_without_waiting_a_throttled_request_is_repeated_for_a_while(
     emulator: EmulatorServer, sleeping: Sleeping
 ) -> None:

@@ -219,6 +219,57 @@ def test_a_timeout_on_a_worker_stops_the_version_even_if_a_retry_follows(
     assert emulator.state.log.count("StopProcessorTaskVersion") == 1
 
 
+@pytest.mark.parametrize("kind", ["task", "version"])
+@pytest.mark.parametrize("has_store", [True, False])
+def test_a_timeout_during_the_request_stops_what_it_created(
+    emulator: EmulatorServer, original: Task, monkeypatch: pytest.MonkeyPatch, kind: str, *, has_store: bool
+) -> None:
+    import requests
+
+    emulator.state.next_task(duration=1000)
+    attempt = Try()
+    attempt.has_store, attempt.states = has_store, ["running"]
+    submitting = operator() if kind == "task" else version_operator(original)
+    send = requests.Session.request
+
+    def send_and_interrupt(session: requests.Session, method: str, url: str, **arguments: Any) -> requests.Response:
+        answer = send(session, method, url, **arguments)
+        if method == "POST" and not url.endswith("stop"):
+            emulator.state.set_status(tasks(emulator)[-1].task_id, 1)
+            raise AirflowTaskTimeout("the time is over")
+        return answer
+
+    monkeypatch.setattr(requests.Session, "request", send_and_interrupt)
+    try:
+        submitting.execute(attempt.context)
+    except AirflowTaskTimeout:
+        submitting.on_kill()  # as Airflow does
+    assert emulator.state.log.count("StopProcessorTaskVersion") == 1
+    assert emulator.state.status(tasks(emulator)[-1].task_id) == 4
+
+
+def test_a_timeout_during_a_request_that_was_not_carried_out_stops_nothing(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    send = requests.Session.request
+
+    def interrupt(session: requests.Session, method: str, url: str, **arguments: Any) -> requests.Response:
+        if method == "POST":
+            raise AirflowTaskTimeout("the time is over")
+        return send(session, method, url, **arguments)
+
+    monkeypatch.setattr(requests.Session, "request", interrupt)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    submitting = operator()
+    try:
+        submitting.execute(Try().context)
+    except AirflowTaskTimeout:
+        submitting.on_kill()
+    assert emulator.state.log.counts() == {"ListProcessorTasks": 2}
+
+
 def test_a_kill_logs_that_a_feature_analysis_cannot_be_stopped(
     emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, caplog: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,20 +1,34 @@
 """Create operators against the emulator: the triggerer submits when the service has room."""
 
+import asyncio
+from base64 import b64encode
 from datetime import timedelta
+from itertools import pairwise
+from secrets import token_bytes, token_hex
 from typing import Any
 
 import pytest
+from airflow.models.trigger import Trigger
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred, XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from cryptography.fernet import Fernet
 
-from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArtsRequestError
+from airflow_modelarts.api.errors import (
+    ModelArtsAlreadyExistsError,
+    ModelArtsAuthenticationError,
+    ModelArtsRequestError,
+)
+from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.operators.queued_submission import MAX_STORED_BODY, NAME_KEY
 from airflow_modelarts.operators.submission_store import RECORD_KEY
 from airflow_modelarts.testing.emulator import EmulatorServer
+from airflow_modelarts.testing.emulator.control.faults import Refuse
 from airflow_modelarts.testing.emulator.service.accounts import SECRET_KEY
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.create import (
+    INPUTS,
+    VALIDATION,
     Try,
     needs_state_store,
     operator,
@@ -25,7 +39,7 @@ from tests.support.create import (
     unconfirmed,
     version_operator,
 )
-from tests.support.virtual import run
+from tests.support.virtual import now, run
 
 ID = "modelarts_processor_task_id"
 
@@ -158,6 +172,34 @@ def test_a_large_request_stays_with_the_worker(emulator: EmulatorServer, capsys:
     assert "The worker submits, and not the triggerer: the request has 65" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("folder", ["images", "\u56fe\u50cf"])
+def test_the_row_of_a_request_of_almost_the_bound_fits_into_a_text_of_mysql(
+    emulator: EmulatorServer, folder: str
+) -> None:
+    inputs = [{"type": "OBS", "source": f"obs://bucket/{folder}/{token_hex(8)}/"} for _ in range(850)]
+    attempt = Try()
+    deferral = queued(attempt, inputs=inputs, wait_for_completion=False)
+    row = Trigger.encrypt_kwargs(deferral.trigger.serialize()[1])  # the tests' Airflow has no key
+    assert len(Fernet(Fernet.generate_key()).encrypt(row.encode())) < 2**16
+    event = triggered(deferral)
+    assert event["task_id"] == tasks(emulator)[0].task_id
+    assert [one.source for one in ModelArtsHook().describe_processor_task(event["task_id"]).inputs or ()] == [
+        one["source"] for one in inputs
+    ]
+
+
+def test_a_request_that_cannot_be_compressed_stays_with_the_worker(
+    emulator: EmulatorServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = [{"name": "MetaValidation", "params": {"text": b64encode(token_bytes(40_000)).decode()}}]
+    with pytest.raises(TaskDeferred) as caught:
+        operator(deferrable=True, template={"id": "sys_data_validation", "operator_params": random}).execute(
+            Try().context
+        )
+    assert type(caught.value.trigger) is ProcessorTaskTrigger
+    assert "The worker submits, and not the triggerer: the request has 5" in capsys.readouterr().out
+
+
 def test_without_wait_for_capacity_the_worker_submits(emulator: EmulatorServer) -> None:
     with pytest.raises(TaskDeferred) as caught:
         operator(deferrable=True, wait_for_capacity=False).execute(Try().context)
@@ -205,6 +247,33 @@ def test_a_timeout_stops_what_was_submitted_meanwhile(emulator: EmulatorServer, 
     assert emulator.state.status(task.task_id) == 4
 
 
+def test_the_trigger_knows_when_the_execution_timeout_is_over(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    trigger: Any = queued(attempt, execution_timeout=timedelta(seconds=100)).trigger
+    assert trigger.deadline == attempt.ti.start_date.timestamp() + 100
+    assert queued(Try()).trigger.serialize()[1]["deadline"] is None
+
+
+@pytest.mark.parametrize("is_submitted", [True, False])
+def test_a_timeout_that_the_trigger_has_seen_stops_what_was_submitted_in_that_moment(
+    emulator: EmulatorServer, is_submitted: bool
+) -> None:
+    attempt = Try()
+    trigger: Any = queued(attempt, execution_timeout=timedelta(seconds=100)).trigger
+    event: dict[str, Any] = {"name": trigger.name, "timed_out": True}
+    if is_submitted:
+        event["task_id"] = emulator.state.add_task(trigger.name, template="sys_data_validation", status=1).task_id
+    resuming = operator(deferrable=True)
+    words = "the processing task has not ended" if is_submitted else "nothing was submitted"
+    try:
+        with pytest.raises(AirflowTaskTimeout, match=words):
+            resuming.execute_complete(attempt.context, event, deadline=1.0)
+        raise AirflowTaskTimeout
+    except AirflowTaskTimeout:
+        resuming.on_kill()  # as Airflow does
+    assert [emulator.state.status(task.task_id) for task in tasks(emulator)] == [4] * is_submitted
+
+
 def test_without_a_store_the_name_is_kept_for_a_timeout(emulator: EmulatorServer) -> None:
     attempt = Try()
     attempt.has_store = False
@@ -248,7 +317,7 @@ def test_a_version_that_is_refused_in_its_turn_keeps_its_place(emulator: Emulato
     again = version_resumed(attempt, original, first, triggered(first))
     before, after = first.trigger.serialize()[1], again.trigger.serialize()[1]
     assert after["queued_since"] == before["queued_since"]
-    assert after["refusal"] == "the limit of running tasks is reached"
+    assert after["refusal"]["error_code"] == "ModelArts.4409"
     assert emulator.state.log.count("CreateProcessorTaskVersion") == 1
     waiting: Any = version_resumed(attempt, original, again, triggered(again)).trigger
     assert waiting.task_version_id == original.versions[1].version_id
@@ -317,3 +386,120 @@ def test_a_retry_of_a_version_that_was_not_created_waits_for_its_turn(emulator: 
     assert triggered(deferral).keys() == {"turn"}
     version_resumed(attempt, original, deferral, {"turn": 1.0})
     assert len(original.versions) == 2
+
+
+# A name that somebody else can choose too
+
+
+def foreign(emulator: EmulatorServer, *, is_same: bool) -> Task:
+    body = {"template": VALIDATION, "inputs": INPUTS if is_same else [{"type": "DATASET", "source": "another"}]}
+    return emulator.state.add_task("check", template="sys_data_validation", status=1, body=body)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_task_that_somebody_else_creates_under_the_name_meanwhile_is_not_adopted(
+    emulator: EmulatorServer, is_same: bool
+) -> None:
+    attempt = Try()
+    deferral = queued(attempt, random_name_suffix=False)
+    foreign(emulator, is_same=is_same)
+    event = triggered(deferral)
+    with pytest.raises(ModelArtsAlreadyExistsError, match="a processing task of this name exists already"):
+        resumed(attempt, deferral, event, random_name_suffix=False)
+    assert attempt.store == {}, "a retry chooses another name"
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_restarted_trigger_adopts_a_task_of_its_name_only_if_the_request_is_the_same(
+    emulator: EmulatorServer, is_same: bool
+) -> None:
+    attempt = Try()
+    deferral = queued(attempt, random_name_suffix=False, wait_for_completion=False)
+    deferral.trigger.queued_since -= 60  # type: ignore[attr-defined]  # of the submission trigger
+    found = foreign(emulator, is_same=is_same)
+    event = triggered(deferral)
+    if is_same:
+        assert event["task_id"] == found.task_id
+        return
+    assert event["error_class"] == "ModelArtsAlreadyExistsError"
+    assert event["outcome_unknown"] is False
+    assert "exists already, of another request" in event["error"]
+    assert emulator.state.log.count("CreateProcessorTask") == 1
+
+
+def test_a_timeout_while_queued_does_not_stop_the_task_of_somebody_else(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    queued(attempt, random_name_suffix=False)
+    task = foreign(emulator, is_same=False)
+    resuming = operator(deferrable=True, random_name_suffix=False)
+    with pytest.raises(AirflowTaskTimeout, match="nothing was submitted"):
+        resuming.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+    resuming.on_kill()
+    assert emulator.state.status(task.task_id) == 1
+
+
+# A turn that is refused
+
+
+def refused_turn(emulator: EmulatorServer, original: Task, attempt: Try, first: TaskDeferred) -> TaskDeferred:
+    return version_resumed(attempt, original, first, triggered(first))
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"code": "ModelArts.4616"}, "too many unfinished tasks"),
+        ({"code": "ModelArts.4704"}, "a dataset version is being published"),
+        ({"kind": "throttle"}, "the gateway throttles this caller"),
+    ],
+)
+def test_the_log_says_why_the_turn_of_a_version_was_refused(
+    emulator: EmulatorServer, original: Task, capsys: pytest.CaptureFixture[str], fault: dict[str, Any], reason: str
+) -> None:
+    emulator.faults.add(Refuse(operation="CreateProcessorTaskVersion", **fault))
+    attempt = Try()
+    triggered(refused_turn(emulator, original, attempt, version_queued(attempt, original)))
+    assert f"waiting for capacity: {reason}; position 1 of 1" in capsys.readouterr().out
+
+
+def test_the_retry_after_of_a_refused_turn_is_honoured(emulator: EmulatorServer, original: Task) -> None:
+    emulator.faults.throttle(retry_after=120, operation="CreateProcessorTaskVersion")
+    attempt = Try()
+    again = refused_turn(emulator, original, attempt, version_queued(attempt, original))
+
+    async def main() -> float:
+        assert [event async for event in again.trigger.run()]
+        return now()
+
+    assert run(main()) >= 120
+
+
+def test_a_version_whose_dataset_is_busy_lets_others_pass_and_tries_more_and_more_seldom(
+    emulator: EmulatorServer, original: Task
+) -> None:
+    emulator.faults.refuse("ModelArts.4704", times=8, operation="CreateProcessorTaskVersion")
+    attempt = Try()
+    deferral = version_queued(attempt, original)
+    delays = []
+
+    async def waited(trigger: Any, other: Any) -> tuple[dict[str, Any], float, float]:
+        began: dict[Any, float] = {}
+
+        async def wait(one: Any) -> dict[str, Any]:
+            (event,) = [event async for event in one.run()]
+            began[one] = now()
+            payload: dict[str, Any] = event.payload
+            return payload
+
+        event, _ = await asyncio.gather(wait(trigger), wait(other))
+        return event, began[trigger], began[other]
+
+    for _ in range(8):
+        other = queued(Try(), wait_for_completion=False).trigger
+        event, seconds, other_seconds = run(waited(deferral.trigger, other))
+        assert other_seconds < 1
+        delays.append(seconds)
+        deferral = version_resumed(attempt, original, deferral, event)
+    assert delays[0] < 1
+    assert all(after > 1.2 * before for before, after in pairwise(delays[1:7]))
+    assert delays[-1] > 40
