@@ -23,7 +23,7 @@ from airflow_modelarts.testing.emulator.control.faults import Hold
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.sandbox import Sandbox
 from tests.support.airflow_runs import files_with_secrets, pushed, states
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, wait_until
 from tests.support.worker_credentials import Worker, set_up
 
 #: Seconds for which a temporary key is valid.
@@ -153,15 +153,18 @@ def run(emulator: EmulatorServer, worker: Worker, client: Any) -> Iterator[Run]:
         "EXPORTED": json.dumps({conn_id_of(kind): export.task_id for kind, export in exports.items()}),
     }
 
-    def release(_: object) -> None:
+    def are_released() -> bool:
         for export in exports.values():
             export.release_after_expiry(client)
+        return all(export.hold is None or export.hold.is_over for export in exports.values())
 
     dags = Path(__file__).parent / "files_dags"
     with Sandbox(dags, connections=connections, environment=environment) as sandbox:
         sandbox.wait_for_dags(DAG_ID, timeout=TIMEOUT)
         run_id = sandbox.trigger(DAG_ID)
-        ended = sandbox.wait(DAG_ID, run_id, timeout=2 * TIMEOUT, watch=release)
+        is_over = {"success", "failed"}.__contains__
+        wait_until(lambda: are_released() or is_over(sandbox.api.run_state(DAG_ID, run_id)), "the exports", 2 * TIMEOUT)
+        ended = sandbox.wait(DAG_ID, run_id, timeout=2 * TIMEOUT)
         failed = [task_id for task_id, state in states(sandbox, DAG_ID, run_id).items() if state == "failed"]
         assert ended == "success", "\n".join(sandbox.task_log(DAG_ID, run_id, task_id)[-3000:] for task_id in failed)
         yield Run(sandbox, pushed(sandbox, DAG_ID, run_id), exports)

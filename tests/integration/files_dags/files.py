@@ -60,7 +60,7 @@ def read(
     return found
 
 
-with DAG("files", schedule=None):
+with DAG("files", schedule=None, max_active_tasks=6):  # more would start slowly on two cores
     validate = ModelArtsCreateProcessorTaskOperator(
         task_id="validate",
         name="validation",
