@@ -1,6 +1,6 @@
 """Files in OBS in a real Airflow, by each kind of credentials; temporary keys expire in the middle of the exports.
 
-The export of the connection ``obs_password`` is uploaded in parts. AIRFLOW_MODELARTS_SAMPLES is its number of samples.
+The export of the connection ``obs_password`` is uploaded in parts. SAMPLES in the environment is its number of samples.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OWNERS = {
 PAGE = 100
 FEW_SAMPLES = 3 * PAGE
 #: More than a part of an upload has room for.
-MANY_SAMPLES = int(os.environ.get("AIRFLOW_MODELARTS_SAMPLES", "6000"))
+MANY_SAMPLES = int(os.environ.get("SAMPLES", "6000"))
 #: Bytes.
 MEMORY = 100_000_000
 #: It makes long lines.
