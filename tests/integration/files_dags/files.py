@@ -49,7 +49,8 @@ def read(
     found = {}
     for conn_id, audit, export in zip(EXPORTED, audits, exports, strict=True):
         folder = path_of_output(processor_task, conn_id)
-        with ObjectStoragePath(export["path"]).open("rb") as rows:
+        # As text: fsspec copies the rest of a block for each line of a binary file.
+        with ObjectStoragePath(export["path"]).open("r", encoding="utf-8") as rows:
             samples = sum(1 for _ in rows)
         found[conn_id] = {
             "files": len(folder.fs.find(folder.path)),
