@@ -269,10 +269,10 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
         self.log.info("Processing task '%s' is named '%s'.", task_id, name)
         return task_id
 
-    def _take_over(self, context: Context, event: dict[str, Any]) -> None:
+    def _take_over(self, context: Context, event: dict[str, Any]) -> bool:
         from airflow_modelarts.operators.queued_submission import take_over
 
-        take_over(self, context, event)
+        return take_over(self, context, event)
 
     def _find_deferred(self, context: Context) -> str | None:
         from airflow_modelarts.operators.queued_submission import find_deferred

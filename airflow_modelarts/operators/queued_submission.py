@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_modelarts.api.capacity import dump_refusal, load_refusal
-from airflow_modelarts.api.errors import ModelArtsError
+from airflow_modelarts.api.errors import ModelArtsAlreadyExistsError, ModelArtsError
 from airflow_modelarts.base import describe_timeout
 
 if TYPE_CHECKING:
@@ -94,9 +94,10 @@ def describe_end_of_time(external_id: str | None) -> str:
     return describe_timeout("execution_timeout")
 
 
-def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, event: dict[str, Any]) -> None:
+def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, event: dict[str, Any]) -> bool:
     """Store and announce the id of what the triggerer has submitted.
 
+    :return: false if another run has created a task of the name, which ``reuse_existing`` may adopt.
     :raises ModelArtsError: the service refused the submission.
     :raises TaskDeferred: the event is of a try that was cleared; this one waits for its own submission.
     """
@@ -105,11 +106,15 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
     if store and store.intent not in (None, event["name"]):
         if store.external_id is None:
             raise defer_submission(operator, context, store.intent, operator._operation(store.intent).body)
-        return
+        return True
     if "error_class" in event:
         refusal = load_refusal(event)
-        if store and not refusal.outcome_unknown:
+        if refusal.outcome_unknown:
+            raise refusal
+        if store:
             store.forget()
+        if operator.reuse_existing and isinstance(refusal, ModelArtsAlreadyExistsError):
+            return False
         raise refusal
     if store:
         store.confirm(event["task_id"])
@@ -119,6 +124,7 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
         "Processing task '%s' is named '%s'; the triggerer submitted it%s.", event["task_id"], event["name"], seconds
     )
     operator._announce(context, event["task_id"])
+    return True
 
 
 def find_deferred(operator: ModelArtsCreateProcessorTaskOperator, context: Context) -> str | None:

@@ -138,8 +138,9 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     def _target(self, external_id: str) -> Target:
         """Return what the operator waits for."""
 
-    def _take_over(self, context: Context, event: dict[str, Any]) -> None:
-        """Store and announce the id of what the triggerer has submitted, or raise the error of the service."""
+    def _take_over(self, context: Context, event: dict[str, Any]) -> bool:
+        """Store and announce the id of what the triggerer has submitted; false if this worker goes on to submit."""
+        return True
 
     def _recall_reuse(self, context: Context) -> bool:
         """Whether this try waits for what existed before; a worker that resumes has no store on an older Airflow."""
@@ -181,8 +182,8 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
             if "turn" in event:  # the triggerer waited for capacity, and this worker submits
                 current.queued_since, current.refusals = event["turn"], event.get("refusals", 0)
                 return self.execute_resumable(context)
-            if "name" in event:
-                self._take_over(context, event)
+            if "name" in event and not self._take_over(context, event):
+                return self.execute_resumable(context)
             # Triggers of version 1.0.0 called the version's id ``version_id``.
             external_id: str = event.get("task_version_id") or event.get("version_id") or event["task_id"]
             # The trigger of a try that was cleared can still report the end of what that try had submitted.

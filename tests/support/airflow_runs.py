@@ -11,13 +11,15 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from cryptography.fernet import Fernet
 
 from airflow_modelarts.testing.emulator import EmulatorServer
-from airflow_modelarts.testing.emulator.service import accounts
+from airflow_modelarts.testing.emulator.service import accounts, trust
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from airflow_modelarts.testing.sandbox.sandbox import Sandbox, TaskInstance
 from tests.support.waiting import TIMEOUT, wait_until
 
 REQUEST_TIMEOUT = 60.0
 RUNNING, COMPLETED, STOPPED = 1, 2, 4
+#: What all ID tokens of the emulator's identity provider have in common: the beginning of the claims.
+ID_TOKEN = trust.issue_id_token(now=0).split(".")[1][:80]
 
 
 def states(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[str, str]:
@@ -33,11 +35,14 @@ def pushed(sandbox: Sandbox, dag_id: str, run_id: str) -> dict[tuple[str, str], 
 def secrets_in(content: bytes, *emulators: EmulatorServer) -> list[bytes]:
     """Return the keys, passwords, tokens, signatures and signed links that a content has.
 
-    Those of the object store too: temporary keys with their tokens, and what presigned links and headers have.
+    Those of the object store too: temporary keys with their tokens, and what presigned links and headers have. And
+    those of services that issue temporary keys: ID tokens, and the tokens of a pod and of the metadata service.
     """
     tokens = [token for emulator in emulators for token in emulator.state.accounts._tokens]
     keys = [key for emulator in emulators for key in emulator.state.accounts._keys.values()]
-    tokens += [text for key in keys for text in (key.secret_key, key.security_token) if text]
+    own = [text for key in keys for text in (key.secret_key, key.security_token) if text]
+    tokens += [text for text in own if not text.startswith(accounts.ISSUED_TOKEN)]  # one of them stands for all
+    tokens += [accounts.ISSUED_TOKEN, trust.POD_TOKEN, trust.METADATA_TOKEN, ID_TOKEN]
     secrets = [re.escape(text.encode()) for text in (accounts.SECRET_KEY, accounts.PASSWORD, *tokens)]
     signed = [rb"[?&](?:Signature|x-obs-security-token)=", b"SDK-HMAC-SHA256 Access"]
     signed += [rb"[xX]-[aA]mz-(?:[sS]ignature|[sS]ecurity-[tT]oken)[=:]", b"AWS4-HMAC-SHA256 Credential"]

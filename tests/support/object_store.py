@@ -60,6 +60,8 @@ class ObjectStore:
         self.refuse: Callable[[str, str], Answer | None] = lambda method, path: None
         #: Seconds that IAM's temporary keys are valid.
         self.key_lifetime = 3600.0
+        #: Seconds for which each temporary key was requested.
+        self.durations: list[int] = []
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __enter__(self) -> Self:
@@ -82,6 +84,7 @@ class ObjectStore:
         s3_backends.reset()
         self.accounts.reset()
         self.requests.clear()
+        self.durations.clear()
         self.refuse, self.key_lifetime = lambda method, path: None, 3600.0
         self.client().create_bucket(Bucket=BUCKET)
 
@@ -170,6 +173,7 @@ class ObjectStore:
             raise KeystoneError(401, "The token is not valid or has expired.")
         if identity["methods"] != ["token"] or not 900 <= identity["token"]["duration_seconds"] <= 86400:
             raise KeystoneError(400, "The request is malformed.")
+        self.durations.append(identity["token"]["duration_seconds"])
         expires_at = self.now() + self.key_lifetime
         key = KeyPair(
             f"TEMPORARY{secrets.token_hex(5)}", secrets.token_hex(20), secrets.token_hex(300), None, expires_at

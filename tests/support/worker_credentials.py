@@ -21,6 +21,11 @@ SDK = "HUAWEICLOUD_SDK_"
 OIDC = "HUAWEICLOUD_OIDC_"
 PREFIXES = ("HUAWEICLOUD_", "HC_CONTAINER_")
 
+AGENCY = {"agency_name": trust.AGENCY_NAME, "agency_domain_name": trust.AGENCY_DOMAIN_NAME}
+USER = {"login": accounts.USER_NAME, "password": accounts.PASSWORD}
+KEY = {"login": accounts.ACCESS_KEY, "password": accounts.SECRET_KEY}
+OTHER = {"project_id": accounts.OTHER_PROJECT_ID}
+
 
 class Worker:
     """A worker with nothing but a home folder, which is the working directory too; tests give it credentials."""
@@ -53,9 +58,44 @@ class Worker:
 
     def connect(self, auth: str, extra: dict[str, Any] | None = None, **fields: Any) -> None:
         """Set the connection ``modelarts_default`` to the emulator."""
-        extras = {"auth": auth, "project_id": accounts.PROJECT_ID, **(extra or {})}
-        connection = {"conn_type": "modelarts", "host": self.emulator.url, **fields, "extra": extras}
-        self._monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", json.dumps(connection))
+        self._monkeypatch.setenv("AIRFLOW_CONN_MODELARTS_DEFAULT", self.connection(auth, extra, **fields))
+
+    def connection(self, auth: str, extra: dict[str, Any] | None = None, **fields: Any) -> str:
+        """Return the JSON of a connection to the emulator and its object store."""
+        extras = {"auth": auth, "project_id": accounts.PROJECT_ID, "obs_endpoint": self.emulator.obs_url}
+        connection = {"conn_type": "modelarts", "host": self.emulator.url, **fields, "extra": extras | (extra or {})}
+        return json.dumps(connection)
+
+
+def set_up(worker: Worker, kind: str) -> dict[str, Any]:
+    """Give a worker what a kind of credentials needs, and return the fields of the connection."""
+    worker.use_metadata_service()
+    worker.write("id-token", worker.id_token())
+    worker.write("pod-token", trust.POD_TOKEN)
+    key = f"ak = {accounts.ACCESS_KEY}\nsk = {accounts.SECRET_KEY}\n"
+    worker.write(".huaweicloud/credentials", f"[basic]\n{key}")
+    match kind:
+        case "access_key":
+            return KEY
+        case "password":
+            return {**USER, "extra": {"domain_name": accounts.DOMAIN_NAME, "iam_endpoint": worker.emulator.url}}
+        case "token":
+            state = worker.emulator.state
+            token = state.accounts.issue_token(accounts.PROJECT_ID, now=state.gateway_time, lifetime=3600)
+            return {"password": token.value}
+        case "environment":
+            worker.setenv(**{f"{SDK}AK": accounts.ACCESS_KEY, f"{SDK}SK": accounts.SECRET_KEY})
+        case "oidc":
+            urns = {f"{OIDC}PROVIDER_URN": trust.PROVIDER_URN, f"{OIDC}AGENCY_URN": trust.OIDC_AGENCY_URN}
+            worker.setenv(**urns, **{f"{OIDC}TOKEN_FILE": "{home}/id-token"})
+        case "pod_identity":
+            worker.setenv(
+                HC_CONTAINER_CREDENTIALS_FULL_URI="{url}/pod-identity/credentials",
+                HC_CONTAINER_AUTHORIZATION_TOKEN_FILE="{home}/pod-token",
+            )
+        case "assume_agency":
+            return {"extra": {**AGENCY, **OTHER}}
+    return {}
 
 
 def obtain(hook: ModelArtsHook | None = None) -> Authorizer:

@@ -96,19 +96,29 @@ def test_a_task_that_another_run_creates_at_the_same_time_is_reused(emulator: Em
     assert run(REUSE, Try())["task_id"] == task.task_id
 
 
-@pytest.mark.parametrize("reuse_existing", [True, False])
+@pytest.mark.parametrize(("reuse_existing", "complaint"), [(True, r"inputs is .*other"), (False, "exists already")])
 def test_a_deferred_submission_does_not_adopt_the_task_of_another_request(
-    emulator: EmulatorServer, *, reuse_existing: bool
+    emulator: EmulatorServer, *, reuse_existing: bool, complaint: str
 ) -> None:
     existing(emulator, body={"inputs": [{"type": "DATASET", "source": "other"}]})
     emulator.faults.answer(200, UNLISTED, operation="ListProcessorTasks")
     attempt, arguments = Try(), {**REUSE, "reuse_existing": reuse_existing}
     deferral = queued(attempt, **arguments)
     event = triggered(deferral)
-    with pytest.raises(ModelArtsAlreadyExistsError, match=r"inputs is .*other"):
+    with pytest.raises(ModelArtsAlreadyExistsError, match=complaint):
         resumed(attempt, deferral, event, **arguments)
     assert "processor_task_id" not in attempt.xcoms
     assert attempt.next().context.get("task_state_store", {}) == {}
+
+
+def test_a_task_that_another_run_creates_while_the_submission_is_queued_is_reused(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    deferral = queued(attempt, **REUSE)
+    task = existing(emulator)
+    with pytest.raises(TaskDeferred) as waiting:
+        resumed(attempt, deferral, triggered(deferral), **REUSE)
+    assert waiting.value.trigger.processor_task_id == attempt.xcoms["processor_task_id"] == task.task_id
+    assert attempt.xcoms["modelarts_reused"] is True
 
 
 def test_the_random_suffix_is_refused_when_the_dag_is_parsed() -> None:

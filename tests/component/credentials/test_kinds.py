@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -14,44 +13,7 @@ from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.testing.emulator.service import accounts, trust
 from airflow_modelarts.testing.emulator.service.trust import Agency
 from tests.support.flows import ONCE
-from tests.support.worker_credentials import OIDC, SDK, Worker, obtain
-
-AGENCY = {"agency_name": trust.AGENCY_NAME, "agency_domain_name": trust.AGENCY_DOMAIN_NAME}
-USER = {"login": accounts.USER_NAME, "password": accounts.PASSWORD}
-KEY = {"login": accounts.ACCESS_KEY, "password": accounts.SECRET_KEY}
-OTHER = {"project_id": accounts.OTHER_PROJECT_ID}
-
-
-def set_up(worker: Worker, kind: str) -> dict[str, Any]:
-    """Give a worker what a kind of credentials needs, and return the fields of the connection."""
-    worker.use_metadata_service()
-    worker.write("id-token", worker.id_token())
-    worker.write("pod-token", trust.POD_TOKEN)
-    key = f"ak = {accounts.ACCESS_KEY}\nsk = {accounts.SECRET_KEY}\n"
-    worker.write(".huaweicloud/credentials", f"[basic]\n{key}")
-    match kind:
-        case "access_key":
-            return KEY
-        case "password":
-            return {**USER, "extra": {"domain_name": accounts.DOMAIN_NAME, "iam_endpoint": worker.emulator.url}}
-        case "token":
-            state = worker.emulator.state
-            token = state.accounts.issue_token(accounts.PROJECT_ID, now=state.gateway_time, lifetime=3600)
-            return {"password": token.value}
-        case "environment":
-            worker.setenv(**{f"{SDK}AK": accounts.ACCESS_KEY, f"{SDK}SK": accounts.SECRET_KEY})
-        case "oidc":
-            urns = {f"{OIDC}PROVIDER_URN": trust.PROVIDER_URN, f"{OIDC}AGENCY_URN": trust.OIDC_AGENCY_URN}
-            worker.setenv(**urns, **{f"{OIDC}TOKEN_FILE": "{home}/id-token"})
-        case "pod_identity":
-            worker.setenv(
-                HC_CONTAINER_CREDENTIALS_FULL_URI="{url}/pod-identity/credentials",
-                HC_CONTAINER_AUTHORIZATION_TOKEN_FILE="{home}/pod-token",
-            )
-        case "assume_agency":
-            return {"extra": {**AGENCY, **OTHER}}
-    return {}
-
+from tests.support.worker_credentials import AGENCY, KEY, OIDC, OTHER, SDK, USER, Worker, obtain, set_up
 
 IDENTITIES = {
     "access_key": f"access key '{accounts.ACCESS_KEY}'",

@@ -7,10 +7,9 @@ import asyncio
 import pytest
 
 from airflow_modelarts.testing.emulator.service import trust
-from tests.component.credentials.test_kinds import AGENCY, OTHER, set_up
 from tests.support.triggers import events, trigger
 from tests.support.virtual import run
-from tests.support.worker_credentials import SDK, Worker
+from tests.support.worker_credentials import AGENCY, OTHER, SDK, Worker, set_up
 
 #: By kind of credentials, the operation that issues its keys.
 ISSUERS = {

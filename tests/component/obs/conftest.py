@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.object_store import Clock, ObjectStore, SetConnection, connect
+from tests.support.worker_credentials import worker  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,13 @@ from upath import UPath
 
 from airflow_modelarts.api.arguments import ArgumentError
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError
+from airflow_modelarts.connection.fields import AUTH_KINDS
 from airflow_modelarts.filesystem import get_fs, object_storage_path, path_with_connection
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.accounts import KeyPair
 from tests.support.documents import EXAMPLES
 from tests.support.object_store import BUCKET, Clock, ObjectStore, SetConnection, connect
+from tests.support.worker_credentials import Worker, set_up
 
 pytest.importorskip("s3fs")
 
@@ -31,55 +33,36 @@ def file(key: str = "a.txt") -> ObjectStoragePath:
     return object_storage_path(f"/{BUCKET}/{key}")
 
 
-def as_user(set_connection: SetConnection, store: ObjectStore, _: Any) -> None:
+def as_user(set_connection: SetConnection, store: ObjectStore) -> None:
     extra = {"auth": "password", "domain_name": accounts.DOMAIN_NAME}
     connect(set_connection, store, login=accounts.USER_NAME, password=accounts.PASSWORD, extra=extra)
 
 
-def with_token(set_connection: SetConnection, store: ObjectStore, _: Any) -> None:
-    token = store.accounts.issue_token(accounts.PROJECT_ID, now=store.now(), lifetime=86400).value
-    connect(set_connection, store, login=None, password=token, extra={"auth": "token"})
-
-
-def with_temporary_key(set_connection: SetConnection, store: ObjectStore, _: Any) -> None:
-    extra = {"security_token": accounts.SECURITY_TOKEN}
-    key = {"login": accounts.TEMPORARY_ACCESS_KEY, "password": accounts.TEMPORARY_SECRET_KEY}
-    connect(set_connection, store, **key, extra=extra)
-
-
-def from_environment(set_connection: SetConnection, store: ObjectStore, monkeypatch: Any) -> None:
-    monkeypatch.setenv("HUAWEICLOUD_SDK_AK", accounts.ACCESS_KEY)
-    monkeypatch.setenv("HUAWEICLOUD_SDK_SK", accounts.SECRET_KEY)
-    connect(set_connection, store, login=None, password=None, extra={"auth": "environment"})
-
-
-def of_agency(set_connection: SetConnection, store: ObjectStore, monkeypatch: Any) -> None:
-    from airflow_modelarts.api.credentials import AccessKey, InstanceAgency
-
-    key = AccessKey(accounts.TEMPORARY_ACCESS_KEY, accounts.TEMPORARY_SECRET_KEY, accounts.SECURITY_TOKEN)
-
-    def renew(self: Any, context: Any) -> Any:
-        yield from ()
-        return key, context.now() + 1000
-
-    monkeypatch.setattr(InstanceAgency, "_renew", renew)
-    connect(set_connection, store, login=None, password=None, extra={"auth": "agency"})
-
-
-@pytest.mark.parametrize("set_up", [as_user, with_token, with_temporary_key, from_environment, of_agency])
+@pytest.mark.parametrize("kind", AUTH_KINDS)
 def test_each_kind_of_credentials_writes_and_reads(
-    set_up: Callable[..., None], store: ObjectStore, set_connection: SetConnection, monkeypatch: pytest.MonkeyPatch
+    kind: str, worker: Worker, store: ObjectStore, set_connection: SetConnection
 ) -> None:
-    set_up(set_connection, store, monkeypatch)
+    emulator = worker.emulator
+    emulator.state.accounts = store.accounts
+    fields = {"login": None, "password": None, **set_up(worker, kind)}
+    extra = {"auth": kind, "iam_endpoint": emulator.url, **fields.pop("extra", {})}
+    connect(set_connection, store, host=emulator.url, extra=extra, **fields)
     file().write_bytes(b"content")
     assert file().read_bytes() == b"content"
     assert store.objects() == {"a.txt": b"content"}
 
 
+def test_a_temporary_key_of_the_connection_writes_and_reads(store: ObjectStore, set_connection: SetConnection) -> None:
+    key = {"login": accounts.TEMPORARY_ACCESS_KEY, "password": accounts.TEMPORARY_SECRET_KEY}
+    connect(set_connection, store, **key, extra={"security_token": accounts.SECURITY_TOKEN})
+    file().write_bytes(b"content")
+    assert file().read_bytes() == b"content"
+
+
 def test_a_key_of_a_token_is_requested_once_and_renewed_before_it_expires(
     store: ObjectStore, clock: Clock, set_connection: SetConnection
 ) -> None:
-    as_user(set_connection, store, None)
+    as_user(set_connection, store)
     fs = get_fs()
     fs.pipe_file(f"{BUCKET}/a", b"1")
     get_fs().pipe_file(f"{BUCKET}/b", b"2")
@@ -95,7 +78,7 @@ def test_a_key_of_a_token_is_requested_once_and_renewed_before_it_expires(
 def test_a_temporary_key_that_expires_in_a_long_write_is_renewed(
     store: ObjectStore, clock: Clock, set_connection: SetConnection
 ) -> None:
-    as_user(set_connection, store, None)
+    as_user(set_connection, store)
     with get_fs().open(f"{BUCKET}/big", "wb", block_size=5 * MIB) as big:
         for number in range(4):
             big.write(bytes([number]) * 5 * MIB)
@@ -106,7 +89,7 @@ def test_a_temporary_key_that_expires_in_a_long_write_is_renewed(
 
 
 def test_a_key_that_is_revoked_early_is_renewed(store: ObjectStore, set_connection: SetConnection) -> None:
-    as_user(set_connection, store, None)
+    as_user(set_connection, store)
     fs = get_fs()
     fs.pipe_file(f"{BUCKET}/a", b"1")
     revoke_keys(store)
@@ -123,7 +106,7 @@ def revoke_keys(store: ObjectStore) -> None:
 
 
 def test_a_token_that_iam_revoked_is_renewed(store: ObjectStore, clock: Clock, set_connection: SetConnection) -> None:
-    as_user(set_connection, store, None)
+    as_user(set_connection, store)
     file("a").write_bytes(b"1")
     store.accounts.expire_tokens()
     clock.offset = 3500
@@ -388,7 +371,7 @@ def test_the_log_of_botocore_holds_no_key_that_airflow_would_not_mask(
 ) -> None:
     masked: list[str] = []
     monkeypatch.setattr("airflow_modelarts.obs.keys.mask_secret", masked.append)
-    as_user(set_connection, store, None)
+    as_user(set_connection, store)
     file().write_bytes(b"1")
     (key,) = (key for name, key in store.accounts._keys.items() if name.startswith("TEMPORARY"))
     assert masked == [key.secret_key, key.security_token]

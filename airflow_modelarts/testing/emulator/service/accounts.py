@@ -31,6 +31,8 @@ SECRET_KEY = "emulator-secret-key-which-is-no-secret-0"  # noqa: S105  # nosec B
 TEMPORARY_ACCESS_KEY = "EMULATORTEMPORARY000"
 TEMPORARY_SECRET_KEY = "emulator-temporary-secret-which-is-none0"  # noqa: S105  # nosec B105 - a fake
 SECURITY_TOKEN = "emulator-security-token-" + "which-is-no-secret-" * 40
+#: The security tokens of all keys that the emulator issues begin with it.
+ISSUED_TOKEN = "emulator-issued-token-"  # noqa: S105  # nosec B105 - a fake
 USER_NAME = "emulator-user"
 PASSWORD = "emulator-password-which-is-no-secret"  # noqa: S105  # nosec B105 - a fake
 
@@ -112,7 +114,7 @@ class Accounts:
         :param projects: None for all.
         """
         access_key = f"{owner.upper()}-{secrets.token_hex(6).upper()}"
-        token = "emulator-issued-token-" + secrets.token_hex(300)
+        token = ISSUED_TOKEN + secrets.token_hex(300)
         key = KeyPair(access_key, secrets.token_hex(20), token, projects, expires_at=now + lifetime)
         self.add_key(key)
         return key
