@@ -285,7 +285,7 @@ def test_a_final_refusal_after_an_earlier_try_is_looked_up_for_longest(error: An
 
 
 def test_a_quota_used_up_by_the_earlier_submission_is_no_error() -> None:
-    submitted, _ = run(submit(may_exist=True), create=QUOTA, find=[NOWHERE, THERE])
+    submitted, _ = run(submit(may_exist=True, is_ours=True), create=QUOTA, find=[NOWHERE, THERE])
     assert submitted.value == "abc"
 
 
