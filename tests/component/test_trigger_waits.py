@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import json
+import math
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterator
@@ -329,25 +331,32 @@ def test_throttling_is_no_outage_when_many_tasks_end_together(state: EmulatorSta
 
 @pytest.fixture
 def traced() -> Iterator[None]:
+    """Trace the memory. Coverage is off meanwhile: it makes an object of each frame."""
+    coverage = sys.gettrace()
+    sys.settrace(None)
     tracemalloc.start()
     yield
     tracemalloc.stop()
+    sys.settrace(coverage)
 
 
 async def bytes_each(start: Callable[[int], Coroutine[Any, Any, Any]]) -> float:
-    """Return the memory of one of two hundred asyncio tasks beside the first."""
+    """Return the memory of an asyncio task beside others: the least of a few times, since caches grow meanwhile."""
     tasks = [asyncio.create_task(start(0))]
     await asyncio.sleep(0)
-    gc.collect()
-    before, _ = tracemalloc.get_traced_memory()
-    tasks += [asyncio.create_task(start(number)) for number in range(1, 201)]
-    await asyncio.sleep(0)
-    gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
+    least = math.inf
+    for _ in range(5):
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        tasks += [asyncio.create_task(start(len(tasks) + number)) for number in range(200)]
+        await asyncio.sleep(0)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        least = min(least, (after - before) / 200)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    return (after - before) / 200
+    return least
 
 
 def test_a_wait_takes_little_memory_beside_its_asyncio_task(state: EmulatorState, traced: None) -> None:
