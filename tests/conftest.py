@@ -15,6 +15,16 @@ settings.load_profile("any machine")
 
 HERE = Path(__file__).parent
 LONG_FOLDERS = ("cluster", "integration", "security", "ui")
+#: Folders and files that take minutes.
+LONGEST = {
+    "faults",
+    "exactly_once",
+    "capacity",
+    "versions",
+    "test_killed_triggerer",
+    "test_recipes",
+    "test_run_command",
+}
 #: A few runs in a real Airflow that belong to the quick tests.
 ESSENTIALS = HERE / "integration" / "test_essentials.py"
 TABLES = pytest.StashKey[dict[str, str]]()
@@ -24,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(HERE).parts[0] in LONG_FOLDERS and item.path != ESSENTIALS:
             item.add_marker(pytest.mark.long)
-    # The fault matrix takes longest. Spread over processes by file, it must not be the last one to start.
-    items.sort(key=lambda item: "faults" not in item.path.parts)
+    # Spread over processes by file, what takes longest must not be the last to start.
+    items.sort(key=lambda item: not LONGEST & {item.path.stem, *item.path.parts})
 
 
 @pytest.fixture(scope="session", autouse=True)
