@@ -25,6 +25,7 @@ from airflow_modelarts.base import (
     is_trigger_timeout,
 )
 from airflow_modelarts.compat import ResumableJobMixin
+from airflow_modelarts.operators.current_try import CurrentTry
 from airflow_modelarts.operators.output_files import OutputFilesMixin
 from airflow_modelarts.operators.stopping import StoppingMixin
 
@@ -35,35 +36,10 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.procedures import Submission
     from airflow_modelarts.api.targets import Target
-    from airflow_modelarts.hooks import ModelArtsHook
     from airflow_modelarts.operators.submission_store import SubmissionStore
     from airflow_modelarts.polling.status_poller import StatusPoller
 
 DELETED = "deleted"  # stands for the status of a task or version that has been deleted
-
-
-class _Try:
-    """The state of one try.
-
-    :param store: what is kept between tries; None where Airflow keeps nothing, or ``durable`` is off.
-    :param external_id: the id of what was submitted, once its XComs are pushed.
-    """
-
-    def __init__(
-        self, hook: ModelArtsHook, store: SubmissionStore | None = None, external_id: str | None = None
-    ) -> None:
-        self.hook = hook
-        self.store = store
-        self.external_id = external_id
-        #: Whether it existed before this Airflow task, so that nothing here stops it.
-        self.submission: Submission | None = None
-        self.is_reused = store is not None and store.is_reused
-        self.queued_since: float | None = None  # since the epoch, if the triggerer gave this try its turn to submit
-        self.refusals = 0  # how often a turn was refused for a reason of its own
-        self.queued_seconds: float | None = 0.0  # from the first attempt to submit to the accepted one
-        self.deadline: float | None = None  # when ``execution_timeout`` is over, if an earlier deferral knew
-        self.latest: Any = None  # what was last read of what was submitted
-        self.result: Any = None  # what the try has published
 
 
 class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputFilesMixin):
@@ -111,7 +87,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         self.wait_for_capacity = wait_for_capacity
         self.cancel_on_kill = cancel_on_kill
         self.poll_interval = read_seconds("poll_interval", poll_interval)
-        self._current: _Try | None = None
+        self._current: CurrentTry | None = None
 
     @classmethod
     def check_arguments(cls, given: Mapping[str, Any], dag: Any) -> None:
@@ -206,24 +182,24 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
                 raise
             self._read_arguments()
             # Airflow calls on_kill for the error that follows. Without the store, it stops the version in any case.
-            self._current = _Try(self._open_hook())
+            self._current = CurrentTry(self._open_hook())
             self._current.external_id = self._recall_id(context) or self._find_deferred(context)
             self._current.is_reused = self._recall_reuse(context)
             raise self._timeout(self._current) from error
 
-    def _timeout(self, current: _Try) -> AirflowTaskTimeout:
+    def _timeout(self, current: CurrentTry) -> AirflowTaskTimeout:
         from airflow_modelarts.operators.queued_submission import describe_end_of_time
 
         return AirflowTaskTimeout(describe_end_of_time(current.external_id))
 
     @contextmanager
-    def _start_try(self, context: Context) -> Iterator[_Try]:
+    def _start_try(self, context: Context) -> Iterator[CurrentTry]:
         with self._open_hook() as hook:
-            self._current = _Try(hook, self._open_store(context))
+            self._current = CurrentTry(hook, self._open_store(context))
             yield self._current
 
     @property
-    def _try(self) -> _Try:
+    def _try(self) -> CurrentTry:
         assert self._current is not None  # noqa: S101  # nosec B101 - every way in starts a try
         return self._current
 
