@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
+from errno import ETIMEDOUT
 from http.client import HTTPResponse as StandardResponse
 from typing import Any
 
@@ -116,13 +117,13 @@ class _HeadDeadline:
             response: HTTPResponse = super().getresponse()  # type: ignore[misc]  # of the class that this is mixed into
         except Exception as error:
             if self._timed_out:  # the library takes the truncated status line for a broken connection
-                raise TimeoutError("timed out") from error
+                raise TimeoutError(ETIMEDOUT, "timed out") from error
             raise
         finally:
             timer.cancel()
         if self._timed_out:  # the library takes the truncated head for a complete one
             response.close()
-            raise TimeoutError("timed out")
+            raise TimeoutError(ETIMEDOUT, "timed out")
         return response
 
     def _shut_down(self) -> None:

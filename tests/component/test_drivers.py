@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 from collections.abc import Callable
+from errno import ECONNRESET
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from airflow_modelarts.api import operations
 from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsError, ModelArtsTransientError
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
-from airflow_modelarts.transport import exchange
+from airflow_modelarts.transport import exchange, faults, requests_adapter
 from tests.support.loopback import DESCRIBE, ONCE, TASK, Carry, Serve, call_synchronously, hang, http, send_slowly
 
 
@@ -185,6 +186,20 @@ def test_the_time_for_a_slow_head_is_limited(
     serve(trickle_after(beginning))
     with pytest.raises(ModelArtsTransientError, match="timed out"):
         carry_out(DESCRIBE, ONCE)
+
+
+def test_a_head_that_takes_too_long_timed_out_whatever_the_closed_socket_says() -> None:
+    class Reset:
+        def getresponse(self) -> None:
+            self._shut_down()  # type: ignore[attr-defined]  # of the class that this is mixed into
+            raise ConnectionResetError(ECONNRESET, "Connection reset by peer")
+
+    class Connection(requests_adapter._HeadDeadline, Reset):
+        sock = None
+
+    with pytest.raises(TimeoutError) as raised:
+        Connection().getresponse()
+    assert faults.describe(raised.value) == "timed out"
 
 
 def test_the_time_for_a_slow_head_over_tls_is_limited(
