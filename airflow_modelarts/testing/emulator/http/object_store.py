@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import io
 import os
-import subprocess
+import subprocess  # nosec B404 - to run moto
 import sys
 import tempfile
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
-from xml.sax.saxutils import escape
 
 import aiohttp
 from starlette.types import Receive, Scope, Send
@@ -195,6 +195,6 @@ def _place_of(request: StoreRequest) -> tuple[str, str]:
 
 
 def _error_response(error: StoreError, method: str) -> tuple[int, Headers, bytes]:
-    text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
+    text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message, quote=False)}</Message></Error>"
     body = b"" if method == "HEAD" else f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode()
     return error.status, [("Content-Type", "application/xml")], body
