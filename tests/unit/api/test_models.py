@@ -391,7 +391,8 @@ def test_reading_a_result_takes_no_more_memory_than_json_does(form: str, first: 
         read()
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] <= (1.4 if form == "text" else 1.2) * peaks[0]  # the parser reads a text's bytes
+    # The parser reads the bytes of a text; with the lowest version of pydantic that takes 1.42 times as much.
+    assert peaks[1] <= (1.5 if form == "text" else 1.2) * peaks[0]
 
 
 def test_a_result_that_is_not_finite_becomes_none() -> None:
