@@ -15,16 +15,8 @@ settings.load_profile("any machine")
 
 HERE = Path(__file__).parent
 LONG_FOLDERS = ("cluster", "integration", "security", "ui")
-#: Folders and files that take minutes.
-LONGEST = {
-    "faults",
-    "exactly_once",
-    "capacity",
-    "versions",
-    "test_killed_triggerer",
-    "test_recipes",
-    "test_run_command",
-}
+#: Folders and files that take minutes, the longest first.
+LONGEST = ("faults", "capacity", "exactly_once", "test_killed_triggerer", "test_recipes", "test_run_command")
 #: A few runs in a real Airflow that belong to the quick tests.
 ESSENTIALS = HERE / "integration" / "test_essentials.py"
 TABLES = pytest.StashKey[dict[str, str]]()
@@ -35,7 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.relative_to(HERE).parts[0] in LONG_FOLDERS and item.path != ESSENTIALS:
             item.add_marker(pytest.mark.long)
     # Spread over processes by file, what takes longest must not be the last to start.
-    items.sort(key=lambda item: not LONGEST & {item.path.stem, *item.path.parts})
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    names = {item.path.stem, *item.path.parts}
+    return next((place for place, name in enumerate(LONGEST) if name in names), len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
