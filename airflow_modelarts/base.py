@@ -198,9 +198,12 @@ class WaitingOperator(ModelArtsOperator):
     def _trigger_arguments(self) -> dict[str, Any]:
         """Return the trigger's arguments beside the target and the connection."""
 
-    def _deferral(self, target: Target, deadline: float | None, timeout: float | None) -> TaskDeferred:
+    def _deferral(
+        self, target: Target, workspace_id: str | None, deadline: float | None, timeout: float | None
+    ) -> TaskDeferred:
         """Return the exception that hands the wait over to the triggerer.
 
+        :param workspace_id: the workspace that lists the task, if known.
         :param deadline: what ``execute_complete`` gets, in seconds since the epoch; None for no limit.
         :param timeout: seconds after which Airflow ends the deferred wait; None for no limit.
         """
@@ -209,7 +212,7 @@ class WaitingOperator(ModelArtsOperator):
         trigger = ProcessorTaskTrigger(
             processor_task_id=target.task_id,
             task_version_id=target.task_version_id,
-            workspace_id=target.workspace_id,
+            workspace_id=workspace_id,
             modelarts_conn_id=self.modelarts_conn_id,
             project_id=self.project_id,
             **self._trigger_arguments(),

@@ -204,18 +204,18 @@ class ModelArtsProcessorTaskSensor(TriggererSensor):
             self._has_link = True
             ModelArtsConsoleLink.persist(context, self, self.processor_task_id, self._hook.get_conn())
 
-    def _target(self, workspace_id: str | None = None) -> Target:
+    def _target(self) -> Target:
         from airflow_modelarts.api.targets import Target
 
-        return Target(self.processor_task_id, self.task_version_id, workspace_id)
+        return Target(self.processor_task_id, self.task_version_id)
 
     def _defer(self, deadline: float, task: ProcessorTask | ProcessorTaskVersion | None) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as the timeout that comes first leaves."""
         seconds = deadline - time.time()
         if self.execution_timeout:  # counted from the same start
             seconds = min(seconds, seconds - self.timeout + self.execution_timeout.total_seconds())
-        target = self._target(getattr(task, "workspace_id", None))  # a version has none
-        return self._deferral(target, deadline, seconds)
+        workspace_id = getattr(task, "workspace_id", None)  # a version has none
+        return self._deferral(self._target(), workspace_id, deadline, seconds)
 
     def _conclude(self, context: Context, task: ProcessorTask | ProcessorTaskVersion) -> dict[str, Any]:
         """Return the XCom of a task or version that has ended, or raise its failure."""

@@ -165,15 +165,13 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         await self._prepare()
         if self.look_at_once:  # no worker has pushed the link
             await self._link()
-        return await self._wait_for_end()
-
-    async def _wait_for_end(self) -> TriggerEvent:
         if self.task_version_id is not None:
             submission_queue.note_start(self._key)
         status = await wait_for_end(
             self._key,
             self._open_api,
             self._target(),
+            workspace_id=self.workspace_id,
             interval=self.poll_interval,
             on_event=self._log_event,
             poll_at_once=self.look_at_once,
@@ -202,7 +200,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         return ids if self.task_version_id is None else {**ids, "task_version_id": self.task_version_id}
 
     def _target(self) -> Target:
-        return Target(self.processor_task_id, self.task_version_id, self.workspace_id)
+        return Target(self.processor_task_id, self.task_version_id)
 
     async def _event(self, status: int) -> TriggerEvent:
         for_the_worker = TriggerEvent({**self._ids(), "status": status})

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A processing task, or one version of it. Its text is how messages and log lines name it.
 
     :param task_id: the processing task's id.
     :param task_version_id: the version's id; default None: the task itself.
-    :param workspace_id: the workspace that lists the task, if known; equal targets may differ in it.
     """
 
     task_id: str
     task_version_id: str | None = None
-    workspace_id: str | None = field(default=None, compare=False)
 
     @property
     def ids(self) -> tuple[str, ...]:

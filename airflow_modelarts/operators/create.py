@@ -287,7 +287,7 @@ class ModelArtsCreateProcessorTaskOperator(RequestBodyMixin):
     def _target(self, external_id: str) -> Target:
         from airflow_modelarts.api.targets import Target
 
-        return Target(external_id, workspace_id=self.workspace_id)
+        return Target(external_id)
 
     def _lineage_body(self) -> dict[str, Any]:
         self._read_arguments()  # lineage can be asked for before the operator executes
@@ -407,7 +407,7 @@ class ModelArtsCreateProcessorTaskVersionOperator(RequestBodyMixin):
     def _target(self, external_id: str) -> Target:
         from airflow_modelarts.api.targets import Target
 
-        return Target(self.processor_task_id, external_id, self.workspace_id)
+        return Target(self.processor_task_id, external_id)
 
 
 def dump_models(value: Any) -> Any:

@@ -66,6 +66,7 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     #: The XCom that holds the id of what was submitted.
     _id_xcom = "processor_task_id"
     pushes_version = True
+    workspace_id: str | None
 
     def __init__(
         self,
@@ -368,7 +369,8 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
     def _defer(self, context: Context, external_id: str) -> TaskDeferred:
         """Hand the wait over to the triggerer, for as long as ``execution_timeout`` leaves."""
         deadline = self._note_deferral(context)
-        return self._deferral(self._target(external_id), deadline, None if deadline is None else deadline - time.time())
+        timeout = None if deadline is None else deadline - time.time()
+        return self._deferral(self._target(external_id), self.workspace_id, deadline, timeout)
 
     def _note_deferral(self, context: Context) -> float | None:
         """Push the number of the try that defers; return when ``execution_timeout`` is over, since the epoch."""

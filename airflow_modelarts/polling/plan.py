@@ -44,30 +44,33 @@ SECOND_TRY_DELAY = 1.0
 class Round:
     """The targets that one round polls.
 
-    :param due: the targets, and since when each is due.
+    :param due: the waits that are due.
     :param missing: by workspace, the tasks that no list has shown as active so far.
     :param failing: targets whose latest poll by id failed.
     """
 
-    due: dict[Target, float] = field(default_factory=dict)
+    due: list[Wait] = field(default_factory=list)
     missing: defaultdict[str, set[Target]] = field(default_factory=lambda: defaultdict(set))
     failing: set[Target] = field(default_factory=set)
 
     def by_id(self) -> list[Target]:
         """Return the targets to read by id, the longest due first, so that a throttling service starves none."""
         missing = set().union(*self.missing.values())
-        by_id = (target for target in self.due if target.task_version_id is not None or target in missing)
-        return sorted(by_id, key=self.due.__getitem__)
+        since: dict[Target, float] = {}
+        for wait in self.due:
+            if wait.target.task_version_id is not None or wait.target in missing:
+                since[wait.target] = min(wait.due, since.get(wait.target, math.inf))
+        return sorted(since, key=since.__getitem__)
 
 
 def plan_round(waits: Iterable[Wait], now: float) -> Round:
-    """Select the targets that are due, or will be within half their interval, so that waits keep to common rounds."""
+    """Select the waits that are due, or will be within half their interval, so that waits keep to common rounds."""
     plan = Round()
     for wait in waits:
         if wait.failures:
             plan.failing.add(wait.target)
         if wait.due <= now + wait.interval / 2:
-            plan.due[wait.target] = min(wait.due, plan.due.get(wait.target, math.inf))
+            plan.due.append(wait)
             if wait.target.task_version_id is None:  # the lists of tasks do not show versions
                 plan.missing[wait.workspace_id].add(wait.target)
     return plan

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from airflow_modelarts.api import operations
 from airflow_modelarts.api.json_reading import read_json, repaired, without_byte_order_mark
 from airflow_modelarts.api.lenient_reading import read_leniently
-from airflow_modelarts.api.models import Count, Status
+from airflow_modelarts.api.models import Count, Number, Status
 from airflow_modelarts.api.operations import ListOperation, Operation, Page
 from airflow_modelarts.api.targets import Target
 
@@ -33,15 +33,22 @@ class TargetStatus(BaseModel):
     workspace_id: Annotated[str | None, BeforeValidator(_id_or_none)] = None
 
 
+class _ListedStatus(BaseModel):
+    """As much of a task of a list as a wait needs."""
+
+    task_id: str
+    status: Number = None
+
+
 class _StatusPage(BaseModel):
     """As much of a page of tasks as a wait needs."""
 
     count: Count = None
-    tasks: list[TargetStatus] | None = None
+    tasks: list[_ListedStatus] | None = None
 
 
 def list_statuses(*, status: int, workspace_id: str) -> ListOperation[Any]:
-    """List the tasks with a status (ListProcessorTasks), each as a :class:`TargetStatus`."""
+    """List the tasks with a status (ListProcessorTasks), each with ``task_id`` and ``status``."""
     listing: ListOperation[Any] = operations.list_processor_tasks(status=status, workspace_id=workspace_id)
 
     def read(body: bytes) -> Page[Any]:

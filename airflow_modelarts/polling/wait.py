@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from airflow_modelarts.api.errors import ModelArtsError
@@ -58,23 +58,22 @@ class Wait:
     :param status: the latest one; None before the first answer.
     :param not_before: until when the service has asked not to poll, or an error asks for a pause.
     :param failures: how many polls of this target alone have failed in a row.
+    :param is_over: whether it has ended or failed, so that no further poll is needed.
     """
 
     target: Target
     interval: float
     due: float
-    workspace_id: str = field(init=False)
+    workspace_id: str = DEFAULT_WORKSPACE
     status: int | None = None
     not_before: float = -math.inf
     failures: int = 0
+    is_over: bool = False
     _in_outage: bool = False
     # A tuple, since the empty one takes no memory.
     _events: tuple[WaitEvent, ...] = ()
     _error: BaseException | None = None
     _waker: asyncio.Future[None] | None = None
-
-    def __post_init__(self) -> None:
-        self.workspace_id = self.target.workspace_id or DEFAULT_WORKSPACE
 
     def take_event(self) -> WaitEvent | None:
         """Return the next event, or None if there is none yet; raise the error of a wait that has failed."""
@@ -90,17 +89,13 @@ class Wait:
         self._waker = asyncio.get_running_loop().create_future()
         return self._waker
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the wait has ended or failed, so that no further poll is needed."""
-        return self._error is not None or self.status in TERMINAL_STATUSES
-
     def observe(self, status: int | None, now: float) -> None:
         """Record a status that the service answered."""
         self.due = now + self.interval
         self.failures = 0
         self.end_outage()
         if status in TERMINAL_STATUSES:
+            self.is_over = True
             self._emit(Ended(int(status)))
         elif status != self.status:
             self._emit(Changed(status))
@@ -122,6 +117,7 @@ class Wait:
 
     def fail(self, error: BaseException) -> None:
         """End the wait with an error, after the events that were emitted before."""
+        self.is_over = True
         self._error = self._error or _copy(error)
         self._wake()
 

@@ -12,9 +12,9 @@ import asyncio
 import contextvars
 import math
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Iterator
 from contextlib import aclosing, suppress
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.operations import MAX_PAGE_SIZE, ListOperation, Operation, Page
@@ -35,6 +35,8 @@ POLL_RETRIES = RetryPolicy(attempts=1, throttled_attempts=10)
 MIN_INTERVAL = 0.1
 #: Seconds for which the first round waits for other triggers to join: after a restart they start one by one.
 BATCH_DELAY = 0.2
+#: The running watchers by event loop and key.
+_WATCHERS: dict[tuple[asyncio.AbstractEventLoop, Hashable], Watcher] = {}
 
 
 class Api(Protocol):
@@ -51,10 +53,15 @@ class Api(Protocol):
 
 
 class Watcher:
-    """Polls the targets of its waits through ``api``, until it is closed or a fatal error ends all of them."""
+    """Polls the targets of its waits, until the last one leaves or a fatal error ends all of them.
 
-    def __init__(self, api: Api) -> None:
+    :param api: what it calls ModelArts with.
+    :param key: what its waits have in common.
+    """
+
+    def __init__(self, api: Api, key: Hashable) -> None:
         self._api = api
+        self._key = key
         self._waits: dict[Target, list[Wait]] = {}
         self._lists: defaultdict[str, ListHistory] = defaultdict(ListHistory)
         self._failures = 0
@@ -67,21 +74,22 @@ class Watcher:
         # In a context of its own: it works for all triggers, so its log lines must not go to the first one's task.
         self._task = self._loop.create_task(self._run(), context=contextvars.Context())
 
-    def join(self, wait: Wait) -> None:
-        """Start polling for a wait."""
-        self._waits.setdefault(wait.target, []).append(wait)
-        if self._outage is not None:
-            wait.begin_outage(self._outage)
-        # Thousands join one after the other: waking up for each would examine all the others each time.
-        if max(wait.due, self._paused_until) < self._wakes_at:
-            self._joined.set()
-
-    def leave(self, wait: Wait) -> None:
-        """Stop polling for a wait."""
-        waits = self._waits[wait.target]
-        waits.remove(wait)
-        if not waits:
-            del self._waits[wait.target]
+    async def follow(self, wait: Wait, on_event: Callable[[WaitEvent], None]) -> int:
+        """Poll for a wait, and return its terminal status; the last wait that leaves closes the sockets."""
+        self._join(wait)
+        try:
+            while True:
+                while (event := wait.take_event()) is None:
+                    await wait.next_event()
+                on_event(event)
+                if isinstance(event, Ended):
+                    return event.status
+        finally:
+            self._leave(wait)
+            if not self._waits:
+                if _WATCHERS.get((self._loop, self._key)) is self:
+                    del _WATCHERS[self._loop, self._key]
+                await self._close()
 
     def poll_soon(self) -> int:
         """Start a round with all waits; return about how many requests it takes."""
@@ -94,17 +102,27 @@ class Watcher:
         return versions + len(ACTIVE) * -(-(len(targets) - versions) // MAX_PAGE_SIZE)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether there are no waits."""
-        return not self._waits
-
-    @property
     def is_over(self) -> bool:
         """True after a fatal error. New waits must start a new watcher: the connection may have been corrected."""
         return self._task.done()
 
-    async def close(self) -> None:
-        """Stop, and close the sockets."""
+    def _join(self, wait: Wait) -> None:
+        """Start polling for a wait."""
+        self._waits.setdefault(wait.target, []).append(wait)
+        if self._outage is not None:
+            wait.begin_outage(self._outage)
+        # Thousands join one after the other: waking up for each would examine all the others each time.
+        if max(wait.due, self._paused_until) < self._wakes_at:
+            self._joined.set()
+
+    def _leave(self, wait: Wait) -> None:
+        """Stop polling for a wait."""
+        waits = self._waits[wait.target]
+        waits.remove(wait)
+        if not waits:
+            del self._waits[wait.target]
+
+    async def _close(self) -> None:
         self._task.cancel()
         try:
             await asyncio.gather(self._task, return_exceptions=True)
@@ -266,38 +284,35 @@ class Watcher:
                 wait.observe(status, self._round_began)
 
 
-#: The running watchers by event loop and key.
-_WATCHERS: dict[tuple[asyncio.AbstractEventLoop, Hashable], Watcher] = {}
-
-
 def poll_soon(key: Hashable) -> int:
     """Poll all waits of this event loop and key now; return about how many requests that takes."""
     watcher = _WATCHERS.get((asyncio.get_running_loop(), key))
     return 0 if watcher is None or watcher.is_over else watcher.poll_soon()
 
 
-async def wait_for_end(
+def wait_for_end(
     key: Hashable,
     open_api: Callable[[], Api],
     target: Target,
     *,
+    workspace_id: str | None = None,
     interval: float,
     on_event: Callable[[WaitEvent], None],
     poll_at_once: bool = False,
-) -> int:
+) -> Coroutine[Any, Any, int]:
     """Wait until a target has ended, and share the polls with all waits under the same key on this event loop.
 
-    Thousands wait at once, so this is one coroutine and one future for each. The last wait that leaves closes the
-    sockets.
+    Thousands wait at once, so each keeps only its ``Wait``, one coroutine and one future.
 
     :param key: connection and project.
     :param open_api: opens what the watcher calls ModelArts with; only the first wait under a key uses it.
     :param target: the processing task or version to wait for.
+    :param workspace_id: the workspace that lists the task, if known.
     :param interval: seconds between two polls of the target, at most.
     :param on_event: called with each event, the end included, by the task that waits.
     :param poll_at_once: whether to poll now because no worker has done so; otherwise the first poll is one interval
         later.
-    :return: the terminal status.
+    :return: a coroutine, to be awaited at once, that returns the terminal status.
     :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
     """
     encode_path(*target.ids)  # refuses an invalid id before anything is opened
@@ -305,20 +320,7 @@ async def wait_for_end(
     shared = (loop, key)
     watcher = _WATCHERS.get(shared)
     if watcher is None or watcher.is_over:
-        watcher = _WATCHERS[shared] = Watcher(open_api())
+        watcher = _WATCHERS[shared] = Watcher(open_api(), key)
     interval = max(interval, MIN_INTERVAL)
-    wait = Wait(target, interval, due=loop.time() + (BATCH_DELAY if poll_at_once else interval))
-    watcher.join(wait)
-    try:
-        while True:
-            while (event := wait.take_event()) is None:
-                await wait.next_event()
-            on_event(event)
-            if isinstance(event, Ended):
-                return event.status
-    finally:
-        watcher.leave(wait)
-        if watcher.is_idle:
-            if _WATCHERS.get(shared) is watcher:
-                del _WATCHERS[shared]
-            await watcher.close()
+    due = loop.time() + (BATCH_DELAY if poll_at_once else interval)
+    return watcher.follow(Wait(target, interval, due, workspace_id or DEFAULT_WORKSPACE), on_event)

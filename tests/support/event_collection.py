@@ -28,8 +28,15 @@ def watch(
     workspace_id: str | None = None,
     poll_at_once: bool = False,
 ) -> StartWait:
-    target = Target(task_id, workspace_id=workspace_id)
-    return partial(watcher.wait_for_end, key, service.open, target, interval=interval, poll_at_once=poll_at_once)
+    return partial(
+        watcher.wait_for_end,
+        key,
+        service.open,
+        Target(task_id),
+        workspace_id=workspace_id,
+        interval=interval,
+        poll_at_once=poll_at_once,
+    )
 
 
 async def collect(start: StartWait, events: Timed | None = None, *, after: float = 0.0) -> Timed:

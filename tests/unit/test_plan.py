@@ -30,8 +30,8 @@ REFUSED = ModelArtsAuthenticationError("refused", http_status=401)
 WRONG = ModelArtsConfigurationError("wrong project", http_status=400)
 
 
-def wait(target: Target = A, *, due: float = 100.0, interval: float = 10.0, failures: int = 0) -> Wait:
-    return Wait(target, interval, due, failures=failures)
+def wait(target: Target = A, *, due: float = 100.0, interval: float = 10.0, **fields: Any) -> Wait:
+    return Wait(target, interval, due, **fields)
 
 
 # plan_round, at 100 seconds
@@ -45,7 +45,7 @@ ROUNDS: dict[str, tuple[list[Wait], list[Target], dict[str, set[Target]]]] = {
     "within half a longer interval": ([wait(A, due=105.1, interval=60)], [A], {"0": {A}}),
     "the longest due first": ([wait(A, due=99), wait(B, due=90), wait(C, due=95)], [B, C, A], {"0": {A, B, C}}),
     "two waits for one target": ([wait(A, due=99), wait(B, due=98), wait(A, due=97)], [A, B], {"0": {A, B}}),
-    "by workspace": ([wait(Target("a", workspace_id="w")), wait(B)], [A, B], {"w": {A}, "0": {B}}),
+    "by workspace": ([wait(A, workspace_id="w"), wait(B)], [A, B], {"w": {A}, "0": {B}}),
     "a version is in no list": ([wait(VERSION), wait(A)], [VERSION, A], {"0": {A}}),
     "a version alone": ([wait(VERSION)], [VERSION], {}),
 }

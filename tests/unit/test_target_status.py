@@ -63,7 +63,7 @@ def test_a_list_without_tasks_is_empty_for_a_wait_too() -> None:
 def test_a_wait_skips_the_fields_of_a_list_that_it_does_not_need() -> None:
     body = b'{"tasks": [{"task_id": "x", "status": 1, "template": {"operator_params": [{"params": {}}]}}]}'
     (task,) = list_statuses(status=1, workspace_id="w").read(body).items
-    assert task.model_dump() == {"task_id": "x", "status": 1, "workspace_id": None}
+    assert task.model_dump() == {"task_id": "x", "status": 1}
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"<html>", b'{"tasks": 5}', b'{"tasks": [', b'{"tasks": {}}'])
