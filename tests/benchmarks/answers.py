@@ -78,6 +78,31 @@ RUN = {
     "environment": None,
     "run_steps": [],
 }
+#: A job run as EMR Serverless describes it.
+JOB_RUN = {
+    "applicationId": "00fq2d8r1n5m4p0v",
+    "jobRunId": "00fq2d9c7k3j1t0v",
+    "name": "street-signs-feature-analysis-20261126-1f0c4a7e",
+    "arn": "arn:aws:emr-serverless:us-east-1:123456789012:/applications/00fq2d8r1n5m4p0v/jobruns/00fq2d9c7k3j1t0v",
+    "createdBy": "arn:aws:sts::123456789012:assumed-role/airflow/airflow",
+    "createdAt": 1795658407.1,
+    "updatedAt": 1795658431.4,
+    "startedAt": 1795658414.3,
+    "executionRole": "arn:aws:iam::123456789012:role/feature-analysis",
+    "state": "RUNNING",
+    "stateDetails": "",
+    "releaseLabel": "emr-7.9.0",
+    "jobDriver": {
+        "sparkSubmit": {
+            "entryPoint": "s3://my-bucket/code/feature_analysis.py",
+            "entryPointArguments": ["--input", "s3://my-bucket/street-signs", "--output", "s3://my-bucket/out"],
+            "sparkSubmitParameters": "--conf spark.executor.cores=4 --conf spark.executor.memory=14g",
+        }
+    },
+    "totalExecutionDurationSeconds": 0,
+    "executionTimeoutMinutes": 720,
+    "attempt": 1,
+}
 DONE = {"code": 200, "is_success": True, "user_message": "Success!", "developer_message": ""}
 #: By kind, the answer while the wait goes on, and the one that ends it: HTTP status and body.
 BODIES: dict[str, tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]] = {
@@ -86,6 +111,7 @@ BODIES: dict[str, tuple[tuple[int, dict[str, Any]], tuple[int, dict[str, Any]]]]
         (200, {"status": DONE, "data": RUN}),
         (200, {"status": DONE, "data": {**RUN, "status": 10, "in_progress": False, "is_complete": True}}),
     ),
+    "amazon": ((200, {"jobRun": JOB_RUN}), (200, {"jobRun": {**JOB_RUN, "state": "SUCCESS"}})),
     "aiohttp": ((200, {**TASK, "status": 1}), (200, {**TASK, "status": 2})),
 }
 

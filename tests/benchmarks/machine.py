@@ -11,7 +11,7 @@ import psutil
 
 PACKAGES = (
     *("airflow-modelarts", "apache-airflow", "apache-airflow-providers-http", "apache-airflow-providers-dbt-cloud"),
-    *("aiohttp", "pydantic", "requests"),
+    *("apache-airflow-providers-amazon", "aiohttp", "pydantic", "requests"),
 )
 
 
