@@ -27,7 +27,7 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     The connection is read when the file system is first used, and again after a failed request: Airflow keeps
     the file system of an ``ObjectStoragePath`` for the life of a process, and a connection can change.
 
-    :param conn_id: an Airflow connection of type ``modelarts``.
+    :param conn_id: an Airflow connection of type ``modelarts``; default ``modelarts_default``.
     :param options: arguments of ``s3fs.S3FileSystem``; by default listings are not cached, since others write too.
     """
 
@@ -35,11 +35,14 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     cachable = False  # fsspec keeps instances for the life of a process, and a connection can change
     #: The arguments that the connection gives.
     _FROM_CONNECTION: ClassVar = {
-        *("anon", "endpoint_url", "key", "secret", "token", "username", "password", "session", "use_ssl"),
+        *("endpoint_url", "key", "secret", "token", "username", "password", "session", "use_ssl"),
         *("client_kwargs", "config_kwargs", "cache_regions"),
     }
 
-    def __init__(self, conn_id: str, **options: Any) -> None:
+    def __init__(self, conn_id: str | None = None, **options: Any) -> None:
+        conn_id = conn_id or ModelArtsHook.default_conn_name
+        # pandas sets it to repeat a request that was refused, and its error would hide the refusal.
+        options.pop("anon", None)
         if given := sorted(self._FROM_CONNECTION & options.keys()):
             raise TypeError(
                 f"storage option {given[0]} is not accepted for {SCHEME}://: set it in the connection '{conn_id}'"
@@ -89,6 +92,13 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         """
         stripped = super()._strip_protocol(path)
         return _bucket_and_key(stripped) if isinstance(stripped, str) else [_bucket_and_key(one) for one in stripped]
+
+    @staticmethod
+    def _get_kwargs_from_urls(urlpath: str) -> dict[str, Any]:
+        """Return the connection that a URL names; fsspec asks for it to open ``obs://conn_id@bucket/key``."""
+        options: dict[str, Any] = S3FileSystem._get_kwargs_from_urls(urlpath)
+        conn_id = urlpath.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        return {**options, "conn_id": conn_id} if conn_id else options
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> Any:
         """Delete an object under its literal key; s3fs would take a key with ``*`` or ``[`` for a pattern."""
