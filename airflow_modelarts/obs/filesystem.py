@@ -93,6 +93,13 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         stripped = super()._strip_protocol(path)
         return _bucket_and_key(stripped) if isinstance(stripped, str) else [_bucket_and_key(one) for one in stripped]
 
+    def split_path(self, path: str) -> tuple[str, str, str | None]:
+        """Return bucket, key and version. Without versions ``?versionId=`` is part of the key; s3fs would drop it."""
+        bucket, key, version = super().split_path(path)
+        if not self.version_aware and "?versionId=" in path:
+            key = self._strip_protocol(path).partition("/")[2]
+        return bucket, key, version
+
     @staticmethod
     def _get_kwargs_from_urls(urlpath: str) -> dict[str, Any]:
         """Return the connection that a URL names; fsspec asks for it to open ``obs://conn_id@bucket/key``."""
