@@ -134,6 +134,7 @@ class ObsFileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         base = self._parent(source) if is_into and not path1.endswith("/") else source
         depth = kwargs.pop("maxdepth", None)
         found = [source] if await self._isfile(source) else await self._find(source, maxdepth=depth)
+        found = [one for one in found if not one.endswith("/")]  # an empty object that marks a folder
         targets = [target + one[len(base) :] for one in found]
         return await super()._copy(found, targets, **kwargs)
 

@@ -59,6 +59,12 @@ def test_a_folder_is_copied_and_moved_with_all_that_is_below_it(store: ObjectSto
     assert set(store.objects()) == {"h/x", "h/g/y", "h/c/x", "h/c/g/y"}, "an existing folder is not replaced"
 
 
+def test_an_object_that_marks_a_folder_is_not_copied(store: ObjectStore) -> None:
+    put(store, {**FOLDER, "f/": b"", "f/g/": b""})
+    path("f").move(path("h"), recursive=True)
+    assert store.objects() == {"h/x": b"1", "h/g/y": b"2"}
+
+
 def test_a_folder_is_not_moved_into_itself(store: ObjectStore) -> None:
     put(store, FOLDER)
     with pytest.raises(OSError, match=f"{BUCKET}/f cannot be copied or moved into itself"):
