@@ -47,14 +47,16 @@ def get_fs(conn_id: str | None = None, storage_options: Mapping[str, Any] | None
 def object_storage_path(place: str, conn_id: str | None = None) -> ObjectStoragePath:
     """Return a place in OBS as a path of Airflow, in whatever form ModelArts or Hadoop writes it.
 
-    :param place: ``obs://bucket/key``, the same with ``s3``, ``s3a`` or ``s3n`` (may be percent-encoded), or
-        ``/bucket/key`` (taken literally). With a scheme it can name the connection: ``obs://conn_id@bucket/key``.
+    :param place: ``obs://bucket/key``, the same with ``s3``, ``s3a`` or ``s3n`` (may be percent-encoded),
+        ``/bucket/key``, or the text of a path with its connection, ``obs://conn_id@bucket/key`` (both taken literally).
     :param conn_id: the Airflow connection of type ``modelarts`` whose credentials open it; default that of the place,
         else ``modelarts_default``.
-    :raises ArgumentError: it is no place in OBS.
+    :raises ArgumentError: it is no place in OBS, or a path of Airflow would open another object.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+    # Before Airflow 3.2 nothing else loads it; without it a path cannot hold // in a key.
+    import airflow_modelarts.obs.path  # noqa: F401
     from airflow_modelarts.api.redaction import printable, without_signed_links
 
     if not isinstance(place, str):
@@ -62,14 +64,23 @@ def object_storage_path(place: str, conn_id: str | None = None) -> ObjectStorage
             f"place is {printable(without_signed_links(repr(place)))[:200]}: give a text such as obs://bucket/key"
         )
     scheme, mark, rest = place.partition("://")
-    user, at, netloc = rest.partition("/")[0].rpartition("@") if mark else ("", "", "")
-    uri = obs_uri(f"{scheme}://{netloc}{rest[len(user + at + netloc) :]}" if at else place)
+    user, at, _ = rest.partition("/")[0].rpartition("@") if mark else ("", "", "")
+    # With a connection it is the text of a path, which is literal. Before Airflow 3.2 that can be obs://conn_id@/bucket.
+    text = rest.removeprefix(user + at).lstrip("/").replace("%", "%25")
+    uri = obs_uri(f"{scheme}://{text}" if at else place)
+    shown = repr(printable(without_signed_links(place)))[:300]
     if uri is None:
-        shown = repr(printable(without_signed_links(place)))[:300]
         raise ArgumentError(f"place is {shown}, which is not in OBS: give obs://bucket/key or /bucket/key")
     # A path of Airflow is literal, and a URI is percent-encoded.
-    bucket, slash, key = unquote(uri.removeprefix(f"{SCHEME}://")).partition("/")
-    return ObjectStoragePath(f"{SCHEME}://{conn_id or user or DEFAULT_CONN_ID}@{bucket}{slash}{key}")
+    literal = unquote(uri.removeprefix(f"{SCHEME}://"))
+    conn_id = conn_id or user or DEFAULT_CONN_ID
+    path = ObjectStoragePath(f"{SCHEME}://{conn_id}@{literal}")
+    if path.path.strip("/") != literal.strip("/"):
+        raise ArgumentError(
+            f"place is {shown}, but a path of Airflow cannot hold this key: open it with get_fs({conn_id!r}), "
+            f"as {literal!r}"
+        )
+    return path
 
 
 def path_of_output(output: Any, conn_id: str | None = None) -> ObjectStoragePath:

@@ -28,9 +28,9 @@ _OBS_TYPES = ("OBS", None)
 def obs_uri(place: str | None, *, is_in_obs: bool = False) -> str | None:
     """Return ``obs://bucket/key`` for a place in OBS, in whatever form the API wrote it; None for anything else.
 
-    Each place has exactly one URI: percent-encoded and, like Airflow's assets, without trailing slashes. The query is
-    dropped, since that of a signed link is a credential. A key with ``.`` or ``..`` as a segment has no URI, since
-    programs disagree about where it points.
+    Each place has exactly one URI: percent-encoded and, like Airflow's assets, without trailing slashes. A question
+    mark is part of the key, unless what follows signs a link: then it is dropped, since it is a credential. A key with
+    ``.`` or ``..`` as a segment has no URI, since programs disagree about where it points.
 
     :param place: ``obs://bucket/key``, the same with ``s3``, ``s3a`` or ``s3n`` (may be percent-encoded), or
         ``/bucket/key`` (taken literally).
@@ -43,7 +43,9 @@ def obs_uri(place: str | None, *, is_in_obs: bool = False) -> str | None:
     found = re.fullmatch(_PLACE, place) or (re.fullmatch(_PLACE, f"/{place}") if is_in_obs and "/" in place else None)
     if not found:
         return None
-    key = (found["key"] or "").partition("?")[0]
+    key = found["key"] or ""
+    if has_signature(f"/{key}"):
+        key = key.partition("?")[0]
     if found["scheme"]:
         key = unquote(key, errors="surrogateescape")
     key = key.rstrip("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from upath.implementations.cloud import CloudPath
 
 from airflow_modelarts.api.places import SCHEME
+from airflow_modelarts.filesystem import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -54,6 +56,30 @@ class ObsPath(CloudPath):
                 url = f"{scheme}{mark}{rest.removeprefix(conn_id + at)}"
                 args, storage_options = (url, *args[1:]), {"conn_id": conn_id or None, **storage_options}
         return super()._transform_init_args(args, protocol, storage_options)
+
+    def rename(self, target: Any, **kwargs: Any) -> Any:
+        """Move a file. The object store of another connection is refused: it would be taken for that of this path."""
+        other = target if isinstance(target, ObsPath) else None
+        if isinstance(target, str) and "://" in target:
+            other = type(self)(target)
+        if other is not None and (conn_id := other._named_connection()) not in (None, self.fs.conn_id):
+            raise OSError(
+                errno.EXDEV, f"{self} cannot be renamed to {target}, which has the connection '{conn_id}': use move"
+            )
+        return super().rename(target, **kwargs)
+
+    def __reduce__(self) -> Any:
+        """Return how it is pickled. That of an ObjectStoragePath has this path only, and would lose its connection."""
+        conn_id = self._named_connection()
+        if conn_id in (None, DEFAULT_CONN_ID, self.storage_options.get("conn_id")) or self._relative_base is not None:
+            return super().__reduce__()  # type: ignore[no-untyped-call]  # universal_pathlib has no type for it
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        return ObjectStoragePath, (f"{SCHEME}://{conn_id}@{self.path}",)
+
+    def _named_connection(self) -> str | None:
+        """Return the connection of the path; None if it names none, or its file system has not been used."""
+        return self.storage_options.get("conn_id") or getattr(getattr(self, "_fs_cached", None), "conn_id", None)
 
     @classmethod
     def _fs_factory(cls, urlpath: str, protocol: str, storage_options: Mapping[str, Any]) -> AbstractFileSystem:

@@ -79,11 +79,16 @@ def test_a_key_with_dot_segments_has_no_uri(place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["?AWSAccessKeyId=AK&Signature=abc", "?x-obs-security-token=tok", "?a?b", "?\n&Signature=abc"]
+    "query", ["?AWSAccessKeyId=AK&Signature=abc", "?x-obs-security-token=tok", "?\n&Signature=abc"]
 )
-def test_a_query_is_dropped(query: str) -> None:
+def test_a_query_that_signs_a_link_is_dropped(query: str) -> None:
     assert obs_uri(f"obs://bucket/key{query}") == "obs://bucket/key"
     assert obs_uri(f"/bucket/key{query}") == "obs://bucket/key"
+
+
+@pytest.mark.parametrize("place", ["/bucket/key?a?b", "obs://bucket/key?a?b", "s3a://bucket/key%3Fa%3fb"])
+def test_another_question_mark_is_part_of_the_key(place: str) -> None:
+    assert obs_uri(place) == "obs://bucket/key%3Fa%3Fb"
 
 
 @pytest.mark.parametrize("query", ["%3FX-Amz-Signature=abc", "%3fAccessKeyId=AK%26Signature%3Dabc", "#Signature=abc"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_modelarts.filesystem import get_fs, object_storage_path
+from airflow_modelarts.api.arguments import ArgumentError
+from airflow_modelarts.filesystem import get_fs, object_storage_path, path_of_output
 from airflow_modelarts.operators.files import atomic_write, clean_up_partials
 from airflow_modelarts.testing.emulator.service import accounts
 from tests.support.loopback import Server
@@ -90,13 +90,41 @@ def test_a_write_needs_no_other_rights_than_those_of_objects_and_lists(store: Ob
 # Keys
 
 
-def test_the_query_of_a_place_is_dropped_and_an_encoded_question_mark_is_part_of_the_key(store: ObjectStore) -> None:
-    assert object_storage_path(f"obs://{BUCKET}/a.txt?versionId=1").path == f"{BUCKET}/a.txt"
+@pytest.mark.parametrize(
+    "key", ["a?b.txt", "a#b?c", "a?versionId=1", "50%.txt", "a%3Fb", "a+b c", "a//b", "数据/猫.txt"]
+)
+def test_a_place_opens_what_it_names(store: ObjectStore, key: str) -> None:
+    store.client().put_object(Bucket=BUCKET, Key=key, Body=b"theirs")
+    places = [f"/{BUCKET}/{key}", f"obs://mine@{BUCKET}/{key}", f"s3a://{BUCKET}/{quote(key)}"]
+    if "%" not in key:
+        places += [f"obs://{BUCKET}/{key}", f"s3://{BUCKET}/{key}"]
+    for place in places:
+        path = object_storage_path(place, "modelarts_default")
+        assert path.read_bytes() == path_of_output(place, "modelarts_default").read_bytes() == b"theirs"
+        if "@" not in place:
+            assert path_of_output({"work_path": {"type": "OBS", "path": place}}) == path
+        assert object_storage_path(str(path)) == path
+        path.write_bytes(b"theirs")
+    assert store.objects() == {key: b"theirs"}
+
+
+def test_the_text_of_a_path_of_an_older_airflow_is_a_place() -> None:
+    assert object_storage_path(f"obs://mine@/{BUCKET}/a%20b") == object_storage_path(f"/{BUCKET}/a%20b", "mine")
+
+
+def test_a_query_that_signs_a_link_is_no_part_of_the_key() -> None:
     assert object_storage_path(f"/{BUCKET}/a.txt?Signature=x").path == f"{BUCKET}/a.txt"
-    path = object_storage_path(f"obs://{BUCKET}/a%3Fb.txt")
-    path.write_bytes(b"ours")
-    assert store.objects() == {"a?b.txt": b"ours"}
-    assert ObjectStoragePath(f"obs://{BUCKET}/a?b.txt").read_bytes() == b"ours"
+    assert object_storage_path(f"obs://mine@{BUCKET}/a.txt?Expires=1&Signature=x").path == f"{BUCKET}/a.txt"
+
+
+@pytest.mark.parametrize("key", ["a?", "f/a#", "a\tb"])
+def test_a_key_that_a_path_of_airflow_would_change_is_refused(store: ObjectStore, key: str) -> None:
+    for place in (f"/{BUCKET}/{key}", f"obs://{BUCKET}/{quote(key)}", f"obs://modelarts_default@{BUCKET}/{key}"):
+        with pytest.raises(ArgumentError) as raised:
+            object_storage_path(place)
+    assert str(raised.value).endswith(f"open it with get_fs('modelarts_default'), as {f'{BUCKET}/{key}'!r}")
+    get_fs().pipe_file(f"{BUCKET}/{key}", b"1")
+    assert store.objects() == {key: b"1"}
 
 
 def test_a_key_with_an_empty_part_opens_as_a_path_and_is_found(store: ObjectStore) -> None:
