@@ -251,6 +251,20 @@ def test_a_request_still_on_its_way_is_found_by_the_second_lookup() -> None:
     assert submitted.sleeps == [1.0]
 
 
+@pytest.mark.parametrize("task_id", ["", " ", ".", "..", "abc/versions"])
+def test_an_answer_without_a_usable_id_is_a_lost_one(task_id: str) -> None:
+    submitted, sent = run(submit(), create=created(task_id), find=THERE)
+    assert submitted.value == "abc"
+    assert sent == ["create", "find"]
+
+
+def test_an_answer_without_a_version_id_is_a_lost_one() -> None:
+    create = procedures.create_version(CREATE_VERSION, "abc", set(), Submission(may_exist=False, retries=ONCE))
+    submitted, sent = run(create, create=answer({"version_id": ""}), versions=versions(version("v1")))
+    assert submitted.value == "v1"
+    assert sent == ["create", "versions"]
+
+
 def test_a_lost_request_is_sent_again() -> None:
     submitted, sent = run(submit(), create=[BROKEN, created("new")], find=NOWHERE)
     assert submitted.value == "new"
