@@ -155,7 +155,8 @@ class Submission:
     :param on_lookup: called with the error that makes a lookup necessary.
     :param retries: of each request that submits.
     :param waits: whether the caller calls again later if the service says "not now" (``capacity.is_not_now``). Then
-        such a refusal is raised after at most one lookup, without a delay.
+        such a refusal is raised after at most one lookup, without a delay. So is a fault with ``Retry-After``, after
+        its lookups.
     :param is_under_way: whether a request has been sent that has no outcome yet; it stays true if that is interrupted.
     :param find: looks the submission up.
     :param is_ours: whether a task that has the name already is the caller's own in any case: the name was stored before
@@ -250,7 +251,9 @@ def submit_once(
                 submission.may_exist = error.outcome_unknown = False
                 raise
             error.outcome_unknown = not is_final
-            if is_final or attempt == SUBMIT_ATTEMPTS or not can_repeat:
+            # The caller that waits keeps to the service's ``Retry-After``, which can be minutes.
+            is_due_later = submission.waits and bool(error.retry_after)
+            if is_final or attempt == SUBMIT_ATTEMPTS or not can_repeat or is_due_later:
                 raise
     raise AssertionError("the last attempt returns or raises")
 

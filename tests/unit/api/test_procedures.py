@@ -265,6 +265,13 @@ def test_an_answer_without_a_version_id_is_a_lost_one() -> None:
     assert sent == ["create", "versions"]
 
 
+def test_the_next_attempt_comes_when_a_fault_asks_for_it() -> None:
+    submitted, sent = run(submit(waits=True), create=refuse(503, retry_after="300"), find=NOWHERE)
+    assert submitted.error.outcome_unknown
+    assert submitted.error.retry_after == 300
+    assert sent == ["create", "find", "find"]
+
+
 def test_a_lost_request_is_sent_again() -> None:
     submitted, sent = run(submit(), create=[BROKEN, created("new")], find=NOWHERE)
     assert submitted.value == "new"
