@@ -161,6 +161,8 @@ class Submission:
     :param find: looks the submission up.
     :param is_ours: whether a task that has the name already is the caller's own in any case: the name was stored before
         the first request.
+    :param is_first: whether no earlier process has had the time to submit. Then a refusal is certain even if the lookup
+        is refused too, for example since the credentials are wrong.
     """
 
     may_exist: bool
@@ -169,6 +171,7 @@ class Submission:
     retries: RetryPolicy = DEFAULT_RETRIES
     waits: bool = False
     is_ours: bool = False
+    is_first: bool = False
     is_under_way: bool = False
     find: Callable[[RetryPolicy], Flow[str | None]] | None = None
 
@@ -245,7 +248,13 @@ def submit_once(
             is_refused = not (is_taken or error.outcome_unknown)
             if submission.waits and is_refused and not is_lost:
                 delay = 0.0  # the earlier request was sent before this process had its turn
-            if found := (yield from _find_twice(find, LONG_RETRIES, delay)):
+            try:
+                found = yield from _find_twice(find, LONG_RETRIES, delay)
+            except ModelArtsError as failure:
+                if is_final and not is_lost and not failure.temporary and submission.is_first:
+                    raise error from None
+                raise
+            if found:
                 return found
             if submission.waits and is_refused:
                 submission.may_exist = error.outcome_unknown = False

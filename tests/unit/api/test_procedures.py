@@ -360,6 +360,24 @@ def test_a_lookup_that_fails_ends_the_submission_with_its_own_error() -> None:
     assert submitted.error.outcome_unknown, "of the submission"
 
 
+@pytest.mark.parametrize("refusal", [refuse(401, "APIGW.0301"), INVALID])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_the_first_submission_leaves_no_doubt_if_it_and_its_lookup_are_refused(
+    refusal: Answer, *, is_first: bool
+) -> None:
+    submission = submit(may_exist=True, is_ours=True, waits=True, is_first=is_first)
+    submitted, _ = run(submission, create=refusal, find=refuse(401, "APIGW.0301"))
+    assert submitted.error.outcome_unknown is not is_first
+    assert ("CreateProcessorTask" in str(submitted.error)) is is_first
+
+
+@pytest.mark.parametrize(("create", "find"), [(BROKEN, refuse(403)), (INVALID, BROKEN), (BUSY, refuse(403))])
+def test_otherwise_a_lookup_that_fails_leaves_a_doubt(create: Answer, find: Answer) -> None:
+    submission = submit(may_exist=True, is_ours=True, waits=True, is_first=True)
+    submitted, _ = run(submission, create=create, find=find)
+    assert submitted.error.outcome_unknown
+
+
 # Steps
 
 
