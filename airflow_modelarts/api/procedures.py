@@ -180,8 +180,9 @@ def create_task(
     operation: Operation[CreatedTask], name: str, workspace_id: str | None, submission: Submission
 ) -> Flow[str]:
     """Create a task exactly once and return its id, see :func:`submit_once`; the service refuses a name twice."""
-    # An earlier process may have created it, and somebody else as well: then the request tells whose it is.
-    body = operation.body if submission.may_exist and not submission.is_ours else None
+    # An earlier process may have created it, or a request whose answer was lost, and somebody else as well: then the
+    # request tells whose it is.
+    body = None if submission.is_ours else operation.body
 
     def submit() -> Flow[str]:
         created = yield from call(operation, submission.retries)

@@ -238,14 +238,14 @@ def test_a_submission_that_was_certainly_refused_is_not_looked_up(error: Answer)
 
 def test_a_lost_answer_is_looked_up() -> None:
     errors: list[ModelArtsError] = []
-    submitted, sent = run(submit(errors=errors), create=BROKEN, find=THERE)
+    submitted, sent = run(submit(is_ours=True, errors=errors), create=BROKEN, find=THERE)
     assert submitted.value == "abc"
     assert sent == ["create", "find"]
     assert [type(error) for error in errors] == [ModelArtsTransientError]
 
 
 def test_a_request_still_on_its_way_is_found_by_the_second_lookup() -> None:
-    submitted, sent = run(submit(), create=BROKEN, find=[NOWHERE, THERE])
+    submitted, sent = run(submit(is_ours=True), create=BROKEN, find=[NOWHERE, THERE])
     assert submitted.value == "abc"
     assert sent == ["create", "find", "find"]
     assert submitted.sleeps == [1.0]
@@ -253,7 +253,7 @@ def test_a_request_still_on_its_way_is_found_by_the_second_lookup() -> None:
 
 @pytest.mark.parametrize("task_id", ["", " ", ".", "..", "abc/versions"])
 def test_an_answer_without_a_usable_id_is_a_lost_one(task_id: str) -> None:
-    submitted, sent = run(submit(), create=created(task_id), find=THERE)
+    submitted, sent = run(submit(is_ours=True), create=created(task_id), find=THERE)
     assert submitted.value == "abc"
     assert sent == ["create", "find"]
 
@@ -286,7 +286,7 @@ def test_a_submission_that_stays_unanswered_may_still_appear() -> None:
 
 
 def test_a_name_taken_by_a_lost_submission_is_found() -> None:
-    submitted, _ = run(submit(), create=[BROKEN, TAKEN], find=[NOWHERE, NOWHERE, THERE])
+    submitted, _ = run(submit(is_ours=True), create=[BROKEN, TAKEN], find=[NOWHERE, NOWHERE, THERE])
     assert submitted.value == "abc"
 
 
