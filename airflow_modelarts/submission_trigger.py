@@ -160,6 +160,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         return procedures.Submission(
             may_exist=self.is_ours or self._is_restarted,
             is_ours=self.is_ours,
+            is_first=not self._is_restarted,
             waits=True,
             retries=ONE_ATTEMPT,
             is_killed=lambda: self._ticket is not None and self._ticket.has_left,

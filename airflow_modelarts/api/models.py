@@ -59,6 +59,8 @@ ShownText = Annotated[str | None, AfterValidator(lambda text: text and printable
 Count = Annotated[int | None, BeforeValidator(_count)]
 #: A number of a task. Whatever else the service writes is left to :mod:`airflow_modelarts.api.lenient_reading`.
 Number = Annotated[int | None, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+#: The id of what was created, which a path can hold. An answer with another text has no id.
+CreatedId = Annotated[str, Field(pattern=r"^[^/]*[^\s./][^/]*$")]
 #: None for anything but a truth value.
 HasMore = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance(value, bool) else None)]
 
@@ -237,13 +239,13 @@ class Empty(ApiModel):
 class CreatedTask(ApiModel):
     """The answer of CreateProcessorTask."""
 
-    task_id: str
+    task_id: CreatedId
 
 
 class CreatedVersion(ApiModel):
     """The answer of CreateProcessorTaskVersion."""
 
-    version_id: str
+    version_id: CreatedId
 
 
 class Listing(ApiModel):

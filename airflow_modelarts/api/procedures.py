@@ -155,11 +155,14 @@ class Submission:
     :param on_lookup: called with the error that makes a lookup necessary.
     :param retries: of each request that submits.
     :param waits: whether the caller calls again later if the service says "not now" (``capacity.is_not_now``). Then
-        such a refusal is raised after at most one lookup, without a delay.
+        such a refusal is raised after at most one lookup, without a delay. So is a fault with ``Retry-After``, after
+        its lookups.
     :param is_under_way: whether a request has been sent that has no outcome yet; it stays true if that is interrupted.
     :param find: looks the submission up.
     :param is_ours: whether a task that has the name already is the caller's own in any case: the name was stored before
         the first request.
+    :param is_first: whether no earlier process has had the time to submit. Then a refusal is certain even if the lookup
+        is refused too, for example since the credentials are wrong.
     """
 
     may_exist: bool
@@ -168,6 +171,7 @@ class Submission:
     retries: RetryPolicy = DEFAULT_RETRIES
     waits: bool = False
     is_ours: bool = False
+    is_first: bool = False
     is_under_way: bool = False
     find: Callable[[RetryPolicy], Flow[str | None]] | None = None
 
@@ -176,8 +180,9 @@ def create_task(
     operation: Operation[CreatedTask], name: str, workspace_id: str | None, submission: Submission
 ) -> Flow[str]:
     """Create a task exactly once and return its id, see :func:`submit_once`; the service refuses a name twice."""
-    # An earlier process may have created it, and somebody else as well: then the request tells whose it is.
-    body = operation.body if submission.may_exist and not submission.is_ours else None
+    # An earlier process may have created it, or a request whose answer was lost, and somebody else as well: then the
+    # request tells whose it is.
+    body = None if submission.is_ours else operation.body
 
     def submit() -> Flow[str]:
         created = yield from call(operation, submission.retries)
@@ -244,13 +249,21 @@ def submit_once(
             is_refused = not (is_taken or error.outcome_unknown)
             if submission.waits and is_refused and not is_lost:
                 delay = 0.0  # the earlier request was sent before this process had its turn
-            if found := (yield from _find_twice(find, LONG_RETRIES, delay)):
+            try:
+                found = yield from _find_twice(find, LONG_RETRIES, delay)
+            except ModelArtsError as failure:
+                if is_final and not is_lost and not failure.temporary and submission.is_first:
+                    raise error from None
+                raise
+            if found:
                 return found
             if submission.waits and is_refused:
                 submission.may_exist = error.outcome_unknown = False
                 raise
             error.outcome_unknown = not is_final
-            if is_final or attempt == SUBMIT_ATTEMPTS or not can_repeat:
+            # The caller that waits keeps to the service's ``Retry-After``, which can be minutes.
+            is_due_later = submission.waits and bool(error.retry_after)
+            if is_final or attempt == SUBMIT_ATTEMPTS or not can_repeat or is_due_later:
                 raise
     raise AssertionError("the last attempt returns or raises")
 

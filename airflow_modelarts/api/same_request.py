@@ -21,7 +21,8 @@ def differences(body: Mapping[str, Any], task: ProcessorTask) -> list[str]:
     """Return how the request of a task differs from a body, field by field; empty if it does not.
 
     What the body leaves out is not compared, since the service may have filled it in. Places in OBS are compared as
-    places, and a text as the value that it represents: the service may answer ``"1920"`` where 1920 was sent.
+    places, and a text as the value that it represents: the service may answer ``"1920"`` where 1920 was sent. Two
+    texts that only their numbers make equal differ, since ids can look like numbers.
 
     :param body: the fields template, data_source or inputs, work_path and version_id; others are ignored.
     :param task: as DescribeProcessorTask returned it.
@@ -69,7 +70,10 @@ def _are_same_sources(given: Any, found: list[Any]) -> bool:
 def _is_same(given: Any, found: Any) -> bool:
     if given == found:  # also NaN as a text
         return True
+    are_texts = isinstance(given, str) and isinstance(found, str)
     given, found = _plain(given), _plain(found)
+    if are_texts and not isinstance(given, str | list | dict):  # such as the ids "0e12" and "0e13"
+        return False
     if given in ("", [], {}) and found is None:
         return True
     if isinstance(given, Mapping):

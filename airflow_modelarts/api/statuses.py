@@ -55,12 +55,13 @@ def read_statuses(
     """Read a list of statuses, each as :func:`read_status` does.
 
     :param name: the name of the argument, for the error.
-    :param given: the list; a single status is an error, since a text could be one status or several.
+    :param given: the list; a single status is an error, since a text could be one status or several, and so is an
+        iterator, which a mapped or second operator would find empty.
     :param allowed: the statuses that it may contain, by default all.
     :return: plain integers, ascending and without duplicates, so that equal sets and lists are stored equally.
     :raises ArgumentError: it is not a list, or contains something else than the allowed statuses.
     """
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Collection):
         raise ArgumentError(
             f"{name} is {given!r}: give a list of statuses, for example ['failed', 'stopped'] or [3, 4]"
         )

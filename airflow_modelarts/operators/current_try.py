@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_modelarts.api.errors import ModelArtsError
     from airflow_modelarts.api.procedures import Submission
     from airflow_modelarts.hooks import ModelArtsHook
     from airflow_modelarts.operators.submission_store import SubmissionStore
@@ -28,6 +29,7 @@ class CurrentTry:
         self.submission: Submission | None = None  # what this process submits, or has submitted
         self.queued_since: float | None = None  # since the epoch, if the triggerer gave this try its turn to submit
         self.refusals = 0  # how often a turn was refused for a reason of its own
+        self.taken: tuple[str, ModelArtsError] | None = None  # the name that was refused to the triggerer, and how
         self.queued_seconds: float | None = 0.0  # from the first attempt to submit to the accepted one
         self.deadline: float | None = None  # when ``execution_timeout`` is over, if an earlier deferral knew
         self.latest: Any = None  # what was last read of what was submitted

@@ -114,6 +114,7 @@ def take_over(operator: ModelArtsCreateProcessorTaskOperator, context: Context, 
         if store:
             store.forget()
         if operator.reuse_existing and isinstance(refusal, ModelArtsAlreadyExistsError):
+            current.taken = event["name"], refusal
             return False
         raise refusal
     if store:

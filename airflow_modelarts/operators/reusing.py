@@ -34,19 +34,27 @@ def first_usable_name(operator: ModelArtsCreateProcessorTaskOperator) -> tuple[s
 def create_or_reuse(operator: ModelArtsCreateProcessorTaskOperator, context: Context) -> str:
     """Adopt the task of the name, or create it; if another run creates it in that moment, adopt that one.
 
-    :raises ModelArtsAlreadyExistsError: another request created it.
+    :raises ModelArtsAlreadyExistsError: another request created it, or it is not in the workspace of this one.
     """
     name, existing = first_usable_name(operator)
-    if existing is None:
+    taken, refusal = operator._try.taken or ("", None)
+    if existing is None and name != taken:
         if operator._try.store:
             operator._try.store.begin(name)
         try:
             return operator._create(context, name, may_exist=False)
-        except ModelArtsAlreadyExistsError as refusal:
-            name, existing = first_usable_name(operator)
-            if existing is None or refusal.outcome_unknown:
+        except ModelArtsAlreadyExistsError as error:
+            if error.outcome_unknown:
                 raise
-    return reuse(operator, context, name, existing)
+            taken, refusal = name, error
+        name, existing = first_usable_name(operator)
+    if existing is not None:
+        return reuse(operator, context, name, existing)
+    assert refusal is not None  # noqa: S101  # nosec B101 - without one, the task was created
+    if name == taken:
+        hint = "No task of this name is in the workspace of this request: set workspace_id if it is in another one."
+        refusal.args = (f"{refusal} {hint}",)
+    raise refusal
 
 
 def reuse(operator: ModelArtsCreateProcessorTaskOperator, context: Context, name: str, existing: ProcessorTask) -> str:

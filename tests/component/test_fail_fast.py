@@ -19,6 +19,7 @@ from airflow_modelarts.operators import (
     ModelArtsUpdateProcessorTaskOperator,
 )
 from airflow_modelarts.testing.emulator import EmulatorServer
+from tests.support.create import Try, operator, queued, triggered
 from tests.support.sensor_modes import MODES, Simulation, run_sensor, sensor
 from tests.support.task_instances import TaskInstance
 
@@ -35,8 +36,8 @@ OPERATORS: dict[type[Any], dict[str, Any]] = {
 
 
 def execute(make: type[Any], **arguments: Any) -> None:
-    operator = make(task_id="t", retries=3, **OPERATORS[make], **arguments)
-    operator.execute({"ti": TaskInstance(), "run_id": "manual"})
+    made = make(task_id="t", retries=3, **OPERATORS[make], **arguments)
+    made.execute({"ti": TaskInstance(), "run_id": "manual"})
 
 
 @pytest.mark.parametrize("make", OPERATORS, ids=lambda make: make.__name__)
@@ -48,6 +49,23 @@ def test_every_operator_fails_without_a_retry(emulator: EmulatorServer, make: ty
     assert str(caught.value) == str(caught.value.__cause__)
     with pytest.raises(ModelArtsError):
         execute(make)
+
+
+@pytest.mark.parametrize("wait_for_capacity", [True, False])
+def test_a_create_fails_without_a_retry_on_a_worker(emulator: EmulatorServer, *, wait_for_capacity: bool) -> None:
+    emulator.faults.refuse("APIGW.0301", times=None)
+    with pytest.raises(AirflowFailException, match="CreateProcessorTask of"):
+        operator(fail_fast=True, wait_for_capacity=wait_for_capacity).execute(Try().context)
+
+
+def test_a_create_fails_without_a_retry_in_the_triggerer(emulator: EmulatorServer) -> None:
+    emulator.faults.refuse("APIGW.0301", times=None)
+    attempt = Try()
+    deferral = queued(attempt, fail_fast=True)
+    resume: dict[str, Any] = {"event": triggered(deferral), **(deferral.kwargs or {})}
+    with pytest.raises(AirflowFailException, match="CreateProcessorTask of"):
+        operator(deferrable=True, fail_fast=True).resume_execution("execute_complete", resume, attempt.context)
+    assert attempt.store == {}
 
 
 def test_a_temporary_error_is_left_to_the_retries(emulator: EmulatorServer, pauses: list[float]) -> None:

@@ -410,6 +410,16 @@ def test_a_task_that_somebody_else_creates_under_the_name_meanwhile_is_not_adopt
     assert attempt.store == {}, "a retry chooses another name"
 
 
+def test_a_lost_answer_does_not_adopt_the_task_of_another_request(emulator: EmulatorServer) -> None:
+    attempt = Try()
+    deferral = queued(attempt, random_name_suffix=False, wait_for_completion=False)
+    foreign(emulator, is_same=False)
+    emulator.faults.reset("before", operation="CreateProcessorTask")
+    event = triggered(deferral)
+    assert event["error_class"] == "ModelArtsAlreadyExistsError"
+    assert "exists already, of another request" in event["error"]
+
+
 @pytest.mark.parametrize("is_same", [True, False])
 def test_a_restarted_trigger_adopts_a_task_of_its_name_only_if_the_request_is_the_same(
     emulator: EmulatorServer, is_same: bool

@@ -121,6 +121,27 @@ def test_a_task_that_another_run_creates_while_the_submission_is_queued_is_reuse
     assert attempt.xcoms["modelarts_reused"] is True
 
 
+IN_ANOTHER_WORKSPACE = "No task of this name is in the workspace of this request"
+
+
+def test_a_name_that_is_taken_in_another_workspace_is_refused(emulator: EmulatorServer) -> None:
+    existing(emulator, body={"workspace_id": "other"})
+    attempt = Try()
+    with pytest.raises(ModelArtsAlreadyExistsError, match=IN_ANOTHER_WORKSPACE):
+        run(REUSE, attempt)
+    assert attempt.store == {}
+
+
+def test_a_deferred_submission_ends_if_its_name_is_taken_in_another_workspace(emulator: EmulatorServer) -> None:
+    existing(emulator, body={"workspace_id": "other"})
+    attempt = Try()
+    deferral = queued(attempt, **REUSE)
+    event = triggered(deferral)
+    with pytest.raises(ModelArtsAlreadyExistsError, match=IN_ANOTHER_WORKSPACE):
+        resumed(attempt, deferral, event, **REUSE)
+    assert attempt.store == {}
+
+
 def test_the_random_suffix_is_refused_when_the_dag_is_parsed() -> None:
     for make in (operator, ModelArtsCreateProcessorTaskOperator.partial):
         with pytest.raises(ValueError, match="reuse_existing is True and random_name_suffix is True"):

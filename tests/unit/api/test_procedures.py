@@ -238,17 +238,38 @@ def test_a_submission_that_was_certainly_refused_is_not_looked_up(error: Answer)
 
 def test_a_lost_answer_is_looked_up() -> None:
     errors: list[ModelArtsError] = []
-    submitted, sent = run(submit(errors=errors), create=BROKEN, find=THERE)
+    submitted, sent = run(submit(is_ours=True, errors=errors), create=BROKEN, find=THERE)
     assert submitted.value == "abc"
     assert sent == ["create", "find"]
     assert [type(error) for error in errors] == [ModelArtsTransientError]
 
 
 def test_a_request_still_on_its_way_is_found_by_the_second_lookup() -> None:
-    submitted, sent = run(submit(), create=BROKEN, find=[NOWHERE, THERE])
+    submitted, sent = run(submit(is_ours=True), create=BROKEN, find=[NOWHERE, THERE])
     assert submitted.value == "abc"
     assert sent == ["create", "find", "find"]
     assert submitted.sleeps == [1.0]
+
+
+@pytest.mark.parametrize("task_id", ["", " ", ".", "..", "abc/versions"])
+def test_an_answer_without_a_usable_id_is_a_lost_one(task_id: str) -> None:
+    submitted, sent = run(submit(is_ours=True), create=created(task_id), find=THERE)
+    assert submitted.value == "abc"
+    assert sent == ["create", "find"]
+
+
+def test_an_answer_without_a_version_id_is_a_lost_one() -> None:
+    create = procedures.create_version(CREATE_VERSION, "abc", set(), Submission(may_exist=False, retries=ONCE))
+    submitted, sent = run(create, create=answer({"version_id": ""}), versions=versions(version("v1")))
+    assert submitted.value == "v1"
+    assert sent == ["create", "versions"]
+
+
+def test_the_next_attempt_comes_when_a_fault_asks_for_it() -> None:
+    submitted, sent = run(submit(waits=True), create=refuse(503, retry_after="300"), find=NOWHERE)
+    assert submitted.error.outcome_unknown
+    assert submitted.error.retry_after == 300
+    assert sent == ["create", "find", "find"]
 
 
 def test_a_lost_request_is_sent_again() -> None:
@@ -265,7 +286,7 @@ def test_a_submission_that_stays_unanswered_may_still_appear() -> None:
 
 
 def test_a_name_taken_by_a_lost_submission_is_found() -> None:
-    submitted, _ = run(submit(), create=[BROKEN, TAKEN], find=[NOWHERE, NOWHERE, THERE])
+    submitted, _ = run(submit(is_ours=True), create=[BROKEN, TAKEN], find=[NOWHERE, NOWHERE, THERE])
     assert submitted.value == "abc"
 
 
@@ -337,6 +358,24 @@ def test_a_lookup_that_fails_ends_the_submission_with_its_own_error() -> None:
     submitted, _ = run(submit(), create=BROKEN, find=refuse(403, "ModelArts.0108"))
     assert "ListProcessorTasks" in str(submitted.error)
     assert submitted.error.outcome_unknown, "of the submission"
+
+
+@pytest.mark.parametrize("refusal", [refuse(401, "APIGW.0301"), INVALID])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_the_first_submission_leaves_no_doubt_if_it_and_its_lookup_are_refused(
+    refusal: Answer, *, is_first: bool
+) -> None:
+    submission = submit(may_exist=True, is_ours=True, waits=True, is_first=is_first)
+    submitted, _ = run(submission, create=refusal, find=refuse(401, "APIGW.0301"))
+    assert submitted.error.outcome_unknown is not is_first
+    assert ("CreateProcessorTask" in str(submitted.error)) is is_first
+
+
+@pytest.mark.parametrize(("create", "find"), [(BROKEN, refuse(403)), (INVALID, BROKEN), (BUSY, refuse(403))])
+def test_otherwise_a_lookup_that_fails_leaves_a_doubt(create: Answer, find: Answer) -> None:
+    submission = submit(may_exist=True, is_ours=True, waits=True, is_first=True)
+    submitted, _ = run(submission, create=create, find=find)
+    assert submitted.error.outcome_unknown
 
 
 # Steps

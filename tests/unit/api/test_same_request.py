@@ -86,6 +86,17 @@ def test_each_input_is_matched_once_the_most_specific_first() -> None:
     assert differences({"inputs": [versions[0], versions[0]]}, task) != []
 
 
+@pytest.mark.parametrize(("given", "found"), [("0e12", "0e13"), ("1e5", "100000"), ("1", "1.0")])
+def test_two_ids_that_are_the_same_number_differ(given: str, found: str) -> None:
+    task = ProcessorTask.model_validate({**TASK, "version_id": found})
+    assert len(differences({"inputs": TASK["inputs"], "version_id": given}, task)) == 1
+
+
+def test_two_texts_of_the_same_list_are_the_same() -> None:
+    params = {"list": "[0, 1]"}
+    assert compare(template={"id": "sys_data_validation", "operator_params": [{"params": params}]}) == []
+
+
 @pytest.mark.parametrize("text", ["NaN", "[" * 100_000])
 def test_a_text_that_is_no_usual_json_equals_itself(text: str) -> None:
     def template(value: str) -> dict[str, Any]:

@@ -59,8 +59,13 @@ def test_a_single_status_instead_of_a_list_is_refused(given: Any) -> None:
         read_ends("failed_statuses", given)
 
 
+def test_an_iterator_is_refused_since_airflow_reads_arguments_more_than_once() -> None:
+    with pytest.raises(ValueError, match=r"failed_statuses is .*: give a list of statuses"):
+        read_ends("failed_statuses", iter([3]))
+
+
 def test_equal_lists_of_statuses_are_stored_equally() -> None:
-    for given in (["stopped", 3], {4, "failed"}, iter([3, "4", 3]), ("FAILED", "stopped", "failed")):
+    for given in (["stopped", 3], {4, "failed"}, [3, "4", 3], ("FAILED", "stopped", "failed")):
         read = read_ends("failed_statuses", given)
         assert read == (3, 4)
         assert [type(status) for status in read] == [int, int]
