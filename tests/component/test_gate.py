@@ -22,8 +22,9 @@ flaky  60 what passes at the second try
 broken 60 what fails twice
 absent 60 what cannot be imported
 """
-#: What Airflow these have does not matter: they are about the emulator's answers, and only send requests by hooks.
-SEND_BY_HOOKS = {"test_answers_alike.py", "test_object_store.py"}
+#: What Airflow these have does not matter. Two are about the emulator's answers, and only send requests by hooks. Two
+#: are about polls on a virtual clock, with a state store of their own. Of Airflow they have the base class of triggers.
+ANY_AIRFLOW = {"test_answers_alike.py", "test_object_store.py", "test_event_history.py", "test_event_watchers.py"}
 STEPS = """\
 step_good() { echo "it went well"; }
 step_bad() { false; }
@@ -204,7 +205,7 @@ def test_the_steps_store_bytecode_whatever_the_environment_says(clone: Path, mac
     assert re.findall("^.*BYTECODE.*$", output, re.MULTILINE) == ["UV_COMPILE_BYTECODE=1"]
 
 
-def test_what_other_versions_of_airflow_leave_out_imports_no_airflow() -> None:
+def test_what_other_versions_of_airflow_leave_out_needs_no_airflow() -> None:
     function = re.search(r"(?ms)^without_airflow\(\) \{.*?^\}\n", (ROOT / ".ci/run").read_text())
     assert function is not None
     output = subprocess.check_output(["bash", "-c", function[0] + "without_airflow"], text=True, cwd=ROOT)
@@ -212,7 +213,7 @@ def test_what_other_versions_of_airflow_leave_out_imports_no_airflow() -> None:
     files = [file for path in paths for file in (path.rglob("test_*.py") if path.is_dir() else [path])]
     assert len(files) > 50
     chains = {file.name: chain for file in files if (chain := chain_to_airflow(file))}
-    assert set(chains) <= SEND_BY_HOOKS, chains
+    assert set(chains) <= ANY_AIRFLOW, chains
     assert {file: names for file in files if (names := arguments(file) & fixtures_with_airflow())} == {}
 
 
