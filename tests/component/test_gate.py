@@ -21,6 +21,7 @@ killed 60 what is killed with the process that waits for it
 flaky  60 what passes at the second try
 broken 60 what fails twice
 absent 60 what cannot be imported
+quick  60 what passes at the second try of the quick tests
 """
 #: What Airflow these have does not matter. Two are about the emulator's answers, and only send requests by hooks. Two
 #: are about polls on a virtual clock, with a state store of their own. Of Airflow they have the base class of triggers.
@@ -35,6 +36,7 @@ step_killed() { kill -KILL "$(cut -d' ' -f4 "/proc/$PPID/stat")"; }
 step_flaky() { twice tests/test_flaky.py; }
 step_broken() { twice tests/test_broken.py; }
 step_absent() { twice tests/test_absent.py; }
+step_quick() { mkdir tests/unit tests/component && cp tests/test_flaky.py tests/unit && quick_tests twice; }
 """
 TESTS = {
     "flaky": """\
@@ -162,7 +164,7 @@ def test_a_folder_that_is_not_a_clone_is_named(clone: Path, machine: dict[str, s
     assert f"{clone} is no git clone" in finished.stderr
 
 
-def test_a_test_in_a_real_airflow_has_a_second_try_and_is_named(clone: Path, machine: dict[str, str]) -> None:
+def test_a_test_that_fails_once_has_a_second_try_and_is_named(clone: Path, machine: dict[str, str]) -> None:
     finished = gate(clone, machine, "flaky", "broken", "absent")
     _, _, summary = finished.stdout.partition("=== summary\n")
     assert finished.returncode == 1
@@ -185,6 +187,12 @@ def test_a_test_in_a_real_airflow_has_a_second_try_and_is_named(clone: Path, mac
         "=== what failed in absent",
         "ERROR tests/test_absent.py",
     ]
+
+
+def test_a_quick_test_that_fails_once_has_a_second_try_and_is_named(clone: Path, machine: dict[str, str]) -> None:
+    finished = gate(clone, machine | {"PYTEST_ADDOPTS": "-p xdist.plugin -p xdist.looponfail"}, "quick")
+    assert finished.returncode == 0, finished
+    assert "passed at the second try: tests/unit/test_flaky.py::test_fails_once" in finished.stdout
 
 
 @pytest.mark.parametrize("name", ["fast", "good"])
