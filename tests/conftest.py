@@ -1,5 +1,6 @@
 """What all tests share: the marker of the long suites, the cleanup after SIGTERM, and tables after the output."""
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
     # Spread over processes by file, what takes longest must not be the last to start.
     items.sort(key=_place)
+
+
+def pytest_collection_finish() -> None:
+    # Airflow's modules and the collected tests stay to the end. Each garbage collection would look at all of them.
+    gc.freeze()
 
 
 def _place(item: pytest.Item) -> int:

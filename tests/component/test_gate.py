@@ -21,9 +21,11 @@ killed 60 what is killed with the process that waits for it
 flaky  60 what passes at the second try
 broken 60 what fails twice
 absent 60 what cannot be imported
+quick  60 what passes at the second try of the quick tests
 """
-#: What Airflow these have does not matter: they are about the emulator's answers, and only send requests by hooks.
-SEND_BY_HOOKS = {"test_answers_alike.py", "test_object_store.py"}
+#: What Airflow these have does not matter. Two are about the emulator's answers, and only send requests by hooks. Two
+#: are about polls on a virtual clock, with a state store of their own. Of Airflow they have the base class of triggers.
+ANY_AIRFLOW = {"test_answers_alike.py", "test_object_store.py", "test_event_history.py", "test_event_watchers.py"}
 STEPS = """\
 step_good() { echo "it went well"; }
 step_bad() { false; }
@@ -34,6 +36,7 @@ step_killed() { kill -KILL "$(cut -d' ' -f4 "/proc/$PPID/stat")"; }
 step_flaky() { twice tests/test_flaky.py; }
 step_broken() { twice tests/test_broken.py; }
 step_absent() { twice tests/test_absent.py; }
+step_quick() { mkdir tests/unit tests/component && cp tests/test_flaky.py tests/unit && quick_tests twice; }
 """
 TESTS = {
     "flaky": """\
@@ -161,7 +164,7 @@ def test_a_folder_that_is_not_a_clone_is_named(clone: Path, machine: dict[str, s
     assert f"{clone} is no git clone" in finished.stderr
 
 
-def test_a_test_in_a_real_airflow_has_a_second_try_and_is_named(clone: Path, machine: dict[str, str]) -> None:
+def test_a_test_that_fails_once_has_a_second_try_and_is_named(clone: Path, machine: dict[str, str]) -> None:
     finished = gate(clone, machine, "flaky", "broken", "absent")
     _, _, summary = finished.stdout.partition("=== summary\n")
     assert finished.returncode == 1
@@ -186,6 +189,12 @@ def test_a_test_in_a_real_airflow_has_a_second_try_and_is_named(clone: Path, mac
     ]
 
 
+def test_a_quick_test_that_fails_once_has_a_second_try_and_is_named(clone: Path, machine: dict[str, str]) -> None:
+    finished = gate(clone, machine | {"PYTEST_ADDOPTS": "-p xdist.plugin -p xdist.looponfail"}, "quick")
+    assert finished.returncode == 0, finished
+    assert "passed at the second try: tests/unit/test_flaky.py::test_fails_once" in finished.stdout
+
+
 @pytest.mark.parametrize("name", ["fast", "good"])
 def test_the_end_of_a_failed_step_without_tests_follows_the_summary(
     clone: Path, machine: dict[str, str], name: str
@@ -204,7 +213,7 @@ def test_the_steps_store_bytecode_whatever_the_environment_says(clone: Path, mac
     assert re.findall("^.*BYTECODE.*$", output, re.MULTILINE) == ["UV_COMPILE_BYTECODE=1"]
 
 
-def test_what_other_versions_of_airflow_leave_out_imports_no_airflow() -> None:
+def test_what_other_versions_of_airflow_leave_out_needs_no_airflow() -> None:
     function = re.search(r"(?ms)^without_airflow\(\) \{.*?^\}\n", (ROOT / ".ci/run").read_text())
     assert function is not None
     output = subprocess.check_output(["bash", "-c", function[0] + "without_airflow"], text=True, cwd=ROOT)
@@ -212,7 +221,7 @@ def test_what_other_versions_of_airflow_leave_out_imports_no_airflow() -> None:
     files = [file for path in paths for file in (path.rglob("test_*.py") if path.is_dir() else [path])]
     assert len(files) > 50
     chains = {file.name: chain for file in files if (chain := chain_to_airflow(file))}
-    assert set(chains) <= SEND_BY_HOOKS, chains
+    assert set(chains) <= ANY_AIRFLOW, chains
     assert {file: names for file in files if (names := arguments(file) & fixtures_with_airflow())} == {}
 
 

@@ -34,7 +34,9 @@ PARSE_TIMEOUT = 45.0
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 POLL_INTERVAL = 0.3
-"""Seconds between two polls of Airflow."""
+"""Seconds between two polls of Airflow at first. Long waits ask less often, which leaves the CPU to Airflow."""
+LONGEST_POLL_INTERVAL = 1.0
+"""Seconds between two polls after some 20 seconds."""
 
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 
@@ -332,10 +334,11 @@ class Sandbox:
         return self.home / "components" / f"{name}.log"
 
     def _becomes_true(self, condition: Callable[[], bool], timeout: float) -> bool:
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         while not condition():
             self.check()
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > timeout:
                 return False
-            time.sleep(POLL_INTERVAL)
+            time.sleep(min(max(waited / 20, POLL_INTERVAL), LONGEST_POLL_INTERVAL))
         return True

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from tests.support.object_store import Clock, ObjectStore, SetConnection, connect
 from tests.support.worker_credentials import worker  # noqa: F401
+
+
+@pytest.fixture(scope="session", autouse=True)
+def s3_read_once() -> Iterator[None]:
+    """Make botocore read its description of S3 once. Each file system opened anew would take 0.1 s of CPU for it."""
+    load = functools.cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
+        yield
 
 
 @pytest.fixture(scope="module")
