@@ -22,6 +22,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.seeds import seed
 from airflow_modelarts.testing.seeded_tasks import ActiveSeeds
+from tests.support.waiting import TIMEOUT
 
 EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "feature_analysis.py"
 
@@ -29,7 +30,7 @@ EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "feature_analysis.py"
 def python(code: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter."""
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=environment)
 
 
 # Arguments
@@ -137,14 +138,14 @@ def test_the_emulator_prints_a_connection_and_control_examples_and_ends_on_a_sig
             if line.startswith("Ctrl-C"):
                 break
         (address,) = [line.split()[-1] for line in lines if line.startswith("OpenAPI page:")]
-        page = requests.get(address, timeout=10).text
+        page = requests.get(address, timeout=60).text
         (store,) = [line.split()[-3:] for line in lines if line.startswith("Object store (S3):")]
         refused = requests.get(store[0].rstrip(","), timeout=60)  # it is there, and takes signed requests only
         (tasks_url,) = [line.split()[-1] for line in lines if line.startswith("curl -sS -X GET ")]
-        seeded = {task["task_id"]: task["name"] for task in requests.get(tasks_url, timeout=10).json()}
+        seeded = {task["task_id"]: task["name"] for task in requests.get(tasks_url, timeout=60).json()}
         answers = [send(line) for line in lines if line.startswith("curl ")]
         emulator.send_signal(signal.SIGINT)
-        rest, errors = emulator.communicate(timeout=30)
+        rest, errors = emulator.communicate(timeout=TIMEOUT)
     assert (emulator.returncode, rest, errors) == (0, "Ended.\n", "")
     assert "swagger" in page
     assert len(seeded) == 3
@@ -163,7 +164,7 @@ def send(curl: str) -> requests.Response:
     """Send the request of a line that begins with `curl`."""
     _, _, _, method, url, *options = shlex.split(curl)
     headers = dict([options[1].split(": ")]) if options else {}
-    return requests.request(method, url, headers=headers, data=options[3] if options else None, timeout=10)
+    return requests.request(method, url, headers=headers, data=options[3] if options else None, timeout=60)
 
 
 @pytest.mark.parametrize("command", [["emulator"], ["run", "dag.py"]])
@@ -171,7 +172,7 @@ def test_the_local_modelarts_has_the_limits_of_the_command_line(command: list[st
     limits = ["--running-limit", "7", "--request-rate", "0.001", "--task-duration", "3"]
     with emulator_command.create_server(cli.build_parser().parse_args([*command, *limits])) as server:
         assert (server.state.settings.running_limit, server.state.settings.task_duration) == (7, 3.0)
-        answers = [requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=10) for _ in "ab"]
+        answers = [requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=60) for _ in "ab"]
     assert [answer.status_code for answer in answers] == [401, 429]
 
 
@@ -247,7 +248,7 @@ def test_characters_that_the_terminal_lacks_are_escaped() -> None:
 
 
 def request_a_list(server: EmulatorServer) -> None:
-    requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=10)
+    requests.get(f"{server.url}/v2/{accounts.PROJECT_ID}/processor-tasks", timeout=60)
 
 
 def test_active_seeds_run_and_end_after_the_dags_first_request() -> None:

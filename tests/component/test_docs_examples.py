@@ -20,6 +20,7 @@ from airflow_modelarts.connection.fields import AUTH_KINDS
 from airflow_modelarts.hooks import ModelArtsHook
 from airflow_modelarts.testing.emulator import EmulatorServer
 from tests.support.documents import EXAMPLES, PAGES, SHELL
+from tests.support.waiting import TIMEOUT
 
 ON_AIRFLOW_2 = airflow.__version__.startswith("2.")
 #: The examples that are DAGs in every version of Airflow.
@@ -63,7 +64,7 @@ def test_every_public_name_has_an_example() -> None:
 def test_the_test_against_the_emulator_passes(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(EXAMPLES["emulator"])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(tmp_path)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT, cwd=tmp_path)
     assert finished.returncode == 0, finished.stdout
     assert "1 passed" in finished.stdout
 
@@ -158,8 +159,8 @@ def test_the_curl_lines_control_the_emulator(emulator: EmulatorServer) -> None:
     script = SHELL["shell: control"].replace("curl -sS", "curl -sS --fail --noproxy '*'")
     environment = {**os.environ, "MODELARTS": emulator.url}
     command = ["bash", "-euo", "pipefail", "-c", script]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
-    answers = [requests.get(f"{emulator.url}/v2/project/processor-tasks", timeout=10).status_code for _ in range(4)]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=TIMEOUT)
+    answers = [requests.get(f"{emulator.url}/v2/project/processor-tasks", timeout=60).status_code for _ in range(4)]
     assert [status == 429 for status in answers] == [True, True, True, False]
     with ModelArtsHook() as hook:
         by_hand, *earlier = hook.list_processor_tasks()
@@ -171,5 +172,5 @@ def test_the_curl_lines_control_the_emulator(emulator: EmulatorServer) -> None:
             created = hook.create_processor_task(name=name, template=template, inputs=inputs, create_version=True)
             failure = "the bucket is full" if name == "one" else None
             assert hook.describe_processor_task(created.task_id).error_msg == failure
-    settings = requests.get(f"{emulator.url}/emulator/settings", timeout=10).json()
+    settings = requests.get(f"{emulator.url}/emulator/settings", timeout=60).json()
     assert (settings["running_limit"], settings["template_limits"]) == (2, {"sys_data_cleaning": 1})

@@ -38,7 +38,7 @@ LINKS = [
 
 
 def openapi(emulator: EmulatorServer) -> dict[str, Any]:
-    described: dict[str, Any] = requests.get(f"{emulator.url}/openapi.json", timeout=10).json()
+    described: dict[str, Any] = requests.get(f"{emulator.url}/openapi.json", timeout=60).json()
     return described
 
 
@@ -215,7 +215,7 @@ def test_the_control_apis_paths_are_those_of_the_emulator(emulator: EmulatorServ
 
 
 def test_the_settings_and_their_defaults_are_those_of_the_emulator(emulator: EmulatorServer) -> None:
-    settings = requests.get(f"{emulator.url}/emulator/settings", timeout=10).json()
+    settings = requests.get(f"{emulator.url}/emulator/settings", timeout=60).json()
     settings["task_duration"] = 10.0  # the fixture's emulator has another
     rows = {code(row[0]): code(row[1]) for row in table("docs/testing.md", "setting")}
     assert rows == {name: str(value) for name, value in settings.items()}

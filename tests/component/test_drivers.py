@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from errno import ECONNRESET
 from pathlib import Path
@@ -17,6 +18,7 @@ from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.transport import exchange, faults, requests_adapter
 from tests.support.loopback import DESCRIBE, ONCE, TASK, Carry, Serve, call_synchronously, hang, http, send_slowly
+from tests.support.waiting import wait_until
 
 
 def reset(connection: socket.socket, _: bytes) -> None:
@@ -69,6 +71,7 @@ def test_a_fault_is_the_same_error_in_both_drivers(
     set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)
     with pytest.raises(kind, match=text) as caught:
         carry_out(DESCRIBE, ONCE)
+    wait_until(lambda: server.requests, "the request")  # the client can time out before the server has read it
     assert len(server.requests) == 1, "the driver repeats nothing by itself, and follows no redirect"
     assert caught.value.outcome_unknown == (kind is ModelArtsTransientError)
 
@@ -331,14 +334,23 @@ def test_a_cancelled_call_releases_its_token_renewal(
     serve: Serve, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise that token could never be renewed again in this process."""
-    server = serve(hang)
+    has_arrived = threading.Event()
+
+    def hang_visibly(connection: socket.socket, request: bytes) -> None:
+        has_arrived.set()
+        hang(connection, request)
+
+    server = serve(hang_visibly)
     extra = {"auth": "password", "domain_name": "account", "iam_endpoint": f"http://127.0.0.1:{server.port}"}
     set_connection(host=f"http://127.0.0.1:{server.port}", extra=extra)
 
     async def run() -> None:
         async with ModelArtsAsyncHook(retries=ONCE) as hook:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(hook.call(DESCRIBE), 0.2)
+            calling = asyncio.create_task(hook.call(DESCRIBE))
+            assert await asyncio.to_thread(has_arrived.wait, 60)
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
             set_connection(host=f"http://127.0.0.1:{server.port}", extra={**extra, "read_timeout": "0.1"})
             with pytest.raises(ModelArtsTransientError, match="KeystoneCreateUserTokenByPassword"):
                 async with ModelArtsAsyncHook(retries=ONCE) as another:

@@ -23,6 +23,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.testing.emulator.service.tasks import Task
 from tests.support.fixtures import TASKS
+from tests.support.waiting import TIMEOUT
 
 try:
     from airflow.sdk.io import attach
@@ -268,7 +269,7 @@ def test_memory_hardly_grows_with_the_samples(emulator: EmulatorServer, tmp_path
     task = add_task(emulator, samples=100)
     command = [sys.executable, "-c", EXPORT_AND_TELL_MEMORY, task.task_id, str(tmp_path / "out")]
     emulator.state.set_sample_count(task.task_id, 20_000)
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     count, growth = map(int, ended.stdout.split()[-2:])
     assert count == len(lines(tmp_path / "out")) == 20_000
     assert growth < 20_000

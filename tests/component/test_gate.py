@@ -101,7 +101,7 @@ def machine(tmp_path: Path) -> dict[str, str]:
 
 def gate(clone: Path, machine: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [clone / ".ci/run", *arguments], env=machine, capture_output=True, text=True, timeout=120, check=False
+        [clone / ".ci/run", *arguments], env=machine, capture_output=True, text=True, timeout=400, check=False
     )
 
 

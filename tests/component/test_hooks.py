@@ -29,6 +29,7 @@ from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
 from airflow_modelarts.transport import AsyncDriver, Settings
 from tests.support.loopback import ONCE, Carry
+from tests.support.waiting import TIMEOUT
 
 PROJECT = "https://modelarts.example.com/v2/0123456789abcdef0123456789abcdef"
 OPERATIONS = """
@@ -90,7 +91,7 @@ def test_every_method_uses_an_overridden_call() -> None:
 )
 def test_lazily_imported_names_are_listed(name: str) -> None:
     code = f"import {name} as module; print([n for n in module.__all__ if n not in dir(module) or n in vars(module)])"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=TIMEOUT)
     assert finished.stdout == "[]\n"
     module = importlib.import_module(name)
     text = pydoc.plain(pydoc.render_doc(module))

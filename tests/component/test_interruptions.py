@@ -26,7 +26,7 @@ def test_a_post_is_not_repeated_because_of_the_callers_handled_exception(
     with closing(Server(lambda *_: None)) as server:
         set_connection(host=f"http://127.0.0.1:{server.port}")
         try:
-            requests.get("http://127.0.0.1:1", timeout=5)
+            requests.get("http://127.0.0.1:1", timeout=60)
         except requests.ConnectionError:
             with pytest.raises(ModelArtsTransientError) as caught:
                 carry_out(CREATE, RetryPolicy(attempts=3, initial_delay=0.01))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_modelarts import __version__
+from tests.support.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return folder
 

@@ -8,16 +8,19 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook, XCom
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
+from airflow_modelarts.connection import reading
 from airflow_modelarts.polling import watcher
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
 from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
+from airflow_modelarts.testing.emulator.control import faults
 from airflow_modelarts.testing.emulator.service.accounts import (
     ACCESS_KEY,
     OTHER_PROJECT_ID,
@@ -311,16 +314,19 @@ def test_an_xcom_that_is_no_id_ends_the_wait_with_an_error(
 # Throttling
 
 
-def test_throttling_is_no_outage_when_many_tasks_end_together(state: EmulatorState, lines: list[str]) -> None:
-    """On the real clock, by which the emulator limits its rate."""
-    state.faults.limit_rate(rate=20, burst=5)
+def test_throttling_is_no_outage_when_many_tasks_end_together(
+    state: EmulatorState, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = [state.add_task(status=2) for _ in range(24)]
 
     async def all_of_them() -> list[list[TriggerEvent]]:
-        waits = (events(trigger(task.task_id, poll_interval=0.2)) for task in tasks)
-        return await asyncio.wait_for(asyncio.gather(*waits), 60)
+        clock = asyncio.get_running_loop().time
+        monkeypatch.setattr(faults, "time", SimpleNamespace(monotonic=clock))
+        monkeypatch.setattr(reading, "LIMITERS", reading.RateLimiters(clock))
+        state.faults.limit_rate(rate=20, burst=5)
+        return await asyncio.gather(*(events(trigger(task.task_id, poll_interval=0.2)) for task in tasks))
 
-    ended = [event.payload["task_id"] for (event,) in asyncio.run(all_of_them())]
+    ended = [event.payload["task_id"] for (event,) in run(all_of_them())]
     assert ended == [task.task_id for task in tasks]
     assert [line for line in lines if "The wait goes on" in line] == []
     assert state.log.count() <= 2 * 24

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_modelarts.operators import (
     ModelArtsCreateProcessorTaskOperator,
     ModelArtsCreateProcessorTaskVersionOperator,
+    queued_submission,
+    running,
 )
 from airflow_modelarts.operators.submission_store import RECORD_KEY
 from airflow_modelarts.submission_trigger import ProcessorTaskSubmissionTrigger
@@ -98,6 +102,13 @@ def original(emulator: EmulatorServer) -> Task:
         "description": "old",
     }
     return emulator.state.add_task("original", template="sys_data_validation", status=2, body=body)
+
+
+def set_seconds_since_start(attempt: Try, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Set the clock of the operators to this time after the start of the try; it stands still."""
+    clock = SimpleNamespace(time=lambda: attempt.ti.start_date.timestamp() + seconds, monotonic=time.monotonic)
+    monkeypatch.setattr(running, "time", clock)
+    monkeypatch.setattr(queued_submission, "time", clock)
 
 
 def deferral(attempt: Try, **arguments: Any) -> TaskDeferred:

@@ -4,7 +4,7 @@ import asyncio
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +55,9 @@ class Simulation:
     def time(self) -> float:
         return EPOCH + self.now
 
+    def utcnow(self) -> datetime:
+        return datetime.fromtimestamp(self.time(), UTC)
+
     def sleep(self, seconds: float) -> None:
         before, self.now = self.now, self.now + seconds
         self.state.clock.advance(seconds)
@@ -68,9 +71,9 @@ class Simulation:
 
     def start_try(self) -> None:
         """Start a try of the Airflow task."""
-        began = self.now
-        self.instance = TaskInstance(task_id="wait", start_date=datetime.fromtimestamp(self.time(), UTC))
-        self.instance.get_first_reschedule_date = lambda _: datetime.now(UTC) - timedelta(seconds=self.now - began)
+        began = self.utcnow()
+        self.instance = TaskInstance(task_id="wait", start_date=began)
+        self.instance.get_first_reschedule_date = lambda _: began
 
 
 @pytest.fixture
@@ -81,6 +84,7 @@ def simulation(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> Sim
     clock = SimpleNamespace(monotonic=simulation.time, sleep=simulation.sleep, time=simulation.time)
     base = importlib.import_module(BaseSensorOperator.__module__)
     monkeypatch.setattr(base, "time", clock)
+    monkeypatch.setattr(base, "timezone", SimpleNamespace(utcnow=simulation.utcnow))
     monkeypatch.setattr("airflow_modelarts.sensors.time", clock)
     monkeypatch.setattr(XCom, "set", lambda *, value, **_: simulation.pushed.append(value))
     if AIRFLOW_2:
@@ -137,7 +141,7 @@ def run_sensor(waiting: ModelArtsProcessorTaskSensor, simulation: Simulation, **
         try:
             return proceed()
         except AirflowRescheduleException as reschedule:
-            simulation.sleep((reschedule.reschedule_date - datetime.now(UTC)).total_seconds())
+            simulation.sleep((reschedule.reschedule_date - simulation.utcnow()).total_seconds())
         except TaskDeferred as deferred:
             event = run_trigger(deferred, simulation)
             if isinstance(event, TaskSuccessEvent):

@@ -24,10 +24,14 @@ PARAMETER = "wait_for_capacity"
 
 
 class Sleeping:
-    """Replaces ``time.sleep``: a sleep takes no time, moves the clock of the emulator's tasks, and can do something."""
+    """Replaces ``time.sleep``: a sleep takes no time, and can do something.
+
+    Sleeps alone move the clock of the emulator's tasks. The time between two of them depends on the machine.
+    """
 
     def __init__(self, emulator: EmulatorServer) -> None:
         self.state = emulator.state
+        self.state.clock.freeze()
         self.seconds = 0.0
         self.at: dict[float, Callable[[], None]] = {}
 

@@ -12,7 +12,15 @@ from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
 from airflow_modelarts.operators import ModelArtsCreateProcessorTaskOperator
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service.tasks import Task
-from tests.support.create import Try, deferral, deferred, operator, tasks, version_operator
+from tests.support.create import (
+    Try,
+    deferral,
+    deferred,
+    operator,
+    set_seconds_since_start,
+    tasks,
+    version_operator,
+)
 from tests.support.task_instances import collect_log
 
 
@@ -34,16 +42,18 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return collect_log(monkeypatch, ModelArtsCreateProcessorTaskOperator)
 
 
-def test_the_worker_repeats_once_how_and_when_the_wait_ended(emulator: EmulatorServer, lines: list[str]) -> None:
+def test_the_worker_repeats_once_how_and_when_the_wait_ended(
+    emulator: EmulatorServer, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempt, task = deferred(emulator, wait_for_capacity=False)
     emulator.state.fail(task.task_id, "the OBS path does not exist")
-    attempt.ti.start_date -= timedelta(seconds=312)
+    set_seconds_since_start(attempt, monkeypatch, 312)
     del lines[:]
     event = {"task_id": task.task_id, "status": 3}
     with pytest.raises(ModelArtsProcessorTaskFailed, match="the OBS path does not exist") as caught:
         operator(deferrable=True).execute_complete(attempt.context, event)
     (line,) = [line for line in lines if line.startswith(f"Processing task '{task.task_id}'")]
-    assert re.fullmatch(r".* is failed; it was waited for in the triggerer until 31\d s after the start of .*", line)
+    assert re.fullmatch(r".* is failed; it was waited for in the triggerer until 312 s after the start of .*", line)
     assert caught.value.is_permanent
 
 
@@ -90,11 +100,13 @@ def test_the_error_of_a_trigger_is_raised_by_the_worker(emulator: EmulatorServer
         operator(deferrable=True).execute_complete(Try().context, {"task_id": "gone", "error": "?"})
 
 
-def test_a_deferred_wait_has_what_is_left_of_the_execution_timeout(emulator: EmulatorServer) -> None:
+def test_a_deferred_wait_has_what_is_left_of_the_execution_timeout(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempt = Try()
-    attempt.ti.start_date -= timedelta(seconds=60)
+    set_seconds_since_start(attempt, monkeypatch, 60)
     timeout = deferral(attempt, execution_timeout=timedelta(seconds=100)).timeout
-    assert 30 < timeout.total_seconds() <= 40
+    assert timeout.total_seconds() == pytest.approx(40)
 
 
 def test_a_deferred_wait_has_no_timeout_without_execution_timeout(emulator: EmulatorServer) -> None:

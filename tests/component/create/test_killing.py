@@ -274,7 +274,12 @@ def test_a_kill_logs_that_a_feature_analysis_cannot_be_stopped(
     emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch, caplog: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = operator(template={"id": "sys_data_analyse"})
-    monkeypatch.setattr("time.sleep", lambda _: task.on_kill())
-    emulator.state.next_task(duration=0.5)
+
+    def kill(_: float) -> None:
+        task.on_kill()
+        emulator.state.finish(tasks(emulator)[0].task_id)
+
+    monkeypatch.setattr("time.sleep", kill)
+    emulator.state.next_task(duration=1000)
     task.execute(Try().context)
     assert "only versions can be stopped" in caplog.text + capsys.readouterr().out  # Airflow 2 and 3

@@ -34,6 +34,7 @@ from tests.support.create import (
     operator,
     queued,
     resumed,
+    set_seconds_since_start,
     tasks,
     triggered,
     unconfirmed,
@@ -216,11 +217,13 @@ def test_an_invalid_request_is_refused_before_the_deferral(emulator: EmulatorSer
 # execution_timeout
 
 
-def test_the_deferral_has_what_is_left_of_the_execution_timeout(emulator: EmulatorServer) -> None:
+def test_the_deferral_has_what_is_left_of_the_execution_timeout(
+    emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempt = Try()
-    attempt.ti.start_date -= timedelta(seconds=60)
+    set_seconds_since_start(attempt, monkeypatch, 60)
     left: Any = queued(attempt, execution_timeout=timedelta(seconds=100)).timeout
-    assert 30 < left.total_seconds() <= 40
+    assert left.total_seconds() == pytest.approx(40)
 
 
 @pytest.mark.parametrize("has_store", [True, False])

@@ -27,7 +27,7 @@ def post(
         )
     with requests.Session() as session:
         session.trust_env = False
-        return session.send(request, timeout=10)
+        return session.send(request, timeout=60)
 
 
 def token_body(**details: Any) -> dict[str, Any]:
@@ -150,21 +150,21 @@ def test_the_control_api_adds_an_agency(emulator: EmulatorServer) -> None:
 
 def test_projects_are_listed_by_name_for_known_callers(emulator: EmulatorServer, state: EmulatorState) -> None:
     url, headers = f"{emulator.url}/v3/projects", {"X-Auth-Token": token_of(state)}
-    assert requests.get(url, timeout=10).status_code == 401
-    assert len(requests.get(url, headers=headers, timeout=10).json()["projects"]) == 2
-    named = requests.get(f"{url}?name={accounts.REGION}", headers=headers, timeout=10).json()["projects"]
+    assert requests.get(url, timeout=60).status_code == 401
+    assert len(requests.get(url, headers=headers, timeout=60).json()["projects"]) == 2
+    named = requests.get(f"{url}?name={accounts.REGION}", headers=headers, timeout=60).json()["projects"]
     assert [project["id"] for project in named] == [accounts.PROJECT_ID]
-    assert requests.get(f"{url}?name=x", headers=headers, timeout=10).json()["projects"] == []
+    assert requests.get(f"{url}?name=x", headers=headers, timeout=60).json()["projects"] == []
 
 
 @pytest.mark.parametrize("lifetime", ["", "0", "21601", "soon", "²"])
 def test_a_session_token_of_the_metadata_service_needs_a_lifetime(emulator: EmulatorServer, lifetime: str) -> None:
     headers = {"X-Metadata-Token-Ttl-Seconds": lifetime.encode()}
-    answer = requests.put(f"{emulator.url}/meta-data/latest/api/token", headers=headers, timeout=10)
+    answer = requests.put(f"{emulator.url}/meta-data/latest/api/token", headers=headers, timeout=60)
     assert answer.status_code == 400
 
 
 def test_the_metadata_service_requires_its_session_token(emulator: EmulatorServer) -> None:
     url = f"{emulator.url}/openstack/latest/securitykey"
     for given in ({}, {"X-Metadata-Token": "wrong"}):
-        assert requests.get(url, headers=given, timeout=10).status_code == 401
+        assert requests.get(url, headers=given, timeout=60).status_code == 401

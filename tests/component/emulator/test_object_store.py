@@ -92,7 +92,7 @@ def test_an_upload_in_parts_is_one_object(emulator: EmulatorServer) -> None:
 
 def test_a_reset_removes_the_objects_and_keeps_the_bucket(emulator: EmulatorServer) -> None:
     client(emulator).put_object(Bucket=BUCKET, Key="mine", Body=b"")
-    requests.post(f"{emulator.url}/emulator/reset", timeout=10).raise_for_status()
+    requests.post(f"{emulator.url}/emulator/reset", timeout=60).raise_for_status()
     assert keys(emulator) == []
 
 
@@ -126,7 +126,7 @@ def test_the_signature_of_a_wrong_secret_is_refused(emulator: EmulatorServer) ->
 
 
 def test_a_request_without_a_signature_is_refused(emulator: EmulatorServer) -> None:
-    answer = requests.get(f"{emulator.obs_url}/{BUCKET}", timeout=10)
+    answer = requests.get(f"{emulator.obs_url}/{BUCKET}", timeout=60)
     assert (answer.status_code, "<Code>AccessDenied</Code>" in answer.text) == (403, True)
 
 
@@ -153,10 +153,10 @@ def test_a_presigned_link_opens_until_it_expires(emulator: EmulatorServer) -> No
     client(emulator).put_object(Bucket=BUCKET, Key="a b+.txt", Body=b"linked")
     place = {"Bucket": BUCKET, "Key": "a b+.txt"}
     link = client(emulator).generate_presigned_url("get_object", Params=place, ExpiresIn=60)
-    assert requests.get(link, timeout=10).content == b"linked"
-    assert requests.get(link.replace("a%20b", "other"), timeout=10).status_code == 403
+    assert requests.get(link, timeout=60).content == b"linked"
+    assert requests.get(link.replace("a%20b", "other"), timeout=60).status_code == 403
     emulator.state.settings.clock_offset = 61.0
-    assert requests.get(link, timeout=10).status_code == 403
+    assert requests.get(link, timeout=60).status_code == 403
 
 
 def test_a_body_that_is_not_the_signed_one_is_refused(emulator: EmulatorServer) -> None:
@@ -166,7 +166,7 @@ def test_a_body_that_is_not_the_signed_one_is_refused(emulator: EmulatorServer) 
 
     request = AWSRequest("PUT", f"{emulator.obs_url}/{BUCKET}/k", data=b"signed")
     S3SigV4Auth(Credentials(accounts.ACCESS_KEY, accounts.SECRET_KEY), "s3", "any").add_auth(request)
-    answer = requests.put(request.url, b"forged", headers=dict(request.headers), timeout=10)
+    answer = requests.put(request.url, b"forged", headers=dict(request.headers), timeout=60)
     assert (answer.status_code, "XAmzContentSHA256Mismatch" in answer.text) == (400, True)
 
 
@@ -176,7 +176,7 @@ def test_a_body_that_is_not_the_signed_one_is_refused(emulator: EmulatorServer) 
 def exchange(server: EmulatorServer, token: str, body: Any = None) -> requests.Response:
     body = body or {"auth": {"identity": {"methods": ["token"], "token": {"duration_seconds": 900}}}}
     url = f"{server.url}/v3.0/OS-CREDENTIAL/securitytokens"
-    return requests.post(url, json=body, headers={"X-Auth-Token": token}, timeout=10)
+    return requests.post(url, json=body, headers={"X-Auth-Token": token}, timeout=60)
 
 
 def issue_token(server: EmulatorServer) -> str:
@@ -316,7 +316,7 @@ def test_an_empty_input_is_accepted_by_default(emulator: EmulatorServer) -> None
 )
 def test_an_empty_input_is_refused_when_inputs_are_checked(emulator: EmulatorServer, place: str, code: str) -> None:
     client(emulator).put_object(Bucket=BUCKET, Key="images/cats/1.jpg", Body=IMAGE)
-    settings = requests.patch(f"{emulator.url}/emulator/settings", json={"check_inputs": True}, timeout=10)
+    settings = requests.patch(f"{emulator.url}/emulator/settings", json={"check_inputs": True}, timeout=60)
     assert settings.json()["check_inputs"] is True
     with pytest.raises(Exception, match=code):
         create(place)

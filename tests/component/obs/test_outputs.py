@@ -179,7 +179,7 @@ def test_a_writer_that_is_killed_leaves_no_object_and_the_next_try_writes_it(
 
 
 def test_an_audit_writes_its_files_and_finds_the_audit_before(modelarts: EmulatorServer, store: ObjectStore) -> None:
-    modelarts.state.add_task("failed", status=3)
+    modelarts.state.add_task("failed", status=3, create_time=NOW)
     paths = {"report_path": f"{PLACE}/audits/1.html", "rows_path": f"{PLACE}/audits/1.csv"}
     told = audit(**paths)
     found = store.objects()

@@ -140,17 +140,22 @@ def test_a_rule_with_a_pattern_applies_to_every_matching_task(state: EmulatorSta
     assert [state.status(task.task_id) for task in tasks] == [4, 2, 4]
 
 
-def test_a_page_of_ten_thousand_running_tasks_takes_less_than_twenty_milliseconds(state: EmulatorState) -> None:
+def test_a_page_of_ten_thousand_running_tasks_takes_few_calls_for_each_task(state: EmulatorState) -> None:
+    """Calls of Python functions, since seconds depend on the machine. For each task its run and its status are read."""
     state.add_tasks(10_000, status=1)
+    calls = 0
 
-    def list_page() -> float:
-        start = time.thread_time()
+    def count_calls(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count_calls)
+    try:
         page = state.list_tasks(PROJECT_ID, TaskQuery(status=1, limit=100, offset=50, return_result=False))
-        assert (page["count"], len(page["tasks"])) == (10_000, 100)
-        return time.thread_time() - start
-
-    bound = 0.02 if sys.gettrace() is None else 0.2  # tracing for coverage costs several times as much
-    assert min(list_page() for _ in range(5)) < bound
+    finally:
+        sys.setprofile(None)
+    assert (page["count"], len(page["tasks"])) == (10_000, 100)
+    assert calls < 10_000 * 2 + 100 * 100
 
 
 def test_a_reset_restores_the_initial_state(state: EmulatorState) -> None:
