@@ -1,6 +1,8 @@
 """What all tests share: the marker of the long suites, the cleanup after SIGTERM, and tables after the output."""
 
 import gc
+import os
+import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +41,12 @@ def pytest_collection_finish() -> None:
 def _place(item: pytest.Item) -> int:
     names = {item.path.stem, *item.path.parts}
     return next((place for place, name in enumerate(LONGEST) if name in names), len(LONGEST))
+
+
+@pytest.fixture(autouse=True)
+def reproducible_random(request: pytest.FixtureRequest) -> None:
+    """Make delays and names the same each time a test runs; ``TEST_SEED`` in the environment gives others."""
+    random.seed(request.node.nodeid + os.environ.get("TEST_SEED", ""))
 
 
 @pytest.fixture(scope="session", autouse=True)
