@@ -51,8 +51,8 @@ KINDS = {
 #: Submissions that wait for capacity; what waits for nothing else is not ended.
 QUEUED = "queued"
 ENDLESS = ("sleep", QUEUED)
-#: How many waits of a kind start within some minutes.
-MOST = {"amazon": 500}
+#: How many waits of a kind start within a minute.
+MOST = {"amazon": 100}
 TARGETS = "targets at 500 waits: 0.2 requests, 0.5 ms, 8 KB a wait and minute"
 #: How much of a core the services' process, which has one for all its threads, can use before it is the limit.
 SERVICE_IS_THE_LIMIT = 0.9
