@@ -231,15 +231,6 @@ def test_clearing_a_task_runs_another_and_stops_the_first_where_airflow_tells_th
     assert pushed(sandbox, run.dag_id, run.run_id)["run", "return_value"]["task_id"] == second.task_id
 
 
-def test_a_timeout_while_deferred_stops_the_version_since_airflow_3(sandbox: Sandbox, emulator: EmulatorServer) -> None:
-    sandbox.wait_for_dags("timed_out", timeout=TIMEOUT)
-    run = CreateRun(sandbox, emulator, "timed_out")
-    task = run.wait_for_running_task()
-    assert run.wait_for_end() == "failed", run.log()
-    # Airflow 2 fails the task without telling the operator.
-    assert run.status(task) == (STOPPED if AIRFLOW_V_3_0_PLUS else RUNNING), run.log()
-
-
 # An example
 
 
@@ -270,3 +261,16 @@ def test_the_end_of_a_processing_task_starts_a_dag(sandbox: Sandbox, emulator: E
         return [value for run_id in runs for value in pushed(sandbox, "on_end", run_id).values()]
 
     wait_until(lambda: [task.name] in received(), "a run of on_end")
+
+
+# The last test: SQLite gives the id of a deleted trigger to the next one. Until Airflow 3.0's triggerer has ended the
+# deleted trigger, its event is taken for one of the next.
+
+
+def test_a_timeout_while_deferred_stops_the_version_since_airflow_3(sandbox: Sandbox, emulator: EmulatorServer) -> None:
+    sandbox.wait_for_dags("timed_out", timeout=TIMEOUT)
+    run = CreateRun(sandbox, emulator, "timed_out")
+    task = run.wait_for_running_task()
+    assert run.wait_for_end() == "failed", run.log()
+    # Airflow 2 fails the task without telling the operator.
+    assert run.status(task) == (STOPPED if AIRFLOW_V_3_0_PLUS else RUNNING), run.log()
