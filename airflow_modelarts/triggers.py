@@ -77,6 +77,7 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
 
     #: The fields that may come from templates, if the wait starts in the triggerer.
     usual_shape = ID
+    _undefined = ""  # why a template cannot be rendered
     _own_fields = ("processor_task_id", "task_version_id", "modelarts_conn_id", "project_id", "workspace_id")
 
     def __init__(
@@ -116,7 +117,6 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
         former = stored.pop("version_id", None)
         self.task_version_id = former if task_version_id is None else task_version_id
         self.stop_on_kill = read_flag("stop_on_kill", stop_on_kill)
-        self._undefined = ""
         refuse_unknown(type(self).__name__, stored, ProcessorTaskTrigger.serialize(self)[1])
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
