@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 import zlib
 from base64 import b64decode, b64encode
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import cached_property
+from sys import intern
 from typing import Any
 
 from airflow.triggers.base import TriggerEvent
@@ -22,7 +22,7 @@ from airflow_modelarts.api.models import CreatedTask
 from airflow_modelarts.api.operations import Operation
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling import submission_queue
-from airflow_modelarts.polling.submission_queue import Checking, Submitted, Ticket, Waiting
+from airflow_modelarts.polling.submission_queue import Checking, SubmissionQueue, Submitted, Ticket, Waiting
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 
 #: The XCom key of the id, which a restarted trigger reads.
@@ -102,11 +102,15 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
     @property
     def body(self) -> dict[str, Any] | None:
         """The fields of the request beside the name; None if a worker submits."""
-        return None if self._body is None else json.loads(_unpack(self._body))
+        return None if self._body is None else json.loads(zlib.decompress(self._body))
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that Airflow stores: JSON, without secrets."""
-        arguments = {**super().serialize()[1], **{name: getattr(self, name) for name in _OWN}, "body": self._body}
+        arguments = {
+            **super().serialize()[1],
+            **{name: getattr(self, name) for name in _OWN},
+            "body": store_body(self._body),
+        }
         return "airflow_modelarts.submission_trigger.ProcessorTaskSubmissionTrigger", arguments
 
     async def _wait(self) -> TriggerEvent:
@@ -114,30 +118,45 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         self._is_restarted = time.time() - self.queued_since > RESTART_AFTER
         if self._is_restarted and self._body is not None and await self._recall_id():
             return await self._follow()
-        template = ((self.body or {}).get("template") or {}).get("id") or ""
-        ticket = self._ticket = Ticket(self.priority_weight, self.queued_since, template, refusals=self.refusals)
-        ticket.attempt = None if self._body is None else self._attempt
-        joined = submission_queue.join(
+        ticket = self._ticket = self._make_ticket()
+        queue = self._join(ticket)
+        try:
+            try:
+                while not isinstance(event := ticket.take_event(), Submitted):
+                    if event is None:
+                        await ticket.next_event()
+                    else:
+                        self._log_queued(event)
+            except TimeoutError:
+                return await self._time_out(ticket)
+            except ModelArtsError as error:
+                self.log.warning("%s", error)
+                return TriggerEvent({"name": self.name, **dump_refusal(error)})
+            self._note_submitted(event)
+            if event.external_id is None:
+                refusals = {"refusals": ticket.refusals} if ticket.refusals else {}
+                return TriggerEvent({"turn": self.queued_since, **refusals})
+            await self._announce(queue.api)
+            return await self._follow()
+        finally:
+            await queue.leave(ticket)
+
+    def _make_ticket(self) -> Ticket:
+        if (body := self.body) is None:
+            return Ticket(self.priority_weight, self.queued_since, refusals=self.refusals)
+        template = intern(str((body.get("template") or {}).get("id") or ""))  # one text for all that have the template
+        return Ticket(self.priority_weight, self.queued_since, template, self._attempt, self.refusals)
+
+    def _join(self, ticket: Ticket) -> SubmissionQueue:
+        if self.deadline is not None:
+            ticket.limit(self.deadline - time.time())
+        return submission_queue.join(
             self._key,
             lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id),
             ticket,
             poll_interval=self.poll_interval,
             refusal=load_refusal(self.refusal) if self.refusal else None,
         )
-        async with joined as api:
-            try:
-                async with asyncio.timeout(None if self.deadline is None else self.deadline - time.time()):
-                    await self._wait_for_turn(ticket)
-            except TimeoutError:
-                return await self._time_out(ticket)
-            except ModelArtsError as error:
-                self.log.warning("%s", error)
-                return TriggerEvent({"name": self.name, **dump_refusal(error)})
-            if self._body is None:
-                refusals = {"refusals": ticket.refusals} if ticket.refusals else {}
-                return TriggerEvent({"turn": self.queued_since, **refusals})
-            await self._announce(api)
-            return await self._follow()
 
     async def _time_out(self, ticket: Ticket) -> TriggerEvent:
         """Return the event for a worker, when the outcome of a request that is under way is known."""
@@ -180,23 +199,22 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         if self._ticket is not None and error.outcome_unknown:
             self._ticket.emit(Checking(error))
 
-    async def _wait_for_turn(self, ticket: Ticket) -> None:
-        """Wait until the queue has submitted, and log it here: the queue works for many Airflow tasks."""
-        async with aclosing(ticket.events()) as events:
-            async for event in events:
-                match event:
-                    case Waiting(reason, position, total):
-                        self.log.info("waiting for capacity: %s; position %s of %s", reason, position, total)
-                    case Checking(error):
-                        self.log.warning("%s Checking whether it was created anyway.", error)
-                    case Submitted(external_id, has_waited):
-                        self._queued_seconds = round(max(time.time() - self.queued_since, 0.0), 3)
-                        self.processor_task_id = external_id or ""
-                        what = "a worker submits now" if external_id is None else "submitted"
-                        if has_waited:
-                            self.log.info("waited %.1f s for capacity; %s", self._queued_seconds, what)
-                        if external_id is not None:
-                            self.log.info("Processing task '%s' is named '%s'.", external_id, self.name)
+    def _log_queued(self, event: Waiting | Checking) -> None:
+        """Log in the Airflow task's own log: the queue works for many."""
+        match event:
+            case Waiting(reason, position, total):
+                self.log.info("waiting for capacity: %s; position %s of %s", reason, position, total)
+            case Checking(error):
+                self.log.warning("%s Checking whether it was created anyway.", error)
+
+    def _note_submitted(self, event: Submitted) -> None:
+        self._queued_seconds = round(max(time.time() - self.queued_since, 0.0), 3)
+        self.processor_task_id = event.external_id or ""
+        if event.has_waited:
+            what = "submitted" if event.external_id else "a worker submits now"
+            self.log.info("waited %.1f s for capacity; %s", self._queued_seconds, what)
+        if event.external_id:
+            self.log.info("Processing task '%s' is named '%s'.", event.external_id, self.name)
 
     async def _announce(self, api: Any) -> None:
         """Push the id, so that it is known while the task runs; the worker that resumes pushes it too."""
@@ -254,22 +272,23 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         return found.task_id if found else ""
 
 
-def pack_body(body: object) -> str | None:
-    """Return a request's fields as they are stored: their JSON takes a fifth of the memory, and is compressed if large.
+def pack_body(body: object) -> bytes | None:
+    """Return a request's fields as they are kept: their compressed JSON takes a tenth of the memory of a dict.
 
-    :raises ArgumentError: it is not a dict, its JSON, or None.
+    :raises ArgumentError: it is not a dict, its JSON, what :func:`store_body` returned, or None.
     """
     fields = body
     if isinstance(body, str):
         with suppress(ValueError, zlib.error):
-            fields = json.loads(_unpack(body))
+            fields = json.loads(body if body.startswith("{") else zlib.decompress(b64decode(body)))
     if fields is not None and not isinstance(fields, dict):
         raise ArgumentError(f"body is {body!r}: give the fields of the request as a dict or its JSON, or None")
-    if fields is None:
+    return None if fields is None else zlib.compress(json.dumps(fields).encode())
+
+
+def store_body(packed: bytes | None) -> str | None:
+    """Return a packed request as the trigger's row stores it: as JSON, or compressed if it is large."""
+    if packed is None:
         return None
-    text = json.dumps(fields)
-    return text if len(text) <= MAX_PLAIN_BODY else b64encode(zlib.compress(text.encode())).decode()
-
-
-def _unpack(stored: str) -> str:
-    return stored if stored.startswith("{") else zlib.decompress(b64decode(stored)).decode()
+    text = zlib.decompress(packed).decode()
+    return text if len(text) <= MAX_PLAIN_BODY else b64encode(packed).decode()

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from airflow_modelarts.api.capacity import FIRST_DELAY, is_limit, retry_delay
 from airflow_modelarts.api.errors import ModelArtsError
@@ -32,8 +31,7 @@ SECONDS_PER_REQUEST = 0.5
 _NO_ERROR = ModelArtsError("")
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(Protocol):
     """One submission in the queue.
 
     :param priority: a higher one is submitted first.
@@ -44,22 +42,19 @@ class Entry:
 
     priority: int
     queued_since: float
-    template: str = ""
-    number: int = 0
-    by_priority: tuple[int, float, int] = field(init=False)
-
-    def place(self, number: int) -> None:
-        """Set the number, and with it the place in the order."""
-        self.number = number
-        self.by_priority = (-self.priority, self.queued_since, number)
-
-    @property
-    def by_age(self) -> tuple[float, int]:
-        """The place among all entries by arrival."""
-        return self.queued_since, self.number
+    template: str
+    number: int
 
 
 E = TypeVar("E", bound=Entry)
+
+
+def _by_priority(entry: Entry) -> tuple[int, float, int]:
+    return -entry.priority, entry.queued_since, entry.number
+
+
+def _by_age(entry: Entry) -> tuple[float, int]:
+    return entry.queued_since, entry.number
 
 
 class SubmissionOrder(Generic[E]):
@@ -82,7 +77,7 @@ class SubmissionOrder(Generic[E]):
     def add(self, entry: E) -> None:
         """Add an entry."""
         self._joined += 1
-        entry.place(self._joined)
+        entry.number = self._joined
         self._insert(entry)
 
     def remove(self, entry: E, *, is_submitted: bool = False) -> bool:
@@ -123,18 +118,18 @@ class SubmissionOrder(Generic[E]):
 
     def position(self, entry: E) -> int:
         """Return the position of an entry by priority and arrival, from 1."""
-        return bisect_left(self._by_priority, entry.by_priority, key=lambda other: other.by_priority) + 1
+        return bisect_left(self._by_priority, _by_priority(entry), key=_by_priority) + 1
 
     def _insert(self, entry: E) -> None:
-        insort(self._by_priority, entry, key=lambda other: other.by_priority)
-        insort(self._by_age, entry, key=lambda other: other.by_age)
+        insort(self._by_priority, entry, key=_by_priority)
+        insort(self._by_age, entry, key=_by_age)
 
     def _take_out(self, entry: E) -> bool:
         index = self.position(entry) - 1
         if index == len(self._by_priority) or self._by_priority[index] is not entry:
             return False
         del self._by_priority[index]
-        del self._by_age[bisect_left(self._by_age, entry.by_age, key=lambda other: other.by_age)]
+        del self._by_age[bisect_left(self._by_age, _by_age(entry), key=_by_age)]
         return True
 
 

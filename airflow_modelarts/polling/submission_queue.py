@@ -13,17 +13,18 @@ import contextvars
 import math
 import random
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from airflow_modelarts.airflow_calls import finish
 from airflow_modelarts.api.capacity import describe_refusal, is_limit, is_not_now, retry_delay
 from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsError
 from airflow_modelarts.api.http import Flow
 from airflow_modelarts.api.targets import Target
-from airflow_modelarts.polling.submission_plan import Entry, Room, SubmissionOrder
+from airflow_modelarts.polling.inbox import Inbox
+from airflow_modelarts.polling.submission_plan import Room, SubmissionOrder
 from airflow_modelarts.polling.watcher import poll_soon
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ CHANGES = 0.1
 TURNS = ""
 #: Ends that are remembered, so that two waits for the same target free one place.
 RECENT_ENDS = 256
+#: The open queues by event loop and key.
+_QUEUES: dict[tuple[asyncio.AbstractEventLoop, Hashable], SubmissionQueue] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,38 +83,33 @@ class Api(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Ticket(Entry):
+class Ticket(Inbox[QueueEvent]):
     """The membership of one trigger: queued at first, then until its wait has ended.
 
+    The events end with ``Submitted``, or with an error: that of a final refusal, or TimeoutError.
+
+    :param priority: a higher one is submitted first.
+    :param queued_since: seconds since the epoch.
+    :param template: the id of its template; empty if a worker submits.
     :param attempt: returns a procedure that submits once; None if a worker submits, when it is the entry's turn.
     :param refusals: how often the service has refused this entry for a reason that does not concern the others.
+    :param number: the order in which entries joined.
     :param has_left: whether the trigger has left, after which nothing may be submitted.
     :param external_id: of what was submitted, even if the trigger left meanwhile.
     :param under_way: is done when the latest attempt has ended; None before the first one.
     """
 
+    priority: int
+    queued_since: float
+    template: str = ""
     attempt: Callable[[], Flow[str]] | None = None
     refusals: int = 0
-    has_left: bool = False
-    external_id: str | None = None
-    under_way: asyncio.Future[None] | None = None
-    _position: int = 0  # in the last event
-    _events: list[QueueEvent] = field(default_factory=list)
-    _error: BaseException | None = None
-    _waker: asyncio.Future[None] | None = None
-
-    async def events(self) -> AsyncGenerator[QueueEvent, None]:
-        """Yield the events up to and including ``Submitted``; raise the error of a final refusal."""
-        while True:
-            while self._events:
-                event = self._events.pop(0)
-                yield event
-                if isinstance(event, Submitted):
-                    return
-            if self._error is not None:
-                raise self._error
-            self._waker = asyncio.get_running_loop().create_future()
-            await self._waker
+    number: int = field(default=0, init=False)
+    has_left: bool = field(default=False, init=False)
+    external_id: str | None = field(default=None, init=False)
+    under_way: asyncio.Future[None] | None = field(default=None, init=False)
+    _position: int = field(default=0, init=False)  # in the last event
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def show_position(self, reason: str, position: int, total: int) -> None:
         """Emit the position, the first time and when it has changed by half or more."""
@@ -119,24 +117,20 @@ class Ticket(Entry):
             self._position = position
             self.emit(Waiting(reason, position, total))
 
+    def limit(self, seconds: float) -> None:
+        """Fail with TimeoutError after so many seconds."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.fail, TimeoutError())
+
     def submitted(self, external_id: str | None) -> None:
         """Emit the last event."""
         self.external_id = external_id
         self.emit(Submitted(external_id, has_waited=bool(self._position)))
 
-    def emit(self, event: QueueEvent) -> None:
-        """Hand an event to the trigger."""
-        self._events.append(event)
-        self._wake()
-
-    def fail(self, error: BaseException) -> None:
-        """End with an error."""
-        self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waker is not None and not self._waker.done():
-            self._waker.set_result(None)
+    def leave(self) -> None:
+        """Note that the trigger has left."""
+        self.has_left = True
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class SubmissionQueue:
@@ -162,11 +156,7 @@ class SubmissionQueue:
         self._task = self._loop.create_task(self._run(), context=contextvars.Context())
 
     def join(self, ticket: Ticket, *, poll_interval: float, refusal: ModelArtsError | None) -> None:
-        """Add an entry.
-
-        :param poll_interval: seconds between two polls of the task, when it runs.
-        :param refusal: why the service refused what a worker submitted in its turn; None if it has not.
-        """
+        """Add an entry; see the function of this name."""
         self._members += 1
         self._poll_interval = self._room.poll_interval = min(self._poll_interval, poll_interval)
         self._order.add(ticket)
@@ -177,7 +167,7 @@ class SubmissionQueue:
 
     async def leave(self, ticket: Ticket) -> None:
         """Remove a member; the last one closes the queue, when what is being submitted has been."""
-        ticket.has_left = True
+        ticket.leave()
         self._members -= 1
         self._templates.pop(ticket.external_id or "", None)
         if self._order.remove(ticket):
@@ -185,7 +175,11 @@ class SubmissionQueue:
         if not self._members:
             self._is_closing = True
             self._changed.set()
-            await finish(self._close())
+            try:
+                await finish(self._close())
+            finally:
+                if _QUEUES.get((self._loop, self._key)) is self:
+                    del _QUEUES[self._loop, self._key]
 
     @property
     def is_over(self) -> bool:
@@ -337,31 +331,6 @@ class SubmissionQueue:
                 ticket.show_position(self._reason, position, len(self._order))
 
 
-#: The open queues by event loop and key.
-_QUEUES: dict[tuple[asyncio.AbstractEventLoop, Hashable], SubmissionQueue] = {}
-
-
-class Membership:
-    """What :func:`join` returns. A generator would take more memory for each trigger."""
-
-    __slots__ = ("_queue", "_shared", "_ticket")
-
-    def __init__(self, queue: SubmissionQueue, shared: tuple[asyncio.AbstractEventLoop, Hashable], ticket: Ticket):
-        self._queue, self._shared, self._ticket = queue, shared, ticket
-
-    async def __aenter__(self) -> Any:
-        """Return what the queue calls ModelArts with."""
-        return self._queue.api
-
-    async def __aexit__(self, *_: object) -> None:
-        """Leave the queue."""
-        try:
-            await self._queue.leave(self._ticket)
-        finally:
-            if self._queue.is_over and _QUEUES.get(self._shared) is self._queue:
-                del _QUEUES[self._shared]
-
-
 def join(
     key: Hashable,
     open_api: Callable[[], Api],
@@ -369,20 +338,22 @@ def join(
     *,
     poll_interval: float,
     refusal: ModelArtsError | None = None,
-) -> Membership:
-    """Join the submission queue of this event loop and key; leave it by the context manager that is returned.
+) -> SubmissionQueue:
+    """Join the submission queue of this event loop and key, and return it; every member has to ``leave`` it.
 
     A member stays from the submission until the end of the wait.
 
     :param key: connection and project.
     :param open_api: opens what the queue calls ModelArts with; only the first member uses it.
+    :param poll_interval: seconds between two polls of the task, when it runs.
+    :param refusal: why the service refused what a worker submitted in its turn; None if it has not.
     """
     shared = (asyncio.get_running_loop(), key)
     queue = _QUEUES.get(shared)
     if queue is None or queue.is_over:
         queue = _QUEUES[shared] = SubmissionQueue(open_api(), key)
     queue.join(ticket, poll_interval=poll_interval, refusal=refusal)
-    return Membership(queue, shared, ticket)
+    return queue
 
 
 def note_start(key: Hashable) -> None:

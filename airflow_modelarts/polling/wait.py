@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import math
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,6 +9,7 @@ from typing import TypeAlias
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES
 from airflow_modelarts.api.targets import Target
+from airflow_modelarts.polling.inbox import Inbox
 from airflow_modelarts.polling.outage import backoff_with_jitter, retry_after
 
 #: The workspace of a task whose workspace is not known yet.
@@ -49,7 +48,7 @@ WaitEvent: TypeAlias = Changed | Ended | OutageBegan | OutageEnded
 
 
 @dataclass(slots=True, eq=False)
-class Wait:
+class Wait(Inbox[WaitEvent]):
     """One wait for one target.
 
     :param interval: seconds between two polls of the target, at most.
@@ -70,24 +69,6 @@ class Wait:
     failures: int = 0
     is_over: bool = False
     _in_outage: bool = False
-    # A tuple, since the empty one takes no memory.
-    _events: tuple[WaitEvent, ...] = ()
-    _error: BaseException | None = None
-    _waker: asyncio.Future[None] | None = None
-
-    def take_event(self) -> WaitEvent | None:
-        """Return the next event, or None if there is none yet; raise the error of a wait that has failed."""
-        if self._events:
-            event, self._events = self._events[0], self._events[1:]
-            return event
-        if self._error is not None:
-            raise self._error
-        return None
-
-    def next_event(self) -> asyncio.Future[None]:
-        """Return a future that is done when there is an event or an error."""
-        self._waker = asyncio.get_running_loop().create_future()
-        return self._waker
 
     def observe(self, status: int | None, now: float) -> None:
         """Record a status that the service answered."""
@@ -96,9 +77,9 @@ class Wait:
         self.end_outage()
         if status in TERMINAL_STATUSES:
             self.is_over = True
-            self._emit(Ended(int(status)))
+            self.emit(Ended(int(status)))
         elif status != self.status:
-            self._emit(Changed(status))
+            self.emit(Changed(status))
         self.status = status
 
     def poll_at(self, at: float) -> None:
@@ -118,33 +99,16 @@ class Wait:
     def fail(self, error: BaseException) -> None:
         """End the wait with an error, after the events that were emitted before."""
         self.is_over = True
-        self._error = self._error or _copy(error)
-        self._wake()
+        Inbox.fail(self, error)  # ``super()`` does not work in a class with slots
 
     def begin_outage(self, error: ModelArtsError) -> None:
         """Emit the beginning of an outage, unless one has begun."""
         if not self._in_outage:
             self._in_outage = True
-            self._emit(OutageBegan(error))
+            self.emit(OutageBegan(error))
 
     def end_outage(self) -> None:
         """Emit the end of an outage, if one has begun and this target itself can be read."""
         if self._in_outage and not self.failures:
             self._in_outage = False
-            self._emit(OutageEnded())
-
-    def _emit(self, event: WaitEvent) -> None:
-        self._events += (event,)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waker is not None and not self._waker.done():
-            self._waker.set_result(None)
-
-
-def _copy(error: BaseException) -> BaseException:
-    """Return a copy of an exception for one wait: each raise adds to the traceback of the exception it raises."""
-    try:
-        return copy.copy(error).with_traceback(error.__traceback__)
-    except Exception:  # its class cannot be made from its ``args``
-        return error
+            self.emit(OutageEnded())

@@ -29,6 +29,7 @@ from airflow_modelarts.testing.emulator.service.accounts import (
     KeyPair,
 )
 from airflow_modelarts.triggers import ProcessorTaskTrigger
+from tests.benchmarks.answers import VALIDATION
 from tests.support.task_instances import TaskInstance, collect_log
 from tests.support.triggers import events, trigger
 from tests.support.virtual import run
@@ -368,6 +369,15 @@ async def bytes_each(start: Callable[[int], Coroutine[Any, Any, Any]]) -> float:
 def test_a_wait_takes_little_memory_beside_its_asyncio_task(state: EmulatorState, traced: None) -> None:
     asyncio_task = run(bytes_each(lambda _: asyncio.sleep(1000)))
     assert run(bytes_each(lambda number: events(trigger(f"task {number}")))) < asyncio_task + 2500
+    assert state.log.count() == 0
+
+
+def test_a_queued_submission_takes_about_as_little_memory_as_a_wait(state: EmulatorState, traced: None) -> None:
+    def queued(number: int) -> ProcessorTaskSubmissionTrigger:
+        return ProcessorTaskSubmissionTrigger(f"task {number}", VALIDATION, queued_since=float(number))
+
+    wait = run(bytes_each(lambda number: events(trigger(f"task {number}"))))
+    assert run(bytes_each(lambda number: events(queued(number)))) < 1.25 * wait
     assert state.log.count() == 0
 
 

@@ -4,6 +4,7 @@ import heapq
 import math
 import random
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 
 from airflow_modelarts.api.capacity import MAX_DELAY
 from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsThrottledError
-from airflow_modelarts.polling.submission_plan import MAX_FIRST_DELAY, TURN_DELAY, Entry, Room, SubmissionOrder
+from airflow_modelarts.polling.submission_plan import MAX_FIRST_DELAY, TURN_DELAY, Room, SubmissionOrder
+
+
+@dataclass(eq=False)
+class Entry:
+    priority: int
+    queued_since: float
+    template: str = ""
+    number: int = 0
 
 
 def limit(**fields: float) -> ModelArtsBusyError:

@@ -3,18 +3,19 @@
 import asyncio
 import itertools
 import json
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
 from airflow_modelarts.api import operations, procedures
 from airflow_modelarts.api.capacity import ONE_ATTEMPT
-from airflow_modelarts.api.errors import ModelArtsBusyError
+from airflow_modelarts.api.errors import ModelArtsBusyError, ModelArtsError
 from airflow_modelarts.api.http import Flow, Request, Response
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling import submission_queue
-from airflow_modelarts.polling.submission_queue import BATCH_DELAY, Submitted, Ticket, Waiting
+from airflow_modelarts.polling.submission_queue import BATCH_DELAY, QueueEvent, Submitted, Ticket, Waiting
 from airflow_modelarts.polling.watcher import wait_for_end
 from tests.support.virtual import now, run
 from tests.support.virtual_service import ACTIVE, Service, error_response
@@ -78,12 +79,31 @@ def ticket(name: str, priority: int = 1, since: float = 0.0, template: str = "sy
     return made
 
 
+@asynccontextmanager
+async def joined(
+    service: Service, mine: Ticket, interval: float = 1.0, refusal: ModelArtsError | None = None
+) -> AsyncGenerator[None]:
+    queue = submission_queue.join(KEY, service.open, mine, poll_interval=interval, refusal=refusal)
+    try:
+        yield
+    finally:
+        await queue.leave(mine)
+
+
+async def events_of(mine: Ticket) -> AsyncGenerator[QueueEvent]:
+    while not isinstance(event := mine.take_event(), Submitted):
+        if event is None:
+            await mine.next_event()
+        else:
+            yield event
+    yield event
+
+
 async def submit(service: Service, name: str, interval: float = 1.0, **fields: Any) -> list[Any]:
     """Submit one task, wait for its end, and return the events of the queue with their times."""
     mine = ticket(name, **fields)
-    async with submission_queue.join(KEY, service.open, mine, poll_interval=interval):
-        async with aclosing(mine.events()) as events:
-            queued = [(now(), event) async for event in events]
+    async with joined(service, mine, interval):
+        queued = [(now(), event) async for event in events_of(mine)]
         target = Target(mine.external_id or "")
         await wait_for_end(KEY, service.open, target, interval=interval, on_event=lambda _: None)
         submission_queue.note_end(KEY, target)
@@ -226,8 +246,8 @@ def test_no_worker_gets_a_turn_to_find_out_which_limit_is_reached() -> None:
     async def main() -> float:
         waiting = asyncio.create_task(submit(service, "a"))
         asyncio.get_running_loop().call_later(600, setattr, service, "limit", 1)
-        async with submission_queue.join(KEY, service.open, turn, poll_interval=1.0), aclosing(turn.events()) as events:
-            assert [type(event) async for event in events] == [Waiting, Submitted]
+        async with joined(service, turn):
+            assert [type(event) async for event in events_of(turn)] == [Waiting, Submitted]
             given = now()
         await waiting
         return given
@@ -309,8 +329,8 @@ def test_an_entry_that_joins_a_full_queue_is_told_its_position_at_once() -> None
         waiting = [asyncio.create_task(submit(service, f"n{number}", since=float(number))) for number in range(3)]
         await asyncio.sleep(5)
         late = ticket("late", since=9.0)
-        async with submission_queue.join(KEY, service.open, late, poll_interval=1.0), aclosing(late.events()) as events:
-            first = await anext(events)
+        async with joined(service, late):
+            first = await anext(events_of(late))
         for one in waiting:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -334,7 +354,7 @@ def test_an_entry_that_leaves_while_it_is_submitted_learns_the_outcome() -> None
     mine = ticket("a")
 
     async def main() -> None:
-        async with submission_queue.join(KEY, service.open, mine, poll_interval=1.0):
+        async with joined(service, mine):
             await asyncio.sleep(BATCH_DELAY + service.latency / 4)
             assert mine.under_way is not None
             assert mine.external_id is None
@@ -368,8 +388,8 @@ def test_a_defect_fails_its_entry_and_not_the_others() -> None:
 
     async def main() -> list[Any]:
         async def use() -> None:
-            async with submission_queue.join(KEY, service.open, broken, poll_interval=1.0):
-                await anext(broken.events())
+            async with joined(service, broken):
+                await anext(events_of(broken))
 
         return list(await asyncio.gather(use(), submit(service, "a"), return_exceptions=True))
 
@@ -411,13 +431,13 @@ def test_the_wait_for_a_version_shows_that_a_worker_has_submitted_in_its_turn(
 
     async def main() -> float:
         first, second = Ticket(1, 0.0), Ticket(1, 1.0)
-        async with submission_queue.join(KEY, service.open, first, poll_interval=1.0, refusal=full):
-            assert [type(event) async for event in first.events()] == [Waiting, Submitted]
+        async with joined(service, first, refusal=full):
+            assert [type(event) async for event in events_of(first)] == [Waiting, Submitted]
             given = now()
-            async with submission_queue.join(KEY, service.open, second, poll_interval=1.0):
+            async with joined(service, second):
                 if is_noted:
                     submission_queue.note_start(KEY)
-                assert [event async for event in second.events()]
+                assert [event async for event in events_of(second)]
             return now() - given
 
     assert least <= run(main()) <= most
