@@ -34,8 +34,8 @@ from airflow_modelarts.event_trigger import ProcessorTaskEventTrigger
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling import submission_queue
 from airflow_modelarts.polling.outage import log_outage_began, log_outage_ended
-from airflow_modelarts.polling.wait import Changed, Ended, OutageBegan, OutageEnded, WaitEvent
-from airflow_modelarts.polling.watcher import POLL_RETRIES, wait_for_end
+from airflow_modelarts.polling.wait import DEFAULT_WORKSPACE, Changed, Ended, OutageBegan, OutageEnded, Wait, WaitEvent
+from airflow_modelarts.polling.watcher import POLL_RETRIES, join
 from airflow_modelarts.templating import ID, TemplatedFields
 
 #: Airflow stores the path ``airflow_modelarts.triggers.ProcessorTaskEventTrigger``, so the class stays importable here.
@@ -167,17 +167,19 @@ class ProcessorTaskTrigger(TemplatedFields, BaseTrigger):
             await self._link()
         if self.task_version_id is not None:
             submission_queue.note_start(self._key)
-        status = await wait_for_end(
-            self._key,
-            self._open_api,
-            self._target(),
-            workspace_id=self.workspace_id,
-            interval=self.poll_interval,
-            on_event=self._log_event,
-            poll_at_once=self.look_at_once,
-        )
-        submission_queue.note_end(self._key, self._target())
-        return await self._event(status)
+        wait = Wait(self._target(), self.poll_interval, workspace_id=self.workspace_id or DEFAULT_WORKSPACE)
+        watcher = join(self._key, self._open_api, wait, poll_at_once=self.look_at_once)
+        try:
+            while not isinstance(event := wait.take_event(), Ended):
+                if event is None:
+                    await wait.next_event()
+                else:
+                    self._log_event(event)
+        finally:
+            await watcher.leave(wait)
+        self._log_event(event)
+        submission_queue.note_end(self._key, wait.target)
+        return await self._event(event.status)
 
     def _open_api(self) -> ModelArtsAsyncHook:
         return ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id, retries=POLL_RETRIES)

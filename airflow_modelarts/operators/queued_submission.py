@@ -31,9 +31,9 @@ def is_left_to_triggerer(operator: RunTaskOperator, body: bytes = b"") -> bool:
     """Whether the triggerer submits; if only the size of the request prevents that, the log says so."""
     if not (operator.deferrable and operator.wait_for_capacity) or operator._killed:
         return False
-    from airflow_modelarts.submission_trigger import pack_body, store_body
+    from airflow_modelarts.submission_trigger import store_body
 
-    if len(body) <= MAX_STORED_BODY and len(store_body(pack_body(body.decode() or None)) or "") <= MAX_PACKED_BODY:
+    if len(body) <= MAX_STORED_BODY and len(store_body(body.decode())) <= MAX_PACKED_BODY:
         return True
     operator.log.info(
         "The worker submits, and not the triggerer: the request has %s bytes, more than the trigger's row takes.",

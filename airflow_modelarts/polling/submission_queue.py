@@ -82,6 +82,13 @@ class Api(Protocol):
         """Close the sockets."""
 
 
+class Submitter(Protocol):
+    """The part of a trigger that a queue uses."""
+
+    def attempt(self) -> Flow[str]:
+        """Return a procedure that submits once."""
+
+
 @dataclass(slots=True, eq=False)
 class Ticket(Inbox[QueueEvent]):
     """The membership of one trigger: queued at first, then until its wait has ended.
@@ -91,7 +98,7 @@ class Ticket(Inbox[QueueEvent]):
     :param priority: a higher one is submitted first.
     :param queued_since: seconds since the epoch.
     :param template: the id of its template; empty if a worker submits.
-    :param attempt: returns a procedure that submits once; None if a worker submits, when it is the entry's turn.
+    :param submitter: None if a worker submits, when it is the entry's turn.
     :param refusals: how often the service has refused this entry for a reason that does not concern the others.
     :param number: the order in which entries joined.
     :param has_left: whether the trigger has left, after which nothing may be submitted.
@@ -102,7 +109,7 @@ class Ticket(Inbox[QueueEvent]):
     priority: int
     queued_since: float
     template: str = ""
-    attempt: Callable[[], Flow[str]] | None = None
+    submitter: Submitter | None = None
     refusals: int = 0
     number: int = field(default=0, init=False)
     has_left: bool = field(default=False, init=False)
@@ -216,12 +223,12 @@ class SubmissionQueue:
 
     async def _serve(self) -> None:
         while (ticket := await self._next()) is not None:
-            if ticket.attempt is None:
+            if ticket.submitter is None:
                 self._room.turn_given(self._loop.time())
                 self._order.remove(ticket, is_submitted=True)
                 ticket.submitted(None)
             else:
-                await self._submit(ticket, ticket.attempt)
+                await self._submit(ticket, ticket.submitter)
             self._show_positions()
 
     async def _next(self) -> Ticket | None:
@@ -244,10 +251,10 @@ class SubmissionQueue:
                 await asyncio.wait_for(self._changed.wait(), None if at == math.inf else max(at - now, 0.0))
         return None
 
-    async def _submit(self, ticket: Ticket, attempt: Callable[[], Flow[str]]) -> None:
+    async def _submit(self, ticket: Ticket, submitter: Submitter) -> None:
         ticket.under_way = self._loop.create_future()
         try:
-            external_id = await self.api.run(attempt())
+            external_id = await self.api.run(submitter.attempt())
         except Exception as error:  # a defect of this package too: the trigger must fail rather than hang
             if isinstance(error, ModelArtsError) and is_not_now(error) and not ticket.has_left:
                 self._refused(ticket, error)
@@ -279,7 +286,7 @@ class SubmissionQueue:
             return
         self._expect_ends()
         is_first = not self._reason
-        if ticket.attempt is None and is_limit(error):
+        if ticket.submitter is None and is_limit(error):
             self._room.turn_refused(error, now)
         elif is_limit(error):
             self._limit = error

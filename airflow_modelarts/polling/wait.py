@@ -49,10 +49,10 @@ WaitEvent: TypeAlias = Changed | Ended | OutageBegan | OutageEnded
 
 @dataclass(slots=True, eq=False)
 class Wait(Inbox[WaitEvent]):
-    """One wait for one target.
+    """One wait for one target. Its events end with ``Ended``, or with an error that says what to change.
 
     :param interval: seconds between two polls of the target, at most.
-    :param due: when to poll next, by the event loop's clock.
+    :param due: when to poll next, by the event loop's clock; ``join`` of the watcher sets it.
     :param workspace_id: the workspace whose lists may contain the target; corrected by the first answer by id.
     :param status: the latest one; None before the first answer.
     :param not_before: until when the service has asked not to poll, or an error asks for a pause.
@@ -62,7 +62,7 @@ class Wait(Inbox[WaitEvent]):
 
     target: Target
     interval: float
-    due: float
+    due: float = math.inf
     workspace_id: str = DEFAULT_WORKSPACE
     status: int | None = None
     not_before: float = -math.inf

@@ -12,9 +12,9 @@ import asyncio
 import contextvars
 import math
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Iterator
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from contextlib import aclosing, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
 from airflow_modelarts.api.operations import MAX_PAGE_SIZE, ListOperation, Operation, Page
@@ -25,7 +25,7 @@ from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling.outage import backoff_with_jitter
 from airflow_modelarts.polling.plan import ACTIVE, CONCURRENCY, DescribeQueue, ListHistory, plan_round
 from airflow_modelarts.polling.target_status import describe_status, list_statuses
-from airflow_modelarts.polling.wait import DEFAULT_WORKSPACE, Ended, Wait, WaitEvent
+from airflow_modelarts.polling.wait import DEFAULT_WORKSPACE, Wait
 
 T = TypeVar("T")
 
@@ -74,23 +74,6 @@ class Watcher:
         # In a context of its own: it works for all triggers, so its log lines must not go to the first one's task.
         self._task = self._loop.create_task(self._run(), context=contextvars.Context())
 
-    async def follow(self, wait: Wait, on_event: Callable[[WaitEvent], None]) -> int:
-        """Poll for a wait, and return its terminal status; the last wait that leaves closes the sockets."""
-        self._join(wait)
-        try:
-            while True:
-                while (event := wait.take_event()) is None:
-                    await wait.next_event()
-                on_event(event)
-                if isinstance(event, Ended):
-                    return event.status
-        finally:
-            self._leave(wait)
-            if not self._waits:
-                if _WATCHERS.get((self._loop, self._key)) is self:
-                    del _WATCHERS[self._loop, self._key]
-                await self._close()
-
     def poll_soon(self) -> int:
         """Start a round with all waits; return about how many requests it takes."""
         now = self._loop.time()
@@ -106,7 +89,7 @@ class Watcher:
         """True after a fatal error. New waits must start a new watcher: the connection may have been corrected."""
         return self._task.done()
 
-    def _join(self, wait: Wait) -> None:
+    def join(self, wait: Wait) -> None:
         """Start polling for a wait."""
         self._waits.setdefault(wait.target, []).append(wait)
         if self._outage is not None:
@@ -115,12 +98,16 @@ class Watcher:
         if max(wait.due, self._paused_until) < self._wakes_at:
             self._joined.set()
 
-    def _leave(self, wait: Wait) -> None:
-        """Stop polling for a wait."""
+    async def leave(self, wait: Wait) -> None:
+        """Stop polling for a wait; the last one that leaves closes the sockets."""
         waits = self._waits[wait.target]
         waits.remove(wait)
         if not waits:
             del self._waits[wait.target]
+        if not self._waits:
+            if _WATCHERS.get((self._loop, self._key)) is self:
+                del _WATCHERS[self._loop, self._key]
+            await self._close()
 
     async def _close(self) -> None:
         self._task.cancel()
@@ -290,37 +277,25 @@ def poll_soon(key: Hashable) -> int:
     return 0 if watcher is None or watcher.is_over else watcher.poll_soon()
 
 
-def wait_for_end(
-    key: Hashable,
-    open_api: Callable[[], Api],
-    target: Target,
-    *,
-    workspace_id: str | None = None,
-    interval: float,
-    on_event: Callable[[WaitEvent], None],
-    poll_at_once: bool = False,
-) -> Coroutine[Any, Any, int]:
-    """Wait until a target has ended, and share the polls with all waits under the same key on this event loop.
+def join(key: Hashable, open_api: Callable[[], Api], wait: Wait, *, poll_at_once: bool = False) -> Watcher:
+    """Join the watcher of this event loop and key, and return it; every wait has to ``leave`` it.
 
-    Thousands wait at once, so each keeps only its ``Wait``, one coroutine and one future.
+    All waits under the same key share the polls. Thousands wait at once, so each takes its events in the coroutine that
+    it has anyway.
 
     :param key: connection and project.
     :param open_api: opens what the watcher calls ModelArts with; only the first wait under a key uses it.
-    :param target: the processing task or version to wait for.
-    :param workspace_id: the workspace that lists the task, if known.
-    :param interval: seconds between two polls of the target, at most.
-    :param on_event: called with each event, the end included, by the task that waits.
     :param poll_at_once: whether to poll now because no worker has done so; otherwise the first poll is one interval
         later.
-    :return: a coroutine, to be awaited at once, that returns the terminal status.
-    :raises ModelArtsError: waiting longer makes no sense; the message says what to change.
+    :raises ModelArtsRequestError: an id is not valid.
     """
-    encode_path(*target.ids)  # refuses an invalid id before anything is opened
+    encode_path(*wait.target.ids)  # refuses an invalid id before anything is opened
     loop = asyncio.get_running_loop()
     shared = (loop, key)
     watcher = _WATCHERS.get(shared)
     if watcher is None or watcher.is_over:
         watcher = _WATCHERS[shared] = Watcher(open_api(), key)
-    interval = max(interval, MIN_INTERVAL)
-    due = loop.time() + (BATCH_DELAY if poll_at_once else interval)
-    return watcher.follow(Wait(target, interval, due, workspace_id or DEFAULT_WORKSPACE), on_event)
+    wait.interval = max(wait.interval, MIN_INTERVAL)
+    wait.due = loop.time() + (BATCH_DELAY if poll_at_once else wait.interval)
+    watcher.join(wait)
+    return watcher

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from airflow_modelarts.api.targets import Target
-from airflow_modelarts.polling import watcher
 from airflow_modelarts.polling.wait import Ended, OutageBegan, WaitEvent
+from tests.support.target_waits import wait_for_end
 from tests.support.virtual import now, run
 from tests.support.virtual_service import Gateway, Service
 
@@ -29,7 +29,7 @@ def watch(
     poll_at_once: bool = False,
 ) -> StartWait:
     return partial(
-        watcher.wait_for_end,
+        wait_for_end,
         key,
         service.open,
         Target(task_id),

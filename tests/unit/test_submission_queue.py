@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from airflow_modelarts.api.http import Flow, Request, Response
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.polling import submission_queue
 from airflow_modelarts.polling.submission_queue import BATCH_DELAY, QueueEvent, Submitted, Ticket, Waiting
-from airflow_modelarts.polling.watcher import wait_for_end
+from tests.support.target_waits import wait_for_end
 from tests.support.virtual import now, run
 from tests.support.virtual_service import ACTIVE, Service, error_response
 
@@ -65,18 +66,28 @@ class Limited(Service):
         return [name for _, name, is_accepted in self.posts if is_accepted]
 
 
-def ticket(name: str, priority: int = 1, since: float = 0.0, template: str = "sys_data_validation") -> Ticket:
-    made = Ticket(priority, since, template=template)
-    submission = procedures.Submission(may_exist=False, waits=True, retries=ONE_ATTEMPT)
+@dataclass
+class Submitter:
+    name: str
+    template: str
+    submission: procedures.Submission = field(
+        default_factory=lambda: procedures.Submission(may_exist=False, waits=True, retries=ONE_ATTEMPT)
+    )
 
-    def attempt() -> Flow[str]:
+    def attempt(self) -> Flow[str]:
         create = operations.create_processor_task(
-            name=name, template={"id": template, "operator_params": []}, inputs=INPUTS
+            name=self.name, template={"id": self.template, "operator_params": []}, inputs=INPUTS
         )
-        return procedures.create_task(create, name, None, submission)
+        return procedures.create_task(create, self.name, None, self.submission)
 
-    made.attempt = attempt
-    return made
+
+class Broken:
+    def attempt(self) -> Flow[str]:
+        raise ZeroDivisionError("defect")
+
+
+def ticket(name: str, priority: int = 1, since: float = 0.0, template: str = "sys_data_validation") -> Ticket:
+    return Ticket(priority, since, template, Submitter(name, template))
 
 
 @asynccontextmanager
@@ -379,12 +390,7 @@ def test_an_entry_that_leaves_before_its_turn_is_not_submitted() -> None:
 
 def test_a_defect_fails_its_entry_and_not_the_others() -> None:
     service = Limited()
-    broken = Ticket(9, 0.0)
-
-    def attempt() -> Flow[str]:
-        raise ZeroDivisionError("defect")
-
-    broken.attempt = attempt
+    broken = Ticket(9, 0.0, submitter=Broken())
 
     async def main() -> list[Any]:
         async def use() -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from airflow_modelarts.api.errors import ModelArtsAuthenticationError
 from airflow_modelarts.api.http import Response
 from airflow_modelarts.api.targets import Target
-from airflow_modelarts.polling import watcher
 from airflow_modelarts.polling.outage import MAX_OUTAGE_DELAY
 from airflow_modelarts.polling.plan import CONCURRENCY
 from airflow_modelarts.polling.snapshots import Snapshot, poll_snapshots
@@ -33,6 +32,7 @@ from tests.support.event_collection import (
     run_for,
     watch,
 )
+from tests.support.target_waits import wait_for_end
 from tests.support.virtual import now, run
 from tests.support.virtual_service import Gateway, Service, throttled
 
@@ -141,7 +141,7 @@ def test_the_projects_of_one_connection_share_its_rate(kind: str) -> None:
     def watch_in_project(number: int) -> StartWait:
         project_id = f"project {number % 3}"
         key, target = ("conn", project_id), Target(f"task {number}")
-        return partial(watcher.wait_for_end, key, lambda: gateway.open(project_id), target, interval=5.0)
+        return partial(wait_for_end, key, lambda: gateway.open(project_id), target, interval=5.0)
 
     async def watch_all() -> list[Timed]:
         return await collect_for(90, *map(watch_in_project, range(60)))

@@ -14,11 +14,11 @@ from airflow_modelarts.api.errors import ModelArtsAuthenticationError, ModelArts
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.api.targets import Target
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
-from airflow_modelarts.polling import watcher
 from airflow_modelarts.polling.target_status import describe_status
 from airflow_modelarts.polling.wait import Ended, OutageBegan
 from airflow_modelarts.testing.emulator import EmulatorServer, EmulatorState
 from airflow_modelarts.testing.emulator.service import accounts
+from tests.support.target_waits import wait_for_end
 
 ONCE = RetryPolicy(attempts=1)
 RunAll = Callable[..., Any]
@@ -133,7 +133,7 @@ def events_of(task_id: str, *, version_id: str | None = None) -> list[Any]:
 
         events: list[Any] = []
         target = Target(task_id, version_id)
-        await watcher.wait_for_end("this", opened, target, interval=0.1, on_event=events.append, poll_at_once=True)
+        await wait_for_end("this", opened, target, interval=0.1, on_event=events.append, poll_at_once=True)
         return events
 
     return asyncio.run(asyncio.wait_for(read(), 60))
