@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds. A server closes idle connections too (uvicorn after 5 seconds), and a request sent meanwhile is lost.
+#: Seconds for which an idle connection is kept. A server closes it too (uvicorn after 5 seconds), and a request that is
+#: sent in that moment is lost. A GET is then sent again, so its connections are kept from one poll to the next.
 KEEPALIVE_TIMEOUT = 2.0
+KEEPALIVE_TIMEOUT_OF_GET = 15.0
 
 
 class AsyncDriver:
@@ -37,7 +39,8 @@ class AsyncDriver:
     def __init__(self, read_settings: Callable[[], Awaitable[Settings]]) -> None:
         self._read_settings = read_settings
         self._settings: Settings | None = None
-        self._session: aiohttp.ClientSession | None = None
+        #: By the keepalive timeout of their connections.
+        self._sessions: dict[float, aiohttp.ClientSession] = {}
         self._answered: set[str] = set()
         self._opening = asyncio.Lock()
 
@@ -96,8 +99,8 @@ class AsyncDriver:
 
     async def close(self) -> None:
         """Close the sockets. A later call opens new ones."""
-        if self._session is not None:
-            session, self._session = self._session, None
+        while self._sessions:
+            _, session = self._sessions.popitem()
             await session.close()
 
     async def _exchange(self, request: Request) -> Response:
@@ -111,37 +114,44 @@ class AsyncDriver:
             sock_read=request.timeout or settings.read_timeout,
         )
         proxy = exchange.find_proxy(request.url)
+        may_repeat = request.method == "GET"
+        reused: list[bool] = []
         try:
-            session = await self._open_session(settings)
-            async with session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                headers=request.headers,
-                data=request.body or None,
-                timeout=timeout,
-                proxy=proxy,
-                allow_redirects=False,
-            ) as answer:
-                self._answered.add(faults.host_of(request.url))
-                headers = exchange.read_headers(answer.headers.items())
-                body = Body(headers.get("content-encoding", ""))
-                async for chunk in answer.content.iter_any():
-                    body.feed(chunk)
-                return Response(answer.status, headers, body.finish())
+            session = await self._open_session(settings, KEEPALIVE_TIMEOUT_OF_GET if may_repeat else KEEPALIVE_TIMEOUT)
+            while True:
+                try:
+                    async with session.request(
+                        request.method,
+                        URL(request.url, encoded=True),
+                        headers=request.headers,
+                        data=request.body or None,
+                        timeout=timeout,
+                        proxy=proxy,
+                        allow_redirects=False,
+                        trace_request_ctx=reused,
+                    ) as answer:
+                        self._answered.add(faults.host_of(request.url))
+                        return await _read(answer)
+                except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                    if not (may_repeat and reused):
+                        raise
+                    reused.clear()  # sends it again, at last through a new connection
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # a timeout is an OSError too
             raise faults.for_host(_to_transport_error(error), request.url, proxy, self._answered) from error
 
-    async def _open_session(self, settings: Settings) -> aiohttp.ClientSession:
+    async def _open_session(self, settings: Settings, keepalive_timeout: float) -> aiohttp.ClientSession:
         import aiohttp
 
         async with self._opening:
-            if self._session is None:
+            if keepalive_timeout not in self._sessions:
                 # Reading the certificate authorities takes tens of milliseconds.
                 context = await asyncio.to_thread(_tls_context, settings.verify)
-                self._session = aiohttp.ClientSession(
+                tracing = aiohttp.TraceConfig()
+                tracing.on_connection_reuseconn.append(_note_reuse)
+                session = self._sessions[keepalive_timeout] = aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(
                         ssl=context,
-                        keepalive_timeout=KEEPALIVE_TIMEOUT,
+                        keepalive_timeout=keepalive_timeout,
                         # Looks names up as a worker does, whichever resolver is installed.
                         resolver=aiohttp.ThreadedResolver(),
                     ),
@@ -150,11 +160,24 @@ class AsyncDriver:
                     auto_decompress=False,
                     max_line_size=exchange.MAX_LINE_BYTES,
                     max_field_size=exchange.MAX_LINE_BYTES,
+                    trace_configs=[tracing],
                 )
                 # aiohttp would repeat a PUT or DELETE by itself, and a lost answer would look like a task that never
                 # existed. There is no public switch; the tests of the drivers fail if this one disappears.
-                self._session._retry_connection = False
-        return self._session
+                session._retry_connection = False
+        return self._sessions[keepalive_timeout]
+
+
+async def _read(answer: aiohttp.ClientResponse) -> Response:
+    headers = exchange.read_headers(answer.headers.items())
+    body = Body(headers.get("content-encoding", ""))
+    async for chunk in answer.content.iter_any():
+        body.feed(chunk)
+    return Response(answer.status, headers, body.finish())
+
+
+async def _note_reuse(_session: object, context: Any, _params: object) -> None:
+    context.trace_request_ctx.append(True)
 
 
 async def _with_project(settings: Settings, lookup: ProjectLookup) -> Settings:

@@ -17,7 +17,18 @@ from airflow_modelarts.api.errors import ModelArtsConfigurationError, ModelArtsE
 from airflow_modelarts.api.retry import RetryPolicy
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook
 from airflow_modelarts.transport import exchange, faults, requests_adapter
-from tests.support.loopback import DESCRIBE, ONCE, TASK, Carry, Serve, call_synchronously, hang, http, send_slowly
+from tests.support.loopback import (
+    DESCRIBE,
+    ONCE,
+    TASK,
+    Carry,
+    Serve,
+    call_synchronously,
+    hang,
+    http,
+    read_request,
+    send_slowly,
+)
 from tests.support.waiting import wait_until
 
 
@@ -83,6 +94,49 @@ def test_a_refused_connection_was_certainly_not_sent(set_connection: Callable[..
     with pytest.raises(ModelArtsTransientError, match="Connect") as caught:
         carry_out(DESCRIBE, ONCE)
     assert not caught.value.outcome_unknown
+
+
+def answer_once(lost: list[bytes]) -> Callable[[socket.socket, bytes], None]:
+    """Answer the first request of a connection, and close it at the second one, as if that crossed the closing."""
+
+    def behave(connection: socket.socket, request: bytes) -> None:
+        http("200 OK", json.dumps(TASK).encode(), Connection="keep-alive")(connection, request)
+        lost.append(read_request(connection))
+
+    return behave
+
+
+def test_a_get_whose_connection_the_server_closes_meanwhile_is_sent_again(serve: Serve) -> None:
+    lost: list[bytes] = []
+    server = serve(answer_once(lost))
+
+    async def describe_twice() -> None:
+        async with ModelArtsAsyncHook(retries=ONCE) as hook:
+            for _ in range(2):
+                assert (await hook.call(DESCRIBE)).task_id == "abc"
+
+    asyncio.run(describe_twice())
+    assert len(server.requests) == 2
+    assert lost[0].startswith(b"GET ")
+
+
+def test_a_post_whose_connection_the_server_closes_meanwhile_is_not_sent_again(serve: Serve) -> None:
+    lost: list[bytes] = []
+    server = serve(answer_once(lost))
+    create = operations.create_processor_task(
+        name="check", template={"id": "sys_data_validation"}, inputs=[{"type": "DATASET", "source": "abc"}]
+    )
+
+    async def create_twice() -> None:
+        async with ModelArtsAsyncHook(retries=ONCE) as hook:
+            await hook.call(create)
+            with pytest.raises(ModelArtsTransientError) as caught:
+                await hook.call(create)
+            assert caught.value.outcome_unknown
+
+    asyncio.run(create_twice())
+    assert len(server.requests) == 1
+    assert lost[0].startswith(b"POST ")
 
 
 @pytest.mark.parametrize(
