@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 ALGORITHM = "SDK-HMAC-SHA256"
@@ -62,7 +62,7 @@ def canonical_request(
 def signature(secret_key: str, date: str, canonical: str) -> str:
     """Sign a canonical request; ``date`` is the value of the X-Sdk-Date header."""
     to_sign = f"{ALGORITHM}\n{date}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    return hmac.new(secret_key.encode(), to_sign.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(secret_key.encode(), to_sign.encode(), "sha256").hex()
 
 
 def sign(
@@ -76,7 +76,7 @@ def sign(
     :param now: seconds since the epoch; the gateway refuses a clock more than 15 minutes off.
     """
     parts = urlsplit(url)
-    date = datetime.fromtimestamp(now, UTC).strftime(DATE_FORMAT)
+    date = time.strftime(DATE_FORMAT, time.gmtime(now))
     sent = {**headers, "Host": parts.netloc, DATE_HEADER: date}
     covered = {name.lower(): value for name, value in sent.items()}
     names = sorted(covered)

@@ -12,8 +12,8 @@ import asyncio
 import contextvars
 import math
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
+from contextlib import aclosing
 from typing import Protocol, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
@@ -134,13 +134,15 @@ class Watcher:
         """Sleep until a wait is due, and until the pause of an outage is over."""
         while True:
             self._joined.clear()
-            due = min((wait.due for wait in self._open_waits()), default=math.inf)
+            due = min([wait.due for wait in self._open_waits()], default=math.inf)
             self._wakes_at = max(due, self._paused_until)
             seconds = self._wakes_at - self._loop.time()
             if seconds <= 0:
                 return
-            with suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(self._joined.wait(), seconds if seconds < math.inf else None)
+            except TimeoutError:
+                return
 
     def _continue_outage(self, error: ModelArtsError) -> None:
         self._failures += 1
@@ -158,8 +160,8 @@ class Watcher:
                 wait.end_outage()
         self._failures, self._outage = 0, None
 
-    def _open_waits(self) -> Iterator[Wait]:
-        return (wait for waits in self._waits.values() for wait in waits if not wait.is_over)
+    def _open_waits(self) -> list[Wait]:
+        return [wait for waits in self._waits.values() for wait in waits if not wait.is_over]
 
     def _shortest_interval(self) -> float:
         return min((wait.interval for wait in self._open_waits()), default=0.0)
@@ -228,11 +230,14 @@ class Watcher:
                 async for page in pages:
                     read += 1
                     history.record_page(status, read, page.count)
-                    for task in page.items:
-                        if task.status not in TERMINAL_STATUSES:  # only an answer by id may end a wait
-                            target = Target(task.task_id)
-                            missing.discard(target)
-                            self._observe(target, status if task.status is None else task.status)
+                    # Only an answer by id may end a wait.
+                    active = {
+                        Target(task.task_id): status if task.status is None else task.status
+                        for task in page.items
+                        if task.status not in TERMINAL_STATUSES
+                    }
+                    missing.difference_update(active)
+                    self._observe(active)
                     if not history.is_worth_reading(status, len(missing), read):
                         break
             history.failures = 0
@@ -250,7 +255,7 @@ class Watcher:
         while queue.start_pass():
             await asyncio.gather(*(read_pending() for _ in range(CONCURRENCY)))
             queue.repeat_overloaded()
-        if (probe := queue.probe(self._open_waits())) is not None:
+        if queue.errors and (probe := queue.probe(self._open_waits())) is not None:
             await self._describe(probe, queue)
 
     async def _describe(self, target: Target, queue: DescribeQueue) -> None:
@@ -262,13 +267,14 @@ class Watcher:
         queue.record_answer(target)
         for wait in self._waits.get(target, ()):
             wait.workspace_id = answer.workspace_id or DEFAULT_WORKSPACE
-        self._observe(target, answer.status)
+        self._observe({target: answer.status})
 
-    def _observe(self, target: Target, status: int | None) -> None:
-        for wait in self._waits.get(target, ()):
-            if not wait.is_over:
-                # Counted from the round's beginning: the waits of a long round would otherwise drift apart.
-                wait.observe(status, self._round_began)
+    def _observe(self, statuses: Mapping[Target, int | None]) -> None:
+        for target, status in statuses.items():
+            for wait in self._waits.get(target, ()):
+                if not wait.is_over:
+                    # Counted from the round's beginning: the waits of a long round would otherwise drift apart.
+                    wait.observe(status, self._round_began)
 
 
 def poll_soon(key: Hashable) -> int:

@@ -117,7 +117,8 @@ class AsyncDriver:
         may_repeat = request.method == "GET"
         reused: list[bool] = []
         try:
-            session = await self._open_session(settings, KEEPALIVE_TIMEOUT_OF_GET if may_repeat else KEEPALIVE_TIMEOUT)
+            keepalive = KEEPALIVE_TIMEOUT_OF_GET if may_repeat else KEEPALIVE_TIMEOUT
+            session = self._sessions.get(keepalive) or await self._open_session(settings, keepalive)
             while True:
                 try:
                     async with session.request(
