@@ -1,7 +1,8 @@
 """How many requests the waits of a triggerer cost."""
 
 import asyncio
-from collections.abc import Iterator
+import sys
+from types import FrameType
 
 import pytest
 from hypothesis import given, settings
@@ -100,7 +101,7 @@ def test_a_wait_that_joins_examines_none_of_the_others() -> None:
     examined = 0
 
     class CountingWatcher(watcher.Watcher):
-        def _open_waits(self) -> Iterator[Wait]:
+        def _open_waits(self) -> list[Wait]:
             nonlocal examined
             examined += 1
             return super()._open_waits()
@@ -119,6 +120,31 @@ def test_a_wait_that_joins_examines_none_of_the_others() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watcher, "Watcher", CountingWatcher)
         run(join_one_by_one())
+
+
+def test_a_round_makes_few_python_calls_for_each_wait() -> None:
+    def calls(count: int) -> int:
+        """Return the calls of functions of this package while ``count`` tasks are polled ten times."""
+        service = Service()
+        service.add(names(count), *FOREVER)
+        made = 0
+
+        def note(frame: FrameType, event: str, _: object) -> None:
+            nonlocal made
+            made += event == "call" and "airflow_modelarts" in frame.f_code.co_filename
+
+        async def poll_ten_times() -> None:
+            polling = asyncio.create_task(collect_for(60, *(watch(service, name) for name in names(count))))
+            await asyncio.sleep(8)
+            sys.setprofile(note)
+            await asyncio.sleep(50)
+            sys.setprofile(None)
+            await polling
+
+        run(poll_ten_times())
+        return made
+
+    assert calls(300) - calls(100) <= 10 * 200 * 6
 
 
 def test_a_task_of_another_workspace_is_looked_up_in_the_lists_of_that_workspace() -> None:
