@@ -53,7 +53,7 @@ QUEUED = "queued"
 ENDLESS = ("sleep", QUEUED)
 #: How many waits of a kind start within a minute.
 MOST = {"amazon": 100}
-TARGETS = "targets at 500 waits: 0.2 requests, 0.5 ms, 8 KB a wait and minute"
+TARGETS = "targets: 0.12 requests, a tenth of the CPU of aiohttp, 3 KB at 10,000"
 #: How much of a core the services' process, which has one for all its threads, can use before it is the limit.
 SERVICE_IS_THE_LIMIT = 0.9
 #: How many tasks end within an interval, at most; they are asked for one by one.
