@@ -153,13 +153,12 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
         return Ticket(self.priority_weight, self.queued_since, template, self, self.refusals)
 
     def _join(self, ticket: Ticket) -> SubmissionQueue:
-        if self.deadline is not None:
-            ticket.limit(self.deadline - time.time())
         return submission_queue.join(
             self._key,
             lambda: ModelArtsAsyncHook(self.modelarts_conn_id, project_id=self.project_id),
             ticket,
             poll_interval=self.poll_interval,
+            timeout=None if self.deadline is None else self.deadline - time.time(),
             refusal=load_refusal(self.refusal) if self.refusal else None,
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from airflow_modelarts.api.capacity import FIRST_DELAY, is_limit, retry_delay
 from airflow_modelarts.api.errors import ModelArtsError
@@ -37,24 +37,22 @@ class Entry(Protocol):
     :param priority: a higher one is submitted first.
     :param queued_since: seconds since the epoch.
     :param template: the id of its template, which can have a limit of its own; empty if that is not known.
-    :param number: the order in which entries joined; unique in a queue.
     """
 
     priority: int
     queued_since: float
     template: str
-    number: int
 
 
 E = TypeVar("E", bound=Entry)
 
 
-def _by_priority(entry: Entry) -> tuple[int, float, int]:
-    return -entry.priority, entry.queued_since, entry.number
+def _by_priority(entry: Entry) -> tuple[int, float]:
+    return -entry.priority, entry.queued_since
 
 
-def _by_age(entry: Entry) -> tuple[float, int]:
-    return entry.queued_since, entry.number
+def _by_age(entry: Entry) -> float:
+    return entry.queued_since
 
 
 class SubmissionOrder(Generic[E]):
@@ -65,7 +63,6 @@ class SubmissionOrder(Generic[E]):
         self._by_age: list[E] = []
         self._postponed: dict[E, float] = {}
         self._held: dict[str, float] = {}  # by template, until when
-        self._joined = 0
         self._submitted = 0
 
     def __len__(self) -> int:
@@ -75,9 +72,7 @@ class SubmissionOrder(Generic[E]):
         return iter(self._by_priority)
 
     def add(self, entry: E) -> None:
-        """Add an entry."""
-        self._joined += 1
-        entry.number = self._joined
+        """Add an entry, after those that are equal to it."""
         self._insert(entry)
 
     def remove(self, entry: E, *, is_submitted: bool = False) -> bool:
@@ -118,7 +113,7 @@ class SubmissionOrder(Generic[E]):
 
     def position(self, entry: E) -> int:
         """Return the position of an entry by priority and arrival, from 1."""
-        return bisect_left(self._by_priority, _by_priority(entry), key=_by_priority) + 1
+        return _find(self._by_priority, entry, _by_priority) + 1
 
     def _insert(self, entry: E) -> None:
         insort(self._by_priority, entry, key=_by_priority)
@@ -129,8 +124,16 @@ class SubmissionOrder(Generic[E]):
         if index == len(self._by_priority) or self._by_priority[index] is not entry:
             return False
         del self._by_priority[index]
-        del self._by_age[bisect_left(self._by_age, _by_age(entry), key=_by_age)]
+        del self._by_age[_find(self._by_age, entry, _by_age)]
         return True
+
+
+def _find(entries: list[E], entry: E, key: Callable[[Entry], Any]) -> int:
+    """Return the index of an entry in a sorted list, or the index that it would have."""
+    index = bisect_left(entries, key(entry), key=key)
+    while index < len(entries) and entries[index] is not entry and key(entries[index]) == key(entry):
+        index += 1
+    return index
 
 
 class Room:

@@ -100,7 +100,6 @@ class Ticket(Inbox[QueueEvent]):
     :param template: the id of its template; empty if a worker submits.
     :param submitter: None if a worker submits, when it is the entry's turn.
     :param refusals: how often the service has refused this entry for a reason that does not concern the others.
-    :param number: the order in which entries joined.
     :param has_left: whether the trigger has left, after which nothing may be submitted.
     :param external_id: of what was submitted, even if the trigger left meanwhile.
     :param under_way: is done when the latest attempt has ended; None before the first one.
@@ -111,12 +110,10 @@ class Ticket(Inbox[QueueEvent]):
     template: str = ""
     submitter: Submitter | None = None
     refusals: int = 0
-    number: int = field(default=0, init=False)
     has_left: bool = field(default=False, init=False)
     external_id: str | None = field(default=None, init=False)
     under_way: asyncio.Future[None] | None = field(default=None, init=False)
     _position: int = field(default=0, init=False)  # in the last event
-    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def show_position(self, reason: str, position: int, total: int) -> None:
         """Emit the position, the first time and when it has changed by half or more."""
@@ -124,20 +121,10 @@ class Ticket(Inbox[QueueEvent]):
             self._position = position
             self.emit(Waiting(reason, position, total))
 
-    def limit(self, seconds: float) -> None:
-        """Fail with TimeoutError after so many seconds."""
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.fail, TimeoutError())
-
     def submitted(self, external_id: str | None) -> None:
         """Emit the last event."""
         self.external_id = external_id
         self.emit(Submitted(external_id, has_waited=bool(self._position)))
-
-    def leave(self) -> None:
-        """Note that the trigger has left."""
-        self.has_left = True
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 class SubmissionQueue:
@@ -150,6 +137,7 @@ class SubmissionQueue:
         self._order: SubmissionOrder[Ticket] = SubmissionOrder()
         self._room = Room(random.random, self._loop.time() + BATCH_DELAY)
         self._members = 0
+        self._timers: dict[Ticket, asyncio.TimerHandle] = {}
         self._poll_interval = math.inf
         self._reason = ""  # why there is no room; empty if there may be
         self._limit = ModelArtsError("")  # the latest refusal by a limit
@@ -162,11 +150,15 @@ class SubmissionQueue:
         # In a context of its own: it works for all triggers, so its log lines must not go to the first one's task.
         self._task = self._loop.create_task(self._run(), context=contextvars.Context())
 
-    def join(self, ticket: Ticket, *, poll_interval: float, refusal: ModelArtsError | None) -> None:
+    def join(
+        self, ticket: Ticket, *, poll_interval: float, timeout: float | None, refusal: ModelArtsError | None
+    ) -> None:
         """Add an entry; see the function of this name."""
         self._members += 1
         self._poll_interval = self._room.poll_interval = min(self._poll_interval, poll_interval)
         self._order.add(ticket)
+        if timeout is not None:
+            self._timers[ticket] = self._loop.call_later(timeout, ticket.fail, TimeoutError())
         if refusal is not None:
             self._refused(ticket, refusal)
         self._show_position(ticket)
@@ -174,7 +166,9 @@ class SubmissionQueue:
 
     async def leave(self, ticket: Ticket) -> None:
         """Remove a member; the last one closes the queue, when what is being submitted has been."""
-        ticket.leave()
+        ticket.has_left = True
+        if (timer := self._timers.pop(ticket, None)) is not None:
+            timer.cancel()
         self._members -= 1
         self._templates.pop(ticket.external_id or "", None)
         if self._order.remove(ticket):
@@ -344,6 +338,7 @@ def join(
     ticket: Ticket,
     *,
     poll_interval: float,
+    timeout: float | None = None,
     refusal: ModelArtsError | None = None,
 ) -> SubmissionQueue:
     """Join the submission queue of this event loop and key, and return it; every member has to ``leave`` it.
@@ -353,13 +348,14 @@ def join(
     :param key: connection and project.
     :param open_api: opens what the queue calls ModelArts with; only the first member uses it.
     :param poll_interval: seconds between two polls of the task, when it runs.
+    :param timeout: seconds until the entry fails with TimeoutError; None for no limit.
     :param refusal: why the service refused what a worker submitted in its turn; None if it has not.
     """
     shared = (asyncio.get_running_loop(), key)
     queue = _QUEUES.get(shared)
     if queue is None or queue.is_over:
         queue = _QUEUES[shared] = SubmissionQueue(open_api(), key)
-    queue.join(ticket, poll_interval=poll_interval, refusal=refusal)
+    queue.join(ticket, poll_interval=poll_interval, timeout=timeout, refusal=refusal)
     return queue
 
 

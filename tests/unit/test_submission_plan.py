@@ -20,7 +20,6 @@ class Entry:
     priority: int
     queued_since: float
     template: str = ""
-    number: int = 0
 
 
 def limit(**fields: float) -> ModelArtsBusyError:
