@@ -13,7 +13,7 @@ import contextvars
 import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol, TypeVar
 
 from airflow_modelarts.api.errors import ModelArtsError, ModelArtsThrottledError
@@ -139,10 +139,8 @@ class Watcher:
             seconds = self._wakes_at - self._loop.time()
             if seconds <= 0:
                 return
-            try:
+            with suppress(TimeoutError):  # the wait that was due may have left meanwhile
                 await asyncio.wait_for(self._joined.wait(), seconds if seconds < math.inf else None)
-            except TimeoutError:
-                return
 
     def _continue_outage(self, error: ModelArtsError) -> None:
         self._failures += 1

@@ -103,6 +103,20 @@ def test_a_wait_that_joins_during_an_outage_gets_its_begin_and_end() -> None:
         assert kinds(events).count(Changed) == 1
 
 
+def test_an_outage_goes_on_when_the_only_wait_that_is_due_leaves() -> None:
+    service = Service(fault=lambda _: unavailable())
+
+    async def leave_during_the_outage() -> Timed:
+        leaving = asyncio.create_task(collect_for(200, watch(service, "a")))
+        await asyncio.sleep(100)
+        (events,) = await collect_for(300, watch(service, "b", 1000))
+        await leaving
+        return events
+
+    assert kinds(run(leave_during_the_outage())) == [OutageBegan]
+    assert service.times()[-1] < 200
+
+
 def test_an_outage_that_begins_amid_the_lists_costs_few_requests() -> None:
     lists = itertools.count()
     service = Service(fault=lambda _: unavailable() if now() >= 60 and next(lists) else None)

@@ -53,8 +53,8 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, publish: Callable[[str, str
 
 def case_of(matrix: FaultMatrix, fault: Fault, mode: str) -> FaultCase:
     case = matrix.cases[fault.name, mode]
-    # The scheduler says so of a task that never reached our code. Another test limits their number.
     if case.losses and case.state == "failed":
+        # The scheduler failed it before our code ran, so it shows nothing of us; the next test limits their number.
         pytest.skip(f"Airflow lost this task: {case.losses[0]}")
     return case
 
