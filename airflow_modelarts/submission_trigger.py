@@ -22,7 +22,14 @@ from airflow_modelarts.api.models import CreatedTask
 from airflow_modelarts.api.operations import Operation
 from airflow_modelarts.hooks import ModelArtsAsyncHook
 from airflow_modelarts.polling import submission_queue
-from airflow_modelarts.polling.submission_queue import Checking, SubmissionQueue, Submitted, Ticket, Waiting
+from airflow_modelarts.polling.submission_queue import (
+    Checking,
+    DeadlineError,
+    SubmissionQueue,
+    Submitted,
+    Ticket,
+    Waiting,
+)
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 
 #: The XCom key of the id, which a restarted trigger reads.
@@ -133,7 +140,7 @@ class ProcessorTaskSubmissionTrigger(ProcessorTaskTrigger):
                         await ticket.next_event()
                     else:
                         self._log_queued(event)
-            except TimeoutError:
+            except DeadlineError:
                 return await self._time_out(ticket)
             except ModelArtsError as error:
                 self.log.warning("%s", error)

@@ -72,6 +72,10 @@ class Submitted:
 QueueEvent: TypeAlias = Waiting | Checking | Submitted
 
 
+class DeadlineError(Exception):
+    """The time of an entry is over. A TimeoutError may be that of a secrets backend."""
+
+
 class Api(Protocol):
     """The part of the asynchronous hook that a queue uses."""
 
@@ -93,7 +97,7 @@ class Submitter(Protocol):
 class Ticket(Inbox[QueueEvent]):
     """The membership of one trigger: queued at first, then until its wait has ended.
 
-    The events end with ``Submitted``, or with an error: that of a final refusal, or TimeoutError.
+    The events end with ``Submitted``, or with an error: that of a final refusal, or DeadlineError.
 
     :param priority: a higher one is submitted first.
     :param queued_since: seconds since the epoch.
@@ -158,7 +162,7 @@ class SubmissionQueue:
         self._poll_interval = self._room.poll_interval = min(self._poll_interval, poll_interval)
         self._order.add(ticket)
         if timeout is not None:
-            self._timers[ticket] = self._loop.call_later(timeout, ticket.fail, TimeoutError())
+            self._timers[ticket] = self._loop.call_later(timeout, ticket.fail, DeadlineError())
         if refusal is not None:
             self._refused(ticket, refusal)
         self._show_position(ticket)
@@ -348,7 +352,7 @@ def join(
     :param key: connection and project.
     :param open_api: opens what the queue calls ModelArts with; only the first member uses it.
     :param poll_interval: seconds between two polls of the task, when it runs.
-    :param timeout: seconds until the entry fails with TimeoutError; None for no limit.
+    :param timeout: seconds until the entry fails with DeadlineError; None for no limit.
     :param refusal: why the service refused what a worker submitted in its turn; None if it has not.
     """
     shared = (asyncio.get_running_loop(), key)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import XCom
+from airflow.providers.common.compat.sdk import BaseHook, XCom
 
 from airflow_modelarts import submission_trigger
 from airflow_modelarts.api.capacity import dump_refusal
@@ -414,3 +414,12 @@ def test_positions_are_logged_once_and_again_when_they_have_halved(
         for number in range(1, 41)
     )
     assert sum("s for capacity; submitted" in line for line in logged) == 40
+
+
+def test_a_secrets_backend_that_times_out_is_no_execution_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> None:
+        raise TimeoutError("the secrets backend does not answer")
+
+    monkeypatch.setattr(BaseHook, "get_connection", read)
+    with pytest.raises(TimeoutError, match="secrets backend"):
+        run(end_of(submitting()))
