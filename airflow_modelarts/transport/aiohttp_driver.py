@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Seconds for which an idle connection is kept. A server closes it too (uvicorn after 5 seconds), and a request that is
-#: sent in that moment is lost. A GET is then sent again, so its connections are kept from one poll to the next.
+#: sent in that moment is lost. aiohttp then sends a GET again, so its connections are kept from one poll to the next.
 KEEPALIVE_TIMEOUT = 2.0
 KEEPALIVE_TIMEOUT_OF_GET = 15.0
 
@@ -114,29 +114,20 @@ class AsyncDriver:
             sock_read=request.timeout or settings.read_timeout,
         )
         proxy = exchange.find_proxy(request.url)
-        may_repeat = request.method == "GET"
-        reused: list[bool] = []
         try:
-            keepalive = KEEPALIVE_TIMEOUT_OF_GET if may_repeat else KEEPALIVE_TIMEOUT
+            keepalive = KEEPALIVE_TIMEOUT_OF_GET if request.method == "GET" else KEEPALIVE_TIMEOUT
             session = self._sessions.get(keepalive) or await self._open_session(settings, keepalive)
-            while True:
-                try:
-                    async with session.request(
-                        request.method,
-                        URL(request.url, encoded=True),
-                        headers=request.headers,
-                        data=request.body or None,
-                        timeout=timeout,
-                        proxy=proxy,
-                        allow_redirects=False,
-                        trace_request_ctx=reused,
-                    ) as answer:
-                        self._answered.add(faults.host_of(request.url))
-                        return await _read(answer)
-                except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-                    if not (may_repeat and reused):
-                        raise
-                    reused.clear()  # sends it again, at last through a new connection
+            async with session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                data=request.body or None,
+                timeout=timeout,
+                proxy=proxy,
+                allow_redirects=False,
+            ) as answer:
+                self._answered.add(faults.host_of(request.url))
+                return await _read(answer)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # a timeout is an OSError too
             raise faults.for_host(_to_transport_error(error), request.url, proxy, self._answered) from error
 
@@ -147,8 +138,6 @@ class AsyncDriver:
             if keepalive_timeout not in self._sessions:
                 # Reading the certificate authorities takes tens of milliseconds.
                 context = await asyncio.to_thread(_tls_context, settings.verify)
-                tracing = aiohttp.TraceConfig()
-                tracing.on_connection_reuseconn.append(_note_reuse)
                 session = self._sessions[keepalive_timeout] = aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(
                         ssl=context,
@@ -161,11 +150,11 @@ class AsyncDriver:
                     auto_decompress=False,
                     max_line_size=exchange.MAX_LINE_BYTES,
                     max_field_size=exchange.MAX_LINE_BYTES,
-                    trace_configs=[tracing],
                 )
-                # aiohttp would repeat a PUT or DELETE by itself, and a lost answer would look like a task that never
-                # existed. There is no public switch; the tests of the drivers fail if this one disappears.
-                session._retry_connection = False
+                # aiohttp sends a GET once more by itself if its connection breaks, but also a PUT or DELETE: after a
+                # lost answer the task would look as if it had never existed. There is no public switch; the tests of
+                # the drivers fail if this one disappears.
+                session._retry_connection = keepalive_timeout == KEEPALIVE_TIMEOUT_OF_GET
         return self._sessions[keepalive_timeout]
 
 
@@ -175,10 +164,6 @@ async def _read(answer: aiohttp.ClientResponse) -> Response:
     async for chunk in answer.content.iter_any():
         body.feed(chunk)
     return Response(answer.status, headers, body.finish())
-
-
-async def _note_reuse(_session: object, context: Any, _params: object) -> None:
-    context.trace_request_ctx.append(True)
 
 
 async def _with_project(settings: Settings, lookup: ProjectLookup) -> Settings:

@@ -23,6 +23,7 @@ from tests.support.loopback import (
     TASK,
     Carry,
     Serve,
+    call_asynchronously,
     call_synchronously,
     hang,
     http,
@@ -45,6 +46,10 @@ def cut_chunked(connection: socket.socket, _: bytes) -> None:
     connection.sendall(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"task_id": "abc"')
 
 
+def close(_connection: socket.socket, _request: bytes) -> None:
+    """Close the connection without an answer."""
+
+
 def tls_alert(connection: socket.socket, _: bytes) -> None:
     connection.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
 
@@ -56,7 +61,7 @@ APACHE = b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<
 
 FAULTS: dict[str, tuple[Callable[[socket.socket, bytes], None], type[ModelArtsError], str]] = {
     "reset": (reset, ModelArtsTransientError, "no answer from http://127.0.0.1"),
-    "closed without an answer": (lambda *_: None, ModelArtsTransientError, "no answer from"),
+    "closed without an answer": (close, ModelArtsTransientError, "no answer from"),
     "hangs": (hang, ModelArtsTransientError, "timed out|Timeout"),
     "cut": (http("200 OK", b'{"task_id"', Content_Length="400"), ModelArtsTransientError, "no answer from"),
     "cut in a chunk": (cut_chunked, ModelArtsTransientError, "no answer from"),
@@ -83,7 +88,9 @@ def test_a_fault_is_the_same_error_in_both_drivers(
     with pytest.raises(kind, match=text) as caught:
         carry_out(DESCRIBE, ONCE)
     wait_until(lambda: server.requests, "the request")  # the client can time out before the server has read it
-    assert len(server.requests) == 1, "the driver repeats nothing by itself, and follows no redirect"
+    # aiohttp sends a GET once more if the connection breaks before there is an answer.
+    repeats = carry_out is call_asynchronously and behave in (reset, close)
+    assert len(server.requests) == 1 + repeats, "the driver repeats nothing else by itself, and follows no redirect"
     assert caught.value.outcome_unknown == (kind is ModelArtsTransientError)
 
 
@@ -120,23 +127,31 @@ def test_a_get_whose_connection_the_server_closes_meanwhile_is_sent_again(serve:
     assert lost[0].startswith(b"GET ")
 
 
-def test_a_post_whose_connection_the_server_closes_meanwhile_is_not_sent_again(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        operations.create_processor_task(
+            name="check", template={"id": "sys_data_validation"}, inputs=[{"type": "DATASET", "source": "abc"}]
+        ),
+        operations.update_processor_task("abc", description="checked"),
+        operations.delete_processor_task("abc"),
+    ],
+    ids=lambda operation: operation.method,
+)
+def test_a_change_whose_connection_the_server_closes_meanwhile_is_not_sent_again(serve: Serve, change: Any) -> None:
     lost: list[bytes] = []
     server = serve(answer_once(lost))
-    create = operations.create_processor_task(
-        name="check", template={"id": "sys_data_validation"}, inputs=[{"type": "DATASET", "source": "abc"}]
-    )
 
-    async def create_twice() -> None:
+    async def change_twice() -> None:
         async with ModelArtsAsyncHook(retries=ONCE) as hook:
-            await hook.call(create)
+            await hook.call(change)
             with pytest.raises(ModelArtsTransientError) as caught:
-                await hook.call(create)
+                await hook.call(change)
             assert caught.value.outcome_unknown
 
-    asyncio.run(create_twice())
+    asyncio.run(change_twice())
     assert len(server.requests) == 1
-    assert lost[0].startswith(b"POST ")
+    assert lost[0].startswith(change.method.encode())
 
 
 @pytest.mark.parametrize(
