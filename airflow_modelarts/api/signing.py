@@ -6,11 +6,14 @@ import hashlib
 import hmac
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 ALGORITHM = "SDK-HMAC-SHA256"
 DATE_HEADER = "X-Sdk-Date"
 DATE_FORMAT = "%Y%m%dT%H%M%SZ"
+#: Paths and queries whose canonical form is kept: polls send the same ones again and again.
+KEPT_FORMS = 256
 
 
 def encode(text: str) -> str:
@@ -18,21 +21,24 @@ def encode(text: str) -> str:
     return quote(text, safe="~")
 
 
+@lru_cache(KEPT_FORMS)
 def canonical_path(path: str) -> str:
     """Return the path in its canonical encoding, with a slash at its end."""
     canonical = "/".join(encode(segment) for segment in unquote(path).split("/"))
     return canonical if canonical.endswith("/") else canonical + "/"
 
 
-def canonical_query(parameters: Iterable[tuple[str, str]]) -> str:
-    """Return the parameters sorted by name and value, and encoded."""
+@lru_cache(KEPT_FORMS)
+def canonical_query(query: str) -> str:
+    """Return the query with its parameters sorted by name and value, in their canonical encoding."""
+    parameters = parse_qsl(query, keep_blank_values=True)
     return "&".join(f"{encode(name)}={encode(value)}" for name, value in sorted(parameters))
 
 
 def canonical_request(
     method: str,
     path: str,
-    parameters: Iterable[tuple[str, str]],
+    query: str,
     headers: Mapping[str, str],
     signed_names: Iterable[str],
     payload_hash: str,
@@ -40,7 +46,7 @@ def canonical_request(
     """Return the text whose hash is signed.
 
     :param path: as it is sent, without the query.
-    :param parameters: the query's names and values, decoded.
+    :param query: as it is sent.
     :param headers: under lower-case names.
     :param signed_names: the lower-case names of the signed headers, in order.
     :param payload_hash: hex SHA-256 of the body.
@@ -50,7 +56,7 @@ def canonical_request(
         [
             method.upper(),
             canonical_path(path),
-            canonical_query(parameters),
+            canonical_query(query),
             *(f"{name}:{headers[name].strip()}" for name in names),
             "",
             ";".join(names),
@@ -83,7 +89,7 @@ def sign(
     canonical = canonical_request(
         method,
         parts.path,
-        parse_qsl(parts.query, keep_blank_values=True),
+        parts.query,
         covered,
         names,
         hashlib.sha256(body).hexdigest(),

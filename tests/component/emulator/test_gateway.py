@@ -150,7 +150,7 @@ def signed_with_hash(url: str, declared: str) -> dict[str, str]:
     headers["X-Sdk-Date"] = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     lower = {name.lower(): value for name, value in headers.items()}
     path = "/" + url.split("/", 3)[3]
-    canonical = signing.canonical_request("PUT", path, [], lower, sorted(lower), declared)
+    canonical = signing.canonical_request("PUT", path, "", lower, sorted(lower), declared)
     value = signing.signature(accounts.SECRET_KEY, headers["X-Sdk-Date"], canonical)
     names = ";".join(sorted(lower))
     authorization = f"SDK-HMAC-SHA256 Access={accounts.ACCESS_KEY}, SignedHeaders={names}, Signature={value}"

@@ -158,7 +158,7 @@ def test_a_canonical_path_ends_with_one_slash() -> None:
 
 def test_a_canonical_request_ends_with_the_hash_of_the_payload() -> None:
     nothing = hashlib.sha256(b"").hexdigest()
-    assert signing.canonical_request("get", "/a b", [("q", "~ ")], {"host": " h "}, ["host"], nothing) == (
+    assert signing.canonical_request("get", "/a b", "q=~+", {"host": " h "}, ["host"], nothing) == (
         f"GET\n/a%20b/\nq=~%20\nhost:h\n\nhost\n{nothing}"
     )
 

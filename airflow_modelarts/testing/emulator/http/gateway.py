@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl
 
 from airflow_modelarts.api import signing
 from airflow_modelarts.testing.emulator.service.accounts import Accounts, KeyPair, Token
@@ -124,7 +123,7 @@ def verify_signature(
     canonical = signing.canonical_request(
         request.method,
         request.path,
-        parse_qsl(request.query, keep_blank_values=True),
+        request.query,
         {name: request.header(name) or "" for name in names},
         names,
         _payload_hash(request),
