@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -203,16 +203,16 @@ class Pager(Generic[T]):
         operation, seen = self._operation, self._seen
         while self._next_number is not None:
             number, self._next_number = self._next_number, None
-            page = replace((yield from call(operation.page(number), self._retries)), number=number)
+            page = yield from call(operation.page(number), self._retries)
             self._received += page.size
             seen_before = seen.count
-            new = [item for item in page.items if seen.add(operation.identify(item))]
-            unreadable = tuple(item for item in page.unreadable if self._seen_unreadable.add(item.identity))
-            if not page.size or page == replace(self._previous, number=number):  # past the end, or its last page again
+            new = seen.add_new(page.items, operation.identify)
+            unreadable = tuple(self._seen_unreadable.add_new(page.unreadable, lambda item: item.identity))
+            if not page.size or page == self._previous:  # past the end, or its last page again
                 if page.count != self._previous.count and (number or page.count):
-                    return replace(page, items=[], unreadable=())  # says how many items there are
+                    return replace(page, items=[], unreadable=(), number=number)  # says how many items there are
                 return None
-            if new and seen.count == seen_before and not self._seen_pages.add(repr(new)):
+            if new and seen.count == seen_before and not self._seen_pages.add_new([repr(new)], str):
                 return None
             is_new = bool(new or unreadable)
             self._previous = page
@@ -226,30 +226,31 @@ class Pager(Generic[T]):
             if not (is_last or is_stuck):
                 self._next_number = number + 1
             if is_new:
-                return replace(page, items=new, unreadable=unreadable)
+                return replace(page, items=new, unreadable=unreadable, number=number)
         return None
 
 
 class _RecentSet:
-    """The last KEPT_IDS identities that were added.
+    """The identities of the last KEPT_IDS items that were added.
 
     :ivar count: how many were added, those that are forgotten included.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._items: set[Hashable] = set()
-        self._in_order: deque[Hashable] = deque()
+        self._kept: dict[Hashable, None] = {}  # the oldest first
 
-    def add(self, identity: Hashable | None) -> bool:
-        """Add an identity; return whether it is new. None is always new, and not added."""
-        if identity is None:
-            return True
-        if identity in self._items:
-            return False
-        self.count += 1
-        self._items.add(identity)
-        self._in_order.append(identity)
-        if len(self._in_order) > KEPT_IDS:
-            self._items.discard(self._in_order.popleft())
-        return True
+    def add_new(self, items: Iterable[T], identify: Callable[[T], Hashable | None]) -> list[T]:
+        """Add the new items, and return them. An item without an identity is always new, and not added."""
+        kept, new = self._kept, []
+        for item in items:
+            identity = identify(item)
+            if identity in kept:
+                continue
+            new.append(item)
+            if identity is not None:
+                kept[identity] = None
+                self.count += 1
+        for oldest in list(islice(kept, max(len(kept) - KEPT_IDS, 0))):
+            del kept[oldest]
+        return new
