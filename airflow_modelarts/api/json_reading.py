@@ -6,9 +6,12 @@ import json
 import math
 import re
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from pydantic_core import from_json
+
+T = TypeVar("T")
 
 #: Levels of nesting within a field. Airflow's own JSON functions fail at some 200, depending on the stack.
 MAX_DEPTH = 100
@@ -44,9 +47,21 @@ def read_json(body: bytes) -> Any:
     return _put_null_for_non_finite([value])[0]
 
 
-def may_hold_non_finite(body: bytes) -> bool:
-    """Return whether JSON may have NaN or an infinity, which is no text or number of a task."""
-    return b"NaN" in body or b"Infinity" in body or _may_hold_large_number(body)
+def read_part(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
+    """Read of JSON only what a decoder's type has; None if that does not fit. What it skips is checked less strictly.
+
+    Pydantic would build all of it first.
+    """
+    body = without_byte_order_mark(body)
+    try:
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            return None
+        except msgspec.DecodeError:  # NaN and infinities are not JSON, but some servers write them
+            return msgspec.convert(read_json(body), decoder.type)
+    except (ValueError, RecursionError, msgspec.ValidationError):
+        return None
 
 
 def _may_hold_large_number(body: bytes) -> bool:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import TypeAdapter
+import msgspec
 
 from airflow_modelarts.api import operations
-from airflow_modelarts.api.json_reading import may_hold_non_finite, without_byte_order_mark
-from airflow_modelarts.api.models import Count, Number, ProcessorTask, Status
+from airflow_modelarts.api.json_reading import read_part
+from airflow_modelarts.api.lenient_reading import LARGEST_NUMBER
+from airflow_modelarts.api.models import ProcessorTask, read_count
 from airflow_modelarts.api.operations import ListOperation, Page
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES
+
+#: A number of a task; others are read as everywhere.
+_Number = Annotated[int, msgspec.Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)] | None
 
 
 @dataclass(slots=True)
@@ -46,10 +50,10 @@ class ListedTask:
 
     task_id: str
     name: str | None = None
-    status: Status = None
-    create_time: Number = None
-    duration_seconds: Number = None
-    version_count: Number = None
+    status: int | None = None
+    create_time: _Number = None
+    duration_seconds: _Number = None
+    version_count: _Number = None
     data_source: ListedSource | None = None
     inputs: list[ListedSource] | None = None
     template: ListedTemplate | None = None
@@ -64,7 +68,7 @@ class ListedTask:
 
 @dataclass(slots=True)
 class _Tasks:
-    count: Count = None
+    count: Any = None
     tasks: list[ListedTask] | None = None
 
 
@@ -84,10 +88,7 @@ class _Body:
 Listed: TypeAlias = ListedTask | ProcessorTask
 
 
-@cache
-def _adapter() -> TypeAdapter[_Tasks]:
-    """Built when it is first needed: a DAG file that declares an asset watcher reads no list."""
-    return TypeAdapter(_Tasks)
+_TASKS = msgspec.json.Decoder(_Tasks)
 
 
 def list_tasks(**query: Any) -> ListOperation[Listed]:
@@ -98,16 +99,13 @@ def list_tasks(**query: Any) -> ListOperation[Listed]:
     listing = operations.list_processor_tasks(**query)
 
     def read(body: bytes) -> Page[Any]:
-        if may_hold_non_finite(body):
-            return listing.read(body)
-        try:
-            found = _adapter().validate_json(without_byte_order_mark(body))
-        except ValueError:
+        found = read_part(_TASKS, body)
+        if found is None:
             return listing.read(body)
         page = _Body(body, listing.read)
         for task in found.tasks or []:
             task._page = page
-        return Page(found.tasks or [], found.count)
+        return Page(found.tasks or [], read_count(found.count))
 
     return replace(listing, read=read)  # type: ignore[return-value]  # the items differ
 

@@ -35,7 +35,7 @@ def parse_result(value: Any) -> Any:
         return value
 
 
-def _count(value: Any) -> int | None:
+def read_count(value: Any) -> int | None:
     """Return a count of items; None for anything else, since a list can be read without a count."""
     if isinstance(value, str | float) and not isinstance(value, bool):
         try:
@@ -56,7 +56,7 @@ def _status(value: Any) -> Any:
 Status = Annotated[int | None, BeforeValidator(_status)]
 #: A text that exceptions, logs and reports quote.
 ShownText = Annotated[str | None, AfterValidator(lambda text: text and printable(without_signed_links(text)))]
-Count = Annotated[int | None, BeforeValidator(_count)]
+Count = Annotated[int | None, BeforeValidator(read_count)]
 #: A number of a task. Whatever else the service writes is left to :mod:`airflow_modelarts.api.lenient_reading`.
 Number = Annotated[int | None, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 #: The id of what was created, which a path can hold. An answer with another text has no id.

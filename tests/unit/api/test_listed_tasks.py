@@ -18,11 +18,15 @@ USUAL = [
     b'{"task_id": "a", "status": null, "data_source": {"type": "OBS", "source": "obs://b/k", "name": "s"}}',
     b'{"task_id": "a", "inputs": [{"type": "DATASET", "source": "d"}], "template": {"id": "t", "operator_params": []}}',
     b'{"task_id": "a", "work_path": {"type": "OBS", "path": "/b/k", "output_path": "/o", "name": "w"}, "extra": 1}',
-    b'{"task_id": "a", "status": "2", "description": [], "error_msg": 5, "is_current": "yes", "result": "[1, 2"}',
+    b'{"task_id": "a", "status": 2, "_page": 5, "description": [], "error_msg": 5, "is_current": 7, "result": "[1, 2"}',
     b'{"task_id": "a", "template": {"id": "t", "operator_params": [1]}, "result": {"number": 1.5}}',
+    b'{"task_id": "a", "template": {"id": "t", "operator_params": [{"params": {"a": NaN, "b": [-Infinity, 1e400]}}]}}',
 ]
 #: Items with fields, or a page with items, that do not fit them.
 ODD = [
+    b'{"task_id": "a", "status": "2"}',
+    b'{"task_id": "a", "status": 2.0}',
+    b'{"task_id": "a", "create_time": 9223372036854775808, "duration_seconds": -1e30}',
     b'{"task_id": "a", "create_time": "2026-11-23T08:00Z", "duration_seconds": 12.5, "version_count": "2"}',
     b'{"task_id": "a", "template": "t", "inputs": [1], "work_path": "", "name": ["n"]}',
     b'{"task_id": "a", "name": "\\ud83d"}',
