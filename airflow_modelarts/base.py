@@ -21,7 +21,7 @@ from airflow_modelarts.api.statuses import TERMINAL_STATUSES, ProcessorTaskStatu
 from airflow_modelarts.templating import TemplatedFields
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
 
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.retry import RetryPolicy
@@ -30,6 +30,23 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class ExtraLinks:
+    """The attribute ``operator_extra_links``. It imports the link when Airflow reads it, since Airflow's class is slow.
+
+    A property would not do: for a mapped operator Airflow reads the attribute of the class.
+
+    :param name: of the link's class in :mod:`airflow_modelarts.links`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, operator: object, owner: type) -> tuple[BaseOperatorLink, ...]:
+        from airflow_modelarts import links
+
+        return (getattr(links, self._name)(),)
 
 
 def fails_fast(method: Callable[P, T]) -> Callable[P, T]:

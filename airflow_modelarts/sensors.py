@@ -20,6 +20,7 @@ from airflow_modelarts.api.arguments import check_optional_text, check_text, rea
 from airflow_modelarts.api.errors import ModelArtsError
 from airflow_modelarts.api.statuses import TERMINAL_STATUSES, outcome
 from airflow_modelarts.base import (
+    ExtraLinks,
     WaitingOperator,
     describe,
     describe_failure,
@@ -28,8 +29,6 @@ from airflow_modelarts.base import (
     fails_fast,
     is_trigger_timeout,
 )
-from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
-from airflow_modelarts.links import ModelArtsConsoleLink
 from airflow_modelarts.templating import ID
 from airflow_modelarts.triggerer_sensor import FIELDS, TriggererSensor
 
@@ -90,7 +89,7 @@ class ModelArtsProcessorTaskSensor(TriggererSensor):
 
     template_fields: Sequence[str] = FIELDS
     usual_shape = ID
-    operator_extra_links = (ModelArtsConsoleLink(),)
+    operator_extra_links = ExtraLinks("ModelArtsConsoleLink")
     argument_checks: ClassVar = {
         **WaitingOperator.argument_checks,
         "processor_task_id": check_text,
@@ -174,6 +173,8 @@ class ModelArtsProcessorTaskSensor(TriggererSensor):
     @fails_fast
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferred wait; errors have the same outcome as in the modes that stay on a worker."""
+        from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+
         self._prepare_fields()  # outside of the try: never_fail must not skip for a refused argument
         try:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -201,6 +202,8 @@ class ModelArtsProcessorTaskSensor(TriggererSensor):
     def _link(self, context: Context) -> None:
         """Store the link to the console, once for each process."""
         if not self._has_link and self._hook is not None and "ti" in context:
+            from airflow_modelarts.links import ModelArtsConsoleLink
+
             self._has_link = True
             ModelArtsConsoleLink.persist(context, self, self.processor_task_id, self._hook.get_conn())
 
@@ -249,6 +252,8 @@ class ModelArtsProcessorTaskSensor(TriggererSensor):
             self._emit_asset_events(context, hook, task, version, is_end_of_version=version is not None)
 
     def _failure(self, status: int | None, reason: str | None) -> AirflowException:
+        from airflow_modelarts.exceptions import ModelArtsProcessorTaskFailed
+
         message = describe_failure(self._target(), status, reason)
         if self.soft_fail:
             return AirflowSkipException(message)

@@ -10,7 +10,6 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, XComArg, con
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.base import WaitingOperator
-from airflow_modelarts.links import ModelArtsConsoleLink
 from airflow_modelarts.templating import ID, read_argument
 
 if TYPE_CHECKING:
@@ -132,6 +131,8 @@ class TriggererSensor(WaitingOperator, BaseSensorOperator):
 
     def _only_on_a_worker(self) -> dict[str, bool]:
         """Return what Airflow 3.3 leaves out when a trigger declares the success, and whether this sensor has it."""
+        from airflow_modelarts.links import ModelArtsConsoleLink
+
         never_on_a_worker = bool(self.start_from_trigger)
         return {
             "outlets": bool(self.outlets),

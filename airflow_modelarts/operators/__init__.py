@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_modelarts.operators.audit import ModelArtsAuditProcessorTasksOperator
-    from airflow_modelarts.operators.create import (
-        ModelArtsCreateProcessorTaskOperator,
-        ModelArtsCreateProcessorTaskVersionOperator,
-    )
+    from airflow_modelarts.operators.create import ModelArtsCreateProcessorTaskOperator
+    from airflow_modelarts.operators.create_version import ModelArtsCreateProcessorTaskVersionOperator
     from airflow_modelarts.operators.export import ModelArtsExportProcessorTaskResultsOperator
     from airflow_modelarts.operators.tasks import (
         ModelArtsDeleteProcessorTaskOperator,
@@ -35,7 +33,7 @@ __all__ = [
 _MODULES = {
     "ModelArtsAuditProcessorTasksOperator": "audit",
     "ModelArtsCreateProcessorTaskOperator": "create",
-    "ModelArtsCreateProcessorTaskVersionOperator": "create",
+    "ModelArtsCreateProcessorTaskVersionOperator": "create_version",
     "ModelArtsExportProcessorTaskResultsOperator": "export",
 }
 

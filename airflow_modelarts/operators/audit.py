@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 from airflow_modelarts.api.arguments import check_optional_text, check_template_id, read_flag
 from airflow_modelarts.api.bodies import TEXT
 from airflow_modelarts.audit.text import read_timezone
-from airflow_modelarts.base import ModelArtsOperator, fails_fast
+from airflow_modelarts.base import ExtraLinks, ModelArtsOperator, fails_fast
 from airflow_modelarts.exceptions import ModelArtsAuditFailed, ModelArtsReportNotWritten
-from airflow_modelarts.links import ModelArtsAuditReportLink
 from airflow_modelarts.operators.arguments import (
     WindowKind,
     check_status_filter,
@@ -133,7 +132,7 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         "timezone": lambda _, value: (value is not None and literals(value) is None) or read_timezone(value),
         "fail_on_broken_rules": read_flag,
     }
-    operator_extra_links = (ModelArtsAuditReportLink(),)
+    operator_extra_links = ExtraLinks("ModelArtsAuditReportLink")
     #: An empty value means the default.
     may_be_empty = frozenset({"window_start", "window_end"})
     parts_may_be_empty = frozenset({"rules"})
@@ -229,6 +228,8 @@ class ModelArtsAuditProcessorTasksOperator(ModelArtsOperator):
         for argument, path in files.written.items():
             self.log.info("Wrote %s: %s.", argument, path)
         if report_path := files.written.get("report_path"):
+            from airflow_modelarts.links import ModelArtsAuditReportLink
+
             ModelArtsAuditReportLink.persist(context, report_path)
         summary = {**files.written, **report.summary()}
         if not files.failures:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
+from airflow_modelarts.base import ExtraLinks
 from airflow_modelarts.base import ModelArtsOperator as ModelArtsOperator
 from airflow_modelarts.base import fails_fast as fails_fast
 from airflow_modelarts.lineage import ProcessorTaskLineage
-from airflow_modelarts.links import ModelArtsConsoleLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -26,7 +26,7 @@ TAKES_NONE = AIRFLOW_V_3_1_PLUS or not AIRFLOW_V_3_0_PLUS
 class TaskResultMixin(ProcessorTaskLineage, ModelArtsOperator):
     """An operator that publishes a processing task: its XComs, a link to the console, asset events and lineage."""
 
-    operator_extra_links = (ModelArtsConsoleLink(),)
+    operator_extra_links = ExtraLinks("ModelArtsConsoleLink")
     #: Whether ``version`` is one of the XComs. It is pushed even when it is None: the outputs of mapped tasks are a
     #: sequence, and a missing one would shift the others.
     pushes_version = False
@@ -40,6 +40,8 @@ class TaskResultMixin(ProcessorTaskLineage, ModelArtsOperator):
 
     def _link(self, context: Context, hook: ModelArtsHook, task_id: str) -> None:
         """Store the link to the console; called as soon as the processing task's id is known."""
+        from airflow_modelarts.links import ModelArtsConsoleLink
+
         ModelArtsConsoleLink.persist(context, self, task_id, hook.get_conn())
 
     def _publish(

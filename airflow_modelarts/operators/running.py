@@ -25,7 +25,6 @@ from airflow_modelarts.base import (
     is_trigger_timeout,
 )
 from airflow_modelarts.compat import ResumableJobMixin
-from airflow_modelarts.operators.current_try import CurrentTry
 from airflow_modelarts.operators.output_files import OutputFilesMixin
 from airflow_modelarts.operators.stopping import StoppingMixin
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
     from airflow_modelarts.api.procedures import Submission
     from airflow_modelarts.api.targets import Target
+    from airflow_modelarts.operators.current_try import CurrentTry
     from airflow_modelarts.operators.submission_store import SubmissionStore
     from airflow_modelarts.polling.status_poller import StatusPoller
 
@@ -181,6 +181,8 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
         except Exception as error:
             if not is_trigger_timeout(next_kwargs):
                 raise
+            from airflow_modelarts.operators.current_try import CurrentTry
+
             self._read_arguments()
             # Airflow calls on_kill for the error that follows. Without the store, it stops the version in any case.
             self._current = CurrentTry(self._open_hook())
@@ -195,6 +197,8 @@ class RunTaskOperator(StoppingMixin, ResumableJobMixin, WaitingOperator, OutputF
 
     @contextmanager
     def _start_try(self, context: Context) -> Iterator[CurrentTry]:
+        from airflow_modelarts.operators.current_try import CurrentTry
+
         with self._open_hook() as hook:
             self._current = CurrentTry(hook, self._open_store(context))
             yield self._current

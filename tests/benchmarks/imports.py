@@ -11,7 +11,8 @@ PROVIDERS = {
     # The operators load when they are named: the sensor with the largest of them, and all there are.
     "this package": "airflow_modelarts.sensors, airflow_modelarts.operators.create",
     "this package, everything": "airflow_modelarts.sensors, airflow_modelarts.operators.create, "
-    "airflow_modelarts.operators.tasks, airflow_modelarts.operators.export, airflow_modelarts.operators.audit",
+    "airflow_modelarts.operators.create_version, airflow_modelarts.operators.tasks, "
+    "airflow_modelarts.operators.export, airflow_modelarts.operators.audit",
     "http": "airflow.providers.http.sensors.http, airflow.providers.http.operators.http",
     "dbt Cloud": "airflow.providers.dbt.cloud.sensors.dbt, airflow.providers.dbt.cloud.operators.dbt",
 }
