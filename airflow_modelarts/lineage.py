@@ -1,15 +1,9 @@
-"""The inputs and outputs of a processing task for OpenLineage. Without OpenLineage's provider, nothing of it is loaded.
-
-Places in OBS follow OpenLineage's naming of object stores: the namespace is ``obs://{bucket}``, the name is the key.
-Datasets and tasks have the namespace ``modelarts`` and the name ``dataset/{dataset_id}`` or
-``processor-task/{task_id}``. A dataset's version is the standard facet ``version``.
-"""
+"""What OpenLineage's listener calls of an operator. Without OpenLineage's provider, nothing of it is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset
@@ -17,9 +11,7 @@ if TYPE_CHECKING:
     from openlineage.client.event_v2 import Dataset
     from openlineage.client.facet_v2 import RunFacet
 
-    from airflow_modelarts.api.models import ProcessorDataSource, ProcessorTask, ProcessorTaskVersion
-
-NAMESPACE = "modelarts"
+    from airflow_modelarts.api.models import ProcessorTask, ProcessorTaskVersion
 
 
 class ProcessorTaskLineage:
@@ -46,7 +38,9 @@ class ProcessorTaskLineage:
         """Return the same with the service's ``error_msg``; OpenLineage prefers the error of Airflow, if any."""
         lineage = self._lineage()
         if lineage and self._processor_task and self._processor_task.error_msg:
-            lineage.run_facets["errorMessage"] = _error_message(self._processor_task.error_msg)
+            from airflow_modelarts.lineage_datasets import error_message
+
+            lineage.run_facets["errorMessage"] = error_message(self._processor_task.error_msg)
         return lineage
 
     def _lineage(self) -> OperatorLineage[Any, Any] | None:
@@ -60,29 +54,36 @@ class ProcessorTaskLineage:
 
     def _lineage_sources(self) -> list[ProcessorTask | ProcessorTaskVersion]:
         """Return the descriptions of the task, the most specific first; each may lack fields that the next one has."""
-        found = (self._task_version, self._processor_task, _parse_body(self._lineage_body()))
+        from airflow_modelarts.lineage_datasets import parse_body
+
+        found = (self._task_version, self._processor_task, parse_body(self._lineage_body()))
         return [source for source in found if source]
 
     def _lineage_inputs(self) -> list[Dataset]:
         from airflow_modelarts.api.places import data_sources
+        from airflow_modelarts.lineage_datasets import input_dataset, is_same
 
         described = [(data_sources(one), getattr(one, "version_id", None)) for one in self._lineage_sources()]
         sources = next((inputs for inputs, _ in described if inputs), [])
         # A task with a single input has the dataset's version in a field beside it; a task's version has no such field.
-        versions = (version for inputs, version in described if len(sources) == 1 and _same(inputs, sources))
+        versions = (version for inputs, version in described if len(sources) == 1 and is_same(inputs, sources))
         version = next(filter(None, versions), None)
-        datasets = (_input(source, version) for source in sources)
+        datasets = (input_dataset(source, version) for source in sources)
         return list({(each.namespace, each.name): each for each in datasets if each}.values())
 
     def _lineage_outputs(self) -> list[Dataset]:
-        outputs = (_output(source) for source in self._lineage_sources())
+        from airflow_modelarts.lineage_datasets import output_dataset, symlink
+
+        outputs = (output_dataset(source) for source in self._lineage_sources())
         output = next((each for each in outputs if each), None)
         if output and (task_id := self._lineage_task_id()):
-            output.facets = {**(output.facets or {}), "symlinks": _symlink(task_id)}
+            output.facets = {**(output.facets or {}), "symlinks": symlink(task_id)}
         return [output] if output else []
 
     def _lineage_run_facets(self) -> dict[str, RunFacet]:
         from openlineage.client.facet_v2 import external_query_run
+
+        from airflow_modelarts.lineage_datasets import NAMESPACE
 
         ids = [self._lineage_task_id(), self._task_version.task_version_id if self._task_version else None]
         if not ids[0]:
@@ -97,78 +98,6 @@ class ProcessorTaskLineage:
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:
     """Convert an asset of the scheme ``obs``, whose URI is sanitized; OpenLineage's provider calls this."""
-    return _place(asset.uri)
+    from airflow_modelarts.lineage_datasets import place_dataset
 
-
-def _parse_body(body: Mapping[str, Any] | None) -> ProcessorTask | None:
-    """Parse the request body of a create as the task itself; None for a body that the service would reject."""
-    from airflow_modelarts.api.models import ProcessorTask
-
-    try:
-        return ProcessorTask.model_validate({**body, "task_id": ""}) if body else None
-    except ValueError:
-        return None
-
-
-def _same(some: list[ProcessorDataSource], others: list[ProcessorDataSource]) -> bool:
-    return [(one.type, one.source) for one in some] == [(one.type, one.source) for one in others]
-
-
-def _input(source: ProcessorDataSource, version: str | None) -> Dataset | None:
-    from airflow_modelarts.api.places import typed_uri
-
-    match source.type, source.source:
-        case "DATASET", str(dataset_id):
-            return _dataset(dataset_id, source.version_id or source.version_name or version)
-        case "TASK", str(task_id):
-            return _named(f"processor-task/{task_id}")
-        case kind, place if uri := typed_uri(kind, place):
-            return _place(uri)
-    return None
-
-
-def _output(source: ProcessorTask | ProcessorTaskVersion) -> Dataset | None:
-    from airflow_modelarts.api.places import output_uri
-
-    if uri := output_uri(source):
-        return _place(uri)
-    work_path = source.work_path
-    if work_path and work_path.type == "DATASET" and work_path.path:
-        return _dataset(work_path.path, work_path.version_id or work_path.version_name)
-    return None
-
-
-def _place(uri: str) -> Dataset:
-    parts = urlsplit(uri)
-    return _named(unquote(parts.path).strip("/") or "/", f"{parts.scheme}://{parts.netloc}")
-
-
-def _dataset(dataset_id: str, version: str | None) -> Dataset:
-    from openlineage.client.facet_v2 import dataset_version_dataset
-
-    dataset = _named(f"dataset/{dataset_id}")
-    if version:
-        dataset.facets = {"version": dataset_version_dataset.DatasetVersionDatasetFacet(version)}
-    return dataset
-
-
-def _named(name: str, namespace: str = NAMESPACE) -> Dataset:
-    from openlineage.client.event_v2 import Dataset
-
-    return Dataset(namespace=namespace, name=name)
-
-
-def _symlink(task_id: str) -> Any:
-    """Return the second name of an output: a task that reads it as an input of type ``TASK`` names it by its task."""
-    from openlineage.client.facet_v2 import symlinks_dataset
-
-    name = symlinks_dataset.Identifier(namespace=NAMESPACE, name=f"processor-task/{task_id}", type="PROCESSOR_TASK")
-    return symlinks_dataset.SymlinksDatasetFacet([name])
-
-
-def _error_message(text: str) -> RunFacet:
-    from openlineage.client.facet_v2 import error_message_run
-
-    from airflow_modelarts.api.redaction import without_signed_links
-
-    return error_message_run.ErrorMessageRunFacet(without_signed_links(text), programmingLanguage="python")
+    return place_dataset(asset.uri)

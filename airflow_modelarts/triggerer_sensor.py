@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, XComArg, con
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_modelarts.base import WaitingOperator
-from airflow_modelarts.templating import ID, read_argument
+from airflow_modelarts.templating import ID
 
 if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
@@ -81,6 +81,8 @@ class TriggererSensor(WaitingOperator, BaseSensorOperator):
         if not self.start_from_trigger:
             return None
         from airflow.triggers.base import StartTriggerArgs
+
+        from airflow_modelarts.rendering import read_argument
 
         fields = {name: read_argument(getattr(self, name), ID) for name in FIELDS}
         arguments: dict[str, Any] = {**fields, **self._trigger_arguments(), "look_at_once": True}

@@ -25,7 +25,8 @@ HEAVY = {
     f"airflow_modelarts.{name}"
     for name in (
         *("hooks", "transport", "polling.status_poller", "polling.watcher", "triggers", "testing"),
-        *("api.models", "api.targets"),
+        *("api.models", "api.targets", "links", "rendering"),
+        *("operators.create_version", "operators.current_try", "operators.small_files"),
         *("audit.change", "audit.findings", "audit.markdown", "audit.reading", "audit.report", "audit.scope"),
         *("audit.statistics", "audit.verdicts", "operators.audit_files", "operators.audit_window"),
     )

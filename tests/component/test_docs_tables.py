@@ -20,7 +20,7 @@ from airflow_modelarts.api.statuses import ProcessorTaskStatus
 from airflow_modelarts.audit import AuditRules
 from airflow_modelarts.connection.fields import AUTH_KINDS, EXTRAS, STANDARD_FIELDS
 from airflow_modelarts.hooks import ModelArtsAsyncHook, ModelArtsHook, RetryPolicy
-from airflow_modelarts.operators import output_files
+from airflow_modelarts.operators import small_files
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskEventTrigger
 from tests.support.documents import PAGES, ROOT, code, table
@@ -199,9 +199,9 @@ def test_the_options_of_run_are_those_of_the_command() -> None:
 
 def test_the_limits_of_files_as_an_xcom_are_those_of_the_code() -> None:
     rows = dict(row[:2] for row in table("docs/files.md", "subject"))
-    limits = (output_files.MAX_FILES, output_files.MAX_BYTES, output_files.MAX_LISTED)
+    limits = (small_files.MAX_FILES, small_files.MAX_BYTES, small_files.MAX_LISTED)
     assert [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", rows["limits"])] == [*limits]
-    assert f"{output_files.MAX_NAMED} are named" in rows["many such files"]
+    assert f"{small_files.MAX_NAMED} are named" in rows["many such files"]
 
 
 def test_the_control_apis_paths_are_those_of_the_emulator(emulator: EmulatorServer) -> None:

@@ -14,7 +14,7 @@ from airflow_modelarts.operators import (
     ModelArtsCreateProcessorTaskOperator,
     ModelArtsCreateProcessorTaskVersionOperator,
     ModelArtsDescribeProcessorTaskOperator,
-    output_files,
+    small_files,
 )
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.testing.emulator.service import accounts
@@ -144,9 +144,9 @@ def test_signed_links_are_removed(emulator: EmulatorServer) -> None:
 
 def test_what_exceeds_a_limit_is_left_out_and_named(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = collect_log(monkeypatch, ModelArtsDescribeProcessorTaskOperator)
-    monkeypatch.setattr(output_files, "MAX_FILES", 2)
-    monkeypatch.setattr(output_files, "MAX_BYTES", 10)
-    monkeypatch.setattr(output_files, "MAX_NAMED", 3)
+    monkeypatch.setattr(small_files, "MAX_FILES", 2)
+    monkeypatch.setattr(small_files, "MAX_BYTES", 10)
+    monkeypatch.setattr(small_files, "MAX_NAMED", 3)
     put(emulator, **{"1": "12345", "2": "123456", "3": b"\xff", "4": "1234", "5": "", "6": "", "7": ""})
     task_id = add_task(emulator)
     assert read(task_id, ["?"]) == {
@@ -161,7 +161,7 @@ def test_what_exceeds_a_limit_is_left_out_and_named(emulator: EmulatorServer, mo
 
 
 def test_a_long_list_is_cut_off_and_that_is_said(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_files, "MAX_LISTED", 1000)
+    monkeypatch.setattr(small_files, "MAX_LISTED", 1000)
     task_id = add_task(emulator)
     read(task_id, "none")  # it starts the store
     put(emulator, **{f"many/{number:04}": b"" for number in range(1001)})
@@ -213,7 +213,7 @@ def test_a_failed_read_repeats_no_processing_task_where_nothing_remembers_it(
     def refuse(*_: Any) -> Iterator[Any]:
         raise PermissionError("Bucket 'my-bucket' refuses access")
 
-    monkeypatch.setattr(output_files, "_find", refuse)
+    monkeypatch.setattr(small_files, "find", refuse)
     context: Any = {"ti": TaskInstance()}
     operator = ModelArtsCreateProcessorTaskOperator(task_id="run", output_files_to_xcom="*", durable=False, **BODY)
     with pytest.raises(AirflowFailException, match="Bucket 'my-bucket' refuses access"):

@@ -13,8 +13,9 @@ from requests_mock import Mocker
 
 from airflow_modelarts import operators
 from airflow_modelarts.api.errors import ModelArtsRequestError
+from airflow_modelarts.rendering import is_empty, read_argument
 from airflow_modelarts.sensors import ModelArtsProcessorTaskSensor
-from airflow_modelarts.templating import ID, is_empty, read_argument
+from airflow_modelarts.templating import ID
 from airflow_modelarts.testing.emulator import EmulatorServer
 from airflow_modelarts.triggers import ProcessorTaskTrigger
 from tests.support.fixtures import TASKS
