@@ -21,7 +21,7 @@ READABLE = [
     b'{"task_id": "a", "status": 2, "workspace_id": {}, "work_path": "", "template": "t", "inputs": {}}',
     b'{"task_id": "a", "status": 3, "workspace_id": true, "error_msg": ["m"], "create_time": "x", "is_current": 5}',
     b'{"task_id": "a", "status": 2, "result": [NaN, -Infinity], "workspace_id": 7}',
-    b'{"task_id": "a", "status": 2e0, "result": "\\\\q", "workspace_id": "\u0000"}',
+    b'{"task_id": "a", "status": 2e0, "result": "\\\\q", "workspace_id": "\\u0000"}',
     b'{"task_id": "a", "status": 99999999999999999999, "result": 1e99999}',
     b'{"task_id": "a", "status": -0, "result": 1}',
     b'{"task_id": "a", "status": 3, "inputs": ["i", {"type": []}], "template": {"operator_params": [1, 2]}}',
