@@ -18,13 +18,11 @@ LIMITED_TEMPLATE, LIMIT = "sys_data_validation", 10
 def requirements() -> None:
     """Skip where the cluster cannot run, and say why."""
     if not AIRFLOW_V_3_3_PLUS:
-        # The cluster tests recovery after crashes, which needs that store; the gate runs it on Airflow 3.3.
-        pytest.skip("needs the task state store of Airflow 3.3")
+        pytest.skip("needs the task state store of Airflow 3.3")  # recovery uses it; the gate runs this on 3.3
     for module in ("airflow.providers.celery", "asyncpg", "psycopg", "redis"):
         pytest.importorskip(module, reason=f"{module} is missing: pip install '.[test,cluster]'")
     if missing := what_is_missing():
-        # The servers cannot be installed on each machine. Where the gate can install them, a skip fails it.
-        pytest.skip(missing)
+        pytest.skip(missing)  # servers, which only some machines can install; a skip fails the gate where it can
 
 
 @pytest.fixture(scope="session")

@@ -54,8 +54,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, publish: Callable[[str, str
 def case_of(matrix: FaultMatrix, fault: Fault, mode: str) -> FaultCase:
     case = matrix.cases[fault.name, mode]
     if case.losses and case.state == "failed":
-        # The scheduler failed it before our code ran, so it shows nothing of us; the next test limits their number.
-        pytest.skip(f"Airflow lost this task: {case.losses[0]}")
+        pytest.skip(f"Airflow lost this task: {case.losses[0]}")  # before our code ran; the next test limits how many
     return case
 
 
