@@ -33,9 +33,9 @@ T = TypeVar("T")
 
 
 class ExtraLinks:
-    """The attribute ``operator_extra_links``. It imports the link when Airflow reads it, since Airflow's class is slow.
+    """The attribute ``operator_extra_links``, which imports the link when it is read: a DAG file needs none.
 
-    A property would not do: for a mapped operator Airflow reads the attribute of the class.
+    It is no property, since Airflow reads it of the class too, for a mapped operator, and a user may set it.
 
     :param name: of the link's class in :mod:`airflow_modelarts.links`.
     """

@@ -31,6 +31,16 @@ def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str])
     return lambda: caplog.text + capsys.readouterr().out
 
 
+def test_an_operator_has_its_link_when_it_is_mapped_too_and_can_be_given_others() -> None:
+    arguments = {"task_id": "read", "processor_task_id": "abc"}
+    operator = ModelArtsDescribeProcessorTaskOperator(**arguments)
+    mapped = ModelArtsDescribeProcessorTaskOperator.partial(task_id="read").expand(processor_task_id=["abc"])
+    for one in (operator, mapped):
+        assert [type(link) for link in one.operator_extra_links] == [ModelArtsConsoleLink]
+    operator.operator_extra_links = (ModelArtsAuditReportLink(),)
+    assert [type(link) for link in operator.operator_extra_links] == [ModelArtsAuditReportLink]
+
+
 def persist(settings: Settings) -> dict[str, Any]:
     task_instance = TaskInstance()
     operator = ModelArtsDescribeProcessorTaskOperator(task_id="read", processor_task_id="abc")
